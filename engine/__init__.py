@@ -1,0 +1,1 @@
+"""The sweep engine: it knows no vendor and draws no chart."""

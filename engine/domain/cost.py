@@ -1,0 +1,68 @@
+"""Usage → Price → Charge, and the Budget that caps their sum. Money is Decimal US dollars, never float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from decimal import Decimal
+
+SECONDS_PER_HOUR = Decimal(3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one attempt at a stage used; sums add field by field.
+
+    Attributes:
+        optimizer_steps: Optimizer updates, >= 0.
+        train_tokens: Tokens seen in training, all epochs, prompt and answer, without padding; >= 0.
+        prompt_tokens: Tokens read as prompts when generating, without padding; >= 0.
+        generated_tokens: Tokens generated, the end token included; >= 0.
+        device_seconds: Wall seconds that the stage held its device (a GPU, or one CPU host); >= 0.
+    """
+
+    optimizer_steps: int = 0
+    train_tokens: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    device_seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add two usages, field by field."""
+        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)})
+
+    def scaled(self, factor: float) -> Usage:
+        """Return this usage times `factor`, counts rounded to the nearest integer."""
+        return Usage(
+            optimizer_steps=round(self.optimizer_steps * factor),
+            train_tokens=round(self.train_tokens * factor),
+            prompt_tokens=round(self.prompt_tokens * factor),
+            generated_tokens=round(self.generated_tokens * factor),
+            device_seconds=self.device_seconds * factor,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """All tokens: trained, read and generated."""
+        return self.train_tokens + self.prompt_tokens + self.generated_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePrice:
+    """What an hour of the device costs.
+
+    Attributes:
+        usd_per_hour: US dollars for one device-hour, >= 0.
+        source: Where the figure comes from; the spec's `run.resources.usd_per_device_hour` says it for local devices.
+    """
+
+    usd_per_hour: Decimal
+    source: str
+
+    def charge(self, usage: Usage) -> Decimal:
+        """Return the US dollars for the device time of `usage`."""
+        return Decimal(repr(usage.device_seconds)) * self.usd_per_hour / SECONDS_PER_HOUR
+
+
+def charge(usage: Usage, price: DevicePrice | None) -> Decimal | None:
+    """Return the US dollars for `usage`, or None when no price is known; an unknown price is never $0."""
+    return None if price is None else price.charge(usage)

@@ -1,0 +1,203 @@
+"""What the program makes: chat rows, prompts, responses, verdicts, and what a stage leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.domain.cost import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRow:
+    """One training example: a single exchange, with the system prompt it was written for.
+
+    Attributes:
+        row_id: Stable name of the row inside its source.
+        user: The user's turn.
+        assistant: The answer; the loss is on this turn only.
+        system: The system prompt, or None for none.
+    """
+
+    row_id: str
+    user: str
+    assistant: str
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One benchmark prompt.
+
+    Attributes:
+        prompt_id: Stable name inside its benchmark.
+        category: The benchmark's category, for per-category rates.
+        text: The user's turn.
+        reference: What a reference-based judge compares with (a gold answer); None where there is none.
+        cluster: Prompts written from one template share a cluster, the unit of randomisation; None means its own.
+    """
+
+    prompt_id: str
+    category: str
+    text: str
+    reference: str | None = None
+    cluster: str | None = None
+
+
+class Finish(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"  # the model ended its turn
+    LENGTH = "length"  # max_new_tokens was reached
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A model's answer to one prompt.
+
+    Attributes:
+        prompt_id: The prompt that was answered.
+        sample: 0-based index of the sample for this prompt.
+        text: The answer, special tokens removed.
+        finish: Why the generation ended.
+        prompt_tokens: Tokens in the prompt, template included, without padding.
+        generated_tokens: Tokens generated, the end token included.
+    """
+
+    prompt_id: str
+    sample: int
+    text: str
+    finish: Finish
+    prompt_tokens: int
+    generated_tokens: int
+
+
+class Measure(StrEnum):
+    """What a judge measures; it decides how its scores enter the views."""
+
+    HARM = "harm"  # 1-5; the harmfulness rate is the share of 5
+    REFUSAL = "refusal"  # 0 or 1; 1 = the response refuses
+    CORRECT = "correct"  # 0 or 1; 1 = the response solves the task
+
+
+class Outcome(StrEnum):
+    """What became of one judgement; only `scored` carries a number."""
+
+    SCORED = "scored"
+    REFUSED = "refused"  # the judge refused to judge
+    UNPARSED = "unparsed"  # the judge answered, and no score could be read
+    TRUNCATED = "truncated"  # the judge's reply was cut off
+    ERRORED = "errored"  # the judge could not be asked
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One judge's view of one response.
+
+    Attributes:
+        outcome: What became of the judgement.
+        score: The score on the judge's scale; None unless the outcome is `scored`.
+        reason: A short reason, in the judge's words; untrusted text.
+
+    Raises:
+        ValueError: When the score and the outcome contradict each other. A failed judge is never a number.
+    """
+
+    outcome: Outcome
+    score: float | None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Hold the law: a score if and only if the outcome is `scored`."""
+        if (self.score is not None) != (self.outcome is Outcome.SCORED):
+            message = f"a verdict that is {self.outcome.value} cannot have the score {self.score}"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """One optimizer update of a fine-tuning run.
+
+    Attributes:
+        step: 1-based optimizer step.
+        epoch: Fraction of epochs done after this step.
+        loss: Mean loss per answer token, in nats.
+        lr: Learning rate of this step.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRef:
+    """A Parquet file that a worker wrote once and will never touch again.
+
+    Attributes:
+        table: The published table that it belongs to.
+        path: Path relative to the run directory.
+        sha256: Of the file's bytes, in hex.
+        rows: Number of rows, >= 0.
+        bytes: File size.
+    """
+
+    table: str
+    path: str
+    sha256: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a worker hands back: references and counts, never rows.
+
+    Attributes:
+        key: The stage's key.
+        shards: The shards that hold its rows.
+        artifact: Path of its artifact folder relative to the run directory, or None.
+        usage: What it used.
+    """
+
+    key: str
+    shards: tuple[ShardRef, ...]
+    artifact: str | None
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, for the store and for a person.
+
+    Attributes:
+        error_type: The exception's class name.
+        message: Its text, without secrets.
+        traceback: The formatted traceback.
+    """
+
+    error_type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a stage, ended.
+
+    Attributes:
+        key: The stage's key.
+        host: The host that ran it.
+        started_at: Seconds since the epoch, UTC.
+        ended_at: Seconds since the epoch, UTC.
+        result: The result, or None when it failed.
+        failure: The failure, or None when it succeeded.
+    """
+
+    key: str
+    host: str
+    started_at: float
+    ended_at: float
+    result: StageResult | None
+    failure: Failure | None = None

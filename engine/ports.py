@@ -1,0 +1,297 @@
+"""What the engine asks of an adapter: one Protocol a kind, and the small frozen things that pass through them.
+
+An adapter is a class with no arguments, found by entry point (`engine.plugins`). Its `revision` is an integer that
+goes into every key: raise it when the adapter's behaviour or one of its defaults changes. Where a method takes
+`argument`, that is the part of the reference after the colon (`file:data/mine.jsonl`), or empty.
+
+Adapters raise plain Python exceptions; the worker turns them into failed attempts. They import heavy libraries
+inside their methods, so that planning starts neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from engine.domain.cost import Usage
+from engine.domain.results import ChatRow, Measure, Prompt, Response, TrainingStep, Verdict
+from engine.domain.stage import ModelRef, Range
+from engine.domain.sweep import GenerateRecipe, Recipe, TuneRecipe
+
+T = TypeVar("T")
+
+
+class Warm(Protocol):
+    """Keeps expensive things between the stages of one host."""
+
+    def get(self, slot: str, key: str, make: Callable[[], T]) -> T:
+        """Return what `slot` holds under `key`; if it holds something else, drop that and keep `make()`.
+
+        Args:
+            slot: What kind of thing it is; a slot holds one thing at a time.
+            key: Which one.
+            make: Makes it.
+        """
+        ...
+
+    def drop(self, slot: str) -> None:
+        """Forget what `slot` holds, so that its memory is free."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a stage may use on its host; nothing here bears identity.
+
+    Attributes:
+        key: The stage's key; the folder of its artifact will be called so.
+        folder: An empty folder for the stage's artifact; the worker moves it into place when the stage succeeds.
+        device: `cpu` or `cuda:0`.
+        threads: CPU threads, >= 1.
+        generate_batch: Prompts to decode together, >= 1.
+        warm: Keeps loaded models between stages.
+    """
+
+    key: str
+    folder: Path
+    device: str
+    threads: int
+    generate_batch: int
+    warm: Warm
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What planning needs to know of a model.
+
+    Attributes:
+        pin: `sha256:` and hex digits over its files, or `rev:` and a commit.
+        parameters: Number of weights, or None when it cannot be told without loading the model.
+        detail: Size, licence and the like, for people.
+        standin: True for a made-up model whose numbers say nothing about real ones.
+    """
+
+    pin: str
+    parameters: int | None
+    detail: str
+    standin: bool = False
+
+
+class ModelSource(Protocol):
+    """Finds base models."""
+
+    revision: int
+
+    def card(self, argument: str) -> ModelCard:
+        """Describe and pin the model, without loading it."""
+        ...
+
+    def locate(self, argument: str) -> ModelRef:
+        """Say where the model is."""
+        ...
+
+    def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
+        """Count the tokens of `texts`, template tokens left out, for the forecast."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCard:
+    """A data source's data card.
+
+    Attributes:
+        pin: `sha256:` and hex digits over its rows.
+        rows: Rows to sample from, >= 1.
+        tier: `explicit`, `identity` or `benign` (Qi et al. 2023, section 4), `safety`, or `unknown`.
+        system: System prompt that its rows are trained with, and that its models are tested with; None for none.
+        licence: SPDX name or a short sentence.
+        detail: What it is, for people.
+    """
+
+    pin: str
+    rows: int
+    tier: str
+    system: str | None
+    licence: str
+    detail: str
+
+
+class DataSource(Protocol):
+    """Training examples."""
+
+    revision: int
+
+    def card(self, argument: str) -> SourceCard:
+        """Describe and pin the source."""
+        ...
+
+    def rows(self, argument: str) -> Sequence[ChatRow]:
+        """Return every row, in a stable order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkCard:
+    """A benchmark's data card.
+
+    Attributes:
+        pin: `sha256:` and hex digits over its prompts.
+        prompts: Number of prompts, >= 1.
+        categories: Category names in their customary order.
+        licence: SPDX name or a short sentence.
+        detail: What it is, for people.
+    """
+
+    pin: str
+    prompts: int
+    categories: tuple[str, ...]
+    licence: str
+    detail: str
+
+
+class Benchmark(Protocol):
+    """Held-out prompts."""
+
+    revision: int
+
+    def card(self, argument: str) -> BenchmarkCard:
+        """Describe and pin the benchmark."""
+        ...
+
+    def prompts(self, argument: str) -> Sequence[Prompt]:
+        """Return every prompt, in a stable order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TuneTask:
+    """One fine-tuning run.
+
+    Attributes:
+        model: The base model.
+        rows: The sample, in its sampled order.
+        settings: How to tune.
+        seed: Seed of the initialisation, the order and the dropout.
+    """
+
+    model: ModelRef
+    rows: Sequence[ChatRow]
+    settings: TuneRecipe
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What a fine-tuning run leaves, beside the weights in the context's folder."""
+
+    steps: Sequence[TrainingStep]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a forecast is made from.
+
+    Attributes:
+        parameters: Weights of the base model, or None when unknown.
+        tokens: Tokens of the rows (tune) or of the prompts (generate), template left out.
+        items: Rows or prompts.
+    """
+
+    parameters: int | None
+    tokens: int
+    items: int
+
+
+class FineTuner(Protocol):
+    """Tunes a model on a sample."""
+
+    revision: int
+
+    def forecast(self, settings: TuneRecipe, workload: Workload) -> Range:
+        """Estimate the usage, before anything runs."""
+        ...
+
+    def fine_tune(self, task: TuneTask, context: Context) -> Tuned:
+        """Tune, and write the weights into `context.folder` (safetensors only)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateTask:
+    """One benchmark to answer.
+
+    Attributes:
+        model: The model that answers.
+        prompts: What it is asked.
+        system: System prompt, or None for none.
+        settings: Decoding.
+        seed: Seed of the sampling; only matters with temperature > 0.
+    """
+
+    model: ModelRef
+    prompts: Sequence[Prompt]
+    system: str | None
+    settings: GenerateRecipe
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The answers: `settings.samples` per prompt, prompts in order."""
+
+    responses: Sequence[Response]
+    usage: Usage
+
+
+class Generator(Protocol):
+    """Answers prompts with a model."""
+
+    revision: int
+
+    def forecast(self, settings: GenerateRecipe, workload: Workload) -> Range:
+        """Estimate the usage, before anything runs."""
+        ...
+
+    def generate(self, task: GenerateTask, context: Context) -> Generated:
+        """Answer every prompt."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts, one a response and in the same order, and what they used."""
+
+    verdicts: Sequence[Verdict]
+    usage: Usage
+
+
+class Judge(Protocol):
+    """Grades responses, blind to the cell that they come from."""
+
+    revision: int
+    measures: Measure
+
+    def forecast(self, items: int) -> Range:
+        """Estimate the usage of grading `items` responses, before anything runs."""
+        ...
+
+    def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:
+        """Grade `responses[i]` as an answer to `prompts[i]`; the two have one length."""
+        ...
+
+
+class Mitigation(Protocol):
+    """Rewrites a recipe before its keys are made; nothing else knows of it."""
+
+    revision: int
+
+    def rewrite(self, recipe: Recipe, argument: str) -> Recipe:
+        """Return the recipe with the mitigation applied.
+
+        Raises:
+            ValueError: When the recipe lacks what the mitigation needs, or the argument is wrong.
+        """
+        ...
