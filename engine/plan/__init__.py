@@ -1,0 +1,1 @@
+"""Cells to a deduplicated graph of keyed stages, and what it will cost."""
