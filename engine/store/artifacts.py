@@ -1,0 +1,80 @@
+"""Artifact folders: content-addressed, written aside and moved into place, with a record of what made them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+from engine.domain.errors import StoreError
+from engine.store.layout import RunDirectory, sync, write_whole
+
+RECORD = "record.json"
+
+
+def scratch(run: RunDirectory, key: str) -> Path:
+    """Return a new empty folder that an attempt at stage `key` may write into."""
+    folder = run.artifacts / f".{key}-{uuid.uuid4().hex[:8]}.tmp"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def keep(run: RunDirectory, key: str, folder: Path, payload: str) -> str:
+    """Move a scratch folder into place as the artifact of `key`; the record is written last.
+
+    Args:
+        run: The run directory.
+        key: The stage's key.
+        folder: The scratch folder.
+        payload: What the key was hashed from; it goes into the record.
+
+    Returns:
+        The artifact's path, relative to the run directory.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    record = json.dumps({"key": key, "payload": json.loads(payload), "files": names}, indent=1, ensure_ascii=False)
+    write_whole(folder / RECORD, lambda path: _write(path, record))
+    place = run.artifacts / key
+    if place.exists():  # an earlier attempt got this far and was never acknowledged
+        shutil.rmtree(place)
+    folder.rename(place)
+    sync(run.artifacts)
+    return str(place.relative_to(run.root))
+
+
+def locate(run: RunDirectory, key: str) -> Path:
+    """Return the folder of an artifact.
+
+    Raises:
+        StoreError: When it is not there, or not whole.
+    """
+    place = run.artifacts / key
+    if not is_whole(run, key):
+        raise StoreError("a stage's artifact is missing or not whole", where=str(place), todo="run the sweep again")
+    return place
+
+
+def is_whole(run: RunDirectory, key: str) -> bool:
+    """Tell whether the artifact of `key` is there with every file that its record lists."""
+    place = run.artifacts / key
+    try:
+        record = json.loads((place / RECORD).read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    return all((place / name).is_file() for name in record["files"])
+
+
+def discard(folder: Path) -> None:
+    """Delete a scratch folder or an artifact that nothing needs any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_scratch(run: RunDirectory) -> None:
+    """Delete the scratch folders that a killed run left."""
+    for folder in run.artifacts.glob(".*.tmp"):
+        discard(folder)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -1,0 +1,98 @@
+"""Where things are in a run directory, and writing a file so that it is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SEALED = 0o600
+"""Mode of every file that may hold model text: the owner's eyes only."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The paths of one run.
+
+    Attributes:
+        root: The run directory.
+    """
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        """The spec as written, overrides noted below it."""
+        return self.root / "spec.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """The newest plan."""
+        return self.root / "plan.json"
+
+    @property
+    def state(self) -> Path:
+        """The SQLite control plane."""
+        return self.root / "state.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that drives the run."""
+        return self.root / "lock"
+
+    @property
+    def results(self) -> Path:
+        """The published DuckDB file."""
+        return self.root / "results.duckdb"
+
+    @property
+    def shards(self) -> Path:
+        """Parquet files, one folder a table."""
+        return self.root / "shards"
+
+    @property
+    def artifacts(self) -> Path:
+        """Tuned weights, one folder a stage key."""
+        return self.root / "artifacts"
+
+    @property
+    def report(self) -> Path:
+        """The report and its figures."""
+        return self.root / "report"
+
+
+def write_whole(path: Path, write: Callable[[Path], None], mode: int = SEALED) -> None:
+    """Write a file beside `path`, sync it, and move it into place, so that readers see all of it or none.
+
+    Args:
+        path: Where the file goes; its folder is made when missing.
+        write: Writes the file at the path it is given.
+        mode: Its permissions.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.chmod(mode)
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to keep a file or a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

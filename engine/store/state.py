@@ -1,0 +1,293 @@
+"""state.sqlite, the control plane. Only the driver opens it for writing; a commit here is when a result counts."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import resources
+
+from engine.domain.cost import Usage
+from engine.domain.errors import StoreError
+from engine.domain.results import Attempt, ShardRef
+from engine.domain.stage import Plan, StageKind, StageState
+from engine.store import rows
+from engine.store.layout import SEALED, RunDirectory
+
+SCHEMA_VERSION = "1"
+CELL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStage:
+    """What the store knows of a stage.
+
+    Attributes:
+        key: Its key.
+        state: Where it stands.
+        artifact: Its artifact's path relative to the run directory, or None.
+    """
+
+    key: str
+    state: StageState
+    artifact: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An ended attempt and what becomes of its stage: one commit.
+
+    Attributes:
+        attempt: The attempt.
+        state: The stage's new state.
+        usd: What it cost; None when no price is known.
+    """
+
+    attempt: Attempt
+    state: StageState
+    usd: Decimal | None
+
+
+class State:
+    """The control plane of one run directory. `State.open` is the driver's; `State.peek` only looks."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        """Wrap an open connection."""
+        self._db = db
+
+    @classmethod
+    def open(cls, run: RunDirectory) -> State:
+        """Open the file for writing; the directory and the tables are made when missing.
+
+        Raises:
+            StoreError: When the file is not ours, is damaged, or was written by another schema version.
+        """
+        run.root.mkdir(parents=True, exist_ok=True)
+        try:
+            state = cls(sqlite3.connect(run.state, isolation_level=None))
+            run.state.chmod(SEALED)
+            state._prepare()
+            version = state.meta()["schema_version"]
+        except sqlite3.DatabaseError as error:
+            raise _damaged(run, str(error)) from error
+        if version != SCHEMA_VERSION:
+            raise _damaged(run, f"it has schema version {version}, and this dosimeter writes {SCHEMA_VERSION}")
+        return state
+
+    @classmethod
+    def peek(cls, run: RunDirectory) -> State:
+        """Open the file for reading only, so that looking changes nothing and meets no run.
+
+        Raises:
+            StoreError: When it is not there, or is damaged.
+        """
+        if not run.state.is_file():
+            raise StoreError("this is not a run directory", where=str(run.root), todo="name one with --run")
+        state = cls(sqlite3.connect(f"file:{run.state}?mode=ro", uri=True, isolation_level=None))
+        try:
+            state.meta()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(run, str(error)) from error
+        return state
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(resources.files("engine.store").joinpath("state.sql").read_text())
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def _commit(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def meta(self) -> dict[str, str]:
+        """Return the facts about the run, by name."""
+        return dict(self._db.execute("SELECT key, value FROM meta"))
+
+    def put_meta(self, facts: Mapping[str, str]) -> None:
+        """Set facts about the run."""
+        with self._commit() as db:
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+    def adopt(self, plan: Plan) -> None:
+        """Make `plan` the plan of this run: its cells replace the old ones; stages that are known keep their state."""
+        with self._commit() as db:
+            for table in CELL_TABLES:
+                db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own table names
+            _insert(db, "cells", 26, rows.cell_rows(plan))
+            _insert(db, "evaluations", 5, rows.evaluation_rows(plan))
+            _insert(db, "judgements", 6, rows.judgement_rows(plan))
+            _insert(db, "cell_stages", 2, rows.cell_stage_rows(plan))
+            _insert(db, "pins", 4, rows.pin_rows(plan))
+            db.execute("UPDATE stages SET planned = 0")
+            upsert = " ON CONFLICT (stage_key) DO UPDATE SET planned = 1"
+            _insert(db, "stages", 11, (rows.stage_row(stage) for stage in plan.stages.values()), upsert)
+
+    def stages(self) -> dict[str, StoredStage]:
+        """Return every known stage, of this plan and of earlier ones."""
+        found = self._db.execute("SELECT stage_key, state, artifact FROM stages")
+        return {key: StoredStage(key, StageState(state), artifact) for key, state, artifact in found}
+
+    def payload_parts(self) -> Iterator[tuple[StageKind, str, int, str, tuple[str, ...]]]:
+        """Yield (kind, adapter, revision, settings, inputs) of every stage that is done, for `plan --why`."""
+        for kind, adapter, revision, settings, inputs in self._db.execute(
+            "SELECT kind, adapter, revision, settings, inputs FROM stages WHERE state = 'done'"
+        ):
+            yield StageKind(kind), adapter, revision, settings, tuple(json.loads(inputs))
+
+    def reset(self, keys: Iterable[str]) -> None:
+        """Put stages back to pending; their shards and artifacts no longer count."""
+        with self._commit() as db:
+            for key in keys:
+                db.execute(
+                    "UPDATE stages SET state = 'pending', reason = NULL, artifact = NULL WHERE stage_key = ?", (key,)
+                )
+                db.execute("DELETE FROM shards WHERE stage_key = ?", (key,))
+
+    def settle(self, ended: Iterable[Settled]) -> None:
+        """Record ended attempts with their shards. When this returns, they count."""
+        with self._commit() as db:
+            for entry in ended:
+                _settle(db, entry)
+
+    def skip(self, reasons: Mapping[str, str]) -> None:
+        """Mark stages as skipped, each with its reason."""
+        with self._commit() as db:
+            db.executemany(
+                "UPDATE stages SET state = 'skipped', reason = ? WHERE stage_key = ?",
+                [(reason, key) for key, reason in reasons.items()],
+            )
+
+    def forget_artifact(self, key: str) -> None:
+        """Record that a stage's artifact has been deleted."""
+        with self._commit() as db:
+            db.execute("UPDATE stages SET artifact = NULL WHERE stage_key = ?", (key,))
+
+    def add_shards(self, stage_key: str, shards: Iterable[ShardRef]) -> None:
+        """Acknowledge shards that belong to no stage, such as a benchmark's prompts; they replace older ones."""
+        with self._commit() as db:
+            db.execute("DELETE FROM shards WHERE stage_key = ?", (stage_key,))
+            _insert_shards(db, stage_key, shards)
+
+    def retain_prompts(self, keys: Iterable[str]) -> None:
+        """Forget the prompts of benchmarks that the plan no longer asks."""
+        kept = list(keys)
+        with self._commit() as db:
+            db.execute(
+                f"DELETE FROM shards WHERE table_name = 'prompts' AND stage_key NOT IN ({', '.join('?' * len(kept))})",  # noqa: S608
+                kept,
+            )
+
+    def shards(self, stage_keys: Iterable[str] | None = None) -> Iterator[tuple[str, ShardRef]]:
+        """Yield (stage key, shard) for every acknowledged shard, or for those of some stages."""
+        query = "SELECT stage_key, table_name, path, sha256, rows, bytes FROM shards"
+        if stage_keys is None:
+            found = self._db.execute(query).fetchall()
+        else:
+            found = [
+                row for key in stage_keys for row in self._db.execute(f"{query} WHERE stage_key = ?", (key,)).fetchall()
+            ]
+        for key, table, path, sha256, count, size in found:
+            yield key, ShardRef(table, path, sha256, count, size)
+
+    def usage(self) -> tuple[Usage, Decimal]:
+        """Return the sum of all attempts' usage, failed ones included, and of their known charges in US dollars."""
+        sums = self._db.execute(
+            "SELECT coalesce(sum(optimizer_steps), 0), coalesce(sum(train_tokens), 0), coalesce(sum(prompt_tokens), 0),"
+            " coalesce(sum(generated_tokens), 0), coalesce(sum(device_seconds), 0.0) FROM attempts"
+        ).fetchone()
+        usd = sum(
+            (Decimal(row[0]) for row in self._db.execute("SELECT usd FROM attempts WHERE usd NOT NULL")), Decimal()
+        )
+        return Usage(*sums), usd
+
+    def planned_counts(self) -> dict[tuple[str, str], int]:
+        """Return the number of stages of the newest plan by (kind, state)."""
+        found = self._db.execute("SELECT kind, state, count(*) FROM stages WHERE planned GROUP BY kind, state")
+        return {(kind, state): number for kind, state, number in found}
+
+    def cell_counts(self) -> dict[str, int]:
+        """Return the number of cells by status: done, broken (a stage failed, was blocked or skipped), open."""
+        found = self._db.execute(
+            "SELECT CASE WHEN broken THEN 'broken' WHEN undone THEN 'open' ELSE 'done' END, count(*) FROM ("
+            " SELECT max(state IN ('failed', 'blocked', 'skipped')) AS broken, max(state <> 'done') AS undone"
+            " FROM cell_stages JOIN stages USING (stage_key) GROUP BY cell_id) GROUP BY 1"
+        )
+        return {"done": 0, "broken": 0, "open": 0} | dict(found)
+
+    def failures(self, limit: int) -> list[tuple[str, str, str]]:
+        """Return (stage key, error type, error) of the newest failed attempts of stages that still stand failed."""
+        return self._db.execute(
+            "SELECT a.stage_key, a.error_type, a.error FROM attempts a JOIN stages s USING (stage_key)"
+            " WHERE s.planned AND s.state = 'failed' AND a.attempt = s.attempts ORDER BY a.ended_at DESC LIMIT ?",
+            (limit,),
+        ).fetchall()
+
+    def device_seconds_by_stage(self) -> dict[str, float]:
+        """Return the device seconds of each finished stage's successful attempt, for calibrating forecasts."""
+        return dict(self._db.execute("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
+
+
+def _settle(db: sqlite3.Connection, entry: Settled) -> None:
+    attempt, result, failure = entry.attempt, entry.attempt.result, entry.attempt.failure
+    (tries,) = db.execute("SELECT attempts FROM stages WHERE stage_key = ?", (attempt.key,)).fetchone()
+    usage = Usage(device_seconds=attempt.ended_at - attempt.started_at) if result is None else result.usage
+    state = "done" if result else "failed" if failure else "interrupted"
+    db.execute(
+        "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            attempt.key,
+            tries + 1,
+            state,
+            attempt.host,
+            attempt.started_at,
+            attempt.ended_at,
+            usage.optimizer_steps,
+            usage.train_tokens,
+            usage.prompt_tokens,
+            usage.generated_tokens,
+            usage.device_seconds,
+            None if entry.usd is None else str(entry.usd),
+            failure and failure.error_type,
+            failure and failure.message,
+            failure and failure.traceback,
+        ),
+    )
+    db.execute(
+        "UPDATE stages SET state = ?, reason = NULL, attempts = ?, artifact = ? WHERE stage_key = ?",
+        (entry.state, tries + 1, result and result.artifact, attempt.key),
+    )
+    if result is not None:
+        _insert_shards(db, attempt.key, result.shards)
+
+
+def _insert_shards(db: sqlite3.Connection, stage_key: str, shards: Iterable[ShardRef]) -> None:
+    db.executemany(
+        "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)",
+        [(shard.path, shard.table, stage_key, shard.sha256, shard.rows, shard.bytes) for shard in shards],
+    )
+
+
+def _insert(db: sqlite3.Connection, table: str, width: int, values: Iterable[rows.Row], suffix: str = "") -> None:
+    db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * width)}){suffix}", values)  # noqa: S608 - our names
+
+
+def _damaged(run: RunDirectory, why: str) -> StoreError:
+    return StoreError(
+        f"the control plane cannot be read: {why}",
+        where=str(run.state),
+        todo="choose another --out directory, or restore this one from a backup",
+    )
