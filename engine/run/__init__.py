@@ -1,0 +1,1 @@
+"""The run: scheduler, hosts, executors, and the driver that joins them."""

@@ -1,0 +1,381 @@
+"""The imperative shell: plan → scheduler → executor → store, until everything has ended or something stops it.
+
+The driver alone writes state.sqlite. A stage counts from the moment of that commit; whatever a killed run left beside
+it is swept away and done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import FrameType
+from typing import TypeAlias
+
+from filelock import FileLock, Timeout
+
+from engine.domain.cost import DevicePrice, Usage
+from engine.domain.errors import RunLockedError
+from engine.domain.results import Attempt, Failure, StageResult
+from engine.domain.stage import Plan, Range, StageKind, StageState
+from engine.domain.sweep import RunSettings
+from engine.plan.catalogue import Catalogue
+from engine.run.hosts import Executor, HostLost
+from engine.run.limits import BudgetGate
+from engine.run.progress import Observer, Progress
+from engine.run.publisher import Publisher
+from engine.run.resume import survey_state
+from engine.run.scheduler import Scheduler
+from engine.run.worker import StageTask
+from engine.store import artifacts, shards
+from engine.store.layout import RunDirectory
+from engine.store.publish import publish
+from engine.store.state import Settled, State
+
+POLL_SECONDS = 0.25
+HEARTBEAT_SECONDS = 2.0
+HOST_DEATHS = 2
+"""A stage that is running when its host dies is tried again, until it has seen this many hosts die."""
+
+
+class Ending(StrEnum):
+    """How a run ended."""
+
+    COMPLETE = "complete"
+    FAILURES = "failures"  # everything ended, and some stages failed
+    BUDGET = "budget"  # a cap was reached
+    INTERRUPTED = "interrupted"  # Ctrl-C
+    NOTHING_TO_DO = "nothing to do"  # it was complete already
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        ending: How it ended.
+        ran: Stages that ended in this run, done or not.
+        cached: Stages that were there already.
+        failed: Stages that failed.
+        skipped: Stages skipped because one that they need failed.
+        reason: Why it stopped early; empty when it did not.
+        seconds: Wall seconds.
+    """
+
+    ending: Ending
+    ran: int
+    cached: int
+    failed: int
+    skipped: int
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """Everything that decides a run.
+
+    Attributes:
+        plan: What to do.
+        forecasts: Expected usage by stage key.
+        settings: The sweep's run settings.
+        catalogue: The cards that the plan was made with.
+        description: What the sweep asks, in the spec's words.
+        fail_fast: Start nothing more after the first failure.
+    """
+
+    plan: Plan
+    forecasts: Mapping[str, Range]
+    settings: RunSettings
+    catalogue: Catalogue
+    description: str = ""
+    fail_fast: bool = False
+
+    @property
+    def price(self) -> DevicePrice | None:
+        """The price of a device-hour, as the spec says it."""
+        usd = self.settings.resources.usd_per_device_hour
+        return None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")
+
+
+MakeExecutor: TypeAlias = Callable[[], Executor]
+
+
+def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, observer: Observer) -> RunSummary:
+    """Run what has not run yet.
+
+    Args:
+        order: What to do, and within which limits.
+        run: The run directory; made when missing, continued when there.
+        make_executor: Makes the executor; not called when there is nothing to do.
+        observer: Told of progress.
+
+    Raises:
+        RunLockedError: Another process drives this run directory.
+        StoreError: The control plane is damaged.
+        RunError: No host fits this machine.
+    """
+    begun = time.monotonic()
+    run.root.mkdir(parents=True, exist_ok=True)
+    with _locked(run), closing(State.open(run)) as state:
+        cached = _prepare(order, run, state, observer)
+        if len(cached) == len(order.plan.stages):
+            state.put_meta({"ending": Ending.COMPLETE.value})
+            if not run.results.exists():
+                publish(run)
+            return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
+        publish(run)  # from now on, `query` and `status` work
+        with _interrupts(observer) as interrupts, closing(make_executor()) as executor:
+            loop = _Loop(order, run, state, executor, cached)
+            reason = loop.run(interrupts, observer)
+        ending = _ending(loop, interrupts, reason)
+        state.put_meta({"ending": ending.value})
+        publish(run)
+        return RunSummary(ending, loop.ran, len(cached), loop.failed, loop.skipped, reason, time.monotonic() - begun)
+
+
+def _ending(loop: _Loop, interrupts: _Interrupts, reason: str) -> Ending:
+    if interrupts.count and not loop.scheduler.finished:
+        return Ending.INTERRUPTED
+    if loop.failed:
+        return Ending.FAILURES
+    return Ending.BUDGET if reason else Ending.COMPLETE
+
+
+def _prepare(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> frozenset[str]:
+    """Adopt the plan, forget what is damaged or unfinished, and return the stages that need not run."""
+    state.adopt(order.plan)
+    state.put_meta(_facts(order))
+    found = survey_state(run, state, order.plan)
+    if found.damaged:
+        observer.note(f"{len(found.damaged)} finished stages have damaged files and will run again")
+    touched = {key for key, stage in state.stages().items() if stage.state is not StageState.PENDING}
+    state.reset(touched & order.plan.stages.keys() - found.cached)
+    _keep_prompts(order, run, state)
+    shards.sweep_orphans(run, frozenset(shard.path for _, shard in state.shards()))
+    artifacts.sweep_scratch(run)
+    return found.cached
+
+
+def _facts(order: RunOrder) -> dict[str, str]:
+    """What the results say of themselves."""
+    usd = order.settings.resources.usd_per_device_hour
+    return {
+        "sweep": order.plan.sweep,
+        "description": order.description,
+        "spec_sha256": order.plan.spec_sha256,
+        "standin": str(order.plan.standin).lower(),
+        "usd_per_device_hour": "" if usd is None else str(usd),
+        "ending": "",
+        "heartbeat": "{}",
+    }
+
+
+def _keep_prompts(order: RunOrder, run: RunDirectory, state: State) -> None:
+    """Store the prompts of every benchmark once per content; the views join categories from there."""
+    known = {key for key, shard in state.shards() if shard.table == "prompts" and shards.is_whole(run, shard)}
+    keys = []
+    for pin in order.plan.pins:
+        if pin.kind == "benchmark":
+            key = "prompts-" + hashlib.sha256(f"{pin.ref} {pin.pin}".encode()).hexdigest()[:16]
+            keys.append(key)
+            if key not in known:
+                rows = shards.prompt_rows(pin.ref, order.catalogue.prompts(pin.ref))
+                state.add_shards(key, [shards.write_shard(run, "prompts", key, rows)])
+    state.retain_prompts(keys)
+
+
+class _Loop:
+    """One run's moving parts."""
+
+    def __init__(
+        self, order: RunOrder, run: RunDirectory, state: State, executor: Executor, cached: frozenset[str]
+    ) -> None:
+        seconds = {key: forecast.expected.device_seconds for key, forecast in order.forecasts.items()}
+        self.scheduler = Scheduler(order.plan.stages, cached, seconds)
+        self._order = order
+        self._run = run
+        self._state = state
+        self._executor = executor
+        self._progress = Progress(order.plan, cached, seconds, len(executor.hosts))
+        usage, usd = state.usage()
+        self._gate = BudgetGate(order.settings.budget, order.price, usage, usd)
+        self._publisher = Publisher(run)
+        self._running: dict[str, tuple[str, float]] = {}  # key -> host, started at
+        self._deaths: dict[str, int] = {}
+        self._next_beat = 0.0
+        self.ran = self.failed = self.skipped = 0
+
+    def run(self, interrupts: _Interrupts, observer: Observer) -> str:
+        """Go on until nothing is left or nothing more may start; return why it stopped early, or ''."""
+        reason = ""
+        try:
+            while not self.scheduler.finished:
+                if not reason:
+                    reason = self._stop_reason(interrupts) or self._start_ready(observer) or ""
+                if not self._running:
+                    break
+                self._take_in(self._executor.poll(POLL_SECONDS), observer)
+                self._publisher.tick()
+                self._tell(observer, draining=bool(reason))
+        except KeyboardInterrupt:
+            reason = "stopped by a second Ctrl-C"
+            self._abandon()
+        finally:
+            self._publisher.join()
+        return reason
+
+    def _tell(self, observer: Observer, *, draining: bool) -> None:
+        """Tell the observer, and now and then the store, where `status` reads it."""
+        usd = None if self._order.price is None else self._gate.usd
+        snapshot = self._progress.snapshot(self.scheduler.counts, self._gate.spent, usd, draining=draining)
+        observer.update(snapshot)
+        if time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+            beat = {"at": time.time(), "seconds_left": snapshot.seconds_left}
+            self._state.put_meta({"heartbeat": json.dumps(beat)})
+
+    def _stop_reason(self, interrupts: _Interrupts) -> str | None:
+        if interrupts.count:
+            return "interrupted; what was running has finished"
+        if self._order.fail_fast and self.failed:
+            return "a stage failed and --fail-fast was given"
+        return None
+
+    def _start_ready(self, observer: Observer) -> str | None:
+        """Give every idle host a stage; return why nothing more may start, or None."""
+        busy = {host for host, _ in self._running.values()}
+        for host in self._executor.hosts:
+            stage = None if host in busy else self.scheduler.peek(host)
+            if stage is None:
+                continue
+            expected = self._order.forecasts[stage.key].expected
+            refusal = self._gate.refusal(expected)
+            if refusal:
+                observer.note(f"budget: {refusal}")
+                return refusal
+            self._gate.reserve(stage.key, expected)
+            self.scheduler.start(stage.key)
+            self._running[stage.key] = (host, time.time())
+            inputs = {key: tuple(shard for _, shard in self._state.shards([key])) for key in stage.inputs}
+            self._executor.submit(host, StageTask(stage, inputs))
+        return None
+
+    def _take_in(self, ended: list[Attempt | HostLost], observer: Observer) -> None:
+        """Commit what has ended, in one transaction, before anything else learns of it."""
+        settled, skipped = [], {}
+        for entry in ended:
+            attempt = entry if isinstance(entry, Attempt) else self._lost(entry, observer)
+            self._running.pop(attempt.key)
+            usage = _usage(attempt)
+            state = _state_after(attempt)
+            settled.append(Settled(attempt, state, self._gate.settle(attempt.key, usage)))
+            if state is StageState.PENDING:
+                self.scheduler.release(attempt.key)
+                continue
+            self.ran += 1
+            self.failed += state is StageState.FAILED
+            for key in self.scheduler.end(attempt.key, state, attempt.host):
+                skipped[key] = f"{attempt.key} failed"
+                self._progress.ended(key, StageState.SKIPPED, 0.0)
+            self._progress.ended(attempt.key, state, usage.device_seconds)
+            if attempt.failure:
+                observer.note(f"failed: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
+        self.skipped += len(skipped)
+        if settled:
+            self._state.settle(settled)
+        if skipped:
+            self._state.skip(skipped)
+        for done in settled:
+            self._release_weights(done.attempt.key)
+
+    def _lost(self, lost: HostLost, observer: Observer) -> Attempt:
+        """A dead host's stage goes back, unless it keeps killing hosts."""
+        self._deaths[lost.key] = self._deaths.get(lost.key, 0) + 1
+        observer.note(f"{lost.host} died and was replaced: {lost.why}")
+        attempt = Attempt(lost.key, lost.host, self._running[lost.key][1], time.time(), None)
+        if self._deaths[lost.key] < HOST_DEATHS:
+            return attempt
+        return replace(
+            attempt, failure=Failure("HostDied", f"{HOST_DEATHS} hosts died running it: {lost.why}", lost.why)
+        )
+
+    def _release_weights(self, key: str) -> None:
+        """Delete tuned weights once everything that needs them is done."""
+        if self._order.settings.keep_weights:
+            return
+        for need in self._order.plan.stages[key].inputs:
+            users = self.scheduler.dependants(need)
+            if self._order.plan.stages[need].kind is StageKind.TUNE and all(
+                self.scheduler.state(user) is StageState.DONE for user in users
+            ):
+                self._state.forget_artifact(need)
+                artifacts.discard(self._run.artifacts / need)
+
+    def _abandon(self) -> None:
+        """Record what was running as interrupted; its hosts are about to be stopped."""
+        now = time.time()
+        self._state.settle(
+            Settled(attempt, StageState.PENDING, self._gate.settle(key, _usage(attempt)))
+            for key, (host, started) in self._running.items()
+            for attempt in [Attempt(key, host, started, now, None)]
+        )
+
+
+def _usage(attempt: Attempt) -> Usage:
+    result: StageResult | None = attempt.result
+    return Usage(device_seconds=attempt.ended_at - attempt.started_at) if result is None else result.usage
+
+
+def _state_after(attempt: Attempt) -> StageState:
+    if attempt.result is not None:
+        return StageState.DONE
+    return StageState.PENDING if attempt.failure is None else StageState.FAILED
+
+
+@contextmanager
+def _locked(run: RunDirectory) -> Iterator[None]:
+    lock = FileLock(run.lock, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunLockedError(
+            "another process is running this sweep",
+            where=str(run.root),
+            todo="wait for it, watch it with `dosimeter status`, or choose another --out directory",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(slots=True)
+class _Interrupts:
+    """Ctrl-C, counted: the first drains, the second stops."""
+
+    count: int = 0
+
+
+@contextmanager
+def _interrupts(observer: Observer) -> Iterator[_Interrupts]:
+    seen = _Interrupts()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        seen.count += 1
+        if seen.count > 1:
+            raise KeyboardInterrupt
+        observer.note("finishing what is running; Ctrl-C again stops at once (finished stages are safe either way)")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,121 @@
+"""From a spec to everything that a run needs, in one call: what `plan` prints and what `run` does are the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.domain.cost import DevicePrice
+from engine.domain.errors import PlanError
+from engine.domain.stage import Plan, Range, Role
+from engine.plan.build import build
+from engine.plan.catalogue import Catalogue
+from engine.plan.check import check
+from engine.plan.estimate import Forecast, calibrated, forecast, stage_forecasts
+from engine.plan.power import minimum_detectable_effect
+from engine.run.resume import Survey, survey
+from engine.spec.expand import expand
+from engine.spec.load import LoadedSweep, load_sweep
+
+RUNS = Path("runs")
+LAST = RUNS / ".last"
+"""Names the directory of the newest run: what the reading verbs look at by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How small an effect the sweep could see.
+
+    Attributes:
+        n_prompts: Prompts of the harm benchmark.
+        n_seeds: Seeds per configuration.
+        score_points: Minimum detectable effect on the 1-5 harmfulness score, at 80% power and a two-sided 5% level.
+    """
+
+    n_prompts: int
+    n_seeds: int
+    score_points: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sweep, ready to be looked at or run.
+
+    Attributes:
+        loaded: The validated spec.
+        plan: The plan.
+        catalogue: The adapters' cards, as planned with.
+        forecasts: Forecast by stage key.
+        survey: What the run directory already holds.
+        forecast: What the rest will use.
+        sensitivity: How small an effect it could see.
+        root: The run directory; it may not exist yet.
+    """
+
+    loaded: LoadedSweep
+    plan: Plan
+    catalogue: Catalogue
+    forecasts: Mapping[str, Range]
+    survey: Survey
+    forecast: Forecast
+    sensitivity: Sensitivity
+    root: Path
+
+
+def prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
+    """Load, expand, check, plan and forecast a sweep. Starts neither Ray nor torch, and changes nothing on disk.
+
+    Args:
+        spec: The YAML file.
+        overrides: `--set` texts.
+        out: The run directory; `runs/<sweep name>` when None.
+
+    Raises:
+        SpecError: When the spec is wrong; with every problem and its position.
+        PlanError: When it cannot be planned.
+    """
+    loaded = load_sweep(spec, overrides)
+    expansion = expand(loaded.sweep, loaded.positions)
+    catalogue = Catalogue()
+    check(loaded, expansion, catalogue)
+    plan = build(loaded.sweep, expansion.cells, expansion.counts, catalogue)
+    root = out if out is not None else RUNS / plan.sweep
+    found = survey(root, plan)
+    raw = stage_forecasts(plan, catalogue)
+    forecasts = calibrated(raw, plan, found.device_seconds)
+    usd = loaded.sweep.run.resources.usd_per_device_hour
+    price = None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")
+    ahead = forecast(plan, forecasts, found.cached, price, is_calibrated=bool(found.device_seconds))
+    return Prepared(loaded, plan, catalogue, forecasts, found, ahead, _sensitivity(plan), root)
+
+
+def _sensitivity(plan: Plan) -> Sensitivity:
+    """The weakest configuration decides: fewest prompts, fewest seeds."""
+    seeds: dict[tuple[object, ...], set[int]] = {}
+    prompts = []
+    for cell in plan.cells:
+        recipe = cell.cell.recipe
+        if not cell.is_baseline:
+            configuration = (recipe.model, recipe.data, recipe.tune, cell.mitigation, recipe.benchmark, recipe.generate)
+            seeds.setdefault(configuration, set()).add(recipe.seed)
+        prompts += [entry.n_prompts for entry in cell.evaluations if entry.role is Role.HARM]
+    n_prompts, n_seeds = min(prompts), min(map(len, seeds.values()))
+    return Sensitivity(n_prompts, n_seeds, minimum_detectable_effect(n_prompts, n_seeds))
+
+
+def remember_last(root: Path) -> None:
+    """Make `root` the reading verbs' default."""
+    RUNS.mkdir(exist_ok=True)
+    LAST.write_text(f"{root.resolve()}\n")
+
+
+def last_run() -> Path:
+    """Return the directory of the newest run.
+
+    Raises:
+        PlanError: When there is none.
+    """
+    if LAST.is_file() and Path(LAST.read_text().strip()).is_dir():
+        return Path(LAST.read_text().strip())
+    raise PlanError("there is no run here yet", where=str(RUNS), todo="run one, or name a run directory with --run")

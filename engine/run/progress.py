@@ -1,0 +1,125 @@
+"""How far a run is: cells, stages, rate, spend, and an honest guess of the time left."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from engine.domain.cost import Usage
+from engine.domain.stage import Plan, StageKind, StageState
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of a run.
+
+    Attributes:
+        cells: All cells.
+        cells_done: Cells whose stages are all done.
+        cells_failed: Cells with a stage that failed, was blocked or was skipped.
+        stages: Number of stages by (kind, state).
+        elapsed: Seconds since the run began.
+        seconds_left: Expected seconds to the end, or None before anything has ended.
+        cells_per_minute: Cells done in this run, per minute.
+        usage: Spent in this run directory so far.
+        usd: US dollars of it, or None when no price is known.
+        draining: True when no new work is started any more.
+    """
+
+    cells: int
+    cells_done: int
+    cells_failed: int
+    stages: Mapping[tuple[StageKind, StageState], int]
+    elapsed: float
+    seconds_left: float | None
+    cells_per_minute: float
+    usage: Usage
+    usd: Decimal | None
+    draining: bool
+
+
+class Observer(Protocol):
+    """Somebody who watches a run."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Take notice of a new moment; called a few times a second at most."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Take notice of an event worth a line."""
+        ...
+
+
+class Progress:
+    """Counts cells as their stages end.
+
+    Args:
+        plan: The plan.
+        cached: Keys of the stages that need not run.
+        seconds: Expected device-seconds by stage key.
+        hosts: Number of hosts.
+    """
+
+    def __init__(self, plan: Plan, cached: AbstractSet[str], seconds: Mapping[str, float], hosts: int) -> None:
+        """Count what is left."""
+        self._begun = time.monotonic()
+        self._hosts = hosts
+        self._seconds = seconds
+        self._expected_left = sum(seconds[key] for key in plan.stages if key not in cached)
+        self._expected_done = self._measured_done = 0.0
+        self._cells_of: dict[str, list[int]] = {}
+        self._open: list[int] = []
+        for index, cell in enumerate(plan.cells):
+            keys = [key for key in set(cell.stage_keys()) if key not in cached]
+            self._open.append(len(keys))
+            for key in keys:
+                self._cells_of.setdefault(key, []).append(index)
+        self._broken: set[int] = set()
+        self._cached_cells = self._open.count(0)
+        self._done = self._cached_cells
+
+    def ended(self, key: str, state: StageState, device_seconds: float) -> None:
+        """Count a stage that ended."""
+        self._expected_left -= self._seconds[key]
+        if device_seconds:
+            self._expected_done += self._seconds[key]
+            self._measured_done += device_seconds
+        for index in self._cells_of.get(key, ()):
+            self._open[index] -= 1
+            if state is not StageState.DONE:
+                self._broken.add(index)
+            elif self._open[index] == 0 and index not in self._broken:
+                self._done += 1
+
+    def snapshot(
+        self,
+        stages: Counter[tuple[StageKind, StageState]],
+        usage: Usage,
+        usd: Decimal | None,
+        *,
+        draining: bool,
+    ) -> Snapshot:
+        """Return this moment."""
+        elapsed = time.monotonic() - self._begun
+        return Snapshot(
+            cells=len(self._open),
+            cells_done=self._done,
+            cells_failed=len(self._broken),
+            stages=dict(stages),
+            elapsed=elapsed,
+            seconds_left=self._seconds_left(),
+            cells_per_minute=60 * (self._done - self._cached_cells) / max(elapsed, 1e-9),
+            usage=usage,
+            usd=usd,
+            draining=draining,
+        )
+
+    def _seconds_left(self) -> float | None:
+        if self._expected_done <= 0:
+            return None
+        return max(0.0, self._expected_left) * (self._measured_done / self._expected_done) / self._hosts

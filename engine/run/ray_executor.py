@@ -1,0 +1,119 @@
+"""Hosts as persistent Ray actors. The only module that imports ray. Ray is never the record: it carries references.
+
+Ray core, not Ray Tune: a cell is a graph with shared stages, not one function. Actor tasks are at-most-once here; a
+host that dies is replaced, and the driver decides what becomes of its stage.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.domain.errors import RunError
+from engine.domain.results import Attempt
+from engine.domain.sweep import Resources
+from engine.run.hosts import Host, HostLost
+from engine.run.worker import StageTask, host_settings
+
+# Set before Ray is imported: it reads them once.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+LOOPBACK = "127.0.0.1"
+OBJECT_STORE_BYTES = 128 * 1024 * 1024
+"""References and counts are all that crosses Ray, so its smallest comfortable object store is enough."""
+
+
+class RayExecutor:
+    """Runs tasks on Ray actors.
+
+    A cluster named by RAY_ADDRESS is joined; otherwise a local one is started, bound to the loopback address, without
+    dashboard and usage reports, and stopped again at the end.
+
+    Args:
+        run_root: The run directory, on a disk that every host sees.
+        resources: What each host gets, and how many there are.
+    """
+
+    def __init__(self, run_root: Path, resources: Resources) -> None:
+        """Start or join Ray and make the hosts."""
+        _start_ray()
+        self._settings = host_settings(run_root, resources)
+        self._options = {
+            "num_cpus": resources.cpus_per_host,
+            "num_gpus": resources.gpus_per_host,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        self._actors = {f"host-{index}": self._actor(f"host-{index}") for index in range(_host_count(resources))}
+        self._running: dict[ray.ObjectRef, _Running] = {}
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts' names."""
+        return tuple(self._actors)
+
+    def submit(self, host: str, task: StageTask) -> None:
+        """Start a task on a host; returns at once."""
+        self._running[self._actors[host].run.remote(task)] = _Running(host, task.stage.key)
+
+    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+        """Return what has ended, waiting at most `timeout` seconds for the first."""
+        if not self._running:
+            return []
+        ended, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        if ended and len(self._running) > 1:  # whatever else has ended by now
+            ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [self._collect(ref) for ref in ended]
+
+    def _collect(self, ref: ray.ObjectRef) -> Attempt | HostLost:
+        running = self._running.pop(ref)
+        try:
+            attempt: Attempt = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            # Adapters' errors end in the worker, so this is the host's own death (killed, out of memory).
+            self._actors[running.host] = self._actor(running.host)
+            return HostLost(running.host, running.key, " ".join(str(error).split()))
+        return attempt
+
+    def _actor(self, name: str) -> ray.actor.ActorHandle:
+        return ray.remote(Host).options(**self._options).remote(name, self._settings)
+
+    def close(self) -> None:
+        """Kill the hosts and leave Ray; a local one stops."""
+        for actor in self._actors.values():
+            ray.kill(actor)
+        ray.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    host: str
+    key: str
+
+
+def _start_ray() -> None:
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level="ERROR")
+        return
+    ray.init(_node_ip_address=LOOPBACK, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+
+
+def _host_count(resources: Resources) -> int:
+    there = ray.cluster_resources()
+    fits = int(there.get("CPU", 0) // resources.cpus_per_host)
+    if resources.gpus_per_host:
+        fits = min(fits, int(there.get("GPU", 0) / resources.gpus_per_host))
+    if fits < 1:
+        ray.shutdown()
+        raise RunError(
+            f"no host fits: one needs {resources.cpus_per_host:g} CPUs and {resources.gpus_per_host:g} GPUs, and there"
+            f" are {there.get('CPU', 0):g} and {there.get('GPU', 0):g}",
+            where="run.resources",
+            todo="lower cpus_per_host or gpus_per_host",
+        )
+    return min(fits, resources.hosts or fits)
