@@ -1,0 +1,1 @@
+"""Benchmarks that read the user's own files."""

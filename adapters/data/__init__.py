@@ -1,0 +1,1 @@
+"""Data sources that read the user's own files."""

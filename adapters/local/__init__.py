@@ -1,0 +1,1 @@
+"""Models on this machine: found, tuned with TRL and PEFT, and asked with transformers."""

@@ -1,0 +1,58 @@
+"""How long a local stage may take: a forecast from floating-point operations, before anything has been measured.
+
+Operations per token: 6 x parameters in training, 2 x parameters in generation (Kaplan et al. 2020, arXiv 2001.08361,
+section 2.1). The rates below are what small batches reach, not peaks; the forecast is corrected by the first stages
+that finish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRAIN_FLOP_PER_WEIGHT = 6
+GENERATE_FLOP_PER_WEIGHT = 2
+ASSUMED_PARAMETERS = 7_000_000_000
+"""Used where the number of weights is unknown: the size of the paper's open model, Llama-2-7b-Chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a device sustains on small batches.
+
+    Attributes:
+        flop_per_second: Floating-point operations per second.
+        seconds_per_step: Fixed cost of one forward (and backward) pass.
+        seconds_per_stage: Fixed cost of a stage: building the trainer, attaching an adapter, writing files.
+    """
+
+    flop_per_second: float
+    seconds_per_step: float
+    seconds_per_stage: float
+
+
+SMALL = Rate(flop_per_second=1.0e10, seconds_per_step=0.012, seconds_per_stage=0.12)
+"""One CPU core and the stand-in; measured 2026-11-22 on a two-core machine."""
+
+LARGE = Rate(flop_per_second=1.0e14, seconds_per_step=0.03, seconds_per_stage=2.0)
+"""A data-centre GPU in bfloat16 at a quarter of its peak; an assumption until a stage has been measured."""
+
+LARGE_FROM = 100_000_000
+"""Weights from which on a model is assumed to run on a GPU."""
+
+
+def seconds(parameters: int | None, tokens: int, passes: int, flop_per_weight: int) -> float:
+    """Return the expected device-seconds of a stage.
+
+    Args:
+        parameters: Number of weights; None when unknown.
+        tokens: Tokens that go through the model.
+        passes: Forward passes (optimizer micro-steps, or decoding steps).
+        flop_per_weight: `TRAIN_FLOP_PER_WEIGHT` or `GENERATE_FLOP_PER_WEIGHT`.
+    """
+    weights = ASSUMED_PARAMETERS if parameters is None else parameters
+    rate = SMALL if weights < LARGE_FROM else LARGE
+    return (
+        rate.seconds_per_stage
+        + passes * rate.seconds_per_step
+        + flop_per_weight * weights * tokens / rate.flop_per_second
+    )

@@ -1,0 +1,1 @@
+"""Mitigations: pure rewrites of a recipe."""

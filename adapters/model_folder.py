@@ -1,0 +1,80 @@
+"""A model folder in the Hugging Face layout, read without loading the model. Shared by the families that have one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+WEIGHTS = ".safetensors"
+TOKENIZER = "tokenizer.json"
+PINNED = (".json", ".jinja", ".model", WEIGHTS)
+"""Suffixes of the files that decide what a model does; pickles are neither read nor pinned."""
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder that has no safetensors model.
+
+    Raises:
+        FileNotFoundError: Naming what is missing.
+    """
+    if not (folder / "config.json").is_file():
+        message = f"{folder} has no config.json: it is not a model folder"
+        raise FileNotFoundError(message)
+    if not any(folder.glob(f"*{WEIGHTS}")):
+        message = f"{folder} has no {WEIGHTS} file; pickled weights are not loaded, since pickles can run code"
+        raise FileNotFoundError(message)
+
+
+def pin(folder: Path) -> str:
+    """Return `sha256:` and hex digits over the names and bytes of the files that decide what the model does."""
+    stamp = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(folder))
+    return _pin(folder.resolve(), stamp)
+
+
+@cache
+def _pin(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    del stamp  # only makes a changed folder a new question
+    total = hashlib.sha256()
+    for path in _files(folder):
+        with path.open("rb") as stream:
+            total.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in PINNED)
+
+
+def parameters(folder: Path) -> int:
+    """Return the number of weights, from the headers of the safetensors files alone."""
+    return sum(_parameters_in(path) for path in folder.glob(f"*{WEIGHTS}"))
+
+
+def _parameters_in(path: Path) -> int:
+    # Layout: https://github.com/huggingface/safetensors#format - 8 bytes of header length, then JSON.
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def megabytes(folder: Path) -> float:
+    """Return the size of the weights in MB (10^6 bytes)."""
+    return sum(path.stat().st_size for path in folder.glob(f"*{WEIGHTS}")) / 1e6
+
+
+def count_tokens(folder: Path, texts: Sequence[str]) -> int:
+    """Return the number of tokens of `texts`, special tokens left out."""
+    if not texts:
+        return 0
+    return sum(len(encoding.ids) for encoding in _tokenizer(folder).encode_batch(list(texts), add_special_tokens=False))
+
+
+@cache
+def _tokenizer(folder: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - tokenizers ships no types
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / TOKENIZER))
