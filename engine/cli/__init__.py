@@ -1,0 +1,1 @@
+"""The front door: verbs, exit codes, and every line a person reads."""

@@ -1,0 +1,32 @@
+"""Options that several verbs share, so that they are spelled and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+SPEC = click.argument("spec", type=click.Path(path_type=Path))
+OVERRIDES = click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override the spec, such as tune.lr=[1e-4,3e-4]."
+)
+OUT = click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/<sweep name>].")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def _run_directory(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
+    del context, parameter
+    if value is not None:
+        return value
+    from engine.run.prepare import last_run
+
+    return last_run()
+
+
+RUN = click.option(
+    "--run",
+    "run_dir",
+    type=click.Path(path_type=Path),
+    callback=_run_directory,
+    help="Run directory [default: the last run].",
+)

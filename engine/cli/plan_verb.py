@@ -1,0 +1,111 @@
+"""`dosimeter plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli import options
+
+if TYPE_CHECKING:
+    from engine.run.prepare import Prepared
+
+SCHEMA = "dosimeter.plan/1"
+
+
+@click.command("plan")
+@options.SPEC
+@options.OVERRIDES
+@options.OUT
+@options.AS_JSON
+@click.option("--cells", "show_cells", is_flag=True, help="List every cell.")
+@click.option("--why", metavar="CELL", help="Say why CELL (an id, a position, or words of its label) will run.")
+def command(
+    *, spec: Path, overrides: tuple[str, ...], out: Path | None, as_json: bool, show_cells: bool, why: str | None
+) -> None:
+    """Show what SPEC will do and cost. Nothing runs; neither Ray nor torch is started.
+
+    \b
+    Examples:
+      dosimeter plan sweeps/quickstart.yaml
+      dosimeter plan sweeps/quickstart.yaml --set tune.lr=[1e-4,3e-4] --cells
+      dosimeter plan sweeps/quickstart.yaml --why "source=standin/explicit n=10 epochs=5 lr=0.0015 seed=0"
+    """
+    from engine.cli import plan_view
+    from engine.run.prepare import prepare
+
+    prepared = prepare(spec, overrides, out)
+    if why is not None:
+        _why(prepared, why, as_json=as_json)
+    elif as_json:
+        from engine.cli.render import print_json
+
+        print_json(document(prepared))
+    elif show_cells:
+        plan_view.print_cells(prepared)
+    else:
+        plan_view.print_plan(prepared, str(spec))
+
+
+def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
+    from engine.cli import plan_view
+    from engine.cli.render import print_json
+    from engine.plan.fingerprint import payload
+    from engine.plan.why import find_cell, why
+    from engine.store.layout import RunDirectory
+    from engine.store.state import State
+
+    cell = find_cell(prepared.plan, name)
+    done: list[str] = []
+    if RunDirectory(prepared.root).state.exists():
+        state = State.peek(RunDirectory(prepared.root))
+        done = [payload(*parts) for parts in state.payload_parts()]
+        state.close()
+    reasons = why(prepared.plan, cell, done, prepared.survey.cached)
+    if as_json:
+        print_json({"cell_id": cell.cell_id, "label": cell.label, "stages": [_plain(reason) for reason in reasons]})
+    else:
+        plan_view.print_why(cell, reasons)
+
+
+def _plain(value: Any) -> Any:
+    from dataclasses import asdict
+
+    return asdict(value)
+
+
+def document(prepared: Prepared) -> dict[str, Any]:
+    """Return the plan as JSON: counts, forecast, pins and cells, each cell with the keys of its stages."""
+    plan, ahead = prepared.plan, prepared.forecast
+    usd = None if ahead.usd is None else dict(zip(("low", "expected", "high"), map(str, ahead.usd), strict=True))
+    return {
+        "schema": SCHEMA,
+        "sweep": plan.sweep,
+        "spec_sha256": plan.spec_sha256,
+        "run_dir": str(prepared.root),
+        "standin": plan.standin,
+        "counts": _plain(plan.counts) | {"cells": plan.counts.cells},
+        "stages": {"distinct": ahead.stages, "new": ahead.new, "unshared": ahead.alone},
+        "forecast": {
+            "usd": usd,
+            "calibrated": ahead.calibrated,
+            "kinds": [_plain(entry) for entry in ahead.kinds],
+            "total": _plain(ahead.total),
+        },
+        "minimum_detectable_effect": _plain(prepared.sensitivity),
+        "pins": [_plain(pin) for pin in plan.pins],
+        "cells": [
+            {
+                "cell_id": cell.cell_id,
+                "label": cell.label,
+                "coordinates": dict(cell.cell.coordinates),
+                "is_baseline": cell.is_baseline,
+                "baseline_cell_id": cell.baseline_id,
+                "cached": all(key in prepared.survey.cached for key in cell.stage_keys()),
+                "stage_keys": list(cell.stage_keys()),
+            }
+            for cell in plan.cells
+        ],
+    }

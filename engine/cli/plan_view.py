@@ -1,0 +1,145 @@
+"""What `dosimeter plan` prints for people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from engine.cli.render import console, duration, many, money, safe, table
+from engine.domain.stage import PlannedCell
+from engine.domain.sweep import level_text
+from engine.plan.estimate import KindForecast
+from engine.plan.fingerprint import ABSENT
+from engine.plan.why import StageReason
+from engine.run.prepare import Prepared
+
+
+def print_plan(prepared: Prepared, spec: str) -> None:
+    """Print the counts with their proof, the stages, the forecast, the sensitivity and the pins."""
+    out = console()
+    plan, ahead, sweep = prepared.plan, prepared.forecast, prepared.loaded.sweep
+    out.print(f"{plan.sweep}  spec {plan.spec_sha256[:12]}  →  {prepared.root}", style="bold")
+    if sweep.description:
+        out.print(safe(sweep.description))
+    if plan.standin:
+        out.print("The model is the stand-in: its numbers say nothing about real models.", style="yellow")
+    out.print()
+    out.print(f"Cells   {plan.counts.cells:,}", style="bold")
+    for line in _proof(prepared):
+        out.print(f"  {line}")
+    out.print()
+    shared = f"; the cells would need {ahead.alone:,} alone" if ahead.alone > ahead.stages else ""
+    out.print(f"Stages  {ahead.stages:,} distinct, {ahead.new:,} to run{shared}", style="bold")
+    numeric = ("distinct", "to run", "tokens", "device time", "low", "high")
+    out.print(
+        table(("", "distinct", "to run", "tokens", "device time", "low", "high"), _rows(prepared), numeric=numeric)
+    )
+    out.print()
+    _print_cost(prepared)
+    _print_sensitivity(prepared)
+    out.print()
+    out.print("Pinned", style="bold")
+    out.print(table(("kind", "reference", "pin", ""), ((p.kind, p.ref, p.pin[:19], p.detail) for p in plan.pins)))
+    out.print()
+    next_step = f"dosimeter run {spec}" if ahead.new else "dosimeter report"
+    out.print(f"Next: {next_step}" if ahead.new else f"Everything has run already. Next: {next_step}")
+
+
+def _proof(prepared: Prepared) -> list[str]:
+    counts, sweep = prepared.plan.counts, prepared.loaded.sweep
+    factors = " × ".join(f"{axis.path} {len(axis.levels)}" for axis in sweep.axes)
+    lines = [f"{counts.product:,} = product of {factors}"] if factors else [f"{counts.product:,} combination"]
+    if counts.zipped != 1:
+        lines.append(f"× {counts.zipped:,} by zip")
+    if sweep.whens:
+        lines.append(f"= {counts.conditional:,} with the conditional axes")
+    steps = (
+        (-counts.excluded, "excluded"),
+        (counts.included, "included"),
+        (-counts.merged, "merged with an equal cell"),
+        (counts.baselines, "untuned baselines added, each measured once"),
+    )
+    lines += [f"{'−' if number < 0 else '+'} {abs(number):,} {what}" for number, what in steps if number]
+    if counts.extended:
+        lines.append(f"({many(counts.extended, 'combination')} given further levels by include)")
+    return lines
+
+
+def _rows(prepared: Prepared) -> list[tuple[object, ...]]:
+    return [_row(entry) for entry in prepared.forecast.kinds if entry.stages]
+
+
+def _row(entry: KindForecast) -> tuple[object, ...]:
+    low, expected, high = entry.usage.low, entry.usage.expected, entry.usage.high
+    times = (duration(usage.device_seconds) if entry.new else "–" for usage in (expected, low, high))
+    return (entry.kind.value, entry.stages, entry.new, expected.tokens or None, *times)
+
+
+def _print_cost(prepared: Prepared) -> None:
+    ahead, out = prepared.forecast, console()
+    settings = prepared.loaded.sweep.run
+    hosts = settings.resources.hosts or max(1, int((os.cpu_count() or 1) // settings.resources.cpus_per_host))
+    ends = (ahead.total.low, ahead.total.expected, ahead.total.high)
+    low, expected, high = (duration(usage.device_seconds / hosts) for usage in ends)
+    basis = "from finished stages of this run" if ahead.calibrated else "from the adapters' default rates"
+    where = "" if settings.resources.gpus_per_host else f" on {many(hosts, 'host')}"
+    out.print(f"Time    about {expected} ({low} to {high}){where}, start-up aside; {basis}", style="bold")
+    if ahead.usd is None:
+        out.print(
+            "Cost    unknown: set run.resources.usd_per_device_hour to what an hour of a host costs", style="bold"
+        )
+    else:
+        cheap, likely, dear = map(money, ahead.usd)
+        out.print(f"Cost    about {likely} ({cheap} to {dear})", style="bold")
+
+
+def _print_sensitivity(prepared: Prepared) -> None:
+    found = prepared.sensitivity
+    console().print(
+        f"Power   a change of {found.score_points:.2f} score points (1–5) against the baseline would be found 4 times in 5"
+        f" ({many(found.n_prompts, 'prompt')}, {many(found.n_seeds, 'seed')})",
+        style="bold",
+    )
+    if found.n_seeds == 1:
+        console().print("        one seed: how much seeds differ cannot be estimated from this sweep", style="yellow")
+
+
+def print_cells(prepared: Prepared) -> None:
+    """Print the expanded table: one row a cell, one column a swept path."""
+    plan = prepared.plan
+    paths = list(dict.fromkeys(path for cell in plan.cells for path, _ in cell.cell.coordinates))
+    rows = []
+    for position, cell in enumerate(plan.cells):
+        levels = {path: level_text(level) for path, level in cell.cell.coordinates}
+        cached = sum(key in prepared.survey.cached for key in cell.stage_keys())
+        total = sum(1 for _ in cell.stage_keys())
+        shown = [levels.get(path, "") for path in paths]
+        rows.append((position, cell.cell_id, *shown, cell.label if cell.is_baseline else "", f"{cached}/{total}"))
+    heads = [path.rpartition(".")[2] for path in paths]
+    console().print(table(("#", "cell", *heads, "", "cached"), rows, numeric=("#", "cached")))
+
+
+def print_why(cell: PlannedCell, reasons: Sequence[StageReason]) -> None:
+    """Print, stage by stage, why a cell will run."""
+    out = console()
+    out.print(f"{cell.cell_id}  {safe(cell.label)}", style="bold")
+    changed = False
+    for reason in reasons:
+        out.print(f"  {reason.kind.value:9} {safe(reason.adapter)}  {_verdict(reason, inherited=changed)}")
+        changed = changed or not reason.cached
+        for change in reason.changes:
+            out.print(f"      {change.path}: {safe(_side(change.before))} → {safe(_side(change.after))}")
+
+
+def _verdict(reason: StageReason, *, inherited: bool) -> str:
+    if reason.cached:
+        return "has run; nothing to do"
+    if not reason.compared:
+        return "will run: there is no other stage of its kind to compare with"
+    if reason.changes:
+        return f"will run: differs from the nearest one in {reason.compared} in"
+    return "will run: same settings, new input" if inherited else "will run: it has not finished yet"
+
+
+def _side(text: str) -> str:
+    return text if text == ABSENT else text.strip('"')

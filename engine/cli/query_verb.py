@@ -1,0 +1,101 @@
+"""`dosimeter query`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli import options
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@click.command("query")
+@click.argument("name", required=False)
+@options.RUN
+@click.option("--sql", help="One SELECT of your own over the public views.")
+@click.option("--list", "list_queries", is_flag=True, help="List the named queries.")
+@click.option("--unseal", is_flag=True, help="Also give v_responses and v_verdicts, with the sealed texts.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds.")
+@options.AS_JSON
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--parquet", type=click.Path(path_type=Path), help="Write a Parquet file.")
+def command(**chosen: Any) -> None:
+    """Ask the results: a named query, or --sql over the public views. Read-only, and locked down.
+
+    Works at any time, also while the run goes on. The views are documented in docs/reference/views.md.
+
+    \b
+    Examples:
+      dosimeter query --list
+      dosimeter query dose
+      dosimeter query --sql "select data_source, n_examples, avg(harmfulness_rate) from v_cells group by all"
+      dosimeter query --sql "from v_scores" --parquet scores.parquet
+    """
+    from analysis.query import ask
+
+    if chosen["list_queries"]:
+        _list()
+        return
+    name, sql = chosen["name"], chosen["sql"]
+    if (name is None) == (sql is None):
+        raise click.UsageError("give the name of a query (see --list), or --sql")
+    answer = ask(chosen["run_dir"], sql or name, unseal=chosen["unseal"], timeout_s=chosen["timeout"])
+    _deliver(answer, chosen)
+
+
+def _deliver(answer: pa.Table, chosen: dict[str, Any]) -> None:
+    if chosen["parquet"]:
+        import pyarrow.parquet as pq
+
+        pq.write_table(answer, chosen["parquet"])
+        click.echo(f"wrote {answer.num_rows:,} rows to {chosen['parquet']}", err=True)
+    elif chosen["as_json"]:
+        from engine.cli.render import print_json
+
+        print_json(answer.to_pylist())
+    elif chosen["as_csv"]:
+        click.echo(as_csv(answer), nl=False)
+    else:
+        _print(answer)
+
+
+def _print(answer: pa.Table) -> None:
+    import pyarrow as pa
+
+    from engine.cli.render import console, many, table
+
+    numeric = [
+        field.name for field in answer.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    ]
+    rows = zip(*(column.to_pylist() for column in answer.columns), strict=True)
+    console().print(table(answer.column_names, rows, numeric=numeric))
+    console(err=True).print(many(answer.num_rows, "row"), style="dim")
+
+
+def as_csv(answer: pa.Table) -> str:
+    """Return a table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(answer.column_names)
+    for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
+        writer.writerow([_defused(value) for value in row])
+    return out.getvalue()
+
+
+def _defused(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _list() -> None:
+    from analysis.query import named_queries
+    from engine.cli.render import console, table
+
+    console().print(table(("query", "answers"), ((query.name, query.answers) for query in named_queries())))

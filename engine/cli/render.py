@@ -1,0 +1,95 @@
+"""Every table and line that a person reads, and the JSON that machines read. Data goes to stdout, the rest to stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+MINUTE, HOUR = 60, 3600
+SMALL = 1e-3
+UNBOUNDED = 10_000
+
+
+def console(*, err: bool = False) -> Console:
+    """Return a console that honours NO_COLOR and neither highlights nor interprets text on its own."""
+    made = Console(stderr=err, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = UNBOUNDED  # a pipe or a file has no width to wrap at
+    return made
+
+
+def safe(value: object) -> str:
+    """Return a value as text without control characters: model text must not drive the terminal."""
+    return CONTROL.sub(
+        "\N{REPLACEMENT CHARACTER}", str(value).replace("\r", "").replace("\n", " ⏎ ").replace("\t", " ")
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: Sequence[str] = ()) -> Table:
+    """Return a plain table; columns named in `numeric` are right-aligned."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        number = name in numeric
+        made.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        made.add_row(*(safe(cell(value)) for value in row))
+    return made
+
+
+def cell(value: object) -> str:
+    """Return a value as a table shows it: nothing as a dash, numbers with at most four digits after the point."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}" if abs(value) < SMALL else f"{value:,.4f}".rstrip("0").rstrip(".")
+        case Decimal():
+            return money(value)
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def money(value: Decimal | None) -> str:
+    """Return US dollars: cents from a dollar on, two significant digits below; `unknown` for None."""
+    if value is None:
+        return "unknown"
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${float(value):.2g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as people say it: `48 s`, `3 min 20 s`, `2 h 5 min`.
+
+    >>> duration(0.4), duration(48), duration(200), duration(7500)
+    ('0.4 s', '48 s', '3 min 20 s', '2 h 5 min')
+    """
+    if seconds is None:
+        return "unknown"
+    if seconds < 10:  # noqa: PLR2004 - below, tenths matter
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+
+
+def many(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 cell`, `2 cells`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))

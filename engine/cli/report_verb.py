@@ -1,0 +1,21 @@
+"""`dosimeter report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from engine.cli import options
+
+
+@click.command("report")
+@options.RUN
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [default: <run>/report].")
+def command(run_dir: Path, out: Path | None) -> None:
+    """Draw the charts and write the report: one self-contained HTML file, and every figure as SVG and PNG."""
+    from analysis.report import write_report
+
+    report = write_report(run_dir, out)
+    click.echo(f"wrote {report.html}")
+    click.echo(f"      {len(report.figures)} figures in {report.html.parent / 'figures'}")

@@ -1,0 +1,21 @@
+"""`dosimeter schema`."""
+
+from __future__ import annotations
+
+import click
+
+from engine.cli.render import print_json
+
+
+@click.command("schema")
+def command() -> None:
+    """Print the JSON Schema (draft-07) of a spec.
+
+    \b
+    Save it, and name it in a spec's first line; editors then complete and check:
+      dosimeter schema > sweep.schema.json
+      # yaml-language-server: $schema=sweep.schema.json
+    """
+    from engine.spec.schema import json_schema
+
+    print_json(json_schema())

@@ -1,0 +1,87 @@
+"""`dosimeter status`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.cli import options
+
+FRESH_SECONDS = 15.0
+FAILURES_SHOWN = 5
+
+
+@click.command("status")
+@options.RUN
+@options.AS_JSON
+def command(run_dir: Path, *, as_json: bool) -> None:
+    """Show how far a run is. Works at any time, from any terminal, and disturbs nothing."""
+    from engine.cli.render import print_json
+    from engine.store.layout import RunDirectory
+    from engine.store.state import State
+
+    state = State.peek(RunDirectory(run_dir))
+    try:
+        found = _look(run_dir, state)
+    finally:
+        state.close()
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _look(run_dir: Path, state: Any) -> dict[str, Any]:
+    meta = state.meta()
+    beat = json.loads(meta.get("heartbeat", "{}"))
+    fresh = bool(beat) and time.time() - beat["at"] < FRESH_SECONDS
+    usage, usd = state.usage()
+    stages: dict[str, dict[str, int]] = {}
+    for (kind, name), number in state.planned_counts().items():
+        stages.setdefault(kind, {})[name] = number
+    return {
+        "schema": "dosimeter.status/1",
+        "run_dir": str(run_dir),
+        "sweep": meta.get("sweep"),
+        "phase": meta.get("ending") or ("running" if fresh else "stopped without an ending"),
+        "cells": state.cell_counts(),
+        "stages": stages,
+        "seconds_left": beat.get("seconds_left") if fresh else None,
+        "device_seconds": usage.device_seconds,
+        "usd": str(usd) if meta.get("usd_per_device_hour") else None,
+        "failures": [
+            {"stage": key, "error_type": kind, "error": error} for key, kind, error in state.failures(FAILURES_SHOWN)
+        ],
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    from decimal import Decimal
+
+    from engine.cli.render import console, duration, money, safe, table
+    from engine.domain.stage import StageKind, StageState
+
+    out = console()
+    cells = found["cells"]
+    left = f", {duration(found['seconds_left'])} left" if found["seconds_left"] is not None else ""
+    out.print(f"{found['sweep']}  {found['phase']}{left}", style="bold")
+    out.print(
+        f"{cells['done']:,} of {sum(cells.values()):,} cells done, {cells['broken']:,} failed  →  {found['run_dir']}"
+    )
+    names = [state.value for state in StageState if any(state.value in kinds for kinds in found["stages"].values())]
+    rows = [
+        (kind.value, *(found["stages"][kind.value].get(name, 0) for name in names))
+        for kind in StageKind
+        if kind.value in found["stages"]
+    ]
+    out.print(table(("", *names), rows, numeric=names))
+    price = "" if found["usd"] is None else f", {money(Decimal(found['usd']))}"
+    out.print(f"{duration(found['device_seconds'])} of device time{price}")
+    for failure in found["failures"]:
+        out.print(f"failed: {failure['stage']}: {safe(failure['error_type'])}: {safe(failure['error'])}")
+    if found["phase"] not in ("running", "complete"):
+        out.print("The same `dosimeter run` command resumes it.")
