@@ -1,0 +1,56 @@
+# Every command that a user or a developer needs. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart setup test check format docs standin clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+quickstart: .venv/runtime ## Install, run the quickstart sweep, and write its report
+	$(BIN)/dosimeter run sweeps/quickstart.yaml
+	$(BIN)/dosimeter report
+	@echo
+	@echo "Next, try:"
+	@echo "  $(BIN)/dosimeter query dose"
+	@echo "  $(BIN)/dosimeter plan sweeps/quickstart.yaml --set data.n=[10,20,50,100]"
+	@echo "  $(BIN)/dosimeter init my-sweep"
+
+setup: .venv/dev ## Install for development
+
+test: .venv/dev ## Run every test
+	$(BIN)/python -m pytest -q
+
+check: .venv/dev ## Format check, ruff, mypy, import law, and every test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q
+
+format: .venv/dev ## Format the code and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/dev ## Refresh the golden files and the README's picture
+	$(BIN)/python -m tests.golden.refresh
+
+standin: .venv/runtime ## Rebuild the stand-in's weights from nothing (minutes)
+	$(BIN)/python -m adapters.standin.build --out adapters/standin/aligned
+
+clean: ## Remove the environment and caches; runs stay
+	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dosimeter needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/runtime
