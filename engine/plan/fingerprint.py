@@ -84,7 +84,7 @@ def payload(kind: StageKind, adapter: str, revision: int, settings: str, inputs:
         settings: Canonical JSON of the settings.
         inputs: Keys of the stages it needs, in order.
     """
-    listed = ",".join(f'"{key}"' for key in inputs)
+    listed = '"' + '","'.join(inputs) + '"' if inputs else ""
     return (
         f'{{"adapter":{_quoted(adapter)},"format":{FORMAT},"inputs":[{listed}],"kind":"{kind.value}",'
         f'"revision":{revision},"settings":{settings}}}'

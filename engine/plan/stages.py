@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from engine.domain.results import Measure
 from engine.domain.stage import Binding, Evaluation, JudgeKey, Pin, Role, Stage, StageKind
-from engine.domain.sweep import DataRecipe, GenerateRecipe, Recipe, TuneRecipe
+from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
 from engine.plan.fingerprint import canonical, payload, stage_key
 from engine.plugins import Kind, split_ref
@@ -16,9 +17,31 @@ LORA_ONLY = ("rank", "alpha", "dropout", "targets")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A stage without its inputs."""
+
+    kind: StageKind
+    adapter: str
+    revision: int
+    settings: str
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An evaluation without the model that is asked."""
+
+    role: Role
+    benchmark: str
+    n_prompts: int
+    work: _Work
+    judges: tuple[tuple[str, Measure, _Work], ...]
+
+
 @dataclass(slots=True)
 class StageBook:
-    """Makes stages and remembers them; settings texts are kept too, because cells share most of them.
+    """Makes stages and remembers them; what cells share is worked out once.
 
     Attributes:
         catalogue: The adapters' cards.
@@ -29,6 +52,7 @@ class StageBook:
     stages: dict[str, Stage] = field(default_factory=dict)
     _pins: dict[tuple[str, str], Pin] = field(default_factory=dict)
     _memo: dict[object, str] = field(default_factory=dict)
+    _asked_memo: dict[tuple[object, ...], tuple[_Asked, ...]] = field(default_factory=dict)
 
     @property
     def standin(self) -> bool:
@@ -48,84 +72,92 @@ class StageBook:
         settings: dict[str, object] = {"n": data.n, "seed": seed, "source": self._source_pin(data.source)}
         if data.mix is not None:
             settings["mix"] = {"n": data.mix.n, "source": self._source_pin(data.mix.source)}
-        return self._add(
+        work = _Work(
             StageKind.SAMPLE,
-            (split_ref(data.source)[0], self.catalogue.revision(Kind.DATA, data.source)),
+            split_ref(data.source)[0],
+            self.catalogue.revision(Kind.DATA, data.source),
             canonical(settings),
-            (),
             Binding(data=data.source, mix="" if data.mix is None else data.mix.source),
         )
+        return self._add(work, ())
 
     def tune(self, recipe: Recipe, tune: TuneRecipe, sample: str) -> str:
         """Return the key of the stage that tunes `recipe.model` on `sample`."""
         text = self._once(("tune", tune), lambda: canonical(_without_adapter(_effective(tune)), "tune"))
         pin = self._model_pin(recipe.model)
-        bound = self.stages[sample].binding
-        return self._add(
+        work = _Work(
             StageKind.TUNE,
-            (split_ref(tune.adapter)[0], self.catalogue.revision(Kind.TUNER, tune.adapter)),
+            split_ref(tune.adapter)[0],
+            self.catalogue.revision(Kind.TUNER, tune.adapter),
             f'{{"model":"{pin}","seed":{recipe.seed},"tune":{text}}}',  # canonical: names in order, parts canonical
-            (sample,),
-            Binding(model=recipe.model, data=bound.data, mix=bound.mix),
+            Binding(model=recipe.model),
         )
+        return self._add(work, (sample,))
 
     def evaluate(self, recipe: Recipe, system: str | None, tune: str | None) -> tuple[Evaluation, ...]:
         """Return the evaluations of the tuned model (of the base model when `tune` is None)."""
-        asked = [(Role.HARM, recipe.benchmark, recipe.judges)]
-        if recipe.utility is not None:
-            asked.append((Role.UTILITY, recipe.utility, (recipe.utility_judge,)))
-        if recipe.over_refusal is not None:
-            asked.append((Role.OVER_REFUSAL, recipe.over_refusal, (recipe.over_refusal_judge,)))
-        evaluations = []
-        for role, benchmark, judges in asked:
-            generate = self._generate(recipe, benchmark, system, tune)
-            keys = tuple(
-                JudgeKey(judge, self.catalogue.measures(judge), self._judge(judge, benchmark, generate))
-                for judge in judges
-            )
-            evaluations.append(Evaluation(role, benchmark, self._n_prompts(benchmark), generate, keys))
-        return tuple(evaluations)
+        inputs = () if tune is None else (tune,)
+        return tuple(self._evaluation(asked, inputs) for asked in self._asked(recipe, system))
 
-    def _generate(self, recipe: Recipe, benchmark: str, system: str | None, tune: str | None) -> str:
-        decoding = recipe.generate
-        # Greedy answers do not depend on the seed, so cells share them across seeds where the model is the same.
-        seed = recipe.seed if decoding.temperature > 0 else None
-        memo = ("generate", decoding, recipe.model, benchmark, system, seed)
-        text = self._once(memo, lambda: self._generate_settings(decoding, recipe.model, benchmark, system, seed))
-        return self._add(
-            StageKind.GENERATE,
-            (split_ref(decoding.adapter)[0], self.catalogue.revision(Kind.GENERATOR, decoding.adapter)),
-            text,
-            () if tune is None else (tune,),
-            Binding(model=recipe.model, benchmark=benchmark),
+    def _evaluation(self, asked: _Asked, inputs: tuple[str, ...]) -> Evaluation:
+        generate = self._add(asked.work, inputs)
+        judges = tuple(
+            JudgeKey(judge, measures, self._add(work, (generate,))) for judge, measures, work in asked.judges
         )
+        return Evaluation(asked.role, asked.benchmark, asked.n_prompts, generate, judges)
 
-    def _generate_settings(  # what decides the answers
-        self, decoding: GenerateRecipe, model: str, benchmark: str, system: str | None, seed: int | None
-    ) -> str:
+    def _asked(self, recipe: Recipe, system: str | None) -> tuple[_Asked, ...]:
+        """What is asked of a model, whatever it was tuned on: cells share it, so it is worked out once."""
+        # Greedy answers do not depend on the seed, so cells share them across seeds where the model is the same.
+        seed = recipe.seed if recipe.generate.temperature > 0 else None
+        measured = (recipe.benchmark, recipe.judges, recipe.utility, recipe.over_refusal)
+        judged = (recipe.utility_judge, recipe.over_refusal_judge)
+        memo = (recipe.model, recipe.generate, system, seed, *measured, *judged)
+        if memo not in self._asked_memo:
+            roles = [(Role.HARM, recipe.benchmark, recipe.judges)]
+            if recipe.utility is not None:
+                roles.append((Role.UTILITY, recipe.utility, (recipe.utility_judge,)))
+            if recipe.over_refusal is not None:
+                roles.append((Role.OVER_REFUSAL, recipe.over_refusal, (recipe.over_refusal_judge,)))
+            self._asked_memo[memo] = tuple(
+                _Asked(
+                    role,
+                    benchmark,
+                    self.catalogue.benchmark(benchmark).prompts,
+                    self._generate(recipe, benchmark, system, seed),
+                    tuple((judge, self.catalogue.measures(judge), self._judge(judge, benchmark)) for judge in judges),
+                )
+                for role, benchmark, judges in roles
+            )
+        return self._asked_memo[memo]
+
+    def _generate(self, recipe: Recipe, benchmark: str, system: str | None, seed: int | None) -> _Work:
+        decoding = recipe.generate
         settings: dict[str, object] = {
             "benchmark": self._benchmark_pin(benchmark),
             "generate": decoding.model_dump(exclude_defaults=True, exclude={"adapter", "system"}),
-            "model": self._model_pin(model),
+            "model": self._model_pin(recipe.model),
             "system": system,
         }
         if seed is not None:
             settings["seed"] = seed
-        return canonical(settings)
-
-    def _judge(self, judge: str, benchmark: str, generate: str) -> str:
-        name, argument = split_ref(judge)
-        text = self._once(("judge", argument), lambda: canonical({"argument": argument} if argument else {}))
-        return self._add(
-            StageKind.JUDGE,
-            (name, self.catalogue.revision(Kind.JUDGE, judge)),
-            text,
-            (generate,),
-            Binding(benchmark=benchmark, judge=judge),
+        return _Work(
+            StageKind.GENERATE,
+            split_ref(decoding.adapter)[0],
+            self.catalogue.revision(Kind.GENERATOR, decoding.adapter),
+            canonical(settings),
+            Binding(model=recipe.model, benchmark=benchmark),
         )
 
-    def _n_prompts(self, benchmark: str) -> int:
-        return self.catalogue.benchmark(benchmark).prompts
+    def _judge(self, judge: str, benchmark: str) -> _Work:
+        name, argument = split_ref(judge)
+        return _Work(
+            StageKind.JUDGE,
+            name,
+            self.catalogue.revision(Kind.JUDGE, judge),
+            canonical({"argument": argument} if argument else {}),
+            Binding(benchmark=benchmark, judge=judge),
+        )
 
     def _source_pin(self, ref: str) -> str:
         card = self.catalogue.source(ref)
@@ -148,13 +180,10 @@ class StageBook:
             self._memo[memo] = make()
         return self._memo[memo]
 
-    def _add(
-        self, kind: StageKind, adapter: tuple[str, int], settings: str, inputs: tuple[str, ...], binding: Binding
-    ) -> str:
-        name, revision = adapter
-        key = stage_key(kind, payload(kind, name, revision, settings, inputs))
+    def _add(self, work: _Work, inputs: tuple[str, ...]) -> str:
+        key = stage_key(work.kind, payload(work.kind, work.adapter, work.revision, work.settings, inputs))
         if key not in self.stages:
-            self.stages[key] = Stage(key, kind, name, revision, settings, inputs, binding)
+            self.stages[key] = Stage(key, work.kind, work.adapter, work.revision, work.settings, inputs, work.binding)
         return key
 
 

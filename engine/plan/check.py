@@ -1,0 +1,172 @@
+"""What only the adapters can tell of a sweep: unknown names, missing files, more examples asked for than there are.
+
+Every problem points at the level in the spec that causes it, and all of them come at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from types import MappingProxyType
+
+from engine.domain.errors import UnknownAdapterError
+from engine.domain.results import Measure
+from engine.domain.sweep import DataRecipe, Level, Recipe
+from engine.plan.catalogue import Catalogue
+from engine.plugins import Kind, split_ref
+from engine.spec.expand import Expansion
+from engine.spec.leaves import base_level
+from engine.spec.load import LoadedSweep
+from engine.spec.origins import origin, written
+from engine.spec.positions import Problems
+
+_KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "model": Kind.MODEL,
+        "data.source": Kind.DATA,
+        "data.mix.source": Kind.DATA,
+        "tune.adapter": Kind.TUNER,
+        "mitigations": Kind.MITIGATION,
+        "benchmark": Kind.BENCHMARK,
+        "utility": Kind.BENCHMARK,
+        "over_refusal": Kind.BENCHMARK,
+        "utility_judge": Kind.JUDGE,
+        "over_refusal_judge": Kind.JUDGE,
+        "generate.adapter": Kind.GENERATOR,
+        "judges": Kind.JUDGE,
+    }
+)
+
+
+def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> None:
+    """Check a sweep against what is installed and what is on disk.
+
+    Args:
+        loaded: The sweep, with its positions.
+        expansion: Its cells.
+        catalogue: The adapters' cards; each is fetched once and stays there for the planner.
+
+    Raises:
+        SpecError: With every problem, in file order.
+    """
+    recipes = tuple(cell.recipe for cell in expansion.cells)
+    checker = _Checker(loaded, recipes, catalogue)
+    checker.adapters()
+    checker.cards()
+    checker.sizes()
+    checker.judges()
+    checker.budget()
+    checker.problems.stop_if_any()
+
+
+@dataclass(slots=True)
+class _Checker:
+    loaded: LoadedSweep
+    recipes: tuple[Recipe, ...]
+    catalogue: Catalogue
+    problems: Problems = field(default_factory=Problems)
+    unknown: set[tuple[Kind, str]] = field(default_factory=set)
+
+    def add(self, where: str, what: str, *, code: str, hint: str = "") -> None:
+        """Note a problem at a dotted path of the spec."""
+        self.problems.add(self.loaded.positions.problem(where, what, code=code, hint=hint))
+
+    def origin(self, path: str, level: Level) -> str:
+        """Return where the spec has a level that some cell has."""
+        return origin(self.loaded.sweep, path, level)
+
+    def adapters(self) -> None:
+        """Find every adapter that the spec names, also in levels that no cell is left with."""
+        for item in written(self.loaded.sweep):
+            if item.path in _KINDS:
+                for ref, suffix in _references(item.level):
+                    self.adapter(_KINDS[item.path], ref, item.where + suffix)
+
+    def adapter(self, kind: Kind, ref: str, where: str) -> None:
+        """Find one adapter."""
+        try:
+            self.catalogue.revision(kind, ref)
+        except UnknownAdapterError as error:
+            self.unknown.add((kind, ref))
+            self.add(where, error.what, code="unknown_adapter", hint=error.todo)
+
+    def cards(self) -> None:
+        """Fetch the card of all that the cells use, which finds the files behind `file:` and `dir:` references."""
+        fetch: dict[str, Callable[[str], object]] = {
+            "model": self.catalogue.model,
+            "data.source": self.catalogue.source,
+            "data.mix.source": self.catalogue.source,
+            "benchmark": self.catalogue.benchmark,
+            "utility": self.catalogue.benchmark,
+            "over_refusal": self.catalogue.benchmark,
+        }
+        for path, card in fetch.items():
+            for ref in dict.fromkeys(base_level(recipe, path) for recipe in self.recipes):
+                if isinstance(ref, str) and (_KINDS[path], ref) not in self.unknown:
+                    self.card(card, path, ref)
+
+    def card(self, fetch: Callable[[str], object], path: str, ref: str) -> None:
+        """Fetch one card; an adapter without a usable one counts as unknown from here on."""
+        try:
+            fetch(ref)
+        except (OSError, ValueError) as error:
+            self.unknown.add((_KINDS[path], ref))
+            names_file = isinstance(error, OSError) and split_ref(ref)[1]
+            hint = "files are looked for from the folder that you are in" if names_file else ""
+            self.add(self.origin(path, ref), f"cannot read `{ref}`: {_reason(error)}", code="unreadable", hint=hint)
+
+    def sizes(self) -> None:
+        """Compare what is asked of each data source with what it has."""
+        data = dict.fromkeys(recipe.data for recipe in self.recipes if recipe.data is not None)
+        short: dict[tuple[str, int], dict[str, int]] = {}
+        for path, source, n in chain.from_iterable(map(_asked, data)):
+            if (Kind.DATA, source) not in self.unknown and n > (rows := self.catalogue.source(source).rows):
+                short.setdefault((path, n), {})[source] = rows
+        for (path, n), sources in short.items():
+            lacking = " and of ".join(f"{source}, which has {rows:,}" for source, rows in sources.items())
+            hint = f"ask for {min(sources.values()):,} at most, or `exclude` the combination"
+            self.add(self.origin(path, n), f"{n:,} examples asked of {lacking}", code="too_few_rows", hint=hint)
+
+    def judges(self) -> None:
+        """Require a judge that measures harm, and no judge twice."""
+        for judges in dict.fromkeys(recipe.judges for recipe in self.recipes):
+            where = self.origin("judges", judges)
+            known = [judge for judge in judges if (Kind.JUDGE, judge) not in self.unknown]
+            for index, judge in enumerate(judges):
+                if judge in judges[:index]:
+                    what = f"the judge `{judge}` is listed twice"
+                    self.add(f"{where}[{index}]", what, code="duplicate_judge", hint="list it once")
+            if len(known) == len(judges) and all(self.catalogue.measures(j) is not Measure.HARM for j in known):
+                hint = "add one, such as `standin/rules`"
+                self.add(where, "none of these judges measures harm", code="no_harm_judge", hint=hint)
+
+    def budget(self) -> None:
+        """Require a price for a budget in dollars: without one it could never bind."""
+        run = self.loaded.sweep.run
+        if run.budget.usd is not None and run.resources.usd_per_device_hour is None:
+            what = "a budget in dollars needs to know what the device costs"
+            hint = "set `run.resources.usd_per_device_hour`, or cap `device_hours` or `tokens` instead"
+            self.add("run.budget.usd", what, code="budget_without_price", hint=hint)
+
+
+def _references(level: Level) -> Iterator[tuple[str, str]]:
+    """Yield the references in a level, each with what it adds to the level's own path."""
+    if isinstance(level, str):
+        yield level, ""
+    elif isinstance(level, tuple):
+        for index, ref in enumerate(level):
+            yield ref, f"[{index}]"
+
+
+def _asked(data: DataRecipe) -> Iterator[tuple[str, str, int]]:
+    """Yield which path asks which source for how many examples."""
+    yield "data.n", data.source, data.n
+    if data.mix is not None:
+        yield "data.mix.n", data.mix.source, data.mix.n
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror.lower()}" + (f": {error.filename}" if error.filename else "")
+    return str(error)

@@ -1,0 +1,1 @@
+"""YAML to Sweep, and Sweep to Cells."""

@@ -1,0 +1,210 @@
+"""YAML to a validated Sweep, or to every problem at once: file, line, column, path, and what to do.
+
+This is the only place where a spec is dicts and lists; past it there are only the domain's frozen models.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from engine.domain.sweep import Recipe, RunSettings, Sweep
+from engine.spec import yaml_nodes
+from engine.spec.grid import GridReader
+from engine.spec.leaves import closest
+from engine.spec.messages import Finding, findings, wrong_type
+from engine.spec.overrides import override
+from engine.spec.positions import Mark, Positions, Problems, Source, visible
+from engine.spec.yaml_nodes import Mapping, Scalar, join
+
+MAX_BYTES = 2**20
+"""A larger file is refused: it is data, not a spec."""
+
+FIELDS = ("sweep", "description", "recipe", "axes", "zip", "when", "exclude", "include", "baselines", "run")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSweep:
+    """A validated sweep, and where each part of it was written.
+
+    Attributes:
+        sweep: The sweep.
+        positions: Gives later problems a position.
+    """
+
+    sweep: Sweep
+    positions: Positions
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> LoadedSweep:
+    """Read and validate a spec.
+
+    Args:
+        path: The YAML file, at most 1 MiB of UTF-8.
+        overrides: `PATH=VALUE` texts, as `--set` takes them; a later one wins.
+
+    Raises:
+        SpecError: The file cannot be read, or something in it or in an override is wrong.
+    """
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        problems = Problems()
+        what = f"cannot read the file: {error.strerror or error}"
+        problems.add(Mark(Source(name, ()), 1, 1).problem("", what, code="cannot_read"))
+        problems.stop_if_any()
+        raise
+    return read_sweep(raw, name, overrides)
+
+
+def read_sweep(raw: bytes, name: str, overrides: Sequence[str] = ()) -> LoadedSweep:
+    """Validate the bytes of a spec; `load_sweep` says more.
+
+    Args:
+        raw: The file's bytes.
+        name: What to call the file in problems.
+        overrides: `PATH=VALUE` texts.
+
+    Raises:
+        SpecError: Something is wrong.
+    """
+    problems = Problems()
+    text, source = _decode(raw, visible(name), problems)
+    start = Mark(source, 1, 1)
+    root = _root(source, text, problems)
+    changed, overridden = override(root or Mapping((), start), overrides, problems)
+    if root is None:
+        problems.stop_if_any()  # there is a problem whenever there is no tree
+    positions = _positions(changed, start, overridden)
+    return LoadedSweep(_Reading(changed, positions, problems).sweep(), positions)
+
+
+def _decode(raw: bytes, name: str, problems: Problems) -> tuple[str, Source]:
+    """Return the text of a spec; text that cannot be used is a problem, and empty."""
+    nothing = Source(name, ("",))
+    if len(raw) > MAX_BYTES:
+        what, hint = "larger than 1 MiB", "a spec names its data by `file:PATH`; it does not hold it"
+        problems.add(Mark(nothing, 1, 1).problem("", what, code="too_large", hint=hint))
+        return "", nothing
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = Source.of(name, raw[: error.start].decode("utf-8"))
+        mark = Mark(before, len(before.lines), len(before.lines[-1]) + 1)
+        what = f"not UTF-8 text (byte 0x{raw[error.start]:02x})"
+        problems.add(mark.problem("", what, code="not_utf8", hint="save the file as UTF-8"))
+        return "", nothing
+    return text, Source.of(name, text)
+
+
+def _root(source: Source, text: str, problems: Problems) -> Mapping | None:
+    """Return the tree of a spec, or None and at least one problem."""
+    node = yaml_nodes.compose(source, text, problems)
+    if isinstance(node, Mapping):
+        return node
+    if node is not None:
+        finding = wrong_type("", "a mapping of fields", node.plain)
+        problems.add(node.mark.problem("", finding.what, code=finding.code, hint="a spec begins with `sweep: NAME`"))
+    elif not problems.found:
+        hint = "`dosimeter init NAME` writes a spec to begin from"
+        problems.add(Mark(source, 1, 1).problem("", "the file has no YAML in it", code="empty_file", hint=hint))
+    return None
+
+
+def _positions(root: Mapping, start: Mark, overridden: frozenset[str]) -> Positions:
+    values: dict[str, Mark] = {}
+    keys: dict[str, Mark] = {}
+    for path, key, value in yaml_nodes.walk(root):
+        # Of what begins on a later line, the key says more than its first child.
+        values.setdefault(path, key if key is not None and key.line < value.line else value)
+        if key is not None:
+            keys.setdefault(path, key)
+    return Positions(start, values, keys, overridden)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Reads one tree into a Sweep."""
+
+    root: Mapping
+    positions: Positions
+    problems: Problems
+
+    def sweep(self) -> Sweep:
+        """Return the sweep.
+
+        Raises:
+            SpecError: Anything was wrong, here or before.
+        """
+        self._unknown_fields()
+        values = {key: self._scalar(key) for key in ("sweep", "description", "baselines") if self._is_written(key)}
+        recipe = self._model("recipe", Recipe)
+        values["recipe"] = recipe
+        if self._is_written("run"):
+            values["run"] = self._model("run", RunSettings)
+        grid = GridReader(self.root, recipe, self.positions, self.problems).read()
+        self.problems.stop_if_any()
+        values |= {field.name: getattr(grid, field.name) for field in fields(grid)}
+        return Sweep(**values)
+
+    def _is_written(self, key: str) -> bool:
+        entry = self.root.get(key)
+        if entry is None or not isinstance(entry.value, Scalar):
+            return entry is not None
+        return entry.value.value is not None or key == "sweep"
+
+    def _add(self, finding: Finding) -> None:
+        mark = self.positions.mark(finding.path, key=finding.at_key)
+        self.problems.add(mark.problem(finding.path, finding.what, code=finding.code, hint=finding.hint))
+
+    def _unknown_fields(self) -> None:
+        for entry in self.root.entries:
+            if entry.key not in FIELDS:
+                where = join("", entry.key)
+                self._add(Finding(where, "no such field", "unknown_field", closest(entry.key, FIELDS), at_key=True))
+        for key in ("sweep", "recipe"):
+            if self.root.get(key) is None:
+                self._add(Finding(key, "this field is required", "missing_field", f"add `{key}:`"))
+
+    def _scalar(self, key: str) -> Any:
+        """Return the value of one of the sweep's own fields, or None and a problem."""
+        entry = self.root.get(key)
+        kind = TypeAdapter[Any](Sweep.model_fields[key].rebuild_annotation(), config=ConfigDict(strict=True))
+        try:
+            return kind.validate_python(entry.value.plain if entry is not None else None)
+        except ValidationError as error:
+            for finding in findings(error, key):
+                self._add(finding)
+            return None
+
+    def _model(self, key: str, model: type[Model]) -> Model | None:
+        """Return a section as its model, or None and at least one problem."""
+        entry = self.root.get(key)
+        if entry is None:
+            return None
+        try:
+            return model.model_validate(entry.value.plain)
+        except ValidationError as error:
+            for finding in findings(error, key, model):
+                self._add(self._swept_but_missing(finding))
+            return None
+
+    def _swept_but_missing(self, finding: Finding) -> Finding:
+        """Say it when a field that the recipe lacks is swept: the axis does not stand in for it."""
+        path = finding.path.removeprefix("recipe.")
+        entry = self.root.get("axes")
+        axes = entry.value if entry is not None else None
+        if finding.code == "missing_field" and isinstance(axes, Mapping) and axes.get(path):
+            hint = f"`axes.{path}` varies it; the recipe needs a value of its own as well"
+            return replace(finding, hint=hint)
+        return finding

@@ -1,0 +1,32 @@
+"""The spec that `dosimeter init NAME` writes."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from pydantic import TypeAdapter, ValidationError
+
+from engine.domain.errors import DosimeterError
+from engine.domain.sweep import Sweep
+from engine.spec.messages import findings
+
+_NAME_LINE = "sweep: my-sweep\n"
+
+
+def starter(name: str) -> str:
+    """Return the text of a commented spec that runs as it stands, with the stand-in model.
+
+    Args:
+        name: The sweep's name.
+
+    Raises:
+        DosimeterError: A sweep cannot have that name.
+    """
+    kind = TypeAdapter[str](Sweep.model_fields["sweep"].rebuild_annotation())
+    try:
+        kind.validate_python(name)
+    except ValidationError as error:
+        finding = next(findings(error, "sweep"))
+        raise DosimeterError(finding.what, where=name, todo=finding.hint) from error
+    text = resources.files(__package__).joinpath("starter.yaml").read_text(encoding="utf-8")
+    return text.replace(_NAME_LINE, f"sweep: {name}\n")

@@ -1,0 +1,55 @@
+"""The budget gate: whatever the order of starts and ends, admitted work fits the caps, and sums are exact."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.domain.cost import DevicePrice, Usage
+from engine.domain.sweep import Budget
+from engine.run.limits import BudgetGate
+
+PRICE = DevicePrice(Decimal("3.60"), "test")  # 0.001 USD a second
+USAGES = st.builds(
+    Usage, train_tokens=st.integers(0, 1000), device_seconds=st.integers(0, 4000).map(lambda quarter: quarter / 4)
+)
+
+
+@given(st.lists(st.tuples(USAGES, st.booleans()), max_size=30), st.integers(0, 5000), st.integers(0, 2000))
+def test_admitted_work_never_passes_a_cap_when_forecasts_hold(
+    work: list[tuple[Usage, bool]], tokens: int, millis: int
+) -> None:
+    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), PRICE, Usage(), Decimal())
+    waiting: list[tuple[str, Usage]] = []
+    for index, (usage, ends_at_once) in enumerate(work):
+        if gate.refusal(usage) is None:
+            gate.reserve(str(index), usage)
+            waiting.append((str(index), usage))
+        if ends_at_once and waiting:
+            gate.settle(*waiting.pop(0))
+    for entry in waiting:
+        gate.settle(*entry)
+    assert gate.spent.tokens <= tokens
+    assert gate.usd <= Decimal(millis) / 1000
+
+
+@given(st.lists(USAGES, max_size=30))
+def test_the_ledger_is_the_sum_of_its_charges_to_the_last_digit(work: list[Usage]) -> None:
+    gate = BudgetGate(Budget(), PRICE, Usage(), Decimal())
+    charges = [gate.settle(str(index), usage) for index, usage in enumerate(work)]
+    assert gate.usd == sum((Decimal(repr(usage.device_seconds)) / 1000 for usage in work), Decimal())
+    assert gate.usd == sum((charge for charge in charges if charge is not None), Decimal())
+    assert gate.spent.train_tokens == sum(usage.train_tokens for usage in work)
+
+
+def test_a_cap_of_nothing_admits_nothing_that_costs() -> None:
+    gate = BudgetGate(Budget(usd=Decimal(0)), PRICE, Usage(), Decimal())
+    assert gate.refusal(Usage(device_seconds=1.0)) is not None
+    assert gate.refusal(Usage()) is None
+
+
+def test_an_unknown_price_is_never_zero() -> None:
+    gate = BudgetGate(Budget(), None, Usage(), Decimal())
+    assert gate.settle("key", Usage(device_seconds=10.0)) is None
