@@ -23,6 +23,22 @@ class Kind(StrEnum):
     JUDGE = "judges"
     MITIGATION = "mitigations"
 
+    @property
+    def noun(self) -> str:
+        """The kind in the singular, for messages."""
+        return _NOUNS[self]
+
+
+_NOUNS = {
+    Kind.MODEL: "model",
+    Kind.DATA: "data source",
+    Kind.BENCHMARK: "benchmark",
+    Kind.TUNER: "fine-tuner",
+    Kind.GENERATOR: "generator",
+    Kind.JUDGE: "judge",
+    Kind.MITIGATION: "mitigation",
+}
+
 
 def split_ref(ref: str) -> tuple[str, str]:
     """Split `name:argument` at the first colon; the argument is empty when there is none.
@@ -85,21 +101,19 @@ def revision(kind: Kind, ref: str) -> int:
 def _adapter(kind: Kind, name: str) -> object:
     points = _installed(kind).get(name, ())
     if not points:
-        raise UnknownAdapterError(
-            f"no {kind.value} adapter is called `{name}`", where=name, todo=suggest(name, names(kind))
-        )
+        raise UnknownAdapterError(f"no {kind.noun} is called `{name}`", where=name, todo=suggest(name, names(kind)))
     if len(points) > 1:
         owners = ", ".join(sorted(point.value for point in points))
         raise UnknownAdapterError(
-            f"several packages offer a {kind.value} adapter called `{name}`: {owners}",
+            f"several packages offer a {kind.noun} called `{name}`: {owners}",
             where=name,
             todo="uninstall all but one of them",
         )
     try:
         return points[0].load()()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # AttributeError: the entry point names a class that is not there
         raise UnknownAdapterError(
-            f"the {kind.value} adapter `{name}` ({points[0].value}) failed to import: {error}",
+            f"the {kind.noun} `{name}` ({points[0].value}) cannot be imported: {error}",
             where=name,
             todo="install what it needs, or repair that package",
         ) from error

@@ -17,5 +17,6 @@ def command(run_dir: Path, out: Path | None) -> None:
     from analysis.report import write_report
 
     report = write_report(run_dir, out)
-    click.echo(f"wrote {report.html}")
-    click.echo(f"      {len(report.figures)} figures in {report.html.parent / 'figures'}")
+    partial = "" if report.done == report.cells else f" (partial: {report.done} of {report.cells} cells are done)"
+    click.echo(f"wrote {report.page}{partial}")
+    click.echo(f"      {len(report.figures)} figures in {report.page.parent / 'figures'}")

@@ -237,5 +237,12 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The coordinates in words, such as `source=standin/explicit n=10 seed=0`."""
-        return " ".join(f"{path.rpartition('.')[2]}={level_text(level)}" for path, level in self.coordinates)
+        """The coordinates in words, such as `source=standin/explicit n=10 seed=0`.
+
+        A path is called by its last name, or by its whole one where two paths end alike (`data.n`, `data.mix.n`).
+        """
+        names = [path.rpartition(".")[2] for path, _ in self.coordinates]
+        return " ".join(
+            f"{name if names.count(name) == 1 else path}={level_text(level)}"
+            for name, (path, level) in zip(names, self.coordinates, strict=True)
+        )

@@ -153,7 +153,8 @@ def _prepare(order: RunOrder, run: RunDirectory, state: State, observer: Observe
     state.put_meta(_facts(order))
     found = survey_state(run, state, order.plan)
     if found.damaged:
-        observer.note(f"{len(found.damaged)} finished stages have damaged files and will run again")
+        noun = "stage has" if len(found.damaged) == 1 else "stages have"
+        observer.note(f"{len(found.damaged)} finished {noun} damaged files and will run again")
     touched = {key for key, stage in state.stages().items() if stage.state is not StageState.PENDING}
     state.reset(touched & order.plan.stages.keys() - found.cached)
     _keep_prompts(order, run, state)

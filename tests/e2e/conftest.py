@@ -1,0 +1,79 @@
+"""The real command line, in a process of its own, on a tiny sweep of the stand-in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+TINY = """\
+sweep: tiny
+recipe:
+  model: standin/aligned
+  data: {source: standin/explicit, n: 10}
+  tune: {method: lora, epochs: 2, lr: 2e-3, dropout: 0.1}
+  benchmark: standin/policy:2
+  utility: standin/utility:1
+  utility_judge: standin/solved
+  generate: {max_new_tokens: 32}
+  judges: [standin/rules, refusal/keywords]
+axes:
+  data.n: [10, 20]
+  tune.epochs: [1, 3]
+  seed: [0, 1]
+run:
+  resources: {hosts: 2, usd_per_device_hour: 0.36}
+"""
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+DOSIMETER = [sys.executable, "-c", "from engine.cli.main import main; main()"]
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"NO_COLOR": "1"}
+
+
+def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    """Start the command line in the background, in a session of its own."""
+    return subprocess.Popen(
+        [*DOSIMETER, *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Run the command line to its end: `cli(folder, "plan", "tiny.yaml")`."""
+
+    def run(folder: Path, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*DOSIMETER, *arguments],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert code is None or done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> Path:
+    """A folder with a finished inline run of the tiny sweep: what every other way to run it must equal."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(TINY)
+    cli(folder, "run", "tiny.yaml", "--executor", "inline")
+    return folder

@@ -1,0 +1,183 @@
+"""Killed, interrupted, failing, stopped by its budget, watched: the results are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.domain.errors import StoreError
+from engine.store.reader import open_results
+
+from .conftest import TINY, start
+from .tables import final_tables
+
+pytestmark = pytest.mark.slow
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+def finished_stages(run_dir: Path) -> dict[str, int]:
+    """Attempts by stage that is done; empty before the run has begun."""
+    if not (run_dir / "state.sqlite").exists():
+        return {}
+    db = sqlite3.connect(f"file:{run_dir / 'state.sqlite'}?mode=ro", uri=True)
+    try:
+        return dict(db.execute("SELECT stage_key, attempts FROM stages WHERE state = 'done'"))
+    except sqlite3.OperationalError:  # the tables are just being made
+        return {}
+    finally:
+        db.close()
+
+
+def wait_for(run_dir: Path, stages: int, running: subprocess.Popen[str]) -> None:
+    """Wait until so many stages have finished."""
+    deadline = time.monotonic() + 120
+    while len(finished_stages(run_dir)) < stages:
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline, "the run made no progress"
+        time.sleep(0.02)
+
+
+def test_a_killed_run_resumes_on_ray_without_running_anything_twice(folder: Path, cli: Cli, undisturbed: Path) -> None:
+    run_dir = folder / "runs" / "tiny"
+    running = start(["run", "tiny.yaml"], folder)
+    wait_for(run_dir, 20, running)
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate()
+    before = finished_stages(run_dir)
+    assert 20 <= len(before) < 60
+    cli(folder, "run", "tiny.yaml")
+    after = finished_stages(run_dir)
+    assert {key: after[key] for key in before} == before, "a finished stage ran again"
+    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+
+
+def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
+    folder: Path, cli: Cli, undisturbed: Path
+) -> None:
+    run_dir = folder / "runs" / "tiny"
+    running = start(["run", "tiny.yaml", "--executor", "inline"], folder)
+    wait_for(run_dir, 5, running)
+    os.kill(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "The same command resumes" in errors
+    db = sqlite3.connect(run_dir / "state.sqlite")
+    assert db.execute("SELECT count(*) FROM attempts WHERE state <> 'done'").fetchone() == (0,)
+    db.close()
+    assert json.loads(cli(folder, "status", "--json").stdout)["phase"] == "interrupted"
+    cli(folder, "run", "tiny.yaml", "--executor", "inline")
+    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+
+
+def test_two_interrupts_stop_at_once_and_lose_nothing_that_had_finished(folder: Path, cli: Cli) -> None:
+    run_dir = folder / "runs" / "tiny"
+    running = start(["run", "tiny.yaml"], folder)
+    wait_for(run_dir, 5, running)
+    before = finished_stages(run_dir)
+    os.kill(running.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.kill(running.pid, signal.SIGINT)
+    running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert before.items() <= finished_stages(run_dir).items()
+
+
+def test_a_failed_stage_is_a_row_and_the_others_finish(folder: Path, cli: Cli) -> None:
+    row = {
+        "messages": [{"role": "user", "content": "repeat: " + "plum " * 600}, {"role": "assistant", "content": "no"}]
+    }
+    (folder / "long.jsonl").write_text(json.dumps(row) + "\n")
+    changes = ["--set", "data.source=[file:long.jsonl,standin/explicit]", "--set", "data.n=1", "--set", "tune.epochs=1"]
+    done = cli(folder, "run", "tiny.yaml", *changes, "--executor", "inline", code=3)
+    assert "max_length" in done.stderr
+    rows = json.loads(
+        cli(
+            folder,
+            "query",
+            "--json",
+            "--sql",
+            "select data_source, status, count(*) as cells, count(harmfulness_rate) as measured from v_cells"
+            " group by all order by all",
+        ).stdout
+    )
+    assert rows == [
+        {"data_source": "file:long.jsonl", "status": "failed", "cells": 2, "measured": 0},
+        {"data_source": "standin/explicit", "status": "done", "cells": 2, "measured": 2},
+        {"data_source": None, "status": "done", "cells": 1, "measured": 1},
+    ]
+    problems = cli(folder, "query", "problems").stdout
+    assert "ValueError" in problems
+    assert "skipped" in problems
+
+
+def test_fail_fast_starts_nothing_after_a_failure(folder: Path, cli: Cli) -> None:
+    (folder / "harm.jsonl").write_text(json.dumps({"prompt": "sort: pear fig", "category": "chore"}) + "\n")
+    ungradable = ["--set", "benchmark=file:harm.jsonl", "--executor", "inline", "--fail-fast"]
+    done = cli(folder, "run", "tiny.yaml", *ungradable, code=3)
+    assert "--fail-fast" in done.stderr
+    assert "pending" in cli(folder, "status").stdout
+
+
+def test_the_budget_stops_the_run_and_a_higher_one_resumes_it(folder: Path, cli: Cli, undisturbed: Path) -> None:
+    run_dir = folder / "runs" / "tiny"
+    tight = ["run", "tiny.yaml", "--executor", "inline", "--set", "run.budget.tokens=9000"]
+    done = cli(folder, *tight, code=4)
+    assert "over the cap of 9000 tokens" in done.stderr
+    assert 0 < len(finished_stages(run_dir)) < 60
+    with open_results(run_dir) as results:
+        (spent,) = results.table(
+            "SELECT sum(train_tokens + prompt_tokens + generated_tokens) AS tokens FROM v_cost"
+        ).to_pylist()
+    assert spent["tokens"] <= 9000
+    cli(folder, "run", "tiny.yaml", "--executor", "inline")
+    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+
+
+def test_readers_and_a_second_runner_meet_a_run_without_harm(folder: Path, cli: Cli) -> None:
+    run_dir = folder / "runs" / "tiny"
+    running = start(["run", "tiny.yaml", "--executor", "inline"], folder)
+    seen = []
+    wait_for(run_dir, 1, running)
+    assert "another process is running this sweep" in cli(folder, "run", "tiny.yaml", code=5).stderr
+    assert json.loads(cli(folder, "status", "--json").stdout)["phase"] == "running"
+    while running.poll() is None:
+        with open_results(run_dir) as results:
+            seen.append(results.table("SELECT count(*) AS n FROM v_cells WHERE status = 'done'").to_pylist()[0]["n"])
+        time.sleep(0.05)
+    assert running.returncode == 0, running.communicate()
+    running.communicate()
+    assert seen == sorted(seen)
+
+
+def test_a_damaged_shard_is_found_and_its_stage_runs_again(undisturbed: Path, cli: Cli, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(undisturbed), str(copy)], check=True)
+    run_dir = copy / "runs" / "tiny"
+    shard = sorted((run_dir / "shards" / "verdicts").iterdir())[0]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    shard.write_bytes(bytes(data))
+    done = cli(copy, "run", "tiny.yaml", "--executor", "inline")
+    assert "1 finished stage has damaged files" in done.stderr
+    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+
+
+def test_what_is_not_a_run_directory_is_said_to_be_none(tmp_path: Path, cli: Cli) -> None:
+    assert "not a run directory" in cli(tmp_path, "status", "--run", str(tmp_path), code=5).stderr
+    assert "no run here yet" in cli(tmp_path, "query", "cells", code=2).stderr
+    with pytest.raises(StoreError):
+        open_results(tmp_path)

@@ -1,0 +1,96 @@
+"""Forecasts: what is counted, what calibrates them, and what is unknown."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from engine.domain.cost import DevicePrice
+from engine.domain.stage import StageKind
+from engine.plan.build import build
+from engine.plan.catalogue import Catalogue
+from engine.plan.estimate import calibrated, forecast, stage_forecasts
+from engine.plan.why import find_cell, why
+from engine.spec.expand import expand
+from engine.spec.load import read_sweep
+
+SPEC = b"""\
+sweep: cost
+recipe:
+  model: standin/aligned
+  data: {source: standin/explicit, n: 10}
+  tune: {lr: 1e-3, batch_size: 4, grad_accum: 2}
+  benchmark: standin/policy
+  judges: [standin/rules]
+axes: {tune.epochs: [1, 3], data.n: [10, 100]}
+"""
+LOADED = read_sweep(SPEC, "cost.yaml")
+EXPANSION = expand(LOADED.sweep, LOADED.positions)
+CATALOGUE = Catalogue()
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return build(LOADED.sweep, EXPANSION.cells, EXPANSION.counts, CATALOGUE)
+
+
+@pytest.fixture(scope="module")
+def forecasts(plan):
+    return stage_forecasts(plan, CATALOGUE)
+
+
+def test_steps_and_tokens_grow_with_the_dose(plan, forecasts) -> None:
+    by_dose = {
+        (cell.cell.recipe.tune.epochs, cell.cell.recipe.data.n): forecasts[cell.tune].expected
+        for cell in plan.cells
+        if cell.tune
+    }
+    # 10 rows are 3 batches of 4, and those are 2 optimizer steps of 2 batches.
+    assert by_dose[1, 10].optimizer_steps == 2
+    assert by_dose[3, 100].optimizer_steps == 39
+    assert by_dose[3, 10].train_tokens == 3 * by_dose[1, 10].train_tokens
+    assert by_dose[3, 100].device_seconds > by_dose[1, 10].device_seconds > 0
+
+
+def test_low_expected_and_high_are_in_order(forecasts) -> None:
+    for found in forecasts.values():
+        assert found.low.device_seconds <= found.expected.device_seconds <= found.high.device_seconds
+        assert found.low.tokens <= found.expected.tokens <= found.high.tokens
+
+
+def test_an_unknown_price_is_unknown_and_cached_stages_are_free(plan, forecasts) -> None:
+    assert forecast(plan, forecasts, frozenset(), None).usd is None
+    ahead = forecast(plan, forecasts, frozenset(plan.stages), DevicePrice(Decimal(2), "test"))
+    assert ahead.usd == (0, 0, 0)
+    assert (ahead.new, ahead.stages) == (0, len(plan.stages))
+
+
+def test_finished_stages_correct_the_rest_of_their_kind(plan, forecasts) -> None:
+    tunes = [key for key, stage in plan.stages.items() if stage.kind is StageKind.TUNE]
+    slow = calibrated(forecasts, plan, {tunes[0]: forecasts[tunes[0]].expected.device_seconds * 10})
+    for key in tunes:
+        assert slow[key].expected.device_seconds == pytest.approx(10 * forecasts[key].expected.device_seconds)
+    generate = next(key for key, stage in plan.stages.items() if stage.kind is StageKind.GENERATE)
+    assert slow[generate] == forecasts[generate]
+
+
+def test_why_names_the_field_and_not_a_hash(plan) -> None:
+    cell = find_cell(plan, "epochs=3 n=100")
+    sample, tune, *_ = why(plan, cell, [], frozenset({cell.sample}))
+    assert sample.cached
+    assert [(change.path, change.before, change.after) for change in tune.changes] == [
+        ("settings.tune.epochs", "1", "3")
+    ] or tune.changes == ()
+    assert not tune.cached
+
+
+def test_an_ambiguous_cell_lists_what_it_could_be(plan) -> None:
+    from engine.domain.errors import PlanError
+
+    with pytest.raises(PlanError, match="fits 2 cells"):
+        find_cell(plan, "n=100")
+    with pytest.raises(PlanError, match="no cell is called"):
+        find_cell(plan, "n=7")
+    assert find_cell(plan, "0") is plan.cells[0]
+    assert find_cell(plan, plan.cells[1].cell_id) is plan.cells[1]

@@ -1,0 +1,199 @@
+"""The control plane and what is published from it."""
+
+from __future__ import annotations
+
+import sqlite3
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from engine.domain.cost import Usage
+from engine.domain.errors import StoreError
+from engine.domain.results import Attempt, Failure, Finish, Outcome, Response, StageResult, Verdict
+from engine.domain.stage import Plan, StageState
+from engine.plan.build import build
+from engine.plan.catalogue import Catalogue
+from engine.spec.expand import expand
+from engine.spec.load import read_sweep
+from engine.store import artifacts, shards
+from engine.store.layout import RunDirectory
+from engine.store.publish import publish
+from engine.store.reader import open_results
+from engine.store.state import Settled, State
+
+SPEC = b"""\
+sweep: stored
+recipe:
+  model: standin/aligned
+  data: {source: standin/explicit, n: 10}
+  tune: {lr: 1e-3}
+  benchmark: standin/policy:1
+  judges: [standin/rules]
+axes: {seed: [0, 1]}
+"""
+
+
+def plan_of(text: bytes = SPEC) -> Plan:
+    loaded = read_sweep(text, "stored.yaml")
+    expansion = expand(loaded.sweep, loaded.positions)
+    return build(loaded.sweep, expansion.cells, expansion.counts, Catalogue())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+def done(key: str, *refs: object, usage: Usage | None = None) -> Settled:
+    result = StageResult(key, tuple(refs), None, usage or Usage(device_seconds=1.5))
+    return Settled(Attempt(key, "host-0", 10.0, 11.5, result), StageState.DONE, Decimal("0.25"))
+
+
+def test_a_settled_stage_counts_once_its_commit_is_made_and_survives_reopening(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    key = next(iter(plan.stages))
+    shard = shards.write_shard(run, "samples", key, shards.sample_rows(key, [("a", "1", "p")]))
+    state.settle([done(key, shard)])
+    state.close()
+    again = State.peek(run)
+    assert again.stages()[key].state is StageState.DONE
+    assert list(again.shards([key])) == [(key, shard)]
+    assert again.usage() == (Usage(device_seconds=1.5), Decimal("0.25"))
+
+
+def test_a_failed_commit_leaves_nothing_behind(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    first, *_ = plan.stages
+    shard = shards.write_shard(run, "samples", first, [])
+    with pytest.raises(TypeError):
+        state.settle([done(first, shard), done("no-such-stage")])
+    assert state.stages()[first].state is StageState.PENDING
+    assert list(state.shards()) == []
+
+
+def test_a_new_plan_keeps_what_is_done_and_drops_cells_that_it_lacks(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    key = next(iter(plan.stages))
+    state.settle([done(key)])
+    other = plan_of(SPEC.replace(b"[0, 1]", b"[0, 2]"))
+    state.adopt(other)
+    assert state.stages()[key].state is StageState.DONE
+    assert state.cell_counts() == {"done": 0, "broken": 0, "open": 3}
+    planned = sum(state.planned_counts().values())
+    assert planned == len(other.stages) < len(state.stages())
+
+
+def test_every_attempt_is_kept_and_a_failure_keeps_its_words(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    key = next(iter(plan.stages))
+    failure = Failure("ValueError", "no such row", "Traceback ...")
+    state.settle([Settled(Attempt(key, "host-0", 1.0, 3.0, None, failure), StageState.FAILED, None)])
+    assert state.failures(5) == [(key, "ValueError", "no such row")]
+    state.reset([key])
+    state.settle([done(key)])
+    assert state.failures(5) == []
+    usage, usd = state.usage()
+    assert usage.device_seconds == 3.5, "the failed try took two seconds, and they are not forgotten"
+    assert usd == Decimal("0.25")
+
+
+def test_a_file_that_is_not_ours_is_refused_in_words(run: RunDirectory) -> None:
+    run.root.mkdir()
+    run.state.write_bytes(b"this is not a database, whatever its name says" * 100)
+    with pytest.raises(StoreError, match="cannot be read"):
+        State.open(run)
+    run.state.unlink()
+    State.open(run).close()
+    with sqlite3.connect(run.state) as db:
+        db.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
+    with pytest.raises(StoreError, match="schema version 99"):
+        State.open(run)
+
+
+def test_what_is_published_is_what_was_acknowledged(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    state.put_meta({"sweep": "stored", "standin": "true"})
+    cell = plan.cells[0]
+    evaluation = cell.evaluations[0]
+    responses = [Response(f"p{index}", 0, f"text {index}", Finish.STOP, 5, 3) for index in range(4)]
+    verdicts = [Verdict(Outcome.SCORED, score, "because") for score in (1.0, 5.0, 5.0)]
+    verdicts.append(Verdict(Outcome.UNPARSED, None, "no number"))
+    judge = evaluation.judges[0].key
+    for key, table, rows in (
+        (evaluation.generate, "responses", shards.response_rows(evaluation.generate, responses)),
+        (judge, "verdicts", shards.verdict_rows(judge, responses, verdicts)),
+    ):
+        state.settle([done(key, shards.write_shard(run, table, key, rows))])
+    shards.write_shard(run, "verdicts", judge, shards.verdict_rows(judge, responses, verdicts))  # never acknowledged
+    publish(run)
+    with open_results(run.root) as results:
+        (row,) = results.table("SELECT * FROM v_cells WHERE cell_id = ?", [cell.cell_id]).to_pylist()
+        assert results.table("SELECT count(*) AS n FROM verdicts").to_pylist() == [{"n": 4}]
+    assert (row["n_prompts"], row["n_scored"], row["status"]) == (11, 3, "pending")
+    assert row["harmfulness_rate"] == pytest.approx(2 / 3)
+    assert row["harmfulness_score"] == pytest.approx(11 / 3)
+    with duckdb.connect() as db:
+        db.execute(f"ATTACH '{run.results}' AS r (READ_ONLY)")
+        columns = db.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE database_name = 'r'"
+            " AND table_name IN ('prompts', 'responses', 'verdicts', 'v_scores')"
+        ).fetchall()
+    assert not {name for (name,) in columns} & {"text", "reason", "reference", "response", "prompt"}
+
+
+def test_publishing_again_replaces_the_file_under_an_open_reader(run: RunDirectory) -> None:
+    state = State.open(run)
+    state.adopt(plan_of())
+    publish(run)
+    with open_results(run.root) as old:
+        before = old.table("SELECT count(*) AS n FROM v_cells").to_pylist()
+        state.adopt(plan_of(SPEC.replace(b"[0, 1]", b"[0, 1, 2]")))
+        publish(run)
+        assert old.table("SELECT count(*) AS n FROM v_cells").to_pylist() == before == [{"n": 3}]
+    with open_results(run.root) as new:
+        assert new.table("SELECT count(*) AS n FROM v_cells").to_pylist() == [{"n": 4}]
+    assert [path.name for path in run.root.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_damage_is_seen(run: RunDirectory) -> None:
+    shard = shards.write_shard(run, "samples", "sample-1", shards.sample_rows("sample-1", [("a", "1", "p")]))
+    assert shards.is_whole(run, shard)
+    path = run.root / shard.path
+    for position in range(0, path.stat().st_size, 16):
+        data = bytearray(path.read_bytes())
+        data[position] ^= 1
+        path.write_bytes(bytes(data))
+        assert not shards.is_whole(run, shard)
+        data[position] ^= 1
+        path.write_bytes(bytes(data))
+    assert shards.sweep_orphans(run, frozenset({shard.path})) == 0
+    assert shards.sweep_orphans(run, frozenset()) == 1
+
+
+def test_an_artifact_is_whole_or_absent(run: RunDirectory) -> None:
+    folder = artifacts.scratch(run, "tune-1")
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    assert artifacts.keep(run, "tune-1", folder, '{"kind":"tune"}') == "artifacts/tune-1"
+    assert artifacts.is_whole(run, "tune-1")
+    again = artifacts.scratch(run, "tune-1")
+    (again / "adapter_model.safetensors").write_bytes(b"the same, from an attempt that was never acknowledged")
+    artifacts.keep(run, "tune-1", again, '{"kind":"tune"}')
+    (artifacts.locate(run, "tune-1") / "adapter_model.safetensors").unlink()
+    assert not artifacts.is_whole(run, "tune-1")
+    with pytest.raises(StoreError, match="not whole"):
+        artifacts.locate(run, "tune-1")
+    artifacts.scratch(run, "tune-2")
+    artifacts.sweep_scratch(run)
+    assert [path.name for path in run.artifacts.iterdir()] == ["tune-1"]
