@@ -16,9 +16,12 @@ from engine.domain.sweep import Resources
 from engine.run.hosts import Host, HostLost
 from engine.run.worker import StageTask, host_settings
 
-# Set before Ray is imported: it reads them once.
+# Ray reads these once, when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a host without a GPU does not see any
+if not os.environ.get("RAY_ADDRESS"):
+    # Without this, Ray takes the machine's outward address even when told the loopback one, and listens on all.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 import ray
 

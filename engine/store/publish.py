@@ -25,7 +25,7 @@ STORAGE_VERSION = "v1.4.0"
 CONTROL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
 SHARD_TABLES = ("prompts", "responses", "verdicts", "training", "samples")
 STAGE_COLUMNS = "stage_key, kind, adapter, revision, state, reason, attempts, settings"
-VERSIONED = ("dosimeter", "duckdb", "ray", "torch", "transformers", "peft", "trl")
+VERSIONED = ("duckdb", "ray", "torch", "transformers", "peft", "trl")
 
 
 def publish(run: RunDirectory) -> float:
@@ -119,6 +119,7 @@ def _facts(state: sqlite3.Connection) -> Mapping[str, str]:
     (unfinished,) = state.execute("SELECT count(*) FROM stages WHERE planned AND state <> 'done'").fetchone()
     facts["complete"] = "false" if unfinished else "true"
     facts["published_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    facts["engine_version"] = metadata.version("dosimeter")
     facts |= {f"version_{name}": metadata.version(name) for name in VERSIONED}
     return facts
 
