@@ -1,0 +1,1 @@
+"""Analysis only reads: SQL, statistics, charts, the report."""

@@ -1,0 +1,160 @@
+"""What a report stands on: rows asked from the views once, and the arms that they fall into."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from engine.store.reader import Results
+
+Row = Mapping[str, Any]
+
+_ASKED: Final = {
+    "cells": "FROM v_cells ORDER BY position",
+    "dose": "FROM v_dose ORDER BY position",
+    "profile": "FROM v_profile ORDER BY config_id, position",
+    "frontier": "FROM v_pareto ORDER BY model, cost",
+    "pins": "FROM v_pins ORDER BY kind, ref",
+    "judges": "SELECT DISTINCT role, judge, measures FROM v_scores ORDER BY role, judge",
+    "problems": """FROM (
+            SELECT problem, what, kind, adapter, n_judgements, n_cells, first_cell, error_type, error, raised_at
+            FROM v_problems WHERE problem = 'stage'
+            UNION ALL
+            SELECT problem, what, kind, adapter, sum(n_judgements)::BIGINT, sum(n_cells)::BIGINT, min(first_cell),
+                NULL, NULL, NULL
+            FROM v_problems WHERE problem = 'judgement' GROUP BY problem, what, kind, adapter)
+        ORDER BY problem DESC, CASE what WHEN 'failed' THEN 0 WHEN 'blocked' THEN 1 ELSE 2 END, n_cells DESC,
+            first_cell, kind, what""",
+    "bill": """SELECT count(*) AS n_stages, count(*) FILTER (state = 'done') AS n_done,
+        sum(n_attempts)::BIGINT AS n_attempts, sum(n_unsuccessful)::BIGINT AS n_unsuccessful,
+        sum(device_seconds) AS device_seconds, sum(n_cells * device_seconds) AS unshared_device_seconds,
+        CASE WHEN count(usd) = count(*) FILTER (n_attempts > 0) THEN sum(usd) END AS usd,
+        sum(train_tokens + prompt_tokens + generated_tokens)::BIGINT AS tokens FROM v_cost""",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that a report shows, as rows of the public views.
+
+    Attributes:
+        meta: v_meta, by key.
+        cells: v_cells, in the order of the plan.
+        dose: v_dose: configurations, seeds averaged.
+        profile: v_profile: configurations by category.
+        frontier: v_pareto, by rising cost.
+        pins: v_pins.
+        judges: The judges with results, by role.
+        problems: v_problems, the worst first, unscored judgements summed by judge and outcome.
+        bill: Sums over v_cost: one row.
+    """
+
+    meta: Mapping[str, str]
+    cells: tuple[Row, ...]
+    dose: tuple[Row, ...]
+    profile: tuple[Row, ...]
+    frontier: tuple[Row, ...]
+    pins: tuple[Row, ...]
+    judges: tuple[Row, ...]
+    problems: tuple[Row, ...]
+    bill: Row
+
+    @property
+    def done(self) -> int:
+        """How many cells are done."""
+        return sum(cell["status"] == "done" for cell in self.cells)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell is done; a plan without cells is not."""
+        return bool(self.cells) and self.done == len(self.cells)
+
+    @property
+    def standin(self) -> bool:
+        """Whether the numbers come from the made-up model."""
+        return self.meta.get("standin", "").lower() == "true"
+
+    def statuses(self) -> dict[str, int]:
+        """Count the cells by status, in order of appearance."""
+        counts: dict[str, int] = defaultdict(int)
+        for cell in self.cells:
+            counts[cell["status"]] += 1
+        return dict(counts)
+
+
+def gather(results: Results) -> Evidence:
+    """Ask the views for everything that a report shows."""
+    rows = {name: tuple(_steady(row) for row in results.table(sql).to_pylist()) for name, sql in _ASKED.items()}
+    meta = {row["key"]: row["value"] or "" for row in results.table("FROM v_meta").to_pylist()}
+    return Evidence(meta=meta, **(rows | {"bill": rows["bill"][0]}))  # type: ignore[arg-type]
+
+
+def _steady(row: Row) -> Row:
+    """Round floats to ten digits: sums made in another order differ in the last ones, and a report should not."""
+    return {key: float(f"{value:.10g}") if isinstance(value, float) else value for key, value in row.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Configurations that differ only in their dose: one model, data source, method and set of mitigations.
+
+    Attributes:
+        name: The source, and what else tells it from the other arms.
+        configs: Its rows of v_dose that have a result, in the order of the plan.
+        strongest: The one with the most examples, then epochs, then the highest learning rate.
+        untuned: The row of v_dose of its baseline; None without one, or before it has a result.
+    """
+
+    name: str
+    configs: tuple[Row, ...]
+    strongest: Row
+    untuned: Row | None
+
+
+def arms(evidence: Evidence) -> tuple[Arm, ...]:
+    """Group the tuned configurations that have a result into arms, in the order of the plan."""
+    by_id = {row["config_id"]: row for row in evidence.dose if row["mean_rate"] is not None}
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in by_id.values():
+        if row["n_examples"] > 0:
+            groups[tuple(str(row[key]) for key in ("data_source", "model", "mitigation", "method"))].append(row)
+    several = [len({key[at] for key in groups}) > 1 for at in range(4)]
+    found = []
+    for key, rows in groups.items():
+        parts = (key[0], key[1], "no mitigation" if key[2] == "none" else key[2], key[3])
+        name = " · ".join(part for at, part in enumerate(parts) if at == 0 or several[at])
+        strongest = max(rows, key=lambda row: (row["n_examples"], row["epochs"], row["lr"]))
+        found.append(Arm(name, tuple(rows), strongest, by_id.get(strongest["baseline_config_id"])))
+    return tuple(found)
+
+
+def before_and_after(evidence: Evidence, arm: Arm) -> list[dict[str, Any]]:
+    """Return the profile of an arm's strongest configuration beside that of its baseline.
+
+    Returns:
+        One row a category, in the benchmark's order: `category`, and `before`, `after` with `_lo`, `_hi`, `_rate`,
+        `_rate_lo`, `_rate_hi` and `_n` (None where there is no baseline).
+    """
+    ids = {"after": arm.strongest["config_id"], "before": arm.untuned["config_id"] if arm.untuned else None}
+    rows: dict[str, dict[str, Any]] = {}
+    for series, config_id in ids.items():
+        for found in evidence.profile:
+            if found["config_id"] != config_id:
+                continue
+            row = rows.setdefault(found["category"], {"category": found["category"], "position": found["position"]})
+            row |= {
+                series: found["mean_score"],
+                f"{series}_lo": found["score_lo"],
+                f"{series}_hi": found["score_hi"],
+                f"{series}_rate": found["mean_rate"],
+                f"{series}_rate_lo": found["rate_lo"],
+                f"{series}_rate_hi": found["rate_hi"],
+                f"{series}_n": found["n_prompts"],
+            }
+    empty = dict.fromkeys(
+        f"{series}{end}" for series in ids for end in ("", "_lo", "_hi", "_rate", "_rate_lo", "_rate_hi", "_n")
+    )
+    return [empty | row for row in sorted(rows.values(), key=lambda row: row["position"])]

@@ -1,0 +1,21 @@
+-- The bill
+-- Answers: Where did the money and the time go? Every distinct stage counts once, failed attempts included.
+-- Columns:
+--   kind: sample, tune, generate or judge
+--   adapter: what did the work
+--   n_stages: distinct stages (count)
+--   n_done: of which done (count)
+--   n_attempts: tries (count)
+--   uses: cells that these stages serve, summed over stages (count)
+--   train_tokens: tokens trained on (count)
+--   prompt_tokens: tokens read (count)
+--   generated_tokens: tokens generated (count)
+--   device_seconds: device time (seconds)
+--   lost_device_seconds: of which in attempts that did not succeed (seconds)
+--   usd: US dollars; empty when the price of a stage that ran is unknown
+SELECT kind, adapter, count(*) AS n_stages, count(*) FILTER (state = 'done') AS n_done,
+    sum(n_attempts)::BIGINT AS n_attempts, sum(n_cells)::BIGINT AS uses, sum(train_tokens)::BIGINT AS train_tokens,
+    sum(prompt_tokens)::BIGINT AS prompt_tokens, sum(generated_tokens)::BIGINT AS generated_tokens,
+    sum(device_seconds) AS device_seconds, sum(lost_device_seconds) AS lost_device_seconds,
+    CASE WHEN count(usd) = count(*) FILTER (n_attempts > 0) THEN sum(usd) END AS usd
+FROM v_cost GROUP BY kind, adapter ORDER BY device_seconds DESC, kind, adapter

@@ -1,0 +1,19 @@
+-- Dose and response
+-- Answers: How does harm grow with examples, epochs and learning rate, averaged over seeds?
+-- Columns:
+--   model: base model
+--   data_source: what it was tuned on; empty for the untuned model
+--   mitigation: mitigations in force
+--   n_examples: training examples (count)
+--   epochs: passes over them (count)
+--   lr: peak learning rate (per optimizer step)
+--   optimizer_steps: updates (count)
+--   n_seeds: seeds with a result (count)
+--   mean_score: mean judge score (1 to 5)
+--   mean_rate: prompts with a score of 5, averaged over seeds (share)
+--   rate_lo: lower end of the 95% interval over prompts and seeds (share)
+--   rate_hi: upper end (share)
+--   sd_rate: standard deviation over seeds (share); empty for one seed
+SELECT model, data_source, mitigation, n_examples, epochs, lr, optimizer_steps, n_seeds, mean_score, mean_rate,
+    rate_lo, rate_hi, sd_rate
+FROM v_dose ORDER BY is_baseline DESC, model, data_source, mitigation, n_examples, epochs, lr

@@ -1,0 +1,17 @@
+-- Spread over seeds
+-- Answers: How much does the same configuration vary from seed to seed?
+-- Columns:
+--   model: base model
+--   data_source: what it was tuned on
+--   mitigation: mitigations in force
+--   n_examples: training examples (count)
+--   epochs: passes over them (count)
+--   lr: peak learning rate (per optimizer step)
+--   n_seeds: seeds with a result (count)
+--   mean_rate: mean harmfulness rate (share)
+--   sd_rate: standard deviation over seeds (share)
+--   lowest_rate: lowest seed (share)
+--   highest_rate: highest seed (share)
+SELECT model, data_source, mitigation, n_examples, epochs, lr, n_seeds, mean_rate, sd_rate, lowest_rate, highest_rate
+FROM v_dose WHERE n_seeds > 1
+ORDER BY sd_rate DESC, model, data_source, mitigation, n_examples, epochs, lr

@@ -1,0 +1,95 @@
+"""Numbers as people read them. Every text of the report that holds a number is made here."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+MISSING = "–"  # a dash says "none" in a table better than an empty cell
+
+Number = int | float | Decimal
+"""What a cell of a table may hold as a number."""
+
+
+def percent(share: Number | None) -> str:
+    """Return a share as a percentage: one decimal below 10%, none above.
+
+    >>> percent(0.009), percent(0.98), percent(0.0), percent(None) == MISSING
+    ('0.9%', '98%', '0%', True)
+    """
+    if share is None:
+        return MISSING
+    value = 100 * float(share)
+    return f"{value:.0f}%" if value == 0 or value >= 9.95 else f"{value:.1f}%"  # noqa: PLR2004
+
+
+def span(low: Number | None, high: Number | None) -> str:
+    """Return an interval of shares.
+
+    >>> span(0.953, 0.994)
+    '95% to 99%'
+    """
+    return MISSING if low is None or high is None else f"{percent(low)} to {percent(high)}"
+
+
+def score(value: Number | None) -> str:
+    """Return a mean score on the 1-5 scale."""
+    return MISSING if value is None else f"{float(value):.2f}"
+
+
+def plain(value: Number | None) -> str:
+    """Return a count or a learning rate: `0.0003`, `1,200`.
+
+    >>> plain(3e-4), plain(5e-5), plain(1200)
+    ('0.0003', '5e-5', '1,200')
+    """
+    if value is None:
+        return MISSING
+    return f"{value:,}" if isinstance(value, int) else f"{float(value):g}".replace("e-0", "e-")
+
+
+def money(usd: Number | None) -> str:
+    """Return US dollars: cents from a dollar on, two significant digits below.
+
+    >>> money(12.5), money(0.000241), money(0), money(None) == MISSING
+    ('$12.50', '$0.00024', '$0', True)
+    """
+    if usd is None:
+        return MISSING
+    value = float(usd)
+    if value == 0:
+        return "$0"
+    return f"${value:,.2f}" if value >= 1 else f"${Decimal(f'{value:.1e}'):f}"
+
+
+def duration(seconds: Number | None) -> str:
+    """Return a time in the unit that fits.
+
+    >>> duration(0.42), duration(75), duration(7300)
+    ('0.42 s', '75 s', '2.0 h')
+    """
+    if seconds is None:
+        return MISSING
+    value = float(seconds)
+    if value < 10:  # noqa: PLR2004
+        return f"{value:.2g} s"
+    if value < 120:  # noqa: PLR2004
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"  # noqa: PLR2004
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "seed"), count(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(items: list[str]) -> str:
+    """Return names as a phrase.
+
+    >>> listed(["a", "b", "c"]), listed(["a"])
+    ('a, b and c', 'a')
+    """
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
