@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine.domain.errors import StoreError
@@ -83,10 +84,17 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def test_two_interrupts_stop_at_once_and_lose_nothing_that_had_finished(folder: Path, cli: Cli) -> None:
+def test_two_interrupts_stop_at_once_and_lose_nothing_that_had_finished(folder: Path) -> None:
     run_dir = folder / "runs" / "tiny"
     running = start(["run", "tiny.yaml"], folder)
     wait_for(run_dir, 5, running)
+    listening = {
+        connection.laddr.ip
+        for process in [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "a local Ray must not listen to the network"
     before = finished_stages(run_dir)
     os.kill(running.pid, signal.SIGINT)
     time.sleep(0.05)
@@ -167,7 +175,7 @@ def test_a_damaged_shard_is_found_and_its_stage_runs_again(undisturbed: Path, cl
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(undisturbed), str(copy)], check=True)
     run_dir = copy / "runs" / "tiny"
-    shard = sorted((run_dir / "shards" / "verdicts").iterdir())[0]
+    shard = min((run_dir / "shards" / "verdicts").iterdir())
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 0xFF
     shard.write_bytes(bytes(data))

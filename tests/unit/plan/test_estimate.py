@@ -7,10 +7,11 @@ from decimal import Decimal
 import pytest
 
 from engine.domain.cost import DevicePrice
-from engine.domain.stage import StageKind
+from engine.domain.stage import Plan, Range, StageKind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.estimate import calibrated, forecast, stage_forecasts
+from engine.plan.fingerprint import stage_payload
 from engine.plan.why import find_cell, why
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
@@ -31,16 +32,16 @@ CATALOGUE = Catalogue()
 
 
 @pytest.fixture(scope="module")
-def plan():
+def plan() -> Plan:
     return build(LOADED.sweep, EXPANSION.cells, EXPANSION.counts, CATALOGUE)
 
 
 @pytest.fixture(scope="module")
-def forecasts(plan):
+def forecasts(plan: Plan) -> dict[str, Range]:
     return stage_forecasts(plan, CATALOGUE)
 
 
-def test_steps_and_tokens_grow_with_the_dose(plan, forecasts) -> None:
+def test_steps_and_tokens_grow_with_the_dose(plan: Plan, forecasts: dict[str, Range]) -> None:
     by_dose = {
         (cell.cell.recipe.tune.epochs, cell.cell.recipe.data.n): forecasts[cell.tune].expected
         for cell in plan.cells
@@ -53,20 +54,20 @@ def test_steps_and_tokens_grow_with_the_dose(plan, forecasts) -> None:
     assert by_dose[3, 100].device_seconds > by_dose[1, 10].device_seconds > 0
 
 
-def test_low_expected_and_high_are_in_order(forecasts) -> None:
+def test_low_expected_and_high_are_in_order(forecasts: dict[str, Range]) -> None:
     for found in forecasts.values():
         assert found.low.device_seconds <= found.expected.device_seconds <= found.high.device_seconds
         assert found.low.tokens <= found.expected.tokens <= found.high.tokens
 
 
-def test_an_unknown_price_is_unknown_and_cached_stages_are_free(plan, forecasts) -> None:
+def test_an_unknown_price_is_unknown_and_cached_stages_are_free(plan: Plan, forecasts: dict[str, Range]) -> None:
     assert forecast(plan, forecasts, frozenset(), None).usd is None
     ahead = forecast(plan, forecasts, frozenset(plan.stages), DevicePrice(Decimal(2), "test"))
     assert ahead.usd == (0, 0, 0)
     assert (ahead.new, ahead.stages) == (0, len(plan.stages))
 
 
-def test_finished_stages_correct_the_rest_of_their_kind(plan, forecasts) -> None:
+def test_finished_stages_correct_the_rest_of_their_kind(plan: Plan, forecasts: dict[str, Range]) -> None:
     tunes = [key for key, stage in plan.stages.items() if stage.kind is StageKind.TUNE]
     slow = calibrated(forecasts, plan, {tunes[0]: forecasts[tunes[0]].expected.device_seconds * 10})
     for key in tunes:
@@ -75,17 +76,20 @@ def test_finished_stages_correct_the_rest_of_their_kind(plan, forecasts) -> None
     assert slow[generate] == forecasts[generate]
 
 
-def test_why_names_the_field_and_not_a_hash(plan) -> None:
+def test_why_names_the_field_and_not_a_hash(plan: Plan) -> None:
     cell = find_cell(plan, "epochs=3 n=100")
     sample, tune, *_ = why(plan, cell, [], frozenset({cell.sample}))
-    assert sample.cached
-    assert [(change.path, change.before, change.after) for change in tune.changes] == [
-        ("settings.tune.epochs", "1", "3")
-    ] or tune.changes == ()
-    assert not tune.cached
+    assert (sample.cached, tune.cached) == (True, False)
+    # The nearest other tune stage of this plan has the same settings and another sample.
+    assert (tune.compared, tune.changes) == ("this plan", ())
+    short = stage_payload(plan.stages[find_cell(plan, "epochs=1 n=100").tune])
+    _, tune, *_ = why(plan, cell, [short], frozenset({cell.sample}))
+    assert tune.compared == "the store"
+    (change,) = tune.changes
+    assert (change.path, change.before, change.after) == ("settings.tune.epochs", "1", "3")
 
 
-def test_an_ambiguous_cell_lists_what_it_could_be(plan) -> None:
+def test_an_ambiguous_cell_lists_what_it_could_be(plan: Plan) -> None:
     from engine.domain.errors import PlanError
 
     with pytest.raises(PlanError, match="fits 2 cells"):

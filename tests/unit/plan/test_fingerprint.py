@@ -97,4 +97,4 @@ def test_keys_are_the_same_in_another_process_with_another_hash_seed() -> None:
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, cwd=Path.cwd()
         )
         keys.add(found.stdout.strip())
-    assert keys == {"tune-06ce1a5b25a90bb0fd8b2e9d6b66c4b2"} or len(keys) == 1
+    assert len(keys) == 1
