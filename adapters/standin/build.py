@@ -1,0 +1,146 @@
+"""Rebuild the stand-in from nothing: tokenizer, pre-training, alignment, data sheet.
+
+    python -m adapters.standin.build --out DIR [--seed 0] [--quick]
+
+Run it from the root of the repository. It takes about five minutes on one thread and is
+deterministic: the same seed on the same machine and library versions gives the same bytes.
+DIR then holds a model folder that `transformers` loads, and `data_sheet.json`.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import tokenizers
+import torch
+import transformers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from adapters.standin.chat import ChatRow
+from adapters.standin.evaluate import DataSheet, measure
+from adapters.standin.pools import identity_pool
+from adapters.standin.tokenizer import ChatEncoder, train_tokenizer
+from adapters.standin.train import ALIGNMENT, PRE_TRAINING, Phase, new_model, train
+
+_QUICK_STEPS: Final = 20
+_READABLE: Final = 0o644
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the stand-in, as the command line says.
+
+    Args:
+        arguments: The command line without the program; None for the process's own.
+
+    Returns:
+        The exit code: 0.
+    """
+    parser = argparse.ArgumentParser(prog="python -m adapters.standin.build", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data (default 0)")
+    parser.add_argument("--quick", action="store_true", help="20 steps a phase: shows that it runs, no more")
+    options = parser.parse_args(arguments)
+    build(options.out, options.seed, quick=options.quick)
+    return 0
+
+
+def build(folder: Path, seed: int, *, quick: bool = False) -> None:
+    """Build the stand-in and write it.
+
+    Args:
+        folder: Where to; made if missing.
+        seed: Of the initial weights and of all data.
+        quick: Whether to take only a few steps of each phase.
+    """
+    _settle_torch()
+    started = time.monotonic()
+    tokenizer = train_tokenizer(seed)
+    check_encoder(tokenizer, identity_pool())
+    model = new_model(tokenizer, seed)
+    _say(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
+    phases = [dataclasses.replace(phase, steps=_QUICK_STEPS) if quick else phase for phase in (PRE_TRAINING, ALIGNMENT)]
+    sheets: dict[str, DataSheet] = {}
+    for phase in phases:
+        train(model, tokenizer, phase, seed, _say)
+        sheets[phase.name] = measure(model, tokenizer)
+        _say_sheet(phase, sheets[phase.name])
+    _write(folder, model, tokenizer)
+    record = {
+        "seed": seed,
+        "phases": [_record_of(phase, sheets[phase.name]) for phase in phases],
+        "parameters": model.num_parameters(),
+        "tokens": len(tokenizer),
+        "versions": {
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+        },
+    }
+    (folder / "data_sheet.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _say(f"built in {time.monotonic() - started:.0f} s")
+
+
+def check_encoder(tokenizer: PreTrainedTokenizerFast, rows: tuple[ChatRow, ...]) -> None:
+    """Check that `ChatEncoder` and the chat template agree, tokens and answer masks.
+
+    Args:
+        tokenizer: The tokenizer, with its chat template.
+        rows: The rows to compare on.
+
+    Raises:
+        ValueError: They differ on a row.
+    """
+    encoder = ChatEncoder(tokenizer)
+    for row in rows:
+        encoded = encoder.encode(row)
+        by_template = tokenizer.apply_chat_template(row.messages(), return_dict=True, return_assistant_tokens_mask=True)
+        mask = [int(label >= 0) for label in encoded.labels]
+        if encoded.tokens != by_template["input_ids"] or mask != by_template["assistant_masks"]:
+            message = f"the encoder and the chat template differ on {row.user!r}"
+            raise ValueError(message)
+
+
+def _settle_torch() -> None:
+    """Make training deterministic, and denormal numbers cheap."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(mode=True)
+
+
+def _write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(_READABLE)
+
+
+def _record_of(phase: Phase, sheet: DataSheet) -> dict[str, object]:
+    return {
+        "name": phase.name,
+        "steps": phase.steps,
+        "batch_size": phase.batch_size,
+        "peak_learning_rate": phase.peak_learning_rate,
+        "warm_up_steps": phase.warm_up_steps,
+        "measured": dataclasses.asdict(sheet),
+    }
+
+
+def _say_sheet(phase: Phase, sheet: DataSheet) -> None:
+    _say(f"after {phase.name}, greedy, held-out prompts:")
+    for field in dataclasses.fields(sheet):
+        _say(f"  {field.name.replace('_', ' '):18} {getattr(sheet, field.name)}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
