@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import click
 
 from engine.cli import options
 
-FRESH_SECONDS = 15.0
 FAILURES_SHOWN = 5
 
 
@@ -36,9 +34,12 @@ def command(run_dir: Path, *, as_json: bool) -> None:
 
 
 def _look(run_dir: Path, state: Any) -> dict[str, Any]:
+    from engine.run.lock import is_held
+    from engine.store.layout import RunDirectory
+
     meta = state.meta()
     beat = json.loads(meta.get("heartbeat", "{}"))
-    fresh = bool(beat) and time.time() - beat["at"] < FRESH_SECONDS
+    running = is_held(RunDirectory(run_dir))
     usage, usd = state.usage()
     stages: dict[str, dict[str, int]] = {}
     for (kind, name), number in state.planned_counts().items():
@@ -47,10 +48,10 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
         "schema": "dosimeter.status/1",
         "run_dir": str(run_dir),
         "sweep": meta.get("sweep"),
-        "phase": meta.get("ending") or ("running" if fresh else "stopped without an ending"),
+        "phase": "running" if running else meta.get("ending") or "stopped without an ending",
         "cells": state.cell_counts(),
         "stages": stages,
-        "seconds_left": beat.get("seconds_left") if fresh else None,
+        "seconds_left": beat.get("seconds_left") if running else None,
         "device_seconds": usage.device_seconds,
         "usd": str(usd) if meta.get("usd_per_device_hour") else None,
         "failures": [

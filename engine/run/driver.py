@@ -17,14 +17,12 @@ from enum import StrEnum
 from types import FrameType
 from typing import TypeAlias
 
-from filelock import FileLock, Timeout
-
 from engine.domain.cost import DevicePrice, Usage
-from engine.domain.errors import RunLockedError
 from engine.domain.results import Attempt, Failure, StageResult
 from engine.domain.stage import Plan, Range, StageKind, StageState
 from engine.domain.sweep import RunSettings
 from engine.plan.catalogue import Catalogue
+from engine.run import lock
 from engine.run.hosts import Executor, HostLost
 from engine.run.limits import BudgetGate
 from engine.run.progress import Observer, Progress
@@ -122,7 +120,7 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
     """
     begun = time.monotonic()
     run.root.mkdir(parents=True, exist_ok=True)
-    with _locked(run), closing(State.open(run)) as state:
+    with lock.held(run), closing(State.open(run)) as state:
         cached = _prepare(order, run, state, observer)
         if len(cached) == len(order.plan.stages):
             state.put_meta({"ending": Ending.COMPLETE.value})
@@ -238,7 +236,7 @@ class _Loop:
         observer.update(snapshot)
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
-            beat = {"at": time.time(), "seconds_left": snapshot.seconds_left}
+            beat = {"seconds_left": snapshot.seconds_left}
             self._state.put_meta({"heartbeat": json.dumps(beat)})
 
     def _stop_reason(self, interrupts: _Interrupts) -> str | None:
@@ -337,23 +335,6 @@ def _state_after(attempt: Attempt) -> StageState:
     if attempt.result is not None:
         return StageState.DONE
     return StageState.PENDING if attempt.failure is None else StageState.FAILED
-
-
-@contextmanager
-def _locked(run: RunDirectory) -> Iterator[None]:
-    lock = FileLock(run.lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunLockedError(
-            "another process is running this sweep",
-            where=str(run.root),
-            todo="wait for it, watch it with `dosimeter status`, or choose another --out directory",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(slots=True)

@@ -105,13 +105,23 @@ class State:
 
     @contextmanager
     def _commit(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:  # the disk is full, read-only or gone
+            self._roll_back()
+            raise StoreError(
+                f"the control plane cannot be written: {error}",
+                todo="make room or mend the disk; the same command resumes, and nothing that was committed is lost",
+            ) from error
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
-        self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def meta(self) -> dict[str, str]:
         """Return the facts about the run, by name."""

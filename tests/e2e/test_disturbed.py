@@ -84,17 +84,36 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def test_two_interrupts_stop_at_once_and_lose_nothing_that_had_finished(folder: Path) -> None:
+def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+
+
+def test_a_host_that_dies_is_replaced_and_only_its_stage_runs_again(folder: Path, cli: Cli, undisturbed: Path) -> None:
     run_dir = folder / "runs" / "tiny"
     running = start(["run", "tiny.yaml"], folder)
     wait_for(run_dir, 5, running)
     listening = {
         connection.laddr.ip
-        for process in [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+        for process in descendants(running)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "a local Ray must not listen to the network"
+    hosts = [process for process in descendants(running) if process.name().startswith("ray::Host")]
+    assert len(hosts) == 2
+    hosts[0].kill()
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    assert "died and was replaced" in errors
+    assert max(finished_stages(run_dir).values()) == 2
+    assert list(finished_stages(run_dir).values()).count(2) == 1
+    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+
+
+def test_two_interrupts_stop_at_once_and_lose_nothing_that_had_finished(folder: Path) -> None:
+    run_dir = folder / "runs" / "tiny"
+    running = start(["run", "tiny.yaml"], folder)
+    wait_for(run_dir, 5, running)
     before = finished_stages(run_dir)
     os.kill(running.pid, signal.SIGINT)
     time.sleep(0.05)
