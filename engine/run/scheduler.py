@@ -1,8 +1,9 @@
 """Which stage runs next, on which host: a pure state machine. No I/O, no clock, no Ray.
 
 A stage is ready when everything it needs is done. Ready stages are taken by depth (what finishes a cell comes first),
-then the longest first, so that the tail of the run is short. A host prefers the stages whose input it made itself,
-because the tuned model is still in its memory; an idle host takes them away rather than wait.
+then the longest first, so that the tail of the run is short. A host is warm for the stages whose input it made itself,
+because the tuned model is still in its memory: it takes those first, then what nobody is warm for, and takes a stage
+away from another host only rather than be idle.
 """
 
 from __future__ import annotations
@@ -70,12 +71,19 @@ class Scheduler:
 
     def peek(self, host: str) -> Stage | None:
         """Return the stage that `host` should run next, or None when nothing is ready."""
-        for queue in (self._warm.get(host, []), self._ready):
-            while queue and self._state[queue[0][3]] is not StageState.PENDING:
-                heapq.heappop(queue)  # taken through the other queue
-            if queue:
-                return self._stages[queue[0][3]]
-        return None
+        own = self._warm.get(host, [])
+        others = (queue for name, queue in self._warm.items() if name != host)
+        for queue in (own, self._ready):
+            if first := self._first(queue):
+                return self._stages[first[3]]
+        stolen = min((first for queue in others if (first := self._first(queue))), default=None)
+        return None if stolen is None else self._stages[stolen[3]]
+
+    def _first(self, queue: list[Entry]) -> Entry | None:
+        """Return the head of a queue, dropping what was started meanwhile."""
+        while queue and self._state[queue[0][3]] is not StageState.PENDING:
+            heapq.heappop(queue)
+        return queue[0] if queue else None
 
     def start(self, key: str) -> None:
         """Mark a stage that `peek` returned as running."""
@@ -119,9 +127,7 @@ class Scheduler:
 
     def _offer(self, key: str, host: str | None) -> None:
         entry = (-_DEPTH[self._stages[key].kind], -self._seconds.get(key, 0.0), self._order[key], key)
-        heapq.heappush(self._ready, entry)
-        if host is not None:
-            heapq.heappush(self._warm.setdefault(host, []), entry)
+        heapq.heappush(self._ready if host is None else self._warm.setdefault(host, []), entry)
 
     def _move(self, key: str, state: StageState) -> None:
         old = self._state[key]

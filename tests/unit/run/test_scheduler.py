@@ -29,6 +29,15 @@ def test_the_longest_comes_first_and_what_finishes_a_cell_before_what_begins_one
     assert scheduler.peek("a") == STAGES["long"]
     scheduler.start("long")
     scheduler.end("long", StageState.DONE, "a")
+    assert scheduler.peek("a") == STAGES["ask-long"]
+
+
+def test_a_host_begins_new_work_before_it_takes_what_another_is_warm_for() -> None:
+    scheduler = Scheduler(STAGES, frozenset(), {})
+    scheduler.start("long")
+    scheduler.end("long", StageState.DONE, "a")
+    assert scheduler.peek("b") == STAGES["short"]
+    scheduler.start("short")
     assert scheduler.peek("b") == STAGES["ask-long"]
 
 
