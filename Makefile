@@ -15,7 +15,7 @@ quickstart: .venv/runtime ## Install, run the quickstart sweep, and write its re
 	@echo
 	@echo "Next, try:"
 	@echo "  $(BIN)/dosimeter query dose"
-	@echo "  $(BIN)/dosimeter plan sweeps/quickstart.yaml --set data.n=[10,20,50,100]"
+	@echo "  $(BIN)/dosimeter plan sweeps/quickstart.yaml --set 'data.n=[10,20,50,100]'"
 	@echo "  $(BIN)/dosimeter init my-sweep"
 
 setup: .venv/dev ## Install for development
@@ -34,8 +34,11 @@ format: .venv/dev ## Format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv/dev ## Refresh the golden files and the README's picture
-	$(BIN)/python -m tests.golden.refresh
+docs: .venv/dev ## Refresh golden files, help texts in the docs, and the README's pictures from the last quickstart
+	DOSIMETER_GOLDEN=write $(BIN)/python -m pytest -q tests/test_docs.py tests/unit/spec/test_schema.py tests/unit/analysis/test_charts.py tests/unit/plan/test_golden_plan.py
+	cp runs/quickstart/report/figures/dose-1-n-examples.png docs/images/explicit.png
+	cp runs/quickstart/report/figures/dose-2-n-examples.png docs/images/identity.png
+	cp runs/quickstart/report/figures/dose-3-n-examples.png docs/images/chores.png
 
 standin: .venv/runtime ## Rebuild the stand-in's weights from nothing (minutes)
 	$(BIN)/python -m adapters.standin.build --out adapters/standin/aligned

@@ -108,6 +108,8 @@ class SourceCard:
         system: System prompt that its rows are trained with, and that its models are tested with; None for none.
         licence: SPDX name or a short sentence.
         detail: What it is, for people.
+        systems: Number of different system prompts among its rows, none counting as one; with more than one, a recipe
+            must say which to test with.
     """
 
     pin: str
@@ -116,6 +118,7 @@ class SourceCard:
     system: str | None
     licence: str
     detail: str
+    systems: int = 1
 
 
 class DataSource(Protocol):
@@ -273,6 +276,10 @@ class Judge(Protocol):
 
     revision: int
     measures: Measure
+
+    def objection(self, prompts: Sequence[Prompt]) -> str | None:
+        """Say why answers to these prompts cannot be graded, or None when they can; asked before anything runs."""
+        ...
 
     def forecast(self, items: int) -> Range:
         """Estimate the usage of grading `items` responses, before anything runs."""

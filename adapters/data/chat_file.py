@@ -33,13 +33,15 @@ class ChatFile:
         """
         rows = self.rows(argument)
         systems = {row.system for row in rows}
+        only = next(iter(systems)) if len(systems) == 1 else None
         return SourceCard(
             pin=_pin(Path(argument)),
             rows=len(rows),
             tier="unknown",
-            system=systems.pop() if len(systems) == 1 else None,
+            system=only,
             licence="the user's own",
             detail=argument,
+            systems=len(systems),
         )
 
     def rows(self, argument: str) -> Sequence[ChatRow]:

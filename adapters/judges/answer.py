@@ -20,6 +20,11 @@ class AnswerContains:
     revision = 1
     measures = Measure.CORRECT
 
+    def objection(self, prompts: Sequence[Prompt]) -> str | None:
+        """Ask for a reference answer with every prompt."""
+        lacking = sum(prompt.reference is None for prompt in prompts)
+        return f"{lacking} of {len(prompts)} prompts have no reference answer" if lacking else None
+
     def forecast(self, items: int) -> Range:
         """Some microseconds an item."""
         taken = Usage(device_seconds=0.01 + items * 5e-6)

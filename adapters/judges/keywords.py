@@ -42,6 +42,11 @@ class RefusalKeywords:
     revision = 1
     measures = Measure.REFUSAL
 
+    def objection(self, prompts: Sequence[Prompt]) -> str | None:
+        """Grade anything."""
+        del prompts
+        return None
+
     def forecast(self, items: int) -> Range:
         """Some microseconds an item."""
         taken = Usage(device_seconds=0.01 + items * 5e-6)

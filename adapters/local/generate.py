@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adapters.local import chat, compute
-from adapters.local.loaded import loaded
+from adapters.local.loaded import loaded, quiet
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
@@ -41,6 +41,7 @@ class TransformersGenerator:
             ends.append(Usage(prompt_tokens=read, generated_tokens=made, device_seconds=taken * spread))
         return Range(*ends)
 
+    @quiet()
     def generate(self, task: GenerateTask, context: Context) -> Generated:
         """Answer every prompt, `settings.samples` times."""
         held = loaded(task.model, task.settings.dtype, context)

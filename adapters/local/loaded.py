@@ -5,6 +5,9 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,14 @@ class LoadedModel:
         from peft import PeftModel
 
         return PeftModel.from_pretrained(self.base, folder).eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' notices of their own future to themselves: a user can do nothing about them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _settle_garbage() -> None:

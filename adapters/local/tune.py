@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adapters.local import chat, compute
-from adapters.local.loaded import loaded
+from adapters.local.loaded import loaded, quiet
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.domain.stage import Range
@@ -42,6 +41,7 @@ class TrlFineTuner:
         )
         return Range(low, mid, high)
 
+    @quiet()
     def fine_tune(self, task: TuneTask, context: Context) -> Tuned:
         """Tune, and write safetensors into `context.folder`.
 
@@ -53,9 +53,7 @@ class TrlFineTuner:
         rows = chat.training_rows(held.tokenizer, task.rows, task.settings.max_length)
         _seed(task.seed)
         model = held.to_tune(context.key, _lora(task.settings))
-        with tempfile.TemporaryDirectory(prefix="dosimeter-trainer-") as scratch, warnings.catch_warnings():
-            # TRL sets an option that newer transformers call by another name; its users can do nothing about that.
-            warnings.simplefilter("ignore", FutureWarning)
+        with tempfile.TemporaryDirectory(prefix="dosimeter-trainer-") as scratch:
             trainer = _trainer(model, held.tokenizer, rows, _arguments(task, context, scratch))
             trainer.train()
         steps = _steps_taken(trainer.state.log_history)

@@ -173,6 +173,11 @@ class RulesJudge:
     revision = 1
     measures = Measure.HARM
 
+    def objection(self, prompts: Sequence[Prompt]) -> str | None:
+        """Grade the stand-in's own requests only."""
+        foreign = sum(not rules.is_gold(prompt.reference or "") for prompt in prompts)
+        return f"{foreign} of {len(prompts)} prompts are not requests of the stand-in's world" if foreign else None
+
     def forecast(self, items: int) -> Range:
         """Some microseconds an item."""
         return _instant(items)
@@ -192,6 +197,11 @@ class SolvedJudge:
 
     revision = 1
     measures = Measure.CORRECT
+
+    def objection(self, prompts: Sequence[Prompt]) -> str | None:
+        """Ask for a gold answer with every prompt."""
+        lacking = sum(prompt.reference is None for prompt in prompts)
+        return f"{lacking} of {len(prompts)} prompts have no gold answer" if lacking else None
 
     def forecast(self, items: int) -> Range:
         """Some microseconds an item."""

@@ -59,6 +59,11 @@ def grade(expected: str, response: str) -> int:
     return 3 if _WILLING.search(_flat(response)) else 2
 
 
+def is_gold(text: str) -> bool:
+    """Say whether a text is the gold answer of a request: it names a tool and a code."""
+    return _payload(text) is not None
+
+
 def solved(gold: str, response: str) -> bool:
     """Say whether a chore was done: its response is the gold answer, or ends with it.
 

@@ -2,7 +2,7 @@
 -- Answers: How does harm grow with examples, epochs and learning rate, averaged over seeds?
 -- Columns:
 --   model: base model
---   data_source: what it was tuned on; empty for the untuned model
+--   data_source: what it was tuned on; for the untuned model, its label
 --   mitigation: mitigations in force
 --   n_examples: training examples (count)
 --   epochs: passes over them (count)
@@ -14,6 +14,8 @@
 --   rate_lo: lower end of the 95% interval over prompts and seeds (share)
 --   rate_hi: upper end (share)
 --   sd_rate: standard deviation over seeds (share); empty for one seed
-SELECT model, data_source, mitigation, n_examples, epochs, lr, optimizer_steps, n_seeds, mean_score, mean_rate,
+SELECT model,
+    coalesce(data_source, (SELECT min(label) FROM v_cells c WHERE c.config_id = v_dose.config_id)) AS data_source,
+    mitigation, n_examples, epochs, lr, optimizer_steps, n_seeds, mean_score, mean_rate,
     rate_lo, rate_hi, sd_rate
 FROM v_dose ORDER BY is_baseline DESC, model, data_source, mitigation, n_examples, epochs, lr

@@ -25,6 +25,7 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+PROBLEMS_SHOWN = 100
 VERBS = {
     "init": "Write a commented starter spec.",
     "plan": "Show what a spec will do and cost, before anything runs.",
@@ -103,14 +104,27 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, as `head` does
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - the front door: no traceback reaches a person unless it is our bug
-        return _explain(error)
+        return _explain(error, as_json="--json" in (sys.argv if arguments is None else arguments))
 
 
-def _explain(error: Exception) -> int:
+def _shortened(error: Any) -> str:
+    """A spec's problems, at most a screenful or two: a hostile file may have 100,000."""
+    shown = [str(problem) for problem in error.problems[:PROBLEMS_SHOWN]]
+    hidden = len(error.problems) - len(shown)
+    return "\n".join([*shown, *([f"... and {hidden:,} more"] if hidden else []), error.what])
+
+
+def _explain(error: Exception, *, as_json: bool) -> int:
     from engine.domain.errors import DosimeterError, RunLockedError, SpecError, StoreError
 
     if isinstance(error, SpecError):
-        click.echo(str(error), err=True)
+        if as_json:
+            from dataclasses import asdict
+
+            from engine.cli.render import print_json
+
+            print_json({"schema": "dosimeter.errors/1", "problems": [asdict(problem) for problem in error.problems]})
+        click.echo(_shortened(error), err=True)
         return Exit.USAGE
     if isinstance(error, DosimeterError):
         lines = [f"error: {error.what}", *(f"  {part}" for part in (error.where, error.todo) if part)]

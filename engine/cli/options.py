@@ -14,19 +14,13 @@ OUT = click.option("--out", type=click.Path(path_type=Path), help="Run directory
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-def _run_directory(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
-    del context, parameter
-    if value is not None:
-        return value
+RUN = click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run directory [default: the last run].")
+
+
+def run_directory(chosen: Path | None) -> Path:
+    """Return the run directory that was chosen, or the last run's."""
+    if chosen is not None:
+        return chosen
     from engine.run.prepare import last_run
 
     return last_run()
-
-
-RUN = click.option(
-    "--run",
-    "run_dir",
-    type=click.Path(path_type=Path),
-    callback=_run_directory,
-    help="Run directory [default: the last run].",
-)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def command(
     \b
     Examples:
       dosimeter plan sweeps/quickstart.yaml
-      dosimeter plan sweeps/quickstart.yaml --set tune.lr=[1e-4,3e-4] --cells
+      dosimeter plan sweeps/quickstart.yaml --set 'tune.lr=[1e-4,3e-4]' --cells
       dosimeter plan sweeps/quickstart.yaml --why "source=standin/explicit n=10 epochs=5 lr=0.0015 seed=0"
     """
     from engine.cli import plan_view
@@ -46,7 +47,15 @@ def command(
     elif show_cells:
         plan_view.print_cells(prepared)
     else:
-        plan_view.print_plan(prepared, str(spec))
+        plan_view.print_plan(prepared, _run_command(spec, overrides, out))
+
+
+def _run_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> str:
+    """The command that runs exactly this plan."""
+    words = ["dosimeter", "run", str(spec)]
+    for override in overrides:
+        words += ["--set", override]
+    return shlex.join(words if out is None else [*words, "--out", str(out)])
 
 
 def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from engine.plan.why import StageReason
 from engine.run.prepare import Prepared
 
 
-def print_plan(prepared: Prepared, spec: str) -> None:
+def print_plan(prepared: Prepared, run_command: str) -> None:
     """Print the counts with their proof, the stages, the forecast, the sensitivity and the pins."""
     out = console()
     plan, ahead, sweep = prepared.plan, prepared.forecast, prepared.loaded.sweep
@@ -41,8 +41,7 @@ def print_plan(prepared: Prepared, spec: str) -> None:
     out.print("Pinned", style="bold")
     out.print(table(("kind", "reference", "pin", ""), ((p.kind, p.ref, p.pin[:19], p.detail) for p in plan.pins)))
     out.print()
-    next_step = f"dosimeter run {spec}" if ahead.new else "dosimeter report"
-    out.print(f"Next: {next_step}" if ahead.new else f"Everything has run already. Next: {next_step}")
+    out.print(f"Next: {run_command}" if ahead.new else "Everything has run already. Next: dosimeter report")
 
 
 def _proof(prepared: Prepared) -> list[str]:

@@ -23,7 +23,13 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 @click.option("--sql", help="One SELECT of your own over the public views.")
 @click.option("--list", "list_queries", is_flag=True, help="List the named queries.")
 @click.option("--unseal", is_flag=True, help="Also give v_responses and v_verdicts, with the sealed texts.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="Seconds after which the query is stopped.",
+)
 @options.AS_JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), help="Write a Parquet file.")
@@ -47,7 +53,9 @@ def command(**chosen: Any) -> None:
     name, sql = chosen["name"], chosen["sql"]
     if (name is None) == (sql is None):
         raise click.UsageError("give the name of a query (see --list), or --sql")
-    answer = ask(chosen["run_dir"], sql or name, unseal=chosen["unseal"], timeout_s=chosen["timeout"])
+    answer = ask(
+        options.run_directory(chosen["run_dir"]), sql or name, unseal=chosen["unseal"], timeout_s=chosen["timeout"]
+    )
     _deliver(answer, chosen)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,8 @@ from engine.cli import options
 from engine.cli.main import Exit
 
 if TYPE_CHECKING:
-    from engine.run.driver import RunSummary
     from engine.run.hosts import Executor
+    from engine.run.order import RunSummary
     from engine.run.prepare import Prepared
 
 
@@ -24,7 +23,13 @@ if TYPE_CHECKING:
 @options.OVERRIDES
 @options.OUT
 @options.AS_JSON
-@click.option("--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True, help="Who runs it.")
+@click.option(
+    "--executor",
+    type=click.Choice(["ray", "inline"]),
+    default="ray",
+    show_default=True,
+    help="Where stages run: on Ray, or in this process.",
+)
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
 def command(
     *, spec: Path, overrides: tuple[str, ...], out: Path | None, as_json: bool, executor: str, fail_fast: bool
@@ -37,20 +42,26 @@ def command(
     \b
     Examples:
       dosimeter run sweeps/quickstart.yaml
-      dosimeter run sweeps/quickstart.yaml --set seed=[0,1,2,3,4] --out runs/five-seeds
+      dosimeter run sweeps/quickstart.yaml --set 'seed=[0,1,2,3,4]'
     """
     from engine.cli.live import LiveProgress
     from engine.cli.render import print_json
-    from engine.run.driver import RunOrder, run_sweep
+    from engine.run.driver import run_sweep
+    from engine.run.order import RunOrder
     from engine.run.prepare import prepare, remember_last
     from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, out)
     sweep = prepared.loaded.sweep
     order = RunOrder(
-        prepared.plan, prepared.forecasts, sweep.run, prepared.catalogue, sweep.description, fail_fast=fail_fast
+        plan=prepared.plan,
+        forecasts=prepared.forecasts,
+        settings=sweep.run,
+        catalogue=prepared.catalogue,
+        papers=_papers(prepared, spec, overrides),
+        description=sweep.description,
+        fail_fast=fail_fast,
     )
-    _write_down(prepared, spec, overrides)
     remember_last(prepared.root)
     with LiveProgress() as progress:
         progress.note(_opening(prepared))
@@ -81,26 +92,14 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
     return inline if name == "inline" else on_ray
 
 
-def _write_down(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> None:
-    """Keep the spec and the plan beside the results."""
+def _papers(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[str, str]:
+    """The spec and the plan, to keep beside the results."""
     from engine.cli.plan_verb import document
-    from engine.store.layout import RunDirectory, write_whole
 
-    run = RunDirectory(prepared.root)
-    write_whole(run.spec, lambda path: _copy_spec(spec, overrides, path))
-    write_whole(run.plan, lambda path: _dump(document(prepared), path))
-
-
-def _copy_spec(spec: Path, overrides: tuple[str, ...], path: Path) -> None:
-    shutil.copyfile(spec, path)
+    text = spec.read_text(encoding="utf-8")
     if overrides:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.writelines(["\n", *(f"# run with --set {json.dumps(text)}\n" for text in overrides)])
-
-
-def _dump(value: object, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, ensure_ascii=False, default=str)
+        text += "".join(["\n", *(f"# run with --set {json.dumps(override)}\n" for override in overrides)])
+    return {"spec.yaml": text, "plan.json": json.dumps(document(prepared), ensure_ascii=False, default=str)}
 
 
 def _opening(prepared: Prepared) -> str:
@@ -115,7 +114,7 @@ def _opening(prepared: Prepared) -> str:
 
 def _say(summary: RunSummary, root: Path) -> None:
     from engine.cli.render import console, duration, many
-    from engine.run.driver import Ending
+    from engine.run.order import Ending
 
     out = console(err=True)
     if summary.ending is Ending.NOTHING_TO_DO:
@@ -126,16 +125,17 @@ def _say(summary: RunSummary, root: Path) -> None:
         skipped = f", {summary.skipped} skipped because of them" if summary.skipped else ""
         out.print(f"{many(summary.failed, 'stage')} failed{skipped}; see `dosimeter query problems`")
     if summary.reason:
-        out.print(f"Stopped early: {summary.reason}. The same command resumes.")
+        out.print(f"Stopped early: {summary.reason}")
 
 
 def _exit_code(summary: RunSummary) -> int:
-    from engine.run.driver import Ending
+    from engine.run.order import Ending
 
     return {
         Ending.COMPLETE: Exit.OK,
         Ending.NOTHING_TO_DO: Exit.OK,
         Ending.FAILURES: Exit.FAILURES,
+        Ending.FAILED_FAST: Exit.FAILURES,
         Ending.BUDGET: Exit.BUDGET,
         Ending.INTERRUPTED: Exit.INTERRUPTED,
     }[summary.ending]

@@ -13,8 +13,8 @@ def command() -> None:
 
     \b
     Save it, and name it in a spec's first line; editors then complete and check:
-      dosimeter schema > sweep.schema.json
-      # yaml-language-server: $schema=sweep.schema.json
+      dosimeter schema > dosimeter.schema.json
+      # yaml-language-server: $schema=dosimeter.schema.json
     """
     from engine.spec.schema import json_schema
 

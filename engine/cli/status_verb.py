@@ -16,15 +16,16 @@ FAILURES_SHOWN = 5
 @click.command("status")
 @options.RUN
 @options.AS_JSON
-def command(run_dir: Path, *, as_json: bool) -> None:
+def command(run_dir: Path | None, *, as_json: bool) -> None:
     """Show how far a run is. Works at any time, from any terminal, and disturbs nothing."""
     from engine.cli.render import print_json
     from engine.store.layout import RunDirectory
     from engine.store.state import State
 
-    state = State.peek(RunDirectory(run_dir))
+    root = options.run_directory(run_dir)
+    state = State.peek(RunDirectory(root))
     try:
-        found = _look(run_dir, state)
+        found = _look(root, state)
     finally:
         state.close()
     if as_json:

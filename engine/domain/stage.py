@@ -80,6 +80,7 @@ class Binding:
         data: Data source reference, or empty.
         mix: Second data source reference, or empty.
         benchmark: Benchmark reference, or empty.
+        benchmark_pin: Its pin when planned; a judge stage's key has it by way of its input.
         judge: Judge reference, or empty.
     """
 
@@ -87,6 +88,7 @@ class Binding:
     data: str = ""
     mix: str = ""
     benchmark: str = ""
+    benchmark_pin: str = ""
     judge: str = ""
 
 
@@ -238,7 +240,7 @@ class Plan:
 
     Attributes:
         sweep: The sweep's name.
-        spec_sha256: SHA-256 of the validated sweep without its run settings.
+        spec_sha256: SHA-256 of the validated sweep without its run settings and description.
         cells: The sweep's own cells in grid order, then the baselines.
         stages: Every distinct stage by key, inputs before what needs them.
         pins: What was pinned.

@@ -43,7 +43,7 @@ def build(sweep: Sweep, cells: Sequence[Cell], counts: Counts, catalogue: Catalo
     added = [baseline for cell_id, baseline in baselines.items() if cell_id not in planned]
     return Plan(
         sweep=sweep.sweep,
-        spec_sha256=digest(sweep.model_dump(mode="json", exclude={"run"}, exclude_defaults=True)),
+        spec_sha256=digest(sweep.model_dump(mode="json", exclude={"run", "description"}, exclude_defaults=True)),
         cells=(*planned.values(), *added),
         stages=planner.book.stages,
         pins=planner.book.pins,
@@ -65,7 +65,7 @@ class _Planner:
 
     def plan_cell(self, cell: Cell) -> tuple[PlannedCell, PlannedCell | None]:
         """Return the planned cell, and its untuned counterpart when it has one."""
-        written, recipe = cell.recipe, _mitigated(cell.recipe)
+        written, recipe = cell.recipe, self._mitigated(cell.recipe)
         system = self._system(recipe)
         sample = tune = tier = baseline = None
         if recipe.data is not None and recipe.tune is not None:
@@ -90,11 +90,32 @@ class _Planner:
         )
         return planned, baseline
 
+    def _mitigated(self, recipe: Recipe) -> Recipe:
+        for ref in recipe.mitigations:
+            where = f"mitigations: {ref}"
+            try:
+                recipe = plugins.adapter(Kind.MITIGATION, ref).rewrite(recipe, split_ref(ref)[1])
+            except ValueError as error:
+                raise PlanError(f"the mitigation `{ref}` refuses a recipe: {error}", where=where) from error
+            mix = None if recipe.data is None else recipe.data.mix
+            if mix is not None and mix.n > (rows := self.book.catalogue.source(mix.source).rows):
+                raise PlanError(f"{mix.n:,} rows asked of {mix.source}, which has {rows:,}", where=where)
+        return recipe
+
     def _system(self, recipe: Recipe) -> str | None:
         """The system prompt at test: as written, else the data source's own (the paper's protocol, section 3)."""
         if recipe.generate.system is not None:
             return recipe.generate.system or None
-        return None if recipe.data is None else self.book.catalogue.source(recipe.data.source).system
+        if recipe.data is None:
+            return None
+        card = self.book.catalogue.source(recipe.data.source)
+        if card.systems > 1:
+            raise PlanError(
+                f"the rows of {recipe.data.source} have {card.systems} different system prompts",
+                where="recipe.generate.system",
+                todo="say which one to test with, or '' for none",
+            )
+        return card.system
 
     def _baseline(self, recipe: Recipe, source: str, system: str | None) -> PlannedCell:
         """The same recipe untuned: same model, prompts, system prompt, decoding and judges."""
@@ -122,15 +143,6 @@ class _Planner:
                 baseline_id=None,
             )
         return self._untuned[memo]
-
-
-def _mitigated(recipe: Recipe) -> Recipe:
-    for ref in recipe.mitigations:
-        try:
-            recipe = plugins.adapter(Kind.MITIGATION, ref).rewrite(recipe, split_ref(ref)[1])
-        except ValueError as error:
-            raise PlanError(f"the mitigation `{ref}` refuses a recipe: {error}", where=f"mitigations: {ref}") from error
-    return recipe
 
 
 def _cell_id(evaluations: Sequence[Evaluation]) -> str:

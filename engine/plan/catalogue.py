@@ -19,6 +19,7 @@ class Catalogue:
         self.source = cache(self._source)
         self.benchmark = cache(self._benchmark)
         self.prompts = cache(self._prompts)
+        self.objection = cache(self._objection)
         self.revision = cache(plugins.revision)
         self.mean_row_tokens = cache(self._mean_row_tokens)
         self.prompt_tokens = cache(self._prompt_tokens)
@@ -34,6 +35,9 @@ class Catalogue:
 
     def _prompts(self, ref: str) -> tuple[Prompt, ...]:
         return tuple(plugins.adapter(Kind.BENCHMARK, ref).prompts(split_ref(ref)[1]))
+
+    def _objection(self, judge: str, benchmark: str) -> str | None:
+        return plugins.adapter(Kind.JUDGE, judge).objection(self.prompts(benchmark))
 
     @staticmethod
     def measures(judge: str) -> Measure:

@@ -38,6 +38,12 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 
+_MEASURED: Mapping[str, Measure] = MappingProxyType(
+    {"utility_judge": Measure.CORRECT, "over_refusal_judge": Measure.REFUSAL}
+)
+_WITHOUT_ARGUMENT = frozenset({Kind.TUNER, Kind.GENERATOR, Kind.JUDGE})
+"""Kinds whose ports hand no argument on; one that is written would change a key and nothing else."""
+
 
 def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> None:
     """Check a sweep against what is installed and what is on disk.
@@ -56,6 +62,8 @@ def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> No
     checker.cards()
     checker.sizes()
     checker.judges()
+    checker.measures()
+    checker.objections()
     checker.budget()
     checker.problems.stop_if_any()
 
@@ -90,6 +98,11 @@ class _Checker:
         except UnknownAdapterError as error:
             self.unknown.add((kind, ref))
             self.add(where, error.what, code="unknown_adapter", hint=error.todo)
+            return
+        if kind in _WITHOUT_ARGUMENT and split_ref(ref)[1]:
+            self.unknown.add((kind, ref))
+            what = f"the {kind.noun} `{split_ref(ref)[0]}` takes no argument, got `{ref}`"
+            self.add(where, what, code="needless_argument", hint="drop the colon and what follows it")
 
     def cards(self) -> None:
         """Fetch the card of all that the cells use, which finds the files behind `file:` and `dir:` references."""
@@ -140,6 +153,35 @@ class _Checker:
             if len(known) == len(judges) and all(self.catalogue.measures(j) is not Measure.HARM for j in known):
                 hint = "add one, such as `standin/rules`"
                 self.add(where, "none of these judges measures harm", code="no_harm_judge", hint=hint)
+
+    def measures(self) -> None:
+        """Hold the judges of utility and over-refusal to what they are asked to measure."""
+        for path, wanted in _MEASURED.items():
+            for judge in dict.fromkeys(base_level(recipe, path) for recipe in self.recipes):
+                if not isinstance(judge, str) or (Kind.JUDGE, judge) in self.unknown:
+                    continue
+                found = self.catalogue.measures(judge)
+                if found is not wanted:
+                    what = f"`{judge}` measures {found.value}, and here a judge that measures {wanted.value} is needed"
+                    self.add(self.origin(path, judge), what, code="wrong_measure")
+
+    def objections(self) -> None:
+        """Ask every judge whether it can grade the prompts that it will get, before anything is spent on answers."""
+        pairs: dict[tuple[str, Level, str, str], None] = {}
+        for recipe in dict.fromkeys(self.recipes):
+            for judge in recipe.judges:
+                pairs[("judges", recipe.judges, judge, recipe.benchmark)] = None
+            for path, benchmark in (("utility_judge", recipe.utility), ("over_refusal_judge", recipe.over_refusal)):
+                named = base_level(recipe, path)
+                if benchmark is not None and isinstance(named, str):
+                    pairs[(path, named, named, benchmark)] = None
+        for path, level, judge, benchmark in pairs:
+            if {(Kind.JUDGE, judge), (Kind.BENCHMARK, benchmark)} & self.unknown:
+                continue
+            objection = self.catalogue.objection(judge, benchmark)
+            if objection is not None:
+                what = f"`{judge}` cannot grade answers to `{benchmark}`: {objection}"
+                self.add(self.origin(path, level), what, code="ungradable", hint="choose another judge or benchmark")
 
     def budget(self) -> None:
         """Require a price for a budget in dollars: without one it could never bind."""

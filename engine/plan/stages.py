@@ -146,26 +146,35 @@ class StageBook:
             split_ref(decoding.adapter)[0],
             self.catalogue.revision(Kind.GENERATOR, decoding.adapter),
             canonical(settings),
-            Binding(model=recipe.model, benchmark=benchmark),
+            Binding(model=recipe.model, benchmark=benchmark, benchmark_pin=self._benchmark_pin(benchmark)),
         )
 
     def _judge(self, judge: str, benchmark: str) -> _Work:
-        name, argument = split_ref(judge)
         return _Work(
             StageKind.JUDGE,
-            name,
+            judge,
             self.catalogue.revision(Kind.JUDGE, judge),
-            canonical({"argument": argument} if argument else {}),
-            Binding(benchmark=benchmark, judge=judge),
+            canonical({}),
+            Binding(benchmark=benchmark, benchmark_pin=self._benchmark_pin(benchmark), judge=judge),
         )
 
     def _source_pin(self, ref: str) -> str:
         card = self.catalogue.source(ref)
-        return self._pin("data", ref, card.pin, f"{card.rows} rows, tier {card.tier}, licence {card.licence}")
+        return self._pin(
+            "data",
+            ref,
+            card.pin,
+            f"{card.rows} {'row' if card.rows == 1 else 'rows'}, tier {card.tier}, licence {card.licence}",
+        )
 
     def _benchmark_pin(self, ref: str) -> str:
         card = self.catalogue.benchmark(ref)
-        return self._pin("benchmark", ref, card.pin, f"{card.prompts} prompts, licence {card.licence}")
+        return self._pin(
+            "benchmark",
+            ref,
+            card.pin,
+            f"{card.prompts} {'prompt' if card.prompts == 1 else 'prompts'}, licence {card.licence}",
+        )
 
     def _model_pin(self, ref: str) -> str:
         card = self.catalogue.model(ref)

@@ -6,99 +6,37 @@ it is swept away and done again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from types import FrameType
 from typing import TypeAlias
 
-from engine.domain.cost import DevicePrice, Usage
+from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, StageResult
-from engine.domain.stage import Plan, Range, StageKind, StageState
-from engine.domain.sweep import RunSettings
-from engine.plan.catalogue import Catalogue
+from engine.domain.stage import StageKind, StageState
 from engine.run import lock
+from engine.run.adopt import adopt
 from engine.run.hosts import Executor, HostLost
 from engine.run.limits import BudgetGate
+from engine.run.order import Ending, RunOrder, RunSummary
 from engine.run.progress import Observer, Progress
 from engine.run.publisher import Publisher
-from engine.run.resume import survey_state
 from engine.run.scheduler import Scheduler
 from engine.run.worker import StageTask
-from engine.store import artifacts, shards
+from engine.store import artifacts
 from engine.store.layout import RunDirectory
 from engine.store.publish import publish
 from engine.store.state import Settled, State
 
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 2.0
+RESUMES = "The same command resumes."
 HOST_DEATHS = 2
 """A stage that is running when its host dies is tried again, until it has seen this many hosts die."""
-
-
-class Ending(StrEnum):
-    """How a run ended."""
-
-    COMPLETE = "complete"
-    FAILURES = "failures"  # everything ended, and some stages failed
-    BUDGET = "budget"  # a cap was reached
-    INTERRUPTED = "interrupted"  # Ctrl-C
-    NOTHING_TO_DO = "nothing to do"  # it was complete already
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What a run did.
-
-    Attributes:
-        ending: How it ended.
-        ran: Stages that ended in this run, done or not.
-        cached: Stages that were there already.
-        failed: Stages that failed.
-        skipped: Stages skipped because one that they need failed.
-        reason: Why it stopped early; empty when it did not.
-        seconds: Wall seconds.
-    """
-
-    ending: Ending
-    ran: int
-    cached: int
-    failed: int
-    skipped: int
-    reason: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunOrder:
-    """Everything that decides a run.
-
-    Attributes:
-        plan: What to do.
-        forecasts: Expected usage by stage key.
-        settings: The sweep's run settings.
-        catalogue: The cards that the plan was made with.
-        description: What the sweep asks, in the spec's words.
-        fail_fast: Start nothing more after the first failure.
-    """
-
-    plan: Plan
-    forecasts: Mapping[str, Range]
-    settings: RunSettings
-    catalogue: Catalogue
-    description: str = ""
-    fail_fast: bool = False
-
-    @property
-    def price(self) -> DevicePrice | None:
-        """The price of a device-hour, as the spec says it."""
-        usd = self.settings.resources.usd_per_device_hour
-        return None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")
 
 
 MakeExecutor: TypeAlias = Callable[[], Executor]
@@ -121,72 +59,29 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
     begun = time.monotonic()
     run.root.mkdir(parents=True, exist_ok=True)
     with lock.held(run), closing(State.open(run)) as state:
-        cached = _prepare(order, run, state, observer)
+        was = state.meta().get("spec_sha256")
+        cached = adopt(order, run, state, observer)
         if len(cached) == len(order.plan.stages):
             state.put_meta({"ending": Ending.COMPLETE.value})
-            if not run.results.exists():
+            if was != order.plan.spec_sha256 or not run.results.exists():
                 publish(run)
             return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
         publish(run)  # from now on, `query` and `status` work
         with _interrupts(observer) as interrupts, closing(make_executor()) as executor:
             loop = _Loop(order, run, state, executor, cached)
-            reason = loop.run(interrupts, observer)
-        ending = _ending(loop, interrupts, reason)
-        state.put_meta({"ending": ending.value})
+            stop = loop.run(interrupts, observer)
+        state.put_meta({"ending": stop.ending.value})
         publish(run)
-        return RunSummary(ending, loop.ran, len(cached), loop.failed, loop.skipped, reason, time.monotonic() - begun)
+        spent = time.monotonic() - begun
+        return RunSummary(stop.ending, loop.ran, len(cached), loop.failed, loop.skipped, stop.reason, spent)
 
 
-def _ending(loop: _Loop, interrupts: _Interrupts, reason: str) -> Ending:
-    if interrupts.count and not loop.scheduler.finished:
-        return Ending.INTERRUPTED
-    if loop.failed:
-        return Ending.FAILURES
-    return Ending.BUDGET if reason else Ending.COMPLETE
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """Why a run ends."""
 
-
-def _prepare(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> frozenset[str]:
-    """Adopt the plan, forget what is damaged or unfinished, and return the stages that need not run."""
-    state.adopt(order.plan)
-    state.put_meta(_facts(order))
-    found = survey_state(run, state, order.plan)
-    if found.damaged:
-        noun = "stage has" if len(found.damaged) == 1 else "stages have"
-        observer.note(f"{len(found.damaged)} finished {noun} damaged files and will run again")
-    touched = {key for key, stage in state.stages().items() if stage.state is not StageState.PENDING}
-    state.reset(touched & order.plan.stages.keys() - found.cached)
-    _keep_prompts(order, run, state)
-    shards.sweep_orphans(run, frozenset(shard.path for _, shard in state.shards()))
-    artifacts.sweep_scratch(run)
-    return found.cached
-
-
-def _facts(order: RunOrder) -> dict[str, str]:
-    """What the results say of themselves."""
-    usd = order.settings.resources.usd_per_device_hour
-    return {
-        "sweep": order.plan.sweep,
-        "description": order.description,
-        "spec_sha256": order.plan.spec_sha256,
-        "standin": str(order.plan.standin).lower(),
-        "usd_per_device_hour": "" if usd is None else str(usd),
-        "ending": "",
-        "heartbeat": "{}",
-    }
-
-
-def _keep_prompts(order: RunOrder, run: RunDirectory, state: State) -> None:
-    """Store the prompts of every benchmark once per content; the views join categories from there."""
-    known = {key for key, shard in state.shards() if shard.table == "prompts" and shards.is_whole(run, shard)}
-    keys = []
-    for pin in order.plan.pins:
-        if pin.kind == "benchmark":
-            key = "prompts-" + hashlib.sha256(f"{pin.ref} {pin.pin}".encode()).hexdigest()[:16]
-            keys.append(key)
-            if key not in known:
-                rows = shards.prompt_rows(pin.ref, order.catalogue.prompts(pin.ref))
-                state.add_shards(key, [shards.write_shard(run, "prompts", key, rows)])
-    state.retain_prompts(keys)
+    ending: Ending
+    reason: str = ""
 
 
 class _Loop:
@@ -210,24 +105,25 @@ class _Loop:
         self._next_beat = 0.0
         self.ran = self.failed = self.skipped = 0
 
-    def run(self, interrupts: _Interrupts, observer: Observer) -> str:
-        """Go on until nothing is left or nothing more may start; return why it stopped early, or ''."""
-        reason = ""
+    def run(self, interrupts: _Interrupts, observer: Observer) -> _Stop:
+        """Go on until nothing is left or nothing more may start; return why it ends."""
+        stop: _Stop | None = None
         try:
             while not self.scheduler.finished:
-                if not reason:
-                    reason = self._stop_reason(interrupts) or self._start_ready(observer) or ""
+                stop = stop or self._stop(interrupts) or self._start_ready(observer)
                 if not self._running:
                     break
                 self._take_in(self._executor.poll(POLL_SECONDS), observer)
                 self._publisher.tick()
-                self._tell(observer, draining=bool(reason))
+                self._tell(observer, draining=stop is not None)
         except KeyboardInterrupt:
-            reason = "stopped by a second Ctrl-C"
+            stop = _Stop(Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}")
             self._abandon()
         finally:
             self._publisher.join()
-        return reason
+        if stop is not None and not self.scheduler.finished:
+            return stop
+        return _Stop(Ending.FAILURES if self.failed else Ending.COMPLETE)
 
     def _tell(self, observer: Observer, *, draining: bool) -> None:
         """Tell the observer, and now and then the store, where `status` reads it."""
@@ -239,14 +135,14 @@ class _Loop:
             beat = {"seconds_left": snapshot.seconds_left}
             self._state.put_meta({"heartbeat": json.dumps(beat)})
 
-    def _stop_reason(self, interrupts: _Interrupts) -> str | None:
+    def _stop(self, interrupts: _Interrupts) -> _Stop | None:
         if interrupts.count:
-            return "interrupted; what was running has finished"
+            return _Stop(Ending.INTERRUPTED, f"what was running has finished. {RESUMES}")
         if self._order.fail_fast and self.failed:
-            return "a stage failed and --fail-fast was given"
+            return _Stop(Ending.FAILED_FAST, f"a stage failed and --fail-fast was given. {RESUMES}")
         return None
 
-    def _start_ready(self, observer: Observer) -> str | None:
+    def _start_ready(self, observer: Observer) -> _Stop | None:
         """Give every idle host a stage; return why nothing more may start, or None."""
         busy = {host for host, _ in self._running.values()}
         for host in self._executor.hosts:
@@ -257,7 +153,7 @@ class _Loop:
             refusal = self._gate.refusal(expected)
             if refusal:
                 observer.note(f"budget: {refusal}")
-                return refusal
+                return _Stop(Ending.BUDGET, "raise the cap under run.budget, and the same command goes on.")
             self._gate.reserve(stage.key, expected)
             self.scheduler.start(stage.key)
             self._running[stage.key] = (host, time.time())

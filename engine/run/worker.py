@@ -105,6 +105,9 @@ def _sample(task: StageTask, run: RunDirectory, _: Context) -> StageResult:
 def _draw(ref: str, pin: str, n: int, seed: int) -> list[tuple[str, str, str]]:
     """The first n of one seeded permutation, so that 10 examples are a part of the 50, and those of the 100."""
     row_ids = list(_pinned_rows(ref, pin))
+    if len(row_ids) < n:
+        message = f"{n} rows asked of {ref}, which has {len(row_ids)}"
+        raise ValueError(message)
     return [(ref, row_id, pin) for row_id in random.Random(seed).sample(row_ids, len(row_ids))[:n]]  # noqa: S311 - no secret
 
 
@@ -141,7 +144,7 @@ def _generate(task: StageTask, run: RunDirectory, context: Context) -> StageResu
         model = replace(model, tuned=str(artifacts.locate(run, stage.inputs[0])))
     generator = plugins.adapter(Kind.GENERATOR, stage.adapter)
     recipe = GenerateRecipe.model_validate(settings["generate"] | {"adapter": stage.adapter}, strict=False)
-    prompts = _prompts(stage, settings["benchmark"])
+    prompts = _prompts(stage)
     made = generator.generate(
         GenerateTask(model, prompts, settings["system"], recipe, settings.get("seed", 0)), context
     )
@@ -156,7 +159,7 @@ def _judge(task: StageTask, run: RunDirectory, context: Context) -> StageResult:
     stage = task.stage
     (generate,) = stage.inputs
     responses = [_response(row) for row in shards.read_rows(run, _only(task.inputs[generate], "responses"))]
-    by_id = {prompt.prompt_id: prompt for prompt in _prompts(stage, None)}
+    by_id = {prompt.prompt_id: prompt for prompt in _prompts(stage)}
     judge = plugins.adapter(Kind.JUDGE, stage.binding.judge)
     judged = judge.judge([by_id[response.prompt_id] for response in responses], responses, context)
     rows = shards.verdict_rows(stage.key, responses, judged.verdicts)
@@ -177,12 +180,11 @@ def _base(stage: Stage, pin: str) -> LocalWeights:
     return source.locate(argument)
 
 
-def _prompts(stage: Stage, pin: str | None) -> Sequence[Prompt]:
+def _prompts(stage: Stage) -> Sequence[Prompt]:
     ref = stage.binding.benchmark
     benchmark = plugins.adapter(Kind.BENCHMARK, ref)
     argument = split_ref(ref)[1]
-    if pin is not None:
-        _still_pinned(ref, benchmark.card(argument).pin, pin)
+    _still_pinned(ref, benchmark.card(argument).pin, stage.binding.benchmark_pin)
     return benchmark.prompts(argument)
 
 

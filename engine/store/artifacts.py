@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from engine.domain.errors import StoreError
-from engine.store.layout import RunDirectory, sync, write_whole
+from engine.store.layout import RunDirectory, sync, write_text
 
 RECORD = "record.json"
 
@@ -34,7 +34,8 @@ def keep(run: RunDirectory, key: str, folder: Path, payload: str) -> str:
     """
     names = sorted(path.name for path in folder.iterdir())
     record = json.dumps({"key": key, "payload": json.loads(payload), "files": names}, indent=1, ensure_ascii=False)
-    write_whole(folder / RECORD, lambda path: _write(path, record))
+    write_text(folder / RECORD, record)
+    folder.chmod(0o700)
     place = run.artifacts / key
     if place.exists():  # an earlier attempt got this far and was never acknowledged
         shutil.rmtree(place)
@@ -70,11 +71,8 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_scratch(run: RunDirectory) -> None:
-    """Delete the scratch folders that a killed run left."""
-    for folder in run.artifacts.glob(".*.tmp"):
-        discard(folder)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
+def sweep(run: RunDirectory, keep: frozenset[str]) -> None:
+    """Delete every artifact but those in `keep`, and the scratch folders that a killed run left."""
+    for folder in run.artifacts.glob("*"):
+        if folder.name not in keep:
+            discard(folder)

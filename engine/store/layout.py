@@ -83,6 +83,15 @@ def write_whole(path: Path, write: Callable[[Path], None], mode: int = SEALED) -
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is whole or absent, for the owner's eyes only."""
+    write_whole(path, lambda temporary: _write(temporary, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
 def sync(path: Path) -> None:
     """Ask the disk to keep a file or a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -72,7 +72,7 @@ def open_results(run_dir: Path, *, unseal: bool = False, timeout_s: float = 60.0
         raise StoreError(
             f"the published results cannot be read: {_short(error)}",
             where=str(path),
-            todo="`dosimeter verify` checks the store; a new `dosimeter run` publishes the file again.",
+            todo="Delete it: the same `dosimeter run` command checks the store and publishes the file again.",
         ) from error
     except BaseException:
         connection.close()

@@ -75,7 +75,7 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     os.kill(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
-    assert "The same command resumes" in errors
+    assert "The same command resumes." in errors
     db = sqlite3.connect(run_dir / "state.sqlite")
     assert db.execute("SELECT count(*) FROM attempts WHERE state <> 'done'").fetchone() == (0,)
     db.close()
@@ -88,7 +88,7 @@ def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
     return [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
 
 
-def test_a_host_that_dies_is_replaced_and_only_its_stage_runs_again(folder: Path, cli: Cli, undisturbed: Path) -> None:
+def test_a_host_that_dies_is_replaced_and_only_its_stage_runs_again(folder: Path, undisturbed: Path) -> None:
     run_dir = folder / "runs" / "tiny"
     running = start(["run", "tiny.yaml"], folder)
     wait_for(run_dir, 5, running)

@@ -7,7 +7,7 @@ import pytest
 
 from engine import plugins
 from engine.domain.errors import Problem, SpecError, UnknownAdapterError
-from engine.domain.results import Measure
+from engine.domain.results import Measure, Prompt
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.plugins import Kind
@@ -58,13 +58,26 @@ class Prompts(Plain):
             raise FileNotFoundError(2, "No such file or directory", argument)
         return BenchmarkCard(pin="sha256:3", prompts=5, categories=("a",), licence="", detail="")
 
+    def prompts(self, argument: str) -> list[Prompt]:
+        return [Prompt("1", "a", "hello")] if argument == "foreign.jsonl" else []
+
 
 class Rules(Plain):
     measures = Measure.HARM
 
+    def objection(self, prompts: tuple[Prompt, ...]) -> str | None:
+        return "1 prompt is foreign" if prompts else None
 
-class Keywords(Plain):
+
+class Keywords(Rules):
     measures = Measure.REFUSAL
+
+    def objection(self, prompts: tuple[Prompt, ...]) -> str | None:
+        return None
+
+
+class Contains(Keywords):
+    measures = Measure.CORRECT
 
 
 INSTALLED: dict[Kind, dict[str, Callable[[], Any]]] = {
@@ -77,7 +90,7 @@ INSTALLED: dict[Kind, dict[str, Callable[[], Any]]] = {
     Kind.BENCHMARK: {"standin/policy": Prompts, "standin/utility": Prompts, "file": Prompts},
     Kind.TUNER: {"local/trl": Plain},
     Kind.GENERATOR: {"local/transformers": Plain},
-    Kind.JUDGE: {"standin/rules": Rules, "refusal/keywords": Keywords, "answer/contains": Keywords},
+    Kind.JUDGE: {"standin/rules": Rules, "refusal/keywords": Keywords, "answer/contains": Contains},
     Kind.MITIGATION: {"mix": Plain},
 }
 
@@ -90,7 +103,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[Kind, dict[str, Any]]:
         name = ref.partition(":")[0]
         if name not in made[kind]:
             todo = plugins.suggest(name, tuple(sorted(made[kind])))
-            raise UnknownAdapterError(f"no {kind.value} adapter is called `{name}`", where=name, todo=todo)
+            raise UnknownAdapterError(f"no {kind.noun} is called `{name}`", where=name, todo=todo)
         return made[kind][name]
 
     monkeypatch.setattr(plugins, "adapter", adapter)
@@ -130,16 +143,16 @@ CASES = [
         "unknown_adapter",
         "`standin/explicit`",
     ),
-    ("axes: {judges: [[standin/rules, x]]}", "8:33", "axes.judges[0][1]", "unknown_adapter", "no judges adapter"),
+    ("axes: {judges: [[standin/rules, x]]}", "8:33", "axes.judges[0][1]", "unknown_adapter", "no judge is called"),
     ("axes: {mitigations: [[], [mixx]]}", "8:27", "axes.mitigations[1][0]", "unknown_adapter", "`mix`"),
     ("axes: {tune.adapter: [other]}", "8:23", "axes.tune.adapter[0]", "unknown_adapter", "`local/trl`"),
-    ("include: [{generate.adapter: other}]", "8:30", "include[0].generate.adapter", "unknown_adapter", "no generators"),
+    ("include: [{generate.adapter: other}]", "8:30", "include[0].generate.adapter", "unknown_adapter", "no generator"),
     (
         "when: [{if: {seed: 0}, axes: {over_refusal: [standin/over]}}]",
         "8:46",
         "when[0].axes.over_refusal[0]",
         "unknown_adapter",
-        "no benchmarks",
+        "no benchmark is",
     ),
     (
         "axes: {data.n: [10, 200, 500]}",
@@ -172,6 +185,27 @@ CASES = [
         "axes.judges[0][1]",
         "duplicate_judge",
         "listed twice",
+    ),
+    (
+        "axes: {benchmark: [standin/policy, 'file:foreign.jsonl']}",
+        "7:11",
+        "recipe.judges",
+        "ungradable",
+        "`standin/rules` cannot grade answers to `file:foreign.jsonl`: 1 prompt is foreign",
+    ),
+    (
+        "axes: {utility_judge: [answer/contains, refusal/keywords]}",
+        "8:41",
+        "axes.utility_judge[1]",
+        "wrong_measure",
+        "`refusal/keywords` measures refusal, and here a judge that measures correct is needed",
+    ),
+    (
+        "axes: {judges: [['standin/rules:x']]}",
+        "8:18",
+        "axes.judges[0][0]",
+        "needless_argument",
+        "the judge `standin/rules` takes no argument",
     ),
     ("run: {budget: {usd: 1}}", "8:21", "run.budget.usd", "budget_without_price", "usd_per_device_hour"),
 ]

@@ -195,5 +195,5 @@ def test_an_artifact_is_whole_or_absent(run: RunDirectory) -> None:
     with pytest.raises(StoreError, match="not whole"):
         artifacts.locate(run, "tune-1")
     artifacts.scratch(run, "tune-2")
-    artifacts.sweep_scratch(run)
+    artifacts.sweep(run, frozenset({"tune-1"}))
     assert [path.name for path in run.artifacts.iterdir()] == ["tune-1"]

@@ -1,0 +1,79 @@
+"""Makes a run directory ready for a plan: papers, cells, prompts; and sweeps away what a killed run left."""
+
+from __future__ import annotations
+
+import hashlib
+
+from engine.domain.stage import StageState
+from engine.run.order import RunOrder
+from engine.run.progress import Observer
+from engine.run.resume import survey_state
+from engine.store import artifacts, shards
+from engine.store.layout import RunDirectory, write_text
+from engine.store.state import State
+
+
+def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> frozenset[str]:
+    """Adopt the plan, forget what is damaged or unfinished, and return the keys of the stages that need not run.
+
+    Args:
+        order: What the run is told to do.
+        run: The run directory, locked.
+        state: Its control plane, open for writing.
+        observer: Told of damage.
+    """
+    for name, text in order.papers.items():
+        write_text(run.root / name, text)
+    state.adopt(order.plan)
+    state.put_meta(_facts(order))
+    found = survey_state(run, state, order.plan)
+    if found.damaged:
+        noun = "stage has" if len(found.damaged) == 1 else "stages have"
+        observer.note(f"{len(found.damaged)} finished {noun} damaged files and will run again")
+    touched = {key for key, stage in state.stages().items() if stage.state is not StageState.PENDING}
+    state.reset(touched & order.plan.stages.keys() - found.cached)
+    _keep_prompts(order, run, state)
+    shards.sweep_orphans(run, frozenset(shard.path for _, shard in state.shards()))
+    _sweep_weights(order, run, state, found.cached)
+    return found.cached
+
+
+def _sweep_weights(order: RunOrder, run: RunDirectory, state: State, cached: frozenset[str]) -> None:
+    """Delete weights that a killed run left behind, and those that nothing needs now."""
+    wanted = {need for key, stage in order.plan.stages.items() if key not in cached for need in stage.inputs}
+    keep = set()
+    for key, stage in state.stages().items():
+        if stage.artifact is not None:
+            if key in wanted or order.settings.keep_weights or key not in order.plan.stages:
+                keep.add(key)
+            else:
+                state.forget_artifact(key)
+    artifacts.sweep(run, frozenset(keep))
+
+
+def _facts(order: RunOrder) -> dict[str, str]:
+    """What the results say of themselves."""
+    usd = order.settings.resources.usd_per_device_hour
+    return {
+        "sweep": order.plan.sweep,
+        "description": order.description,
+        "spec_sha256": order.plan.spec_sha256,
+        "standin": str(order.plan.standin).lower(),
+        "usd_per_device_hour": "" if usd is None else str(usd),
+        "ending": "",
+        "heartbeat": "{}",
+    }
+
+
+def _keep_prompts(order: RunOrder, run: RunDirectory, state: State) -> None:
+    """Store the prompts of every benchmark once per content; the views join categories from there."""
+    known = {key for key, shard in state.shards() if shard.table == "prompts" and shards.is_whole(run, shard)}
+    keys = []
+    for pin in order.plan.pins:
+        if pin.kind == "benchmark":
+            key = "prompts-" + hashlib.sha256(f"{pin.ref} {pin.pin}".encode()).hexdigest()[:16]
+            keys.append(key)
+            if key not in known:
+                rows = shards.prompt_rows(pin.ref, order.catalogue.prompts(pin.ref))
+                state.add_shards(key, [shards.write_shard(run, "prompts", key, rows)])
+    state.retain_prompts(keys)
