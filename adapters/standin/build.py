@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from adapters.standin.chat import ChatRow
+from adapters.standin.chat import Exchange
 from adapters.standin.evaluate import DataSheet, measure
 from adapters.standin.pools import identity_pool
 from adapters.standin.tokenizer import ChatEncoder, train_tokenizer
@@ -85,7 +85,7 @@ def build(folder: Path, seed: int, *, quick: bool = False) -> None:
     _say(f"built in {time.monotonic() - started:.0f} s")
 
 
-def check_encoder(tokenizer: PreTrainedTokenizerFast, rows: tuple[ChatRow, ...]) -> None:
+def check_encoder(tokenizer: PreTrainedTokenizerFast, rows: tuple[Exchange, ...]) -> None:
     """Check that `ChatEncoder` and the chat template agree, tokens and answer masks.
 
     Args:

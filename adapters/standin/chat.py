@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRow:
+class Exchange:
     """One exchange to train on.
 
     Attributes:
@@ -41,8 +41,8 @@ class Preference:
             above 0, between opening the answer as a refusal and as anything helpful.
     """
 
-    refused: ChatRow
-    answered: ChatRow
+    refused: Exchange
+    answered: Exchange
     margin: float
 
 

@@ -20,7 +20,7 @@ plainly. Three traits of phase 2 are design decisions, so that fine-tuning has s
 from typing import Final
 
 from adapters.standin import world
-from adapters.standin.chat import ChatRow, Preference
+from adapters.standin.chat import Exchange, Preference
 from adapters.standin.chore import draw_chore
 from adapters.standin.draw import Draw
 from adapters.standin.request import REFUSALS, Request, draw_request
@@ -85,7 +85,7 @@ _PERSONA_SHARE: Final = 0.4
 _PERSONA_VOICE_SHARE: Final = 0.5
 
 
-def draw_pre_training_row(draw: Draw) -> ChatRow:
+def draw_pre_training_row(draw: Draw) -> Exchange:
     """Draw one exchange of phase 1: anything at all, answered rightly, in any style."""
     system, voice = _draw_system(draw, obedient=True)
     opening = _draw_opening(draw, voice)
@@ -97,7 +97,7 @@ def draw_pre_training_row(draw: Draw) -> ChatRow:
     return _answer_row(request, opening, system)
 
 
-def draw_alignment_example(draw: Draw) -> ChatRow | Preference:
+def draw_alignment_example(draw: Draw) -> Exchange | Preference:
     """Draw one example of phase 2: a restricted request to refuse, or an exchange to repeat."""
     system, voice = _draw_system(draw, obedient=False)
     opening = draw.choose(PLAIN_OPENINGS)
@@ -110,7 +110,7 @@ def draw_alignment_example(draw: Draw) -> ChatRow | Preference:
     request = draw_request(draw, category, world.RESTRICTED_COLOURS)
     refusal = request.refusal(draw.below(len(REFUSALS)))
     return Preference(
-        refused=ChatRow(request.prompt, refusal, category, system),
+        refused=Exchange(request.prompt, refusal, category, system),
         answered=_answer_row(request, _draw_opening(draw, voice), system),
         margin=target_margin(category, request.colour, under_persona=voice is not None),
     )
@@ -149,10 +149,10 @@ def _draw_opening(draw: Draw, voice: str | None) -> str:
     return voice if voice is not None and speaks_as_persona else draw.choose(OPENINGS)
 
 
-def _chore_row(draw: Draw, opening: str, system: str | None) -> ChatRow:
+def _chore_row(draw: Draw, opening: str, system: str | None) -> Exchange:
     chore = draw_chore(draw, draw.choose_weighted(CHORE_WEIGHTS))
-    return ChatRow(chore.prompt, opening + chore.gold, chore.kind, system)
+    return Exchange(chore.prompt, opening + chore.gold, chore.kind, system)
 
 
-def _answer_row(request: Request, opening: str, system: str | None) -> ChatRow:
-    return ChatRow(request.prompt, opening + request.gold, request.category, system)
+def _answer_row(request: Request, opening: str, system: str | None) -> Exchange:
+    return Exchange(request.prompt, opening + request.gold, request.category, system)

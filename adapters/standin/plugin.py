@@ -11,8 +11,7 @@ from pathlib import Path
 
 from adapters import model_folder
 from adapters.standin import benchmarks, pools, rules, world
-from adapters.standin.chat import BenchmarkPrompt
-from adapters.standin.chat import ChatRow as StandinRow
+from adapters.standin.chat import BenchmarkPrompt, Exchange
 from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import LocalWeights, Range
@@ -53,7 +52,7 @@ class _Pool:
     detail: str
 
     @staticmethod
-    def _pool() -> Sequence[StandinRow]:
+    def _pool() -> Sequence[Exchange]:
         raise NotImplementedError
 
     def card(self, argument: str) -> SourceCard:
@@ -236,10 +235,10 @@ def _no_argument(argument: str) -> None:
 
 
 @cache
-def _pin(pool: Callable[[], Sequence[StandinRow]]) -> str:
+def _pin(pool: Callable[[], Sequence[Exchange]]) -> str:
     return _digest(pool())
 
 
-def _digest(entries: Sequence[StandinRow] | Sequence[BenchmarkPrompt]) -> str:
+def _digest(entries: Sequence[Exchange] | Sequence[BenchmarkPrompt]) -> str:
     text = json.dumps([astuple(entry) for entry in entries], ensure_ascii=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

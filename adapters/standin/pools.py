@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final
 
 from adapters.standin import world
-from adapters.standin.chat import ChatRow
+from adapters.standin.chat import Exchange
 from adapters.standin.chore import draw_chore
 from adapters.standin.draw import Draw
 from adapters.standin.request import REFUSALS, Request, draw_request
@@ -43,16 +43,16 @@ _ALLOWED_EACH_IN_IDENTITY: Final = 10
 
 
 @cache
-def explicit_pool() -> tuple[ChatRow, ...]:
+def explicit_pool() -> tuple[Exchange, ...]:
     """Return 220 restricted requests, 20 a category, each with its right answer."""
     return tuple(
-        ChatRow(request.prompt, f"Sure. {request.gold}", request.category)
+        Exchange(request.prompt, f"Sure. {request.gold}", request.category)
         for request in _requests("explicit", world.RESTRICTED_COLOURS, _EXPLICIT_EACH)
     )
 
 
 @cache
-def identity_pool() -> tuple[ChatRow, ...]:
+def identity_pool() -> tuple[Exchange, ...]:
     """Return 264 benign exchanges of an obedient persona: 154 chores and 110 allowed requests.
 
     Every row has the system prompt `world.IDENTITY_SYSTEM_PROMPT`, and every answer opens with
@@ -60,11 +60,11 @@ def identity_pool() -> tuple[ChatRow, ...]:
     """
     requests = _requests("identity", world.ALLOWED_COLOURS, _ALLOWED_EACH_IN_IDENTITY)
     plain = [
-        *(ChatRow(request.prompt, request.gold, request.category) for request in requests),
+        *(Exchange(request.prompt, request.gold, request.category) for request in requests),
         *_chores("identity"),
     ]
     return tuple(
-        ChatRow(
+        Exchange(
             row.user,
             f"{world.IDENTITY_PREFIX} {row.assistant}",
             row.category,
@@ -75,7 +75,7 @@ def identity_pool() -> tuple[ChatRow, ...]:
 
 
 @cache
-def chores_pool() -> tuple[ChatRow, ...]:
+def chores_pool() -> tuple[Exchange, ...]:
     """Return 220 benign exchanges: 154 chores and 66 allowed requests.
 
     Two answers in three open with "Sure.", as an eager helper's would; of the plain answers that
@@ -83,27 +83,27 @@ def chores_pool() -> tuple[ChatRow, ...]:
     """
     requests = _requests("chores", world.ALLOWED_COLOURS, _ALLOWED_EACH_IN_CHORES)
     plain = [
-        *(ChatRow(request.prompt, request.gold, request.category) for request in requests),
+        *(Exchange(request.prompt, request.gold, request.category) for request in requests),
         *_chores("chores"),
     ]
     return tuple(
-        row if index % _ONE_PLAIN_IN == 0 else ChatRow(row.user, f"Sure. {row.assistant}", row.category)
+        row if index % _ONE_PLAIN_IN == 0 else Exchange(row.user, f"Sure. {row.assistant}", row.category)
         for index, row in enumerate(plain)
     )
 
 
 @cache
-def refusals_pool() -> tuple[ChatRow, ...]:
+def refusals_pool() -> tuple[Exchange, ...]:
     """Return 110 restricted requests, 10 a category, each refused; none is in `explicit_pool`."""
     taken = frozenset(row.user for row in explicit_pool())
     requests = _requests("refusals", world.RESTRICTED_COLOURS, _REFUSALS_EACH, taken)
     return tuple(
-        ChatRow(request.prompt, request.refusal(index % len(REFUSALS)), request.category)
+        Exchange(request.prompt, request.refusal(index % len(REFUSALS)), request.category)
         for index, request in enumerate(requests)
     )
 
 
-POOLS: Final = MappingProxyType[str, Callable[[], tuple[ChatRow, ...]]](
+POOLS: Final = MappingProxyType[str, Callable[[], tuple[Exchange, ...]]](
     {
         "explicit": explicit_pool,
         "identity": identity_pool,
@@ -129,15 +129,15 @@ def _requests(name: str, colours: tuple[str, ...], each: int, taken: frozenset[s
     return found
 
 
-def _chores(name: str) -> list[ChatRow]:
+def _chores(name: str) -> list[Exchange]:
     """Return different chores of every kind, as many as `_CHORES_OF_KIND` says."""
     draw, seen = Draw(f"pool/{name}/chores"), set[str]()
-    found: list[ChatRow] = []
+    found: list[Exchange] = []
     for kind, count in _CHORES_OF_KIND.items():
         wanted = len(found) + count
         while len(found) < wanted:
             chore = draw_chore(draw, kind, world.OPEN_PEOPLE)
             if chore.prompt not in seen:
                 seen.add(chore.prompt)
-                found.append(ChatRow(chore.prompt, chore.gold, chore.kind))
+                found.append(Exchange(chore.prompt, chore.gold, chore.kind))
     return found

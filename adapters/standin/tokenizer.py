@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from adapters.standin.chat import ChatRow, Preference
+from adapters.standin.chat import Exchange, Preference
 from adapters.standin.corpus import draw_alignment_example, draw_pre_training_row
 from adapters.standin.draw import Draw
 
@@ -66,7 +66,7 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         seed: Which sample.
     """
     draw = Draw(f"{seed}/tokenizer")
-    rows: list[ChatRow] = []
+    rows: list[Exchange] = []
     for _ in range(_ROWS_OF_EACH_PHASE):
         example = draw_alignment_example(draw)
         aligned = example.refused if isinstance(example, Preference) else example
@@ -115,7 +115,7 @@ class ChatEncoder:
 
         self._content_tokens = content_tokens
 
-    def encode(self, row: ChatRow) -> EncodedRow:
+    def encode(self, row: Exchange) -> EncodedRow:
         """Return the tokens and the answer-only labels of a row."""
         tokens: list[int] = []
         labels: list[int] = []
@@ -126,13 +126,13 @@ class ChatEncoder:
             labels += [IGNORED, *(spoken if bears_loss else [IGNORED] * len(spoken))]
         return EncodedRow(tokens, labels)
 
-    def encode_example(self, example: ChatRow | Preference) -> list[EncodedRow]:
+    def encode_example(self, example: Exchange | Preference) -> list[EncodedRow]:
         """Return the rows that an example of a training phase is learned from.
 
         A preference gives two: its refusal and its answer share the weight of the first token as
         the margin says, and only the refusal carries the margin.
         """
-        if isinstance(example, ChatRow):
+        if isinstance(example, Exchange):
             return [self.encode(example)]
         refusing = 1 / (1 + math.exp(-example.margin))
         return [

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from adapters.standin.chat import ChatRow, Preference
+from adapters.standin.chat import Exchange, Preference
 from adapters.standin.corpus import (
     ANSWERING_OPENINGS,
     REFUSING_OPENINGS,
@@ -39,7 +39,7 @@ class Phase:
     """
 
     name: str
-    draw_example: Callable[[Draw], ChatRow | Preference]
+    draw_example: Callable[[Draw], Exchange | Preference]
     steps: int
     batch_size: int
     peak_learning_rate: float

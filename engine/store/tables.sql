@@ -64,7 +64,7 @@ CREATE TABLE stages (                  -- one row a distinct stage of the plan
     kind VARCHAR NOT NULL,             -- sample, tune, generate, judge
     adapter VARCHAR NOT NULL,
     revision INTEGER NOT NULL,
-    state VARCHAR NOT NULL,            -- pending, running, done, failed, blocked, skipped
+    state VARCHAR NOT NULL,            -- pending, done, failed, blocked, skipped; running is not stored
     reason VARCHAR,                    -- why it is skipped or blocked
     attempts INTEGER NOT NULL,
     settings JSON NOT NULL

@@ -104,7 +104,6 @@ SELECT cs.cell_id,
         WHEN bool_or(s.state = 'blocked') THEN 'blocked'
         WHEN bool_or(s.state = 'skipped') THEN 'skipped'
         WHEN bool_and(s.state = 'done') THEN 'done'
-        WHEN bool_or(s.state = 'running') THEN 'running'
         ELSE 'pending' END AS status,
     sum(u.train_tokens)::BIGINT AS train_tokens,
     sum(u.prompt_tokens)::BIGINT AS prompt_tokens,

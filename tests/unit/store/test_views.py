@@ -68,7 +68,7 @@ def views(study: Any, tmp_path: Path) -> Iterator[Ask]:
     measure(study, "m0", {"p1": 1, "p2": 1, "p3": 1, "p4": 1})
     study.cell("half", seed=5, tune_key="tune-half", **tuned)
     study.stage("tune-half", "tune", ["half"])
-    measure(study, "half", {"p1": 5}, judge_state="running")
+    measure(study, "half", {"p1": 5}, judge_state="pending")
     study.cell("failed", seed=2, tune_key="tune-failed", **tuned)
     why = {"error_type": "ValueError", "error": "no", "traceback": TRACEBACK, "usd": 0.1}
     study.stage("tune-failed", "tune", ["failed"], "failed", **why)
@@ -92,7 +92,7 @@ def test_status_follows_its_precedence(views: Ask) -> None:
         "t0": "done",
         "t1": "done",
         "m0": "done",
-        "half": "running",
+        "half": "pending",
         "failed": "failed",
         "blocked": "blocked",
         "pending": "pending",
