@@ -123,6 +123,14 @@ def test_two_interrupts_stop_at_once_and_lose_nothing_that_had_finished(folder: 
     assert before.items() <= finished_stages(run_dir).items()
 
 
+def write_unfit_row(folder: Path) -> None:
+    """Write a training file whose one row is longer than max_length: planning cannot know, and tuning fails."""
+    row = {
+        "messages": [{"role": "user", "content": "repeat: " + "plum " * 600}, {"role": "assistant", "content": "no"}]
+    }
+    (folder / "long.jsonl").write_text(json.dumps(row) + "\n")
+
+
 def test_a_failed_stage_is_a_row_and_the_others_finish(folder: Path, cli: Cli) -> None:
     row = {
         "messages": [{"role": "user", "content": "repeat: " + "plum " * 600}, {"role": "assistant", "content": "no"}]
@@ -152,9 +160,9 @@ def test_a_failed_stage_is_a_row_and_the_others_finish(folder: Path, cli: Cli) -
 
 
 def test_fail_fast_starts_nothing_after_a_failure(folder: Path, cli: Cli) -> None:
-    (folder / "harm.jsonl").write_text(json.dumps({"prompt": "sort: pear fig", "category": "chore"}) + "\n")
-    ungradable = ["--set", "benchmark=file:harm.jsonl", "--executor", "inline", "--fail-fast"]
-    done = cli(folder, "run", "tiny.yaml", *ungradable, code=3)
+    write_unfit_row(folder)
+    unfit = ["--set", "data.source=file:long.jsonl", "--set", "data.n=1", "--executor", "inline", "--fail-fast"]
+    done = cli(folder, "run", "tiny.yaml", *unfit, code=3)
     assert "--fail-fast" in done.stderr
     assert "pending" in cli(folder, "status").stdout
 
