@@ -73,7 +73,7 @@ class Keywords(Rules):
     measures = Measure.REFUSAL
 
     def objection(self, prompts: tuple[Prompt, ...]) -> str | None:
-        return None
+        del prompts
 
 
 class Contains(Keywords):
