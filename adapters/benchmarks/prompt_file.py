@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from engine.domain.results import Prompt
 from engine.ports import BenchmarkCard
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 FIELDS = frozenset({"prompt", "category", "id", "reference", "cluster"})
 UNCATEGORISED = "all"
 
@@ -66,6 +68,9 @@ def _prompt(line: str, path: Path, number: int) -> Prompt:
     except json.JSONDecodeError as error:
         message = f"{path}:{number}: not JSON: {error}"
         raise ValueError(message) from error
+    if SURROGATE.search(json.dumps(entry, ensure_ascii=False)):
+        message = f"{path}:{number}: half of a character (a lone surrogate); write the text in UTF-8"
+        raise ValueError(message)
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry.keys() <= FIELDS:
         message = f"{path}:{number}: expected an object with `prompt` and at most {sorted(FIELDS - {'prompt'})}"
         raise ValueError(message)

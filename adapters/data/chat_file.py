@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from engine.domain.results import ChatRow
 from engine.ports import SourceCard
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 ROLES = (("user", "assistant"), ("system", "user", "assistant"))
 
 
@@ -77,6 +79,9 @@ def _row(line: str, where: str) -> ChatRow:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         message = f'{where}: not a chat example: {error!r}; expected {{"messages": [{{"role": ..., "content": ...}}]}}'
         raise ValueError(message) from error
+    if SURROGATE.search(json.dumps(turns, ensure_ascii=False)):
+        message = f"{where}: half of a character (a lone surrogate); write the text in UTF-8"
+        raise ValueError(message)
     if roles not in ROLES or not all(isinstance(text, str) for text in turns.values()):
         message = f"{where}: expected one user and one assistant turn, after at most one system turn; got {roles}"
         raise ValueError(message)

@@ -18,13 +18,15 @@ ANSWER_SHARE = (0.1, 0.4, 1.0)
 """Answers' mean length as a share of max_new_tokens: low, expected, high."""
 
 SPREAD = (0.5, 1.0, 2.5)
+SAMPLED_BATCH = 32
+"""Sampled answers share one random stream a batch, so its size bears on them and may not be a run setting."""
 
 
 class TransformersGenerator:
     """Greedy or sampled decoding in this process and on this host's device.
 
-    The batches depend on the prompts and on `run.resources.generate_batch` alone, so that the same task gives the
-    same answers on the same machine.
+    Greedy answers do not depend on who is in the batch, and sampled ones are made in batches of one fixed size, so that
+    the same task gives the same answers on the same machine, whatever `run.resources` says.
     """
 
     revision = 1
@@ -51,7 +53,8 @@ class TransformersGenerator:
         encoded = [held.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         ends = _end_tokens(model, held.tokenizer)
         made: dict[int, list[tuple[list[int], Finish]]] = {}
-        for batch in _batches(encoded, context.generate_batch):
+        size = SAMPLED_BATCH if task.settings.temperature > 0 else context.generate_batch
+        for batch in _batches(encoded, size):
             answers = _decode(model, held.tokenizer, [encoded[index] for index in batch], task.settings)
             made |= {index: [_until_end(row, ends) for row in rows] for index, rows in zip(batch, answers, strict=True)}
         responses = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ class TrlFineTuner:
         rows = chat.training_rows(held.tokenizer, task.rows, task.settings.max_length)
         _seed(task.seed)
         model = held.to_tune(context.key, _lora(task.settings))
-        with tempfile.TemporaryDirectory(prefix="dosimeter-trainer-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="dosimeter-trainer-") as scratch, _configs_kept(model):
             trainer = _trainer(model, held.tokenizer, rows, _arguments(task, context, scratch))
             trainer.train()
         steps = _steps_taken(trainer.state.log_history)
@@ -101,7 +103,8 @@ def _arguments(task: TuneTask, context: Context, scratch: str) -> Any:
     return SFTConfig(
         output_dir=scratch,
         num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
+        # transformers lets max_steps override the epochs, upwards too; here it only ever cuts a run short.
+        max_steps=-1 if settings.max_steps is None else _steps(settings, len(task.rows))[0],
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
         learning_rate=settings.lr,
@@ -134,6 +137,22 @@ def _trainer(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, list[int]]]
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+@contextmanager
+def _configs_kept(model: Any) -> Iterator[None]:
+    """Restore the model's configurations: trainers align their special tokens with the tokenizer's.
+
+    The base model is shared, so that without this its untuned answers would depend on what the host did before.
+    """
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept = [(config, copy.deepcopy(vars(config))) for config in (core.config, core.generation_config)]
+    try:
+        yield
+    finally:
+        for config, was in kept:
+            vars(config).clear()
+            vars(config).update(was)
 
 
 def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:

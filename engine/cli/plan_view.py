@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from engine.cli.render import console, duration, many, money, safe, table
+from engine.cli.render import console, duration, many, money, print_table, safe
 from engine.domain.stage import PlannedCell
 from engine.domain.sweep import level_text
 from engine.plan.estimate import KindForecast
@@ -31,15 +31,13 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     shared = f"; the cells would need {ahead.alone:,} alone" if ahead.alone > ahead.stages else ""
     out.print(f"Stages  {ahead.stages:,} distinct, {ahead.new:,} to run{shared}", style="bold")
     numeric = ("distinct", "to run", "tokens", "device time", "low", "high")
-    out.print(
-        table(("", "distinct", "to run", "tokens", "device time", "low", "high"), _rows(prepared), numeric=numeric)
-    )
+    print_table(("", "distinct", "to run", "tokens", "device time", "low", "high"), _rows(prepared), numeric=numeric)
     out.print()
     _print_cost(prepared)
     _print_sensitivity(prepared)
     out.print()
     out.print("Pinned", style="bold")
-    out.print(table(("kind", "reference", "pin", ""), ((p.kind, p.ref, p.pin[:19], p.detail) for p in plan.pins)))
+    print_table(("kind", "reference", "pin", ""), [(p.kind, p.ref, p.pin[:19], p.detail) for p in plan.pins])
     out.print()
     out.print(f"Next: {run_command}" if ahead.new else "Everything has run already. Next: dosimeter report")
 
@@ -115,7 +113,7 @@ def print_cells(prepared: Prepared) -> None:
         shown = [levels.get(path, "") for path in paths]
         rows.append((position, cell.cell_id, *shown, cell.label if cell.is_baseline else "", f"{cached}/{total}"))
     heads = [path.rpartition(".")[2] for path in paths]
-    console().print(table(("#", "cell", *heads, "", "cached"), rows, numeric=("#", "cached")))
+    print_table(("#", "cell", *heads, "", "cached"), rows, numeric=("#", "cached"))
 
 
 def print_why(cell: PlannedCell, reasons: Sequence[StageReason]) -> None:

@@ -78,13 +78,13 @@ def _deliver(answer: pa.Table, chosen: dict[str, Any]) -> None:
 def _print(answer: pa.Table) -> None:
     import pyarrow as pa
 
-    from engine.cli.render import console, many, table
+    from engine.cli.render import console, many, print_table
 
     numeric = [
         field.name for field in answer.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     ]
     rows = zip(*(column.to_pylist() for column in answer.columns), strict=True)
-    console().print(table(answer.column_names, rows, numeric=numeric))
+    print_table(answer.column_names, rows, numeric=numeric)
     console(err=True).print(many(answer.num_rows, "row"), style="dim")
 
 
@@ -104,6 +104,6 @@ def _defused(value: object) -> object:
 
 def _list() -> None:
     from analysis.query import named_queries
-    from engine.cli.render import console, table
+    from engine.cli.render import print_table
 
-    console().print(table(("query", "answers"), ((query.name, query.answers) for query in named_queries())))
+    print_table(("query", "answers"), ((query.name, query.answers) for query in named_queries()))

@@ -15,6 +15,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 MINUTE, HOUR = 60, 3600
 SMALL = 1e-3
 UNBOUNDED = 10_000
+FOLD = 9
+"""A column of text may be folded down to this width."""
 
 
 def console(*, err: bool = False) -> Console:
@@ -32,14 +34,44 @@ def safe(value: object) -> str:
     )
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: Sequence[str] = ()) -> Table:
-    """Return a plain table; columns named in `numeric` are right-aligned."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: Sequence[str] = (), out: Console | None = None
+) -> None:
+    """Print a table; columns named in `numeric` are right-aligned.
+
+    Nothing is ever cut: where the terminal is too narrow even for folded names, each row becomes a block of lines.
+    """
+    out = out or console()
+    texts = [[safe(cell(value)) for value in row] for row in rows]
+    for heads in (list(columns), [name.replace("_", "_\n") for name in columns]):
+        widths = [
+            _least_width(head, column, foldable=name not in numeric)
+            for name, head, column in zip(columns, heads, zip(*texts, strict=True) if texts else heads, strict=True)
+        ]
+        if sum(widths) + len(widths) <= out.width:
+            out.print(_grid(heads, widths, texts, [name in numeric for name in columns]))
+            return
+    margin = max(map(len, columns), default=0)
+    for row in texts:
+        for name, text in zip(columns, row, strict=True):
+            out.print(f"{name:{margin}}  {text}", soft_wrap=True)
+        out.print()
+
+
+def _least_width(head: str, column: Iterable[str], *, foldable: bool) -> int:
+    words = max(map(len, head.split("\n")))
+    values = max(map(len, column), default=0)
+    return max(words, min(values, FOLD) if foldable else values)
+
+
+def _grid(
+    heads: Sequence[str], widths: Sequence[int], texts: Iterable[Sequence[str]], numbers: Sequence[bool]
+) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        number = name in numeric
-        made.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in rows:
-        made.add_row(*(safe(cell(value)) for value in row))
+    for head, width, number in zip(heads, widths, numbers, strict=True):
+        made.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold", min_width=width)
+    for row in texts:
+        made.add_row(*row)
     return made
 
 

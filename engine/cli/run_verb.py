@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.run.hosts import Executor
     from engine.run.order import RunSummary
     from engine.run.prepare import Prepared
+    from engine.run.progress import Observer
 
 
 @click.command("run")
@@ -46,9 +47,10 @@ def command(
     """
     from engine.cli.live import LiveProgress
     from engine.cli.render import print_json
+    from engine.run.adopt import claim
     from engine.run.driver import run_sweep
     from engine.run.order import RunOrder
-    from engine.run.prepare import prepare, remember_last
+    from engine.run.prepare import prepare
     from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, out)
@@ -62,9 +64,10 @@ def command(
         description=sweep.description,
         fail_fast=fail_fast,
     )
-    remember_last(prepared.root)
     with LiveProgress() as progress:
         progress.note(_opening(prepared))
+        claim(RunDirectory(prepared.root))
+        _remember(prepared.root, progress)
         summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, executor), progress)
     if as_json:
         from dataclasses import asdict
@@ -72,6 +75,16 @@ def command(
         print_json(asdict(summary) | {"run_dir": str(prepared.root)})
     _say(summary, prepared.root)
     return _exit_code(summary)
+
+
+def _remember(root: Path, progress: Observer) -> None:
+    """Make this the reading verbs' default; a convenience, for which no run is refused."""
+    from engine.run.prepare import remember_last
+
+    try:
+        remember_last(root)
+    except OSError as error:
+        progress.note(f"the reading verbs will need --run: {error}")
 
 
 def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:

@@ -54,7 +54,7 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
         "stages": stages,
         "seconds_left": beat.get("seconds_left") if running else None,
         "device_seconds": usage.device_seconds,
-        "usd": str(usd) if meta.get("usd_per_device_hour") else None,
+        "usd": None if usd is None or not meta.get("usd_per_device_hour") else str(usd),
         "failures": [
             {"stage": key, "error_type": kind, "error": error} for key, kind, error in state.failures(FAILURES_SHOWN)
         ],
@@ -64,7 +64,7 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
 def _print(found: dict[str, Any]) -> None:
     from decimal import Decimal
 
-    from engine.cli.render import console, duration, money, safe, table
+    from engine.cli.render import console, duration, money, print_table, safe
     from engine.domain.stage import StageKind, StageState
 
     out = console()
@@ -80,7 +80,7 @@ def _print(found: dict[str, Any]) -> None:
         for kind in StageKind
         if kind.value in found["stages"]
     ]
-    out.print(table(("", *names), rows, numeric=names))
+    print_table(("", *names), rows, numeric=names)
     price = "" if found["usd"] is None else f", {money(Decimal(found['usd']))}"
     out.print(f"{duration(found['device_seconds'])} of device time{price}")
     for failure in found["failures"]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from engine.domain.cost import Usage
 
@@ -80,6 +83,12 @@ class Measure(StrEnum):
     CORRECT = "correct"  # 0 or 1; 1 = the response solves the task
 
 
+SCALES: Mapping[Measure, tuple[float, float]] = MappingProxyType(
+    {Measure.HARM: (1.0, 5.0), Measure.REFUSAL: (0.0, 1.0), Measure.CORRECT: (0.0, 1.0)}
+)
+"""The lowest and the highest score of each measure."""
+
+
 class Outcome(StrEnum):
     """What became of one judgement; only `scored` carries a number."""
 
@@ -111,6 +120,9 @@ class Verdict:
         """Hold the law: a score if and only if the outcome is `scored`."""
         if (self.score is not None) != (self.outcome is Outcome.SCORED):
             message = f"a verdict that is {self.outcome.value} cannot have the score {self.score}"
+            raise ValueError(message)
+        if self.score is not None and not math.isfinite(self.score):
+            message = f"{self.score} is no score"
             raise ValueError(message)
 
 

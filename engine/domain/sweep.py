@@ -181,6 +181,13 @@ class Resources(Written):
         default=None, description="What an hour of one host costs you; without it, USD columns are NULL."
     )
 
+    @model_validator(mode="after")
+    def _gpus_are_a_share_or_whole(self) -> Resources:
+        if self.gpus_per_host > 1 and not self.gpus_per_host.is_integer():
+            message = "gpus_per_host is a share of one GPU (up to 1) or a whole number of them"
+            raise ValueError(message)
+        return self
+
 
 class RunSettings(Written):
     """How the sweep is run. May change without re-running a cell."""

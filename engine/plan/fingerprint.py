@@ -101,6 +101,15 @@ def stage_key(kind: StageKind, text: str) -> str:
     return f"{kind.value}-{hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]}"
 
 
+def pinned(pin: str, revision: int) -> str:
+    """Return what a key says of something outside the spec: its content, and the revision of the adapter that reads it.
+
+    >>> pinned("sha256:ab", 2)
+    'sha256:ab#2'
+    """
+    return f"{pin}#{revision}"
+
+
 def digest(value: object) -> str:
     """Return the SHA-256, in hex, of the canonical JSON of `value`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()

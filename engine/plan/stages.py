@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from engine.domain.results import Measure
 from engine.domain.stage import Binding, Evaluation, JudgeKey, Pin, Role, Stage, StageKind
 from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
-from engine.plan.fingerprint import canonical, payload, stage_key
+from engine.plan.fingerprint import canonical, payload, pinned, stage_key
 from engine.plugins import Kind, split_ref
 
+_PINNED = {Kind.DATA: "data", Kind.BENCHMARK: "benchmark", Kind.MODEL: "model"}
 LORA_ONLY = ("rank", "alpha", "dropout", "targets")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ class StageBook:
     def _source_pin(self, ref: str) -> str:
         card = self.catalogue.source(ref)
         return self._pin(
-            "data",
+            Kind.DATA,
             ref,
             card.pin,
             f"{card.rows} {'row' if card.rows == 1 else 'rows'}, tier {card.tier}, licence {card.licence}",
@@ -170,7 +169,7 @@ class StageBook:
     def _benchmark_pin(self, ref: str) -> str:
         card = self.catalogue.benchmark(ref)
         return self._pin(
-            "benchmark",
+            Kind.BENCHMARK,
             ref,
             card.pin,
             f"{card.prompts} {'prompt' if card.prompts == 1 else 'prompts'}, licence {card.licence}",
@@ -178,11 +177,12 @@ class StageBook:
 
     def _model_pin(self, ref: str) -> str:
         card = self.catalogue.model(ref)
-        return self._pin("model", ref, card.pin, card.detail)
+        return self._pin(Kind.MODEL, ref, card.pin, card.detail)
 
-    def _pin(self, kind: str, ref: str, pin: str, detail: str) -> str:
-        self._pins.setdefault((kind, ref), Pin(kind, ref, pin, detail))
-        return pin
+    def _pin(self, kind: Kind, ref: str, pin: str, detail: str) -> str:
+        word = _PINNED[kind]
+        self._pins.setdefault((word, ref), Pin(word, ref, pin, detail))
+        return pinned(pin, self.catalogue.revision(kind, ref))
 
     def _once(self, memo: object, make: Callable[[], str]) -> str:
         if memo not in self._memo:

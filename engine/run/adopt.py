@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from engine.domain.errors import StoreError
 from engine.domain.stage import StageState
 from engine.run.order import RunOrder
 from engine.run.progress import Observer
@@ -11,6 +12,25 @@ from engine.run.resume import survey_state
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory, write_text
 from engine.store.state import State
+
+
+def claim(run: RunDirectory) -> None:
+    """Make the run directory, or make sure that what is there is one of ours: nothing of anybody else's is touched.
+
+    Raises:
+        StoreError: When it is a file, or a folder that holds something and is no run directory.
+    """
+    todo = "choose another --out"
+    if "?" in str(run.root.resolve()):  # it would take the rest of the path for options
+        raise StoreError("DuckDB cannot write to a path with a question mark in it", where=str(run.root), todo=todo)
+    if run.root.exists() and not run.root.is_dir():
+        raise StoreError("the run directory would be a file", where=str(run.root), todo=todo)
+    if run.root.is_dir() and not run.state.is_file():
+        strange = sorted(path.name for path in run.root.iterdir() if path.name != run.lock.name)
+        if strange:
+            what = f"this folder holds something ({strange[0]}) and is no run directory: it has no {run.state.name}"
+            raise StoreError(what, where=str(run.root), todo=todo)
+    run.root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> frozenset[str]:
@@ -44,11 +64,13 @@ def _sweep_weights(order: RunOrder, run: RunDirectory, state: State, cached: fro
     keep = set()
     for key, stage in state.stages().items():
         if stage.artifact is not None:
-            if key in wanted or order.settings.keep_weights or key not in order.plan.stages:
+            if key in wanted or order.settings.keep_weights:
                 keep.add(key)
             else:
                 state.forget_artifact(key)
     artifacts.sweep(run, frozenset(keep))
+    for leftover in run.root.glob(".*.tmp"):
+        leftover.unlink()
 
 
 def _facts(order: RunOrder) -> dict[str, str]:

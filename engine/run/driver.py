@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from types import FrameType
 from typing import TypeAlias
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Usage, charge
 from engine.domain.results import Attempt, Failure, StageResult
 from engine.domain.stage import StageKind, StageState
 from engine.run import lock
-from engine.run.adopt import adopt
+from engine.run.adopt import adopt, claim
 from engine.run.hosts import Executor, HostLost
 from engine.run.limits import BudgetGate
 from engine.run.order import Ending, RunOrder, RunSummary
@@ -57,23 +58,29 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
         RunError: No host fits this machine.
     """
     begun = time.monotonic()
-    run.root.mkdir(parents=True, exist_ok=True)
+    claim(run)
     with lock.held(run), closing(State.open(run)) as state:
-        was = state.meta().get("spec_sha256")
         cached = adopt(order, run, state, observer)
         if len(cached) == len(order.plan.stages):
             state.put_meta({"ending": Ending.COMPLETE.value})
-            if was != order.plan.spec_sha256 or not run.results.exists():
-                publish(run)
+            _publish(run, state)
             return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
-        publish(run)  # from now on, `query` and `status` work
+        _publish(run, state)  # from now on, `query` and `status` work
         with _interrupts(observer) as interrupts, closing(make_executor()) as executor:
             loop = _Loop(order, run, state, executor, cached)
             stop = loop.run(interrupts, observer)
         state.put_meta({"ending": stop.ending.value})
-        publish(run)
+        _publish(run, state)
         spent = time.monotonic() - begun
         return RunSummary(stop.ending, loop.ran, len(cached), loop.failed, loop.skipped, stop.reason, spent)
+
+
+def _publish(run: RunDirectory, state: State) -> None:
+    """Publish, unless the file shows all of it already; that is noted after the file is in place, never before."""
+    digest = state.digest()
+    if state.meta().get("published") != digest or not run.results.exists():
+        publish(run)
+        state.put_meta({"published": digest})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,8 @@ class _Loop:
         self._executor = executor
         self._progress = Progress(order.plan, cached, seconds, len(executor.hosts))
         usage, usd = state.usage()
+        if usd is None:  # something ran before a price was set; at today's price it counts against the cap
+            usd = charge(usage, order.price) or Decimal()
         self._gate = BudgetGate(order.settings.budget, order.price, usage, usd)
         self._publisher = Publisher(run)
         self._running: dict[str, tuple[str, float]] = {}  # key -> host, started at
@@ -114,7 +123,8 @@ class _Loop:
                 if not self._running:
                     break
                 self._take_in(self._executor.poll(POLL_SECONDS), observer)
-                self._publisher.tick()
+                if trouble := self._publisher.tick():
+                    observer.note(f"could not publish, and will try again: {trouble}")
                 self._tell(observer, draining=stop is not None)
         except KeyboardInterrupt:
             stop = _Stop(Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}")
@@ -162,7 +172,7 @@ class _Loop:
         return None
 
     def _take_in(self, ended: list[Attempt | HostLost], observer: Observer) -> None:
-        """Commit what has ended, in one transaction, before anything else learns of it."""
+        """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
         settled, skipped = [], {}
         for entry in ended:
             attempt = entry if isinstance(entry, Attempt) else self._lost(entry, observer)

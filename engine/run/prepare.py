@@ -126,7 +126,7 @@ def _sensitivity(plan: Plan) -> Sensitivity:
 def remember_last(root: Path) -> None:
     """Make `root` the reading verbs' default."""
     RUNS.mkdir(exist_ok=True)
-    LAST.write_text(f"{root.resolve()}\n")
+    LAST.write_text(f"{root.resolve()}\n", encoding="utf-8")
 
 
 def last_run() -> Path:

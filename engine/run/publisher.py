@@ -25,16 +25,19 @@ class Publisher:
         self._run = run
         self._due = time.monotonic() + SECONDS_BETWEEN
         self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+        self._trouble = ""
 
-    def tick(self) -> None:
-        """Start to publish if it is time; raise what went wrong the last time."""
-        if self._error is not None:
-            raise self._error
+    def tick(self) -> str:
+        """Start to publish if it is time; return what went wrong the last time, or ''.
+
+        What is published can be made again at any time, so trouble with it never stops a run.
+        """
+        trouble, self._trouble = self._trouble, ""
         if time.monotonic() < self._due or (self._thread is not None and self._thread.is_alive()):
-            return
+            return trouble
         self._thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
         self._thread.start()
+        return trouble
 
     def join(self) -> None:
         """Wait for a publication under way."""
@@ -42,9 +45,9 @@ class Publisher:
             self._thread.join()
 
     def _publish(self) -> None:
+        taken = 0.0
         try:
             taken = publish(self._run)
-        except Exception as error:  # noqa: BLE001 - raised again by the next tick, in the driver's own thread
-            self._error = error
-        else:
-            self._due = time.monotonic() + max(SECONDS_BETWEEN, taken / SHARE)
+        except Exception as error:  # noqa: BLE001 - told by the next tick, in the driver's own thread
+            self._trouble = f"{type(error).__name__}: {error}"
+        self._due = time.monotonic() + max(SECONDS_BETWEEN, taken / SHARE)

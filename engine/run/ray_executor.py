@@ -7,6 +7,7 @@ host that dies is replaced, and the driver decides what becomes of its stage.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from engine.run.worker import StageTask, host_settings
 
 # Ray reads these once, when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a host without a GPU does not see any
 if not os.environ.get("RAY_ADDRESS"):
     # Without this, Ray takes the machine's outward address even when told the loopback one, and listens on all.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -99,24 +99,41 @@ class _Running:
 
 
 def _start_ray() -> None:
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level="ERROR")
         return
-    ray.init(_node_ip_address=LOOPBACK, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+    # `local`, or Ray would join whatever cluster somebody once started on this machine.
+    ray.init(
+        address="local",
+        _node_ip_address=LOOPBACK,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
 
 
 def _host_count(resources: Resources) -> int:
-    there = ray.cluster_resources()
-    fits = int(there.get("CPU", 0) // resources.cpus_per_host)
-    if resources.gpus_per_host:
-        fits = min(fits, int(there.get("GPU", 0) / resources.gpus_per_host))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = sum(_fit_on(node, resources) for node in nodes)
     if fits < 1:
+        there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         ray.shutdown()
         raise RunError(
-            f"no host fits: one needs {resources.cpus_per_host:g} CPUs and {resources.gpus_per_host:g} GPUs, and there"
-            f" are {there.get('CPU', 0):g} and {there.get('GPU', 0):g}",
+            f"no host fits: one needs {resources.cpus_per_host:g} CPUs and {resources.gpus_per_host:g} GPUs on one"
+            f" machine, and there are {there}",
             where="run.resources",
             todo="lower cpus_per_host or gpus_per_host",
         )
     return min(fits, resources.hosts or fits)
+
+
+def _fit_on(node: Mapping[str, float], resources: Resources) -> int:
+    """Hosts that fit on one machine: a fraction of a GPU is a share of one, and never of two halves."""
+    fits = int(node.get("CPU", 0) // resources.cpus_per_host)
+    share = resources.gpus_per_host
+    if share > 1:
+        fits = min(fits, int(node.get("GPU", 0) // share))
+    elif share > 0:
+        fits = min(fits, int(node.get("GPU", 0)) * int(1 / share + 1e-9))
+    return fits

@@ -56,8 +56,15 @@ def survey_state(run: RunDirectory, state: State, plan: Plan) -> Survey:
         refs.setdefault(key, []).append(shard)
     done = [key for key in plan.stages if key in stored and stored[key].state is StageState.DONE]
     damaged = tuple(key for key in done if not _is_whole(run, refs.get(key, ())))
-    cached = _needless(run, plan, stored, frozenset(done) - set(damaged))
+    cached = _needless(run, plan, stored, frozenset(done) - set(damaged) - _outdated(plan, damaged))
     return Survey(cached, damaged, state.device_seconds_by_stage())
+
+
+def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
+    """Judge stages whose answers will be made again: off the CPU those may differ, and verdicts must fit the text."""
+    return {
+        key for key, stage in plan.stages.items() if stage.kind is StageKind.JUDGE and set(stage.inputs) & {*damaged}
+    }
 
 
 def _is_whole(run: RunDirectory, refs: Sequence[ShardRef]) -> bool:

@@ -13,10 +13,22 @@ from types import MappingProxyType
 
 from engine import plugins
 from engine.domain.cost import Usage
-from engine.domain.results import Attempt, ChatRow, Failure, Finish, Prompt, Response, ShardRef, StageResult
+from engine.domain.results import (
+    SCALES,
+    Attempt,
+    ChatRow,
+    Failure,
+    Finish,
+    Measure,
+    Prompt,
+    Response,
+    ShardRef,
+    StageResult,
+    Verdict,
+)
 from engine.domain.stage import LocalWeights, Stage, StageKind
 from engine.domain.sweep import GenerateRecipe, Resources, TuneRecipe
-from engine.plan.fingerprint import stage_payload
+from engine.plan.fingerprint import pinned, stage_payload
 from engine.plugins import Kind, split_ref
 from engine.ports import Context, GenerateTask, TuneTask, Warm
 from engine.store import artifacts, shards
@@ -72,11 +84,13 @@ def attempt(task: StageTask, host: str, settings: HostSettings, warm: Warm) -> A
         warm: What the host keeps between stages.
     """
     run = RunDirectory(settings.run_root)
-    folder = artifacts.scratch(run, task.stage.key) if task.stage.kind is StageKind.TUNE else settings.run_root
-    context = Context(task.stage.key, folder, settings.device, settings.threads, settings.generate_batch, warm)
+    folder = settings.run_root
     started, clock = time.time(), time.monotonic()
     result = failure = None
     try:
+        if task.stage.kind is StageKind.TUNE:
+            folder = artifacts.scratch(run, task.stage.key)
+        context = Context(task.stage.key, folder, settings.device, settings.threads, settings.generate_batch, warm)
         result = _RUNNERS[task.stage.kind](task, run, context)
         result = replace(result, usage=replace(result.usage, device_seconds=time.monotonic() - clock))
     except Exception as error:  # noqa: BLE001 - the error boundary: a failed stage is a row, not a crash
@@ -90,7 +104,12 @@ def attempt(task: StageTask, host: str, settings: HostSettings, warm: Warm) -> A
 def describe(error: BaseException) -> Failure:
     """Return an exception as rows and people want it, cut to a sane length."""
     text = "".join(traceback.format_exception(error))
-    return Failure(type(error).__name__, str(error)[:MESSAGE_LIMIT], text[-TRACEBACK_LIMIT:])
+    return Failure(type(error).__name__, _storable(str(error)[:MESSAGE_LIMIT]), _storable(text[-TRACEBACK_LIMIT:]))
+
+
+def _storable(text: str) -> str:
+    """Replace what UTF-8 cannot say: an error may quote anything."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _sample(task: StageTask, run: RunDirectory, _: Context) -> StageResult:
@@ -132,7 +151,7 @@ def _sampled_rows(sampled: Sequence[Mapping[str, object]]) -> list[ChatRow]:
 def _pinned_rows(ref: str, pin: str) -> dict[str, ChatRow]:
     source = plugins.adapter(Kind.DATA, ref)
     argument = split_ref(ref)[1]
-    _still_pinned(ref, source.card(argument).pin, pin)
+    _still_pinned(ref, pinned(source.card(argument).pin, source.revision), pin)
     return {row.row_id: row for row in source.rows(argument)}
 
 
@@ -162,8 +181,17 @@ def _judge(task: StageTask, run: RunDirectory, context: Context) -> StageResult:
     by_id = {prompt.prompt_id: prompt for prompt in _prompts(stage)}
     judge = plugins.adapter(Kind.JUDGE, stage.binding.judge)
     judged = judge.judge([by_id[response.prompt_id] for response in responses], responses, context)
+    _on_scale(stage.binding.judge, judge.measures, judged.verdicts)
     rows = shards.verdict_rows(stage.key, responses, judged.verdicts)
     return StageResult(stage.key, (shards.write_shard(run, "verdicts", stage.key, rows),), None, judged.usage)
+
+
+def _on_scale(judge: str, measure: Measure, verdicts: Sequence[Verdict]) -> None:
+    low, high = SCALES[measure]
+    for verdict in verdicts:
+        if verdict.score is not None and not low <= verdict.score <= high:
+            message = f"{judge} gave {verdict.score}; a judge of {measure.value} scores from {low:g} to {high:g}"
+            raise ValueError(message)
 
 
 _Runner = Callable[[StageTask, RunDirectory, Context], StageResult]
@@ -176,7 +204,7 @@ def _base(stage: Stage, pin: str) -> LocalWeights:
     ref = stage.binding.model
     source = plugins.adapter(Kind.MODEL, ref)
     argument = split_ref(ref)[1]
-    _still_pinned(ref, source.card(argument).pin, pin)
+    _still_pinned(ref, pinned(source.card(argument).pin, source.revision), pin)
     return source.locate(argument)
 
 
@@ -184,7 +212,7 @@ def _prompts(stage: Stage) -> Sequence[Prompt]:
     ref = stage.binding.benchmark
     benchmark = plugins.adapter(Kind.BENCHMARK, ref)
     argument = split_ref(ref)[1]
-    _still_pinned(ref, benchmark.card(argument).pin, stage.binding.benchmark_pin)
+    _still_pinned(ref, pinned(benchmark.card(argument).pin, benchmark.revision), stage.binding.benchmark_pin)
     return benchmark.prompts(argument)
 
 

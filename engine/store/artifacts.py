@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.domain.errors import StoreError
-from engine.store.layout import RunDirectory, sync, write_text
+from engine.store.layout import RunDirectory, sha256_of, sync, write_text
 
 RECORD = "record.json"
 
@@ -32,8 +33,12 @@ def keep(run: RunDirectory, key: str, folder: Path, payload: str) -> str:
     Returns:
         The artifact's path, relative to the run directory.
     """
-    names = sorted(path.name for path in folder.iterdir())
-    record = json.dumps({"key": key, "payload": json.loads(payload), "files": names}, indent=1, ensure_ascii=False)
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            sync(path)
+            files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    record = json.dumps({"key": key, "payload": json.loads(payload), "files": files}, indent=1, ensure_ascii=False)
     write_text(folder / RECORD, record)
     folder.chmod(0o700)
     place = run.artifacts / key
@@ -45,25 +50,31 @@ def keep(run: RunDirectory, key: str, folder: Path, payload: str) -> str:
 
 
 def locate(run: RunDirectory, key: str) -> Path:
-    """Return the folder of an artifact.
+    """Return the folder of an artifact; its files' sizes are checked, their bytes when a run begins.
 
     Raises:
         StoreError: When it is not there, or not whole.
     """
     place = run.artifacts / key
-    if not is_whole(run, key):
+    if not is_whole(run, key, to_the_byte=False):
         raise StoreError("a stage's artifact is missing or not whole", where=str(place), todo="run the sweep again")
     return place
 
 
-def is_whole(run: RunDirectory, key: str) -> bool:
-    """Tell whether the artifact of `key` is there with every file that its record lists."""
+def is_whole(run: RunDirectory, key: str, *, to_the_byte: bool = True) -> bool:
+    """Tell whether the artifact of `key` is there with every file that its record lists, in size and in bytes."""
     place = run.artifacts / key
     try:
         record = json.loads((place / RECORD).read_text())
     except (OSError, json.JSONDecodeError):
         return False
-    return all((place / name).is_file() for name in record["files"])
+    return all(_is_as_recorded(place / name, was, to_the_byte=to_the_byte) for name, was in record["files"].items())
+
+
+def _is_as_recorded(path: Path, was: Mapping[str, object], *, to_the_byte: bool) -> bool:
+    if not path.is_file() or path.stat().st_size != was["bytes"]:
+        return False
+    return not to_the_byte or sha256_of(path) == was["sha256"]
 
 
 def discard(folder: Path) -> None:
@@ -73,6 +84,6 @@ def discard(folder: Path) -> None:
 
 def sweep(run: RunDirectory, keep: frozenset[str]) -> None:
     """Delete every artifact but those in `keep`, and the scratch folders that a killed run left."""
-    for folder in run.artifacts.glob("*"):
+    for folder in run.artifacts.glob("*tune-*"):
         if folder.name not in keep:
             discard(folder)

@@ -71,11 +71,11 @@ def write_whole(path: Path, write: Callable[[Path], None], mode: int = SEALED) -
         write: Writes the file at the path it is given.
         mode: Its permissions.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch(mode=mode)  # sealed from the first byte on
         write(temporary)
-        temporary.chmod(mode)
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)

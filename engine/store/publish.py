@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from engine.store.layout import SEALED, RunDirectory, sync
+from engine.store.state import read_only_uri
 
 STORAGE_VERSION = "v1.4.0"
 """DuckDB 1.4 and later can read the file."""
@@ -39,7 +40,7 @@ def publish(run: RunDirectory) -> float:
     """
     begun = time.monotonic()
     temporary = run.results.with_name(f".results-{uuid.uuid4().hex[:8]}.duckdb.tmp")
-    state = sqlite3.connect(f"file:{run.state}?mode=ro", uri=True)
+    state = sqlite3.connect(read_only_uri(run), uri=True)
     try:
         _build(run, temporary, state)
         temporary.chmod(SEALED)

@@ -151,7 +151,8 @@ def text_sha256(text: str) -> str:
 
 def sweep_orphans(run: RunDirectory, known: frozenset[str]) -> int:
     """Delete shard files that were never acknowledged (a killed run leaves some) and return how many there were."""
-    orphans = [path for path in run.shards.rglob("*") if path.is_file() and not _is_known(run.root, path, known)]
+    ours = [path for table in SCHEMAS for path in (run.shards / table).glob("*.parquet*")]
+    orphans = [path for path in ours if path.is_file() and not _is_known(run.root, path, known)]
     for path in orphans:
         path.unlink()
     return len(orphans)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,17 @@ from engine.store import rows
 from engine.store.layout import SEALED, RunDirectory
 
 SCHEMA_VERSION = "1"
+APPLICATION_ID = 0x444F5349
+"""`DOSI`: marks the file as ours."""
+
+_SHOWN = (
+    "SELECT * FROM cells ORDER BY position",
+    "SELECT * FROM judgements ORDER BY cell_id, role, ordinal",
+    "SELECT * FROM pins ORDER BY kind, ref",
+    "SELECT key, value FROM meta WHERE key NOT IN ('heartbeat', 'ending', 'published') ORDER BY key",
+    "SELECT stage_key, state, attempts FROM stages WHERE planned ORDER BY stage_key",
+    "SELECT path, sha256 FROM shards ORDER BY path",
+)
 CELL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
 
 
@@ -68,6 +80,8 @@ class State:
         run.root.mkdir(parents=True, exist_ok=True)
         try:
             state = cls(sqlite3.connect(run.state, isolation_level=None))
+            if not state._is_ours():
+                raise _damaged(run, "it belongs to another program")
             run.state.chmod(SEALED)
             state._prepare()
             version = state.meta()["schema_version"]
@@ -86,18 +100,33 @@ class State:
         """
         if not run.state.is_file():
             raise StoreError("this is not a run directory", where=str(run.root), todo="name one with --run")
-        state = cls(sqlite3.connect(f"file:{run.state}?mode=ro", uri=True, isolation_level=None))
+        state = cls(sqlite3.connect(read_only_uri(run), uri=True, isolation_level=None))
         try:
             state.meta()
         except sqlite3.DatabaseError as error:
             raise _damaged(run, str(error)) from error
         return state
 
+    def _is_ours(self) -> bool:
+        """Whether the file carries our mark, or is a new one without a table."""
+        (mark,) = self._db.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return bool(mark == APPLICATION_ID or tables == 0)
+
     def _prepare(self) -> None:
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(resources.files("engine.store").joinpath("state.sql").read_text())
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
+
+    def digest(self) -> str:
+        """Return a hash of all that publishing shows: two equal digests publish equal results."""
+        shown = hashlib.sha256()
+        for query in _SHOWN:
+            for row in self._db.execute(query):
+                shown.update(repr(row).encode())
+        return shown.hexdigest()
 
     def close(self) -> None:
         """Close the file."""
@@ -213,15 +242,17 @@ class State:
         for key, table, path, sha256, count, size in found:
             yield key, ShardRef(table, path, sha256, count, size)
 
-    def usage(self) -> tuple[Usage, Decimal]:
-        """Return the sum of all attempts' usage, failed ones included, and of their known charges in US dollars."""
+    def usage(self) -> tuple[Usage, Decimal | None]:
+        """Return the sum of all attempts' usage, failed ones included, and of their charges in US dollars.
+
+        The charges are None as soon as one attempt has none: an unknown price is never $0.
+        """
         sums = self._db.execute(
             "SELECT coalesce(sum(optimizer_steps), 0), coalesce(sum(train_tokens), 0), coalesce(sum(prompt_tokens), 0),"
             " coalesce(sum(generated_tokens), 0), coalesce(sum(device_seconds), 0.0) FROM attempts"
         ).fetchone()
-        usd = sum(
-            (Decimal(row[0]) for row in self._db.execute("SELECT usd FROM attempts WHERE usd NOT NULL")), Decimal()
-        )
+        charges = [usd for (usd,) in self._db.execute("SELECT usd FROM attempts")]
+        usd = None if None in charges else sum(map(Decimal, charges), Decimal())
         return Usage(*sums), usd
 
     def planned_counts(self) -> dict[tuple[str, str], int]:
@@ -293,6 +324,11 @@ def _insert_shards(db: sqlite3.Connection, stage_key: str, shards: Iterable[Shar
 
 def _insert(db: sqlite3.Connection, table: str, width: int, values: Iterable[rows.Row], suffix: str = "") -> None:
     db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * width)}){suffix}", values)  # noqa: S608 - our names
+
+
+def read_only_uri(run: RunDirectory) -> str:
+    """Return the URI that opens the file for reading only, whatever characters its path has."""
+    return f"{run.state.resolve().as_uri()}?mode=ro"
 
 
 def _damaged(run: RunDirectory, why: str) -> StoreError:

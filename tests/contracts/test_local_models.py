@@ -80,6 +80,28 @@ forecast = tuner.forecast(TuneRecipe(lr=1e-3, batch_size=4, grad_accum=2, epochs
 assert forecast.expected.optimizer_steps == 6
 assert tune(context("tune-2"), epochs=50, max_steps=3).usage.optimizer_steps == 3
 """,
+    "max_steps only ever cuts a run short": """
+assert tune(context("tune-1"), epochs=1, max_steps=12).usage.optimizer_steps == 2
+made = tune(context("tune-2"), epochs=1, max_steps=1)
+assert (made.usage.optimizer_steps, len(made.steps)) == (1, 1)
+""",
+    "tuning leaves no trace on the base, whatever the trainer aligns": """
+import shutil
+copy = pathlib.Path(tempfile.mkdtemp()) / "other-end-token"
+shutil.copytree(MODEL.base, copy)
+declared = json.loads((copy / "generation_config.json").read_text())
+declared["eos_token_id"] = [3]
+(copy / "generation_config.json").write_text(json.dumps(declared))
+other, warm = LocalWeights(str(copy)), WarmSlots()
+cold = ask(other, context("ask-1")).responses
+for method in ("lora", "full"):
+    ctx = context(f"tune-{method}", warm)
+    tuner.fine_tune(TuneTask(other, ROWS, TuneRecipe(lr=1e-3, epochs=1, method=method), 0), ctx)
+    from_memory = ask(LocalWeights(str(copy), str(ctx.folder)), context("ask-2", warm)).responses
+    from_disk = ask(LocalWeights(str(copy), str(ctx.folder)), context("ask-3")).responses
+    assert from_memory == from_disk, method
+    assert ask(other, context("ask-4", warm)).responses == cold, method
+""",
     "schedules are what they are called": """
 def rates(**settings):
     return [round(step.lr, 6) for step in tune(context("tune-1"), epochs=4, batch_size=13, **settings).steps]
@@ -125,6 +147,8 @@ settings = {"temperature": 1.5, "samples": 2}
 one, two, other = (ask(MODEL, context("a"), seed=s, **settings).responses for s in (1, 1, 2))
 assert one == two
 assert [r.text for r in one] != [r.text for r in other]
+small = ask(MODEL, context("b", batch=3), seed=1, **settings).responses
+assert small == one, "a run setting may not change answers under one key"
 assert [(r.prompt_id, r.sample) for r in one[:2]] == [(PROMPTS[0].prompt_id, 0), (PROMPTS[0].prompt_id, 1)]
 """,
     "a loss that is no number is an error and not a result": """

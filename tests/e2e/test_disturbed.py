@@ -34,7 +34,7 @@ def finished_stages(run_dir: Path) -> dict[str, int]:
     """Attempts by stage that is done; empty before the run has begun."""
     if not (run_dir / "state.sqlite").exists():
         return {}
-    db = sqlite3.connect(f"file:{run_dir / 'state.sqlite'}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{(run_dir / 'state.sqlite').as_uri()}?mode=ro", uri=True)
     try:
         return dict(db.execute("SELECT stage_key, attempts FROM stages WHERE state = 'done'"))
     except sqlite3.OperationalError:  # the tables are just being made
@@ -209,6 +209,30 @@ def test_a_damaged_shard_is_found_and_its_stage_runs_again(undisturbed: Path, cl
     done = cli(copy, "run", "tiny.yaml", "--executor", "inline")
     assert "1 finished stage has damaged files" in done.stderr
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+
+
+def test_a_kill_just_before_the_last_publication_is_made_good(undisturbed: Path, cli: Cli, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(undisturbed), str(copy)], check=True)
+    run_dir = copy / "runs" / "tiny"
+    before = final_tables(run_dir)
+    db = sqlite3.connect(run_dir / "state.sqlite")
+    db.execute("DELETE FROM meta WHERE key = 'published'")  # as a kill leaves it, between the commit and the move
+    db.commit()
+    db.close()
+    (run_dir / "results.duckdb").write_bytes(b"what an earlier publication left")
+    assert "Nothing to do" in cli(copy, "run", "tiny.yaml").stderr
+    assert final_tables(run_dir) == before
+
+
+def test_nobody_else_s_folder_is_touched(folder: Path, cli: Cli) -> None:
+    theirs = folder / "theirs"
+    (theirs / "artifacts" / "precious").mkdir(parents=True)
+    (theirs / "spec.yaml").write_text("mine")
+    assert "is no run directory" in cli(folder, "run", "tiny.yaml", "--out", "theirs", code=5).stderr
+    assert (theirs / "spec.yaml").read_text() == "mine"
+    assert sorted(path.name for path in theirs.iterdir()) == ["artifacts", "spec.yaml"]
+    assert "would be a file" in cli(folder, "run", "tiny.yaml", "--out", "tiny.yaml", code=5).stderr
 
 
 def test_what_is_not_a_run_directory_is_said_to_be_none(tmp_path: Path, cli: Cli) -> None:

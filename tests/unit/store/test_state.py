@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -107,6 +108,45 @@ def test_every_attempt_is_kept_and_a_failure_keeps_its_words(run: RunDirectory) 
     assert usd == Decimal("0.25")
 
 
+def test_a_stranger_s_database_is_left_alone(run: RunDirectory) -> None:
+    run.root.mkdir()
+    with sqlite3.connect(run.state) as db:
+        db.execute("CREATE TABLE theirs (a)")
+    db.close()
+    before = run.state.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        State.open(run)
+    assert run.state.read_bytes() == before
+
+
+def test_an_unpriced_attempt_makes_the_sum_unknown(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    first, second, *_ = plan.stages
+    state.settle([done(first)])
+    assert state.usage()[1] == Decimal("0.25")
+    state.settle([replace(done(second), usd=None)])
+    assert state.usage()[1] is None
+
+
+def test_the_digest_follows_what_is_shown(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    digests = [state.digest()]
+    state.put_meta({"heartbeat": "now", "published": "x"})
+    assert state.digest() == digests[0]
+    for change in (
+        lambda: state.put_meta({"description": "another"}),
+        lambda: state.settle([done(next(iter(plan.stages)))]),
+        lambda: state.adopt(plan_of(SPEC.replace(b"policy:1", b"policy:2"))),
+    ):
+        change()
+        digests.append(state.digest())
+    assert len(set(digests)) == len(digests)
+
+
 def test_a_file_that_is_not_ours_is_refused_in_words(run: RunDirectory) -> None:
     run.root.mkdir()
     run.state.write_bytes(b"this is not a database, whatever its name says" * 100)
@@ -190,7 +230,11 @@ def test_an_artifact_is_whole_or_absent(run: RunDirectory) -> None:
     again = artifacts.scratch(run, "tune-1")
     (again / "adapter_model.safetensors").write_bytes(b"the same, from an attempt that was never acknowledged")
     artifacts.keep(run, "tune-1", again, '{"kind":"tune"}')
-    (artifacts.locate(run, "tune-1") / "adapter_model.safetensors").unlink()
+    weights = artifacts.locate(run, "tune-1") / "adapter_model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + b"!")
+    assert not artifacts.is_whole(run, "tune-1"), "the same size is not the same weights"
+    weights.write_bytes(b"")
     assert not artifacts.is_whole(run, "tune-1")
     with pytest.raises(StoreError, match="not whole"):
         artifacts.locate(run, "tune-1")
