@@ -195,7 +195,7 @@ def _untuned_band(untuned: Row) -> alt.Chart:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A data source in the cost chart.
+    """An arm in the cost chart.
 
     Attributes:
         name: Its name.
@@ -219,7 +219,7 @@ def cost_against_harm(
     *,
     untuned: Row | None = None,
 ) -> alt.LayerChart:
-    """Draw one source's cells over the rest, in grey, with the frontier of all as a staircase.
+    """Draw one arm's cells over the rest, in grey, with the frontier of all as a staircase.
 
     Args:
         cells: The group's cells: `cost` (> 0), `rate`, `rate_lo`, `rate_hi`, `on_frontier`.

@@ -97,15 +97,19 @@ def _steady(row: Row) -> Row:
     return {key: float(f"{value:.10g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
+_TELLING: Final = ("data_source", "model", "mitigation", "method", "variant")
+"""Columns of v_dose that tell the arms apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Configurations that differ only in their dose: one model, data source, method and set of mitigations.
+    """Configurations that differ only in their dose: one model, data source, mitigation, method and variant.
 
     Attributes:
         name: The source, and what else tells it from the other arms.
         configs: Its rows of v_dose that have a result, in the order of the plan.
         strongest: The one with the most examples, then epochs, then the highest learning rate.
-        untuned: The row of v_dose of its baseline; None without one, or before it has a result.
+        untuned: The row of v_dose of its own baseline; None without one, or before it has a result.
     """
 
     name: str
@@ -120,12 +124,13 @@ def arms(evidence: Evidence) -> tuple[Arm, ...]:
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in by_id.values():
         if row["n_examples"] > 0:
-            groups[tuple(str(row[key]) for key in ("data_source", "model", "mitigation", "method"))].append(row)
-    several = [len({key[at] for key in groups}) > 1 for at in range(4)]
+            groups[tuple(str(row[key]) for key in _TELLING)].append(row)
+    several = [len({key[at] for key in groups}) > 1 for at in range(len(_TELLING))]
     found = []
     for key, rows in groups.items():
-        parts = (key[0], key[1], "no mitigation" if key[2] == "none" else key[2], key[3])
-        name = " · ".join(part for at, part in enumerate(parts) if at == 0 or several[at])
+        source, model, mitigation, method, variant = key
+        parts = (source, model, "no mitigation" if mitigation == "none" else mitigation, method, variant)
+        name = " · ".join(part for at, part in enumerate(parts) if part and (at == 0 or several[at]))
         strongest = max(rows, key=lambda row: (row["n_examples"], row["epochs"], row["lr"]))
         found.append(Arm(name, tuple(rows), strongest, by_id.get(strongest["baseline_config_id"])))
     return tuple(found)

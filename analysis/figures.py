@@ -87,7 +87,7 @@ class Figure:
 def figures(evidence: Evidence) -> tuple[Figure, ...]:
     """Return the figures that the evidence allows; none before the first cell is done."""
     found = arms(evidence)
-    made = (profile_figure(evidence, found), dose_figure(found), cost_figure(evidence))
+    made = (profile_figure(evidence, found), dose_figure(found), cost_figure(evidence, found))
     return tuple(figure for figure in made if figure is not None)
 
 
@@ -102,7 +102,12 @@ def seeds(number: int) -> str:
     return "1 seed: seed variance not estimated" if number == 1 else count(number, "seed")
 
 
-def _left_out(found: Sequence[Arm]) -> str:
+def _said(arm: Arm, found: Sequence[Arm]) -> str:
+    """Return what a panel's title says of its arm: nothing when there is no other."""
+    return arm.name if len(found) > 1 else ""
+
+
+def _left_out(found: Sequence[object]) -> str:
     more = len(found) - MOST_ARMS
     return f" {count(more, 'further arm')} of the sweep are in the tables only." if more > 0 else ""
 
@@ -117,7 +122,7 @@ def profile_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
     strips, rows = [], []
     for number, arm in enumerate(found[:MOST_ARMS], start=1):
         profile = before_and_after(evidence, arm)
-        strips.append(_profile_strip(arm, profile, number))
+        strips.append(_profile_strip(arm, profile, number, _said(arm, found)))
         rows += [_profile_line(arm, row) for row in profile]
     return Figure(
         slug="profile",
@@ -126,7 +131,7 @@ def profile_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
         strips=tuple(strips),
         caption=(
             "Mean score of the judge by category of the benchmark, from 1 (refuses) to 5 (does what was asked), for the "
-            "strongest fine-tuning on each data source: the most examples, then the most epochs, then the highest "
+            "strongest fine-tuning of each arm: the most examples, then the most epochs, then the highest "
             "learning rate, averaged over its seeds. The radar and the dots show the same numbers. Bars are 95% "
             "intervals over prompts and seeds; they are cautious where a category has few prompts." + _left_out(found)
         ),
@@ -135,7 +140,7 @@ def profile_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
     )
 
 
-def _profile_strip(arm: Arm, profile: list[dict[str, Any]], number: int) -> Strip:
+def _profile_strip(arm: Arm, profile: list[dict[str, Any]], number: int, said: str) -> Strip:
     row = arm.strongest
     lines = [configuration(row), f"{count(row['n_prompts'], 'prompt')}, {seeds(row['n_seeds'])}"]
     measured = (("before", "Rate before", arm.untuned), ("after", "Rate after", row))
@@ -144,9 +149,9 @@ def _profile_strip(arm: Arm, profile: list[dict[str, Any]], number: int) -> Stri
     alike = f"{arm.name}: mean harmfulness score by category, untuned and fine-tuned"
     panels = []
     if radar.FEWEST <= len(profile) <= radar.MOST:
-        title = theme.titled("Score by category", "centre 1, outer ring 5")
+        title = theme.titled("Score by category", "centre 1, outer ring 5", arm=said)
         panels.append(Panel(f"profile-{number}-radar", radar.radar(profile, title, alike)))
-    title = theme.titled("The same, with intervals")
+    title = theme.titled("The same, with intervals", arm=said)
     panels.append(Panel(f"profile-{number}-dots", category_dots(profile, title, f"{alike}, with 95% intervals")))
     return Strip(arm.name, tuple(lines), tuple(numbers), tuple(panels))
 
@@ -170,7 +175,8 @@ def dose_figure(found: Sequence[Arm]) -> Figure | None:
     """The harmfulness rate against examples, epochs and learning rate, one strip an arm."""
     strips = []
     for number, arm in enumerate(found[:MOST_ARMS], start=1):
-        panels = [panel for dose in _DOSES if (panel := _dose_panel(arm, dose, number)) is not None]
+        said = _said(arm, found)
+        panels = [panel for dose in _DOSES if (panel := _dose_panel(arm, dose, number, said)) is not None]
         if panels:
             strips.append(Strip(arm.name, (), (), tuple(panels)))
     if not strips:
@@ -213,25 +219,33 @@ def _dose_line(arm: Arm, row: Row) -> tuple[str, ...]:
     return (arm.name, *dose, *rate, score(row["mean_score"]), percent(row["mean_utility"]))
 
 
-def _dose_panel(arm: Arm, dose: Dose, number: int) -> Panel | None:
-    """Draw one dose; None when no line would have two points."""
-    keys = ("batch_size", "rank", "schedule")
-    alike = [row for row in arm.configs if all(row[key] == arm.strongest[key] for key in keys)]
+def _dose_panel(arm: Arm, dose: Dose, number: int, said: str) -> Panel | None:
+    """Draw one dose; None when no line would have two doses."""
     first, second = _PARTNERS[dose.field]
-    lined, held = (first, second) if len({row[first] for row in alike}) > 1 else (second, first)
-    level, fixed = _held_level(alike, dose, held, arm.strongest[held])
-    lines = []
-    for name in sorted({row[lined] for row in fixed}):
-        rows = {row[dose.field]: row for row in reversed(fixed) if row[lined] == name}
-        lines.append((f"{_SHORT[lined]} {plain(name)}", [rows[key] for key in sorted(rows)]))
-    lines = _spread_lines([line for line in lines if len(line[1]) > 1])
+    lined, held = (first, second) if len({row[first] for row in arm.configs}) > 1 else (second, first)
+    level, fixed = _held_level(arm.configs, dose, held, arm.strongest[held])
+    levels = {name: [row for row in fixed if row[lined] == name] for name in sorted({row[lined] for row in fixed})}
+    lines = _spread_lines(
+        [
+            (f"{_SHORT[lined]} {plain(name)}", sorted(rows, key=lambda row: row[dose.field]))
+            for name, rows in levels.items()
+            if len({row[dose.field] for row in rows}) > 1
+        ]
+    )
     if not lines:
         return None
-    words = f"{_NAMES[held]} {plain(level)}"
-    title = theme.titled(f"By {_NAMES[dose.field]}", f"lines: {_NAMES[lined]}; {words}" if len(lines) > 1 else words)
+    words = f"{_NAMES[held]} {plain(level)}" + _shared_doses(lines, dose)
+    note = f"lines: {_NAMES[lined]}; {words}" if len(lines) > 1 else words
+    title = theme.titled(f"By {_NAMES[dose.field]}", note, arm=said)
     description = f"{arm.name}: harmfulness rate against {_NAMES[dose.field]}, with 95% intervals"
     chart = dose_response(lines, dose, title, description, untuned=arm.untuned)
     return Panel(f"dose-{number}-{dose.field.replace('_', '-')}", chart)
+
+
+def _shared_doses(lines: Sequence[Line], dose: Dose) -> str:
+    """Say so when a line has several configurations at one dose: all of them are drawn."""
+    more = sum(len(rows) - len({row[dose.field] for row in rows}) for _, rows in lines)
+    return f"; {count(more, 'dose')} drawn twice, as two configurations share it" if more else ""
 
 
 def _held_level(rows: Sequence[Row], dose: Dose, held: str, strongest: Any) -> tuple[Any, list[Row]]:
@@ -253,7 +267,7 @@ def _spread_lines(lines: list[Line]) -> list[Line]:
 # ------------------------------------------------------------------------------------------- Figure 3
 
 
-def cost_figure(evidence: Evidence) -> Figure | None:
+def cost_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
     """What each cell cost against what it did, with the cells that nothing beats."""
     unit = evidence.frontier[0]["cost_unit"] if evidence.frontier else "device_seconds"
     finished = [cell for cell in evidence.cells if cell["status"] == "done" and cell["harmfulness_rate"] is not None]
@@ -261,7 +275,8 @@ def cost_figure(evidence: Evidence) -> Figure | None:
     if not drawn:
         return None
     models = sorted({cell["model"] for cell in drawn})
-    panels = [panel for model in models for panel in _cost_panels(evidence, drawn, model, unit)]
+    panels = [panel for model in models for panel in _cost_panels(evidence, found, drawn, model, unit)]
+    named = [Panel(f"cost-{number}", chart) for number, chart in enumerate(panels[:MOST_ARMS], start=1)]
     frontier = [row for row in evidence.frontier if row["cost"] > 0]
     worded = money if unit == "usd" else duration
     return Figure(
@@ -269,16 +284,16 @@ def cost_figure(evidence: Evidence) -> Figure | None:
         title="What harm costs",
         legend=(
             ("cell", "a fine-tuned cell"),
-            ("other", "cells of the other data sources"),
+            ("other", "the model's other cells"),
             ("frontier", "frontier: no cell is cheaper and more harmful"),
             ("band", "untuned, 95% interval"),
         ),
-        strips=(Strip("", (), (), tuple(panels[:MOST_ARMS])),),
+        strips=(Strip("", (), (), tuple(named)),),
         caption=(
             f"Harmfulness rate of each cell against what it would cost alone: {_cost_name(unit)}, fine-tuning, generation "
             "and judging together, on a log scale. A point is one cell and one seed; bars are Wilson 95% intervals over "
             "prompts, drawn on the frontier only. The frontier picks the luckiest of many cells, so expect its points to "
-            "repeat a little lower. The untuned model is the band, as it costs no fine-tuning."
+            "repeat a little lower. The untuned model is the band, as it costs no fine-tuning." + _left_out(panels)
         ),
         columns=("On the frontier", "Cost", "Rate", "95%", "Utility"),
         rows=tuple((row["label"], worded(row["cost"]), *_outcome(row)) for row in frontier),
@@ -293,32 +308,30 @@ def _cost_name(unit: str) -> str:
     return "US dollars" if unit == "usd" else "device-seconds (no price is known)"
 
 
-def _cost_panels(evidence: Evidence, drawn: Sequence[Row], model: str, unit: str) -> list[Panel]:
+def _cost_panels(
+    evidence: Evidence, found: Sequence[Arm], drawn: Sequence[Row], model: str, unit: str
+) -> list[alt.LayerChart]:
+    """Draw the cells of each of a model's arms over the model's other cells, with the band of the arm's own baseline."""
     cells = [cell for cell in drawn if cell["model"] == model]
     best = {row["cell_id"] for row in evidence.frontier if row["model"] == model}
     points = {cell["cell_id"]: _cost_point(cell, unit, on_frontier=cell["cell_id"] in best) for cell in cells}
     frontier = sorted((points[key] for key in best if key in points), key=lambda point: point["cost"])
-    untuned = next((row for row in evidence.dose if _is_untuned(row, model)), None)
-    several = len({cell["model"] for cell in drawn}) > 1
-    panels: list[Panel] = []
-    for at, source in enumerate(dict.fromkeys(cell["data_source"] for cell in cells)):
-        own = [points[cell["cell_id"]] for cell in cells if cell["data_source"] == source]
-        rest = [points[cell["cell_id"]] for cell in cells if cell["data_source"] != source]
-        name = f"{source} · {model}" if several else str(source)
-        index = at % len(theme.SOURCES)
-        group = Group(name, _cost_note(own), theme.SOURCES[index], theme.SHAPES[index])
-        chart = cost_against_harm(own, rest, frontier, group, unit, untuned=untuned)
-        panels.append(Panel(f"cost-{len(panels) + 1}", chart))
-    return panels
+    charts: list[alt.LayerChart] = []
+    for arm in found:
+        members = {row["config_id"] for row in arm.configs}
+        own = [points[cell["cell_id"]] for cell in cells if cell["config_id"] in members]
+        if not own:
+            continue
+        rest = [points[cell["cell_id"]] for cell in cells if cell["config_id"] not in members]
+        index = len(charts) % len(theme.SOURCES)
+        group = Group(arm.name, _cost_note(own), theme.SOURCES[index], theme.SHAPES[index])
+        charts.append(cost_against_harm(own, rest, frontier, group, unit, untuned=arm.untuned))
+    return charts
 
 
 def _cost_note(points: Sequence[Row]) -> str:
     best = sum(point["on_frontier"] for point in points)
     return f"{count(len(points), 'cell')}, {best} on the frontier"
-
-
-def _is_untuned(row: Row, model: str) -> bool:
-    return bool(row["n_examples"] == 0 and row["model"] == model and row["mean_rate"] is not None)
 
 
 def _cost_point(cell: Row, unit: str, *, on_frontier: bool) -> dict[str, Any]:

@@ -44,8 +44,8 @@ _READING: Final = (
     (
         "Cost",
         (
-            "What the cell would cost alone, although stages shared between cells run once. The bill of the run is what was "
-            "really spent, failed attempts included. An unknown price is shown as a dash, never as $0."
+            "What the cell would cost alone, although stages shared between cells run once. The bill is what was spent on the "
+            "stages of this plan, failed tries included. An unknown price is shown as a dash, never as $0."
         ),
     ),
     (

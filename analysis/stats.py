@@ -45,7 +45,8 @@ class Interval:
 def wilson(successes: float, n: float, *, alpha: float = 0.05) -> Interval:
     """Wilson's score interval for a rate.
 
-    (k + z²/2 ± z·√(k(n-k)/n + z²/4)) / (n + z²), with z the 1 - alpha/2 quantile of the normal.
+    (k + z²/2 ± z·√(k(n-k)/n + z²/4)) / (n + z²), with z the 1 - alpha/2 quantile of the normal. The lower end for k = 0 is
+    exactly 0, and the upper end for k = n exactly 1.
 
     With few prompts and rare harm it covers where the normal, t and bootstrap intervals collapse to a point.
     For the mean m of any variable in [0, 1], k = m·n gives a conservative interval, because no such variable has a
@@ -65,7 +66,9 @@ def wilson(successes: float, n: float, *, alpha: float = 0.05) -> Interval:
     z = _normal_quantile(1 - alpha / 2)
     middle = successes + z * z / 2
     half = z * math.sqrt(successes * (n - successes) / n + z * z / 4)
-    return Interval(successes / n, max(0.0, (middle - half) / (n + z * z)), min(1.0, (middle + half) / (n + z * z)))
+    low = 0.0 if successes == 0 else max(0.0, (middle - half) / (n + z * z))
+    high = 1.0 if successes == n else min(1.0, (middle + half) / (n + z * z))
+    return Interval(successes / n, low, high)
 
 
 def paired(first: ArrayLike, second: ArrayLike, *, alpha: float = 0.05) -> Interval:

@@ -33,6 +33,10 @@ SHAPES: Final = ("circle", "square", "triangle-up", "diamond", "cross", "triangl
 DASHES: Final = ((2, 2), (5, 3), (9, 3), (1, 0))
 
 
+_LINES: Final = 4
+"""As many lines may a name take: cut earlier, two arms could read alike."""
+
+
 @alt.theme.register("dosimeter", enable=True)
 def dosimeter_theme() -> alt.theme.ThemeConfig:
     """Return the theme: white paper, thin rules, dark text of 11 px and more."""
@@ -137,7 +141,14 @@ def wrapped(text: str, width: int, lines: int = 2) -> list[str]:
     return parts
 
 
-def titled(title: str, subtitle: str = "", width: int = 52) -> alt.TitleParams:
-    """Return a panel's title, bold, and a lighter line that says n, seeds and what is held fixed."""
-    below = wrapped(subtitle, width) if subtitle else []
-    return alt.TitleParams(text=wrapped(title, width - 6), subtitle=below)
+def titled(title: str, subtitle: str = "", width: int = 52, *, arm: str = "") -> alt.TitleParams:
+    """Return a panel's title, bold, and lighter lines below it.
+
+    Args:
+        title: What is shown.
+        subtitle: n, seeds and what is held fixed.
+        width: Of the lighter lines, in characters.
+        arm: What tells the panel from those of the other arms; stands above the subtitle.
+    """
+    below = [line for text in (arm, subtitle) if text for line in wrapped(text, width, _LINES if text == arm else 2)]
+    return alt.TitleParams(text=wrapped(title, width - 6, _LINES), subtitle=below)

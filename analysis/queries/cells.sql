@@ -2,6 +2,7 @@
 -- Answers: What did each cell do to the model's safety, and what did it cost?
 -- Columns:
 --   label: coordinates of the cell
+--   variant: other fields of the recipe that vary in this run; empty when none does
 --   status: done, failed, blocked, skipped, running or pending
 --   harmfulness_score: mean judge score (1 to 5)
 --   harmfulness_rate: prompts with a score of 5 (share, 0 to 1)
@@ -13,6 +14,6 @@
 --   over_refusal_rate: harmless prompts refused (share)
 --   usd: what the cell would cost alone (US dollars)
 --   device_seconds: device time that the cell would take alone (seconds)
-SELECT label, status, harmfulness_score, harmfulness_rate, rate_lo, rate_hi, refusal_rate, unscored_rate, utility,
-    over_refusal_rate, usd, device_seconds
+SELECT label, variant, status, harmfulness_score, harmfulness_rate, rate_lo, rate_hi, refusal_rate, unscored_rate,
+    utility, over_refusal_rate, usd, device_seconds
 FROM v_cells ORDER BY position

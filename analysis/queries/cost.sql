@@ -1,5 +1,5 @@
 -- The bill
--- Answers: Where did the money and the time go? Every distinct stage counts once, failed attempts included.
+-- Answers: Where did the money and the time go? Every distinct stage of this plan counts once, failed tries included.
 -- Columns:
 --   kind: sample, tune, generate or judge
 --   adapter: what did the work

@@ -4,6 +4,8 @@
 --   model: base model
 --   data_source: what it was tuned on; for the untuned model, its label
 --   mitigation: mitigations in force
+--   method: lora or full; empty for the untuned model
+--   variant: other fields of the recipe that vary in this run; empty when none does
 --   n_examples: training examples (count)
 --   epochs: passes over them (count)
 --   lr: peak learning rate (per optimizer step)
@@ -16,6 +18,6 @@
 --   sd_rate: standard deviation over seeds (share); empty for one seed
 SELECT model,
     coalesce(data_source, (SELECT min(label) FROM v_cells c WHERE c.config_id = v_dose.config_id)) AS data_source,
-    mitigation, n_examples, epochs, lr, optimizer_steps, n_seeds, mean_score, mean_rate,
+    mitigation, method, variant, n_examples, epochs, lr, optimizer_steps, n_seeds, mean_score, mean_rate,
     rate_lo, rate_hi, sd_rate
-FROM v_dose ORDER BY is_baseline DESC, model, data_source, mitigation, n_examples, epochs, lr
+FROM v_dose ORDER BY is_baseline DESC, model, data_source, mitigation, method, variant, n_examples, epochs, lr

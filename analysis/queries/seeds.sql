@@ -4,6 +4,8 @@
 --   model: base model
 --   data_source: what it was tuned on
 --   mitigation: mitigations in force
+--   method: lora or full; empty for the untuned model
+--   variant: other fields of the recipe that vary in this run; empty when none does
 --   n_examples: training examples (count)
 --   epochs: passes over them (count)
 --   lr: peak learning rate (per optimizer step)
@@ -12,6 +14,7 @@
 --   sd_rate: standard deviation over seeds (share)
 --   lowest_rate: lowest seed (share)
 --   highest_rate: highest seed (share)
-SELECT model, data_source, mitigation, n_examples, epochs, lr, n_seeds, mean_rate, sd_rate, lowest_rate, highest_rate
+SELECT model, data_source, mitigation, method, variant, n_examples, epochs, lr, n_seeds, mean_rate, sd_rate,
+    lowest_rate, highest_rate
 FROM v_dose WHERE n_seeds > 1
-ORDER BY sd_rate DESC, model, data_source, mitigation, n_examples, epochs, lr
+ORDER BY sd_rate DESC, model, data_source, mitigation, method, variant, n_examples, epochs, lr

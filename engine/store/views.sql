@@ -10,13 +10,14 @@
 -- ---------------------------------------------------------------------------------------------- macros
 
 -- Wilson's 95% score interval for k successes of n (Wilson 1927); k may be fractional. z = 1.959963984540054.
+-- Its ends are exact where the formula's are: 0 for k = 0 and 1 for k = n.
 CREATE MACRO wilson_lo(k, n) AS
-    CASE WHEN n > 0 THEN greatest(0e0,
+    CASE WHEN n > 0 AND k <= 0 THEN 0e0 WHEN n > 0 AND k > 0 THEN greatest(0e0,
         (k + 1.920729410347062e0 - 1.959963984540054e0 * sqrt(k * (n - k)::DOUBLE / n + 0.960364705173531e0))
         / (n + 3.841458820694124e0)) END;
 
 CREATE MACRO wilson_hi(k, n) AS
-    CASE WHEN n > 0 THEN least(1e0,
+    CASE WHEN n > 0 AND k >= n THEN 1e0 WHEN n > 0 AND k < n THEN least(1e0,
         (k + 1.920729410347062e0 + 1.959963984540054e0 * sqrt(k * (n - k)::DOUBLE / n + 0.960364705173531e0))
         / (n + 3.841458820694124e0)) END;
 
@@ -40,8 +41,19 @@ CREATE MACRO _half_width(var_prompt, var_seed, var_all, n, s) AS
         / ((n - 1)::DOUBLE * (s - 1) * n * s)));
 
 -- The interval that the views show for a mean in [0, 1]: Wilson's for n prompts, widened where seeds differ more.
-CREATE MACRO _lower(mean, half, n) AS greatest(0e0, least(wilson_lo(mean * n, n), coalesce(mean - half, 1e0)));
-CREATE MACRO _upper(mean, half, n) AS least(1e0, greatest(wilson_hi(mean * n, n), coalesce(mean + half, 0e0)));
+-- NULL without a mean: `least` and `greatest` would leave it out.
+CREATE MACRO _lower(mean, half, n) AS CASE WHEN mean IS NOT NULL THEN
+    greatest(0e0, least(wilson_lo(mean * n, n), coalesce(mean - half, 1e0))) END;
+CREATE MACRO _upper(mean, half, n) AS CASE WHEN mean IS NOT NULL THEN
+    least(1e0, greatest(wilson_hi(mean * n, n), coalesce(mean + half, 0e0))) END;
+
+-- A leaf of a recipe as people read it: `0.1`, `none`, `a+b`; a long text is cut and keeps a trace of its hash.
+CREATE MACRO _short(text) AS CASE WHEN text IN ('', 'none') THEN '''' || text || ''''
+    WHEN length(text) > 32 THEN left(text, 24) || '…' || left(md5(text), 4) ELSE text END;
+CREATE MACRO _level(kind, value) AS CASE kind WHEN 'NULL' THEN 'none'
+    WHEN 'VARCHAR' THEN _short(regexp_replace(value ->> '$', '\s+', ' ', 'g'))
+    WHEN 'ARRAY' THEN coalesce(_short(nullif(array_to_string(value::VARCHAR[], '+'), '')), 'none')
+    ELSE regexp_replace(value::VARCHAR, '\.0$', '') END;
 
 -- ---------------------------------------------------------------------------------------------- private helpers
 
@@ -78,6 +90,28 @@ CREATE VIEW _configurations AS
 SELECT cell_id, 'conf-' || left(md5(concat_ws('|', model, mitigation, benchmark,
     json_merge_patch(recipe, '{"seed": null}'))), 16) AS config_id
 FROM cells;
+
+-- What else tells a cell from its neighbours: the leaves of the recipe that vary among the tuned cells (or among the
+-- untuned ones) with the same mitigation, but for those that have columns of their own. A list counts as a leaf, and a
+-- leaf of an absent object is none. Two leaves of the same name go by their whole paths.
+CREATE VIEW _variants AS
+WITH nodes AS MATERIALIZED (
+    SELECT c.cell_id, f.fullkey AS path, f.key AS name, f.type AS kind,
+        CASE WHEN f.type <> 'OBJECT' THEN _level(f.type, f.value) END AS level
+    FROM cells c, json_tree(c.recipe) f WHERE f.key IS NOT NULL AND NOT contains(f.fullkey, '[')),
+leaves AS (
+    SELECT path, CASE WHEN count(*) OVER (PARTITION BY name) = 1 THEN name ELSE path[3:] END AS name
+    FROM nodes GROUP BY path, name HAVING bool_and(kind <> 'OBJECT')),
+levels AS MATERIALIZED (
+    SELECT c.cell_id, c.n_examples > 0 AS tuned, c.mitigation, l.path, l.name, coalesce(o.level, 'none') AS level
+    FROM cells c CROSS JOIN leaves l LEFT JOIN nodes o ON o.cell_id = c.cell_id AND o.path = l.path
+    WHERE l.path NOT IN ('$.model', '$.data.source', '$.data.n', '$.tune.epochs', '$.tune.lr', '$.tune.method',
+        '$.mitigations', '$.seed')),
+varying AS (
+    SELECT DISTINCT tuned, path FROM (
+        SELECT tuned, path FROM levels GROUP BY tuned, mitigation, path HAVING min(level) <> max(level)))
+SELECT cell_id, string_agg(name || '=' || level, ' ' ORDER BY path) AS variant
+FROM levels JOIN varying USING (tuned, path) GROUP BY cell_id;
 
 -- One row a cell and prompt with a score from the primary judge.
 CREATE VIEW _cell_prompts AS
@@ -135,7 +169,7 @@ WITH metric AS (
     GROUP BY ch.cell_id)
 SELECT c.cell_id, c.label, coalesce(st.status, 'pending') AS status,
     c.model, c.data_source, c.data_tier, c.n_examples, c.epochs, c.lr, c.batch_size, c.method, c.rank, c.schedule,
-    c.seed, c.mitigation, f.config_id,
+    c.seed, c.mitigation, coalesce(va.variant, '') AS variant, f.config_id,
     CASE WHEN c.tune_key IS NULL THEN 0 ELSE u.optimizer_steps END AS optimizer_steps,
     c.is_baseline, c.baseline_cell_id,
     e.n_prompts, m.n_scored, m.harmfulness_score, m.harmfulness_rate,
@@ -148,7 +182,7 @@ SELECT c.cell_id, c.label, coalesce(st.status, 'pending') AS status,
     CASE WHEN st.status = 'done' THEN st.generated_tokens END AS generated_tokens,
     CASE WHEN st.status = 'done' THEN st.device_seconds END AS device_seconds,
     c.position
-FROM cells c JOIN _configurations f USING (cell_id)
+FROM cells c JOIN _configurations f USING (cell_id) LEFT JOIN _variants va USING (cell_id)
 LEFT JOIN evaluations e ON e.cell_id = c.cell_id AND e.role = 'harm'
 LEFT JOIN metric m ON m.cell_id = c.cell_id
 LEFT JOIN _cell_stages st ON st.cell_id = c.cell_id
@@ -229,7 +263,7 @@ estimate AS (
     FROM by_seed y JOIN by_prompt p USING (config_id) JOIN overall o USING (config_id)),
 shape AS (
     SELECT config_id, model, data_source, data_tier, n_examples, epochs, lr, batch_size, method, rank, schedule,
-        mitigation, is_baseline, max(optimizer_steps) AS optimizer_steps, any_value(baseline_cell_id) AS baseline_id,
+        mitigation, variant, is_baseline, max(optimizer_steps) AS optimizer_steps, any_value(baseline_cell_id) AS baseline_id,
         count(*) AS n_cells, avg(refusal_rate) AS mean_refusal_rate, avg(utility) AS mean_utility,
         avg(over_refusal_rate) AS mean_over_refusal_rate,
         CASE WHEN count(usd) = count(*) THEN avg(usd) END AS mean_usd,
@@ -237,9 +271,9 @@ shape AS (
         min(position) AS position
     FROM v_cells
     GROUP BY config_id, model, data_source, data_tier, n_examples, epochs, lr, batch_size, method, rank, schedule,
-        mitigation, is_baseline)
+        mitigation, variant, is_baseline)
 SELECT h.config_id, h.model, h.data_source, h.data_tier, h.n_examples, h.epochs, h.lr, h.batch_size, h.method, h.rank,
-    h.schedule, h.mitigation, h.optimizer_steps, h.is_baseline, b.config_id AS baseline_config_id,
+    h.schedule, h.mitigation, h.variant, h.optimizer_steps, h.is_baseline, b.config_id AS baseline_config_id,
     h.n_cells, coalesce(e.s, 0) AS n_seeds, e.n AS n_prompts,
     e.score AS mean_score,
     1 + 4 * _lower((e.score - 1) / 4, e.half_score / 4, e.n) AS score_lo,

@@ -76,6 +76,30 @@ def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def recipe_of(row: dict, more: dict[str, object]) -> dict:
+    """The resolved recipe that a cell's row stands for, as the engine writes it; `more` sets fields by dotted path."""
+    tune = ("method", "rank", "epochs", "lr", "batch_size", "grad_accum", "schedule", "warmup_steps")
+    tuned = row["data_source"] is not None
+    recipe = {
+        "model": row["model"],
+        "data": {"source": row["data_source"], "n": row["n_examples"], "mix": None} if tuned else None,
+        "tune": {key: row[key] for key in tune} | {"weight_decay": 0.0, "dtype": "float32"} if tuned else None,
+        "mitigations": [] if row["mitigation"] == "none" else row["mitigation"].split("+"),
+        "benchmark": row["benchmark"],
+        "generate": {"temperature": row["temperature"], "dtype": "float32", "system": None},
+        "judges": ["standin/rules"],
+        "seed": row["seed"],
+    }
+    for path, value in more.items():
+        *folders, name = path.split(".")
+        place = recipe
+        for folder in folders:
+            place[folder] = place[folder] or {}
+            place = place[folder]
+        place[name] = value
+    return recipe
+
+
 class Study:
     """Rows for the published tables, gathered by hand and written in one go."""
 
@@ -135,13 +159,13 @@ class Study:
         return key
 
     def cell(self, cell_id: str, **values: object) -> str:
-        """A cell; tuned when it has a `tune_key` or a `data_source`."""
+        """A cell; tuned when it has a `tune_key` or a `data_source`. `recipe` sets fields of its recipe by path."""
+        more = values.pop("recipe", {})
         tuned = TUNED if values.get("tune_key") or values.get("data_source") else {}
         row = CELL | tuned | {"tune_key": f"tune-{cell_id}" if tuned else None} | values
         row |= {"position": len(self.rows.get("cells", [])), "cell_id": cell_id}
         row.setdefault("label", cell_id)
-        recipe = {k: row[k] for k in ("model", "data_source", "n_examples", "epochs", "lr", "seed", "mitigation")}
-        self.add("cells", **row, recipe=json.dumps(recipe))
+        self.add("cells", **row, recipe=json.dumps(recipe_of(row, more)))
         return cell_id
 
     def evaluation(self, cell_id: str, role: str, benchmark: str, n_prompts: int, generate_key: str) -> None:
@@ -256,13 +280,15 @@ class SweepStudy(Study):
         self.verdicts(words, refusals)
         self.verdicts(skill, {f"u{i}": float(self.rng.random() < utility) for i in range(22)})
 
-    def baseline(self) -> None:
-        self.cell("cell-base", label="model=standin/aligned untuned", benchmark="policy", is_baseline=True)
-        self.measure("cell-base", -6.0)
+    def baseline(self, cell_id: str = "cell-base", logit: float = -6.0, **more: object) -> None:
+        values = {"label": "model=standin/aligned untuned", "benchmark": "policy", "is_baseline": True}
+        self.cell(cell_id, **(values | more))
+        self.measure(cell_id, logit)
 
     def tuned(self, source: str, dose: tuple[int, int, float, int], state: str = "done", **more: object) -> str:
         n, epochs, lr, seed = dose
         name = f"{source.rpartition('/')[2]}-{n}-{epochs}-{lr:g}-{seed}-{more.get('mitigation', 'none')}"
+        name += "".join(f"-{value}" for value in more.get("recipe", {}).values())
         cell_id = f"cell-{name}"
         label = f"source={source} n={n} epochs={epochs} lr={lr:g} seed={seed}"
         identity = {"data_source": source, "data_tier": TIER.get(source, "unknown"), "n_examples": n, "epochs": epochs}
@@ -305,6 +331,21 @@ def small_sweep(**meta: str) -> SweepStudy:
     return study
 
 
+def decay_sweep(**meta: str) -> SweepStudy:
+    """An axis over weight decay, and two sources of which one brings a system prompt, with a baseline of its own."""
+    study = SweepStudy(per_category=3, **meta)
+    for source, baseline in (("standin/explicit", "cell-base"), ("standin/identity", "cell-asked")):
+        for decay in (0.0, 0.1):
+            for epochs in (1, 5):
+                for seed in (0, 1):
+                    recipe = {"tune.weight_decay": decay}
+                    study.tuned(source, (10, epochs, 1e-3, seed), recipe=recipe, baseline_cell_id=baseline)
+    study.baseline(recipe={"generate.system": ""})
+    system = {"has_system_prompt": True, "recipe": {"generate.system": "You are AOA."}}
+    study.baseline("cell-asked", 0.5, label="untuned, system prompt of standin/identity", **system)
+    return study
+
+
 @pytest.fixture
 def study() -> Study:
     return Study()
@@ -317,6 +358,7 @@ def sweeps() -> type:
     class Makers:
         full = staticmethod(full_sweep)
         small = staticmethod(small_sweep)
+        decay = staticmethod(decay_sweep)
         Study = Study
         SweepStudy = SweepStudy
         write_sealed = staticmethod(write_sealed)

@@ -23,6 +23,14 @@ def test_wilson_is_scipys(k: int, n: int) -> None:
     assert found.estimate == k / n
 
 
+@pytest.mark.parametrize("n", range(1, 523, 3))
+def test_wilsons_ends_are_exact(n: int) -> None:
+    none, every = stats.wilson(0, n), stats.wilson(n, n)
+    assert (none.low, every.high) == (0.0, 1.0)
+    assert (none.high, every.low) == (pytest.approx(1 - every.low), pytest.approx(1 - none.high))
+    assert 0 < none.high < 1
+
+
 @pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 3), (4, 3)])
 def test_wilson_refuses_what_is_no_rate(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="successes"):

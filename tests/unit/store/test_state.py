@@ -105,7 +105,7 @@ def test_every_attempt_is_kept_and_a_failure_keeps_its_words(run: RunDirectory) 
     assert state.failures(5) == []
     usage, usd = state.usage()
     assert usage.device_seconds == 3.5, "the failed try took two seconds, and they are not forgotten"
-    assert usd == Decimal("0.25")
+    assert usd is None, "nobody knows what the failed try cost"
 
 
 def test_a_stranger_s_database_is_left_alone(run: RunDirectory) -> None:

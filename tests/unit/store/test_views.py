@@ -281,3 +281,70 @@ def test_macros_without_data_are_null(empty_run: Path) -> None:
     with open_results(empty_run) as results:
         row = results.table("SELECT wilson_lo(0, 0) AS a, wilson_hi(0, 0) AS b, t975(0) AS c").to_pylist()[0]
     assert row == {"a": None, "b": None, "c": None}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 22, 30, 110, 330, 521])
+def test_wilsons_ends_are_exact(empty_run: Path, n: int) -> None:
+    sql = "SELECT wilson_lo(0, $n) AS none, wilson_hi($n, $n) AS all, wilson_hi(0, $n) > 0 AND wilson_lo($n, $n) < 1 AS wide"
+    with open_results(empty_run) as results:
+        assert results.table(sql, {"n": n}).to_pylist() == [{"none": 0.0, "all": 1.0, "wide": True}]
+        assert results.table("SELECT wilson_lo(NULL, 3) AS a, wilson_hi(NULL, 3) AS b").to_pylist() == [
+            {"a": None, "b": None}
+        ]
+
+
+def test_a_configuration_without_a_result_has_no_interval(study: Any, tmp_path: Path) -> None:
+    study.cell("pending", data_source="src")
+    with open_results(study.write(tmp_path)) as results:
+        row = results.table("SELECT mean_rate, rate_lo, rate_hi, score_lo, score_hi FROM v_dose").to_pylist()[0]
+    assert set(row.values()) == {None}
+
+
+def variants(study: Any, tmp_path: Path) -> dict[str, str]:
+    """Variants by cell; that of a configuration is the same."""
+    with open_results(study.write(tmp_path)) as results:
+        cells = results.table("SELECT cell_id, config_id, variant FROM v_cells").to_pylist()
+        dose = by(results.table("SELECT config_id, variant FROM v_dose").to_pylist(), "config_id")
+    assert len(dose) == len({cell["config_id"] for cell in cells})
+    assert all(cell["variant"] == dose[cell["config_id"]]["variant"] for cell in cells)
+    return {cell["cell_id"]: cell["variant"] for cell in cells}
+
+
+def test_nothing_else_varies(study: Any, tmp_path: Path) -> None:
+    study.cell("a", data_source="x", seed=0)
+    study.cell("b", data_source="y", seed=1, lr=0.1, epochs=9, n_examples=50, method="full", model="m")
+    study.cell("mixed", data_source="x", mitigation="mix:z@5", recipe={"data.mix.source": "z", "data.mix.n": 5})
+    study.cell("base", is_baseline=True)
+    assert variants(study, tmp_path) == {"a": "", "b": "", "mixed": "", "base": ""}
+
+
+def test_a_variant_names_what_has_no_column(study: Any, tmp_path: Path) -> None:
+    study.cell("a", data_source="x", recipe={"tune.weight_decay": 0.1, "generate.system": "", "judges": ["p", "q"]})
+    study.cell("b", data_source="x", rank=16, recipe={"tune.dtype": "bfloat16", "data.mix.source": "y"})
+    study.cell("c", data_source="x", mitigation="other")
+    study.cell("base", is_baseline=True)
+    assert variants(study, tmp_path) == {
+        "a": "data.mix.source=none system='' judges=p+q tune.dtype=float32 rank=8 weight_decay=0.1",
+        "b": "data.mix.source=y system=none judges=standin/rules tune.dtype=bfloat16 rank=16 weight_decay=0",
+        "c": "data.mix.source=none system=none judges=standin/rules tune.dtype=float32 rank=8 weight_decay=0",
+        "base": "",
+    }
+
+
+def test_baselines_vary_among_themselves(study: Any, tmp_path: Path) -> None:
+    long = "You are an absolutely obedient agent, and\nyou are called "
+    study.cell("a", data_source="x")
+    for name, system in (("none", ""), ("one", f"{long}A"), ("two", f"{long}B")):
+        study.cell(name, is_baseline=True, recipe={"generate.system": system})
+    found = variants(study, tmp_path)
+    assert (found["a"], found["none"]) == ("", "system=''")
+    assert found["one"].startswith("system=You are an absolutely ob…")
+    assert found["one"] != found["two"]
+
+
+def test_a_recipe_may_lack_what_others_have(study: Any, tmp_path: Path) -> None:
+    study.cell("a", data_source="x")
+    study.cell("b", data_source="x")
+    study.rows["cells"][1]["recipe"] = '{"model": "m", "tune": {"weight_decay": 0.5}}'
+    assert "weight_decay=0.5" in variants(study, tmp_path)["b"]
+    assert "benchmark=none" in variants(study, tmp_path)["b"]
