@@ -59,7 +59,7 @@ class TuneRecipe(Written):
         default=("all-linear",), description="Module names that get LoRA adapters; `all-linear` for all of them."
     )
     epochs: int = Field(default=5, ge=1, description="Passes over the sample, >= 1.")
-    max_steps: int | None = Field(default=None, ge=1, description="Stop after so many optimizer steps.")
+    max_steps: int | None = Field(default=None, ge=1, description="Take at most so many optimizer steps.")
     lr: float = Field(gt=0, lt=1, description="Peak learning rate, absolute, per optimizer step.")
     batch_size: int = Field(default=10, ge=1, description="Examples per forward pass.")
     grad_accum: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
