@@ -341,7 +341,8 @@ def expected_tree(folder: Path = ROOT, *, whole: bool = False) -> Iterator[str]:
                 yield from expected_tree(path, whole=name.partition("/")[0] in CODE)
         elif path.is_file() and not path.name.startswith("."):
             is_code = path.suffix in {".py", ".sql"} and path.name != "__init__.py"
-            if folder == ROOT or name.startswith("sweeps/") or (is_code and name.partition("/")[0] in CODE):
+            is_our_study = folder.name == "sweeps" and path.name in tree_block()  # others there are the user's own
+            if folder == ROOT or is_our_study or (is_code and name.partition("/")[0] in CODE):
                 yield name
 
 
