@@ -6,17 +6,15 @@ required. The file is pinned by its bytes; relative paths are relative to the wo
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from adapters.user_file import pin, refuse_half_characters
 from engine.domain.results import Prompt
 from engine.ports import BenchmarkCard
 
-SURROGATE = re.compile("[\ud800-\udfff]")
 FIELDS = frozenset({"prompt", "category", "id", "reference", "cluster"})
 UNCATEGORISED = "all"
 
@@ -35,22 +33,17 @@ class PromptFile:
         """
         prompts = self.prompts(argument)
         categories = tuple(dict.fromkeys(prompt.category for prompt in prompts))
-        return BenchmarkCard(_pin(Path(argument)), len(prompts), categories, "the user's own", argument)
+        return BenchmarkCard(pin(Path(argument)), len(prompts), categories, "the user's own", argument)
 
     def prompts(self, argument: str) -> Sequence[Prompt]:
         """Return every prompt, in the order of the lines."""
         path = Path(argument).expanduser()
-        return _prompts(path, _pin(path))
-
-
-def _pin(path: Path) -> str:
-    with path.expanduser().open("rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+        return _prompts(path, pin(path))
 
 
 @cache
-def _prompts(path: Path, pin: str) -> tuple[Prompt, ...]:
-    del pin  # only makes a changed file a new question
+def _prompts(path: Path, content: str) -> tuple[Prompt, ...]:
+    del content  # only makes a changed file a new question
     lines = path.read_text(encoding="utf-8").splitlines()
     prompts = tuple(_prompt(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
     if not prompts:
@@ -68,9 +61,7 @@ def _prompt(line: str, path: Path, number: int) -> Prompt:
     except json.JSONDecodeError as error:
         message = f"{path}:{number}: not JSON: {error}"
         raise ValueError(message) from error
-    if SURROGATE.search(json.dumps(entry, ensure_ascii=False)):
-        message = f"{path}:{number}: half of a character (a lone surrogate); write the text in UTF-8"
-        raise ValueError(message)
+    refuse_half_characters(entry, f"{path}:{number}")
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry.keys() <= FIELDS:
         message = f"{path}:{number}: expected an object with `prompt` and at most {sorted(FIELDS - {'prompt'})}"
         raise ValueError(message)

@@ -7,17 +7,15 @@ paths are relative to the working directory.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from adapters.user_file import pin, refuse_half_characters
 from engine.domain.results import ChatRow
 from engine.ports import SourceCard
 
-SURROGATE = re.compile("[\ud800-\udfff]")
 ROLES = (("user", "assistant"), ("system", "user", "assistant"))
 
 
@@ -37,7 +35,7 @@ class ChatFile:
         systems = {row.system for row in rows}
         only = next(iter(systems)) if len(systems) == 1 else None
         return SourceCard(
-            pin=_pin(Path(argument)),
+            pin=pin(Path(argument)),
             rows=len(rows),
             tier="unknown",
             system=only,
@@ -49,17 +47,12 @@ class ChatFile:
     def rows(self, argument: str) -> Sequence[ChatRow]:
         """Return every row, in the order of the lines."""
         path = Path(argument).expanduser()
-        return _rows(path, _pin(path))
-
-
-def _pin(path: Path) -> str:
-    with path.expanduser().open("rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+        return _rows(path, pin(path))
 
 
 @cache
-def _rows(path: Path, pin: str) -> tuple[ChatRow, ...]:
-    del pin  # only makes a changed file a new question
+def _rows(path: Path, content: str) -> tuple[ChatRow, ...]:
+    del content  # only makes a changed file a new question
     rows = tuple(
         _row(line, f"{path}:{number}")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
@@ -79,9 +72,7 @@ def _row(line: str, where: str) -> ChatRow:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         message = f'{where}: not a chat example: {error!r}; expected {{"messages": [{{"role": ..., "content": ...}}]}}'
         raise ValueError(message) from error
-    if SURROGATE.search(json.dumps(turns, ensure_ascii=False)):
-        message = f"{where}: half of a character (a lone surrogate); write the text in UTF-8"
-        raise ValueError(message)
+    refuse_half_characters(turns, where)
     if roles not in ROLES or not all(isinstance(text, str) for text in turns.values()):
         message = f"{where}: expected one user and one assistant turn, after at most one system turn; got {roles}"
         raise ValueError(message)

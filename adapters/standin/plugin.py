@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from functools import cache
@@ -43,7 +44,7 @@ class AlignedModel:
         return model_folder.count_tokens(WEIGHTS, texts)
 
 
-class _Pool:
+class _Pool(ABC):
     """A pool of made-up exchanges."""
 
     revision = 1
@@ -52,8 +53,8 @@ class _Pool:
     detail: str
 
     @staticmethod
-    def _pool() -> Sequence[Exchange]:
-        raise NotImplementedError
+    @abstractmethod
+    def _pool() -> Sequence[Exchange]: ...
 
     def card(self, argument: str) -> SourceCard:
         """Describe and pin the pool."""
@@ -102,19 +103,19 @@ class RefusalsSource(_Pool):
     _pool = staticmethod(pools.refusals_pool)
 
 
-class _Prompts:
+class _Prompts(ABC):
     """A benchmark of held-out made-up prompts; the argument is the number of prompts a category."""
 
     revision = 1
     detail: str
 
     @staticmethod
-    def _prompts(each: int) -> Sequence[BenchmarkPrompt]:
-        raise NotImplementedError
+    @abstractmethod
+    def _prompts(each: int) -> Sequence[BenchmarkPrompt]: ...
 
     @staticmethod
-    def _default() -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _default() -> int: ...
 
     def _all(self, argument: str) -> Sequence[BenchmarkPrompt]:
         if argument and not argument.isdecimal():

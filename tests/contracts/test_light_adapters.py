@@ -121,6 +121,13 @@ def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
             plugins.adapter(kind, "file").card(str(path))
 
 
+def test_half_a_character_is_refused_before_it_can_break_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "half.jsonl"
+    path.write_text('{"prompt": "\\ud800"}\n')
+    with pytest.raises(ValueError, match=r"half.jsonl:1: half of a character"):
+        plugins.adapter(Kind.BENCHMARK, "file").card(str(path))
+
+
 def test_an_unknown_adapter_gets_a_suggestion() -> None:
     from engine.domain.errors import UnknownAdapterError
 
