@@ -105,7 +105,7 @@ def _draft_07(schema: Any) -> Any:
     """Return a 2020-12 schema of pydantic's in the words of draft-07.
 
     Raises:
-        NotImplementedError: It has a keyword that draft-07 lacks.
+        ValueError: It has a keyword that draft-07 lacks.
     """
     if isinstance(schema, list):
         return [_draft_07(item) for item in schema]
@@ -116,7 +116,7 @@ def _draft_07(schema: Any) -> Any:
     )
     if lacking:
         message = f"draft-07 has no {', '.join(sorted(lacking))}; teach engine.spec.schema to translate it"
-        raise NotImplementedError(message)
+        raise ValueError(message)
     # pydantic's titles only repeat the names; a property that is itself called `title` is a mapping and stays.
     translated = {k: _draft_07(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}
     if "$ref" in translated and len(translated) > 1:

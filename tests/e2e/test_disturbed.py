@@ -110,7 +110,7 @@ def test_a_host_that_dies_is_replaced_and_only_its_stage_runs_again(folder: Path
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def test_two_interrupts_stop_at_once_and_lose_nothing_that_had_finished(folder: Path) -> None:
+def test_two_interrupts_stop_the_run_and_lose_nothing_that_had_finished(folder: Path) -> None:
     run_dir = folder / "runs" / "tiny"
     running = start(["run", "tiny.yaml"], folder)
     wait_for(run_dir, 5, running)

@@ -53,8 +53,8 @@ def drawn(found: dict) -> set[str]:
 
 
 def test_charts_are_as_they_were(panels: dict[str, Panel]) -> None:
-    """`REGOLD=1 pytest tests/unit/analysis/test_charts.py` writes them anew; look at the difference before you keep it."""
-    if os.environ.get("REGOLD"):
+    """`DOSIMETER_GOLDEN=write pytest tests/unit/analysis/test_charts.py` writes them anew; look at the difference before you keep it."""
+    if os.environ.get("DOSIMETER_GOLDEN") == "write":
         GOLDEN.mkdir(parents=True, exist_ok=True)
         for old in GOLDEN.glob("*.json"):
             old.unlink()
