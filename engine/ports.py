@@ -10,7 +10,7 @@ inside their methods, so that planning starts neither torch nor Ray.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -43,19 +43,15 @@ class Warm(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a stage may use on its host; nothing here bears identity.
+    """What stages may use on their host; nothing here bears identity.
 
     Attributes:
-        key: The stage's key; the folder of its artifact will be called so.
-        folder: An empty folder for the stage's artifact; the worker moves it into place when the stage succeeds.
         device: `cpu` or `cuda:0`.
         threads: CPU threads, >= 1.
         generate_batch: Prompts to decode together, >= 1.
         warm: Keeps loaded models between stages.
     """
 
-    key: str
-    folder: Path
     device: str
     threads: int
     generate_batch: int
@@ -169,28 +165,70 @@ class Benchmark(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TuneTask:
-    """One fine-tuning run.
+class Cut:
+    """A point of a training run at which its weights are wanted: one tune stage.
+
+    Attributes:
+        key: The stage's key; the folder of its artifact will be called so.
+        settings: How to tune, up to this point.
+        folder: An empty folder for the weights (safetensors only); the worker moves it into place.
+    """
+
+    key: str
+    settings: TuneRecipe
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One fine-tuning run. Its cuts differ in `epochs` and `max_steps` alone; most often there is one.
 
     Attributes:
         model: The base model.
         rows: The sample, in its sampled order.
-        settings: How to tune.
         seed: Seed of the initialisation, the order and the dropout.
+        cuts: Where weights are wanted, at least one, the shortest first.
+        state: A folder of this run's own, which may not exist yet: what the fine-tuner keeps there to go on after an
+            interruption, or to a later cut. Only the fine-tuner looks into it.
+        keep_state: Whether the state at the last cut is wanted, for a longer cut that may be asked for one day.
     """
 
     model: ModelRef
     rows: Sequence[ChatRow]
-    settings: TuneRecipe
     seed: int
+    cuts: tuple[Cut, ...]
+    state: Path
+    keep_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a fine-tuning run leaves, beside the weights in the context's folder."""
+    """What a training run leaves at a cut, beside the weights in the cut's folder.
+
+    Attributes:
+        steps: Every optimizer step from the first one up to this cut.
+        usage: What was used since the cut named in `after` (or since the beginning): sums over cuts are what was spent.
+        after: Key of the cut at whose end this part of the run began; None when it began with the base model.
+    """
 
     steps: Sequence[TrainingStep]
     usage: Usage
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What tune stages with some settings can share, as their fine-tuner says. Nothing of it bears identity.
+
+    Attributes:
+        prefix_blocked: Empty when a longer run passes exactly through this one; else the field that prevents it.
+        pack_blocked: Empty when it can train in one batch with others; else the field that prevents it.
+        pack: What must agree with the others in the batch, beside the base model.
+    """
+
+    prefix_blocked: str
+    pack_blocked: str
+    pack: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +247,7 @@ class Workload:
 
 
 class FineTuner(Protocol):
-    """Tunes a model on a sample."""
+    """Tunes models on samples."""
 
     revision: int
 
@@ -217,8 +255,22 @@ class FineTuner(Protocol):
         """Estimate the usage, before anything runs."""
         ...
 
-    def fine_tune(self, task: TuneTask, context: Context) -> Tuned:
-        """Tune, and write the weights into `context.folder` (safetensors only)."""
+    def warm_up(self) -> None:
+        """Import what every run needs: hosts do it before the first stage is ready."""
+        ...
+
+    def sharing(self, settings: TuneRecipe) -> Sharing:
+        """Say what tune stages with these settings can share."""
+        ...
+
+    def fine_tune(
+        self, trajectories: Sequence[Trajectory], context: Context
+    ) -> Iterator[tuple[str, Tuned | Exception]]:
+        """Tune, and yield (key, what it left) of every cut as soon as its weights are written.
+
+        A run that fails yields its exception for each cut that it did not reach, and the others go on. Several
+        trajectories come together only when `sharing` says that they can train in one batch.
+        """
         ...
 
 
@@ -227,6 +279,7 @@ class GenerateTask:
     """One benchmark to answer.
 
     Attributes:
+        key: The stage's key.
         model: The model that answers.
         prompts: What it is asked.
         system: System prompt, or None for none.
@@ -234,6 +287,7 @@ class GenerateTask:
         seed: Seed of the sampling; only matters with temperature > 0.
     """
 
+    key: str
     model: ModelRef
     prompts: Sequence[Prompt]
     system: str | None
@@ -258,8 +312,15 @@ class Generator(Protocol):
         """Estimate the usage, before anything runs."""
         ...
 
-    def generate(self, task: GenerateTask, context: Context) -> Generated:
-        """Answer every prompt."""
+    def warm_up(self) -> None:
+        """Import what every task needs: hosts do it before the first stage is ready."""
+        ...
+
+    def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
+        """Answer every prompt of every task, and yield (key, answers) of each task as soon as it is done.
+
+        The tasks share the base model and the decoding settings; adapters, prompts, system prompts and seeds differ.
+        """
         ...
 
 

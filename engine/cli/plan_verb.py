@@ -97,6 +97,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
         "standin": plan.standin,
         "counts": _plain(plan.counts) | {"cells": plan.counts.cells},
         "stages": {"distinct": ahead.stages, "new": ahead.new, "unshared": ahead.alone},
+        "training": _plain(prepared.savings),
         "forecast": {
             "usd": usd,
             "calibrated": ahead.calibrated,

@@ -32,6 +32,8 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     out.print(f"Stages  {ahead.stages:,} distinct, {ahead.new:,} to run{shared}", style="bold")
     numeric = ("distinct", "to run", "tokens", "device time", "low", "high")
     print_table(("", "distinct", "to run", "tokens", "device time", "low", "high"), _rows(prepared), numeric=numeric)
+    for line in _sharing(prepared):
+        out.print(line)
     out.print()
     _print_cost(prepared)
     _print_sensitivity(prepared)
@@ -70,6 +72,28 @@ def _row(entry: KindForecast) -> tuple[object, ...]:
     low, expected, high = entry.usage.low, entry.usage.expected, entry.usage.high
     times = (duration(usage.device_seconds) if entry.new else "–" for usage in (expected, low, high))
     return (entry.kind.value, entry.stages, entry.new, expected.tokens or None, *times)
+
+
+def _sharing(prepared: Prepared) -> list[str]:
+    """What training shares, what that saves, and for what is not shared the field that prevents it."""
+    found = prepared.savings
+    if not found.tunes:
+        return []
+    saved = 1 - found.steps / found.steps_alone if found.steps_alone else 0.0
+    less = f", not {found.steps_alone:,} ({saved:.0%} saved)" if found.steps < found.steps_alone else ""
+    runs, stages = many(found.trajectories, "run"), many(found.tunes, "tune stage")
+    lines = [f"Training  {runs} for {stages}: {many(found.steps, 'optimizer step')}{less}"]
+    if found.going_on:
+        lines.append(f"          {many(found.going_on, 'run')} of these from where an earlier one ended")
+    packed = found.tunes - sum(found.pack_blocked.values())
+    if packed:
+        lines.append(f"          {many(packed, 'stage')} can train in packs")
+    for what, blocked in (
+        ("share no run with shorter ones", found.prefix_blocked),
+        ("train alone", found.pack_blocked),
+    ):
+        lines += [f"          {many(number, 'stage')} {what}: tune.{field}" for field, number in blocked.items()]
+    return lines
 
 
 def _print_cost(prepared: Prepared) -> None:

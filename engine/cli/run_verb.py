@@ -14,7 +14,7 @@ from engine.cli.main import Exit
 
 if TYPE_CHECKING:
     from engine.run.hosts import Executor
-    from engine.run.order import RunSummary
+    from engine.run.order import RunOrder, RunSummary
     from engine.run.prepare import Prepared
     from engine.run.progress import Observer
 
@@ -58,6 +58,7 @@ def command(
     order = RunOrder(
         plan=prepared.plan,
         forecasts=prepared.forecasts,
+        groups=prepared.groups,
         settings=sweep.run,
         catalogue=prepared.catalogue,
         papers=_papers(prepared, spec, overrides),
@@ -68,7 +69,7 @@ def command(
         progress.note(_opening(prepared))
         claim(RunDirectory(prepared.root))
         _remember(prepared.root, progress)
-        summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, executor), progress)
+        summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, order, executor), progress)
     if as_json:
         from dataclasses import asdict
 
@@ -87,7 +88,7 @@ def _remember(root: Path, progress: Observer) -> None:
         progress.note(f"the reading verbs will need --run: {error}")
 
 
-def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
+def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Executor]:
     resources = prepared.loaded.sweep.run.resources
     root = prepared.root.resolve()
 
@@ -100,7 +101,7 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
     def on_ray() -> Executor:
         from engine.run.ray_executor import RayExecutor
 
-        return RayExecutor(root, resources)
+        return RayExecutor(root, resources, order.needed)
 
     return inline if name == "inline" else on_ray
 

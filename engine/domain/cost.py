@@ -30,6 +30,10 @@ class Usage:
         """Add two usages, field by field."""
         return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)})
 
+    def __sub__(self, other: Usage) -> Usage:
+        """Return what is in this usage beyond the other; never less than nothing."""
+        return Usage(**{f.name: max(0, getattr(self, f.name) - getattr(other, f.name)) for f in fields(Usage)})
+
     def scaled(self, factor: float) -> Usage:
         """Return this usage times `factor`, counts rounded to the nearest integer."""
         return Usage(

@@ -145,7 +145,7 @@ class TrainingStep:
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """A Parquet file that a worker wrote once and will never touch again.
+    """A Parquet file that a worker wrote once and will never touch again; it may hold rows of several stages.
 
     Attributes:
         table: The published table that it belongs to.
@@ -170,13 +170,13 @@ class StageResult:
         key: The stage's key.
         shards: The shards that hold its rows.
         artifact: Path of its artifact folder relative to the run directory, or None.
-        usage: What it used.
+        after: Key of the stage at whose end this one went on, the earlier cut of a training run; None for none.
     """
 
     key: str
     shards: tuple[ShardRef, ...]
     artifact: str | None
-    usage: Usage
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +203,8 @@ class Attempt:
         host: The host that ran it.
         started_at: Seconds since the epoch, UTC.
         ended_at: Seconds since the epoch, UTC.
+        usage: What it used, however it ended. Stages that run together share the time of their host: the device-seconds
+            of a bundle's attempts add up to about its wall time, while their start and end overlap.
         result: The result, or None when it failed.
         failure: The failure, or None when it succeeded.
     """
@@ -211,5 +213,6 @@ class Attempt:
     host: str
     started_at: float
     ended_at: float
+    usage: Usage
     result: StageResult | None
     failure: Failure | None = None

@@ -50,7 +50,12 @@ class DataRecipe(Written):
 class TuneRecipe(Written):
     """How the model is fine-tuned. The loss is on the answer tokens only."""
 
-    adapter: AdapterRef = Field(default="local/trl", description="The fine-tuner.")
+    adapter: AdapterRef = Field(default="local/sft", description="The fine-tuner.")
+    backend: Literal["packed", "trl"] = Field(
+        default="packed",
+        description="`packed` trains LoRA adapters many at a time; `trl` one at a time, with TRL's own trainer. Equal"
+        " within a stated tolerance; full fine-tuning always uses TRL.",
+    )
     method: Literal["lora", "full"] = Field(default="lora", description="LoRA adapters, or all weights.")
     rank: int = Field(default=8, ge=1, le=1024, description="LoRA rank.")
     alpha: int | None = Field(default=None, ge=1, description="LoRA alpha; twice the rank when omitted.")

@@ -86,8 +86,8 @@ def stage_forecasts(plan: Plan, catalogue: Catalogue) -> dict[str, Range]:
     return forecasts
 
 
-def calibrated(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str, float]) -> dict[str, Range]:
-    """Return the forecasts with device-seconds corrected by what finished stages of the same kind took.
+def calibration(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str, float]) -> dict[StageKind, float]:
+    """Return, by kind of stage, how many times the forecast device-seconds its finished stages took.
 
     Args:
         forecasts: Forecast by stage key.
@@ -100,6 +100,17 @@ def calibrated(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str,
         expected = sum(forecasts[key].expected.device_seconds for key in done)
         if expected > 0:
             factors[kind] = sum(seconds[key] for key in done) / expected
+    return factors
+
+
+def calibrated(forecasts: Mapping[str, Range], plan: Plan, factors: Mapping[StageKind, float]) -> dict[str, Range]:
+    """Return the forecasts with device-seconds corrected by what finished stages of the same kind took.
+
+    Args:
+        forecasts: Forecast by stage key.
+        plan: The plan.
+        factors: As `calibration` returns them.
+    """
     return {
         key: _corrected(forecast, factors[plan.stages[key].kind]) if plan.stages[key].kind in factors else forecast
         for key, forecast in forecasts.items()

@@ -13,7 +13,7 @@ from engine.plan.fingerprint import canonical, payload, pinned, stage_key
 from engine.plugins import Kind, split_ref
 
 _PINNED = {Kind.DATA: "data", Kind.BENCHMARK: "benchmark", Kind.MODEL: "model"}
-LORA_ONLY = ("rank", "alpha", "dropout", "targets")
+LORA_ONLY = ("rank", "alpha", "dropout", "targets", "backend")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ def _sweep_weights(order: RunOrder, run: RunDirectory, state: State, cached: fro
                 keep.add(key)
             else:
                 state.forget_artifact(key)
-    artifacts.sweep(run, frozenset(keep))
+    going_on = {name for key, name in order.groups.runs.items() if key not in cached}
+    if order.settings.keep_weights:
+        going_on |= artifacts.kept_states(run)
+    artifacts.sweep(run, frozenset(keep), frozenset(going_on))
     for leftover in run.root.glob(".*.tmp"):
         leftover.unlink()
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import FrameType
 from typing import TypeAlias
 
 from engine.domain.cost import Usage, charge
-from engine.domain.results import Attempt, Failure, StageResult
-from engine.domain.stage import StageKind, StageState
+from engine.domain.results import Attempt, Failure, ShardRef
+from engine.domain.stage import Stage, StageKind, StageState
 from engine.run import lock
 from engine.run.adopt import adopt, claim
 from engine.run.hosts import Executor, HostLost
@@ -26,8 +26,8 @@ from engine.run.limits import BudgetGate
 from engine.run.order import Ending, RunOrder, RunSummary
 from engine.run.progress import Observer, Progress
 from engine.run.publisher import Publisher
-from engine.run.scheduler import Scheduler
-from engine.run.worker import StageTask
+from engine.run.runners import Bundle, Judgement
+from engine.run.scheduler import Scheduler, Seat
 from engine.store import artifacts
 from engine.store.layout import RunDirectory
 from engine.store.publish import publish
@@ -37,7 +37,7 @@ POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 2.0
 RESUMES = "The same command resumes."
 HOST_DEATHS = 2
-"""A stage that is running when its host dies is tried again, until it has seen this many hosts die."""
+"""A stage that is running when its host dies is tried again, alone, until it has seen this many hosts die."""
 
 
 MakeExecutor: TypeAlias = Callable[[], Executor]
@@ -98,19 +98,22 @@ class _Loop:
         self, order: RunOrder, run: RunDirectory, state: State, executor: Executor, cached: frozenset[str]
     ) -> None:
         seconds = {key: forecast.expected.device_seconds for key, forecast in order.forecasts.items()}
-        self.scheduler = Scheduler(order.plan.stages, cached, seconds)
+        self.scheduler = Scheduler(order.plan.stages, cached, seconds, order.groups, executor.seats)
         self._order = order
         self._run = run
         self._state = state
         self._executor = executor
-        self._progress = Progress(order.plan, cached, seconds, len(executor.hosts))
+        hosts = sum(StageKind.TUNE in seat.kinds for seat in executor.seats)
+        self._progress = Progress(order.plan, cached, seconds, hosts)
         usage, usd = state.usage()
         if usd is None:  # something ran before a price was set; at today's price it counts against the cap
             usd = charge(usage, order.price) or Decimal()
         self._gate = BudgetGate(order.settings.budget, order.price, usage, usd)
         self._publisher = Publisher(run)
-        self._running: dict[str, tuple[str, float]] = {}  # key -> host, started at
+        self._busy: dict[str, _Shift] = {}  # by host
         self._deaths: dict[str, int] = {}
+        self._recalled: set[tuple[str, str]] = set()  # (host, lane) whose earlier verdicts have been handed over
+        self._cached = cached
         self._next_beat = 0.0
         self.ran = self.failed = self.skipped = 0
 
@@ -120,7 +123,7 @@ class _Loop:
         try:
             while not self.scheduler.finished:
                 stop = stop or self._stop(interrupts) or self._start_ready(observer)
-                if not self._running:
+                if not self._busy:
                     break
                 self._take_in(self._executor.poll(POLL_SECONDS), observer)
                 if trouble := self._publisher.tick():
@@ -153,88 +156,149 @@ class _Loop:
         return None
 
     def _start_ready(self, observer: Observer) -> _Stop | None:
-        """Give every idle host a stage; return why nothing more may start, or None."""
-        busy = {host for host, _ in self._running.values()}
-        for host in self._executor.hosts:
-            stage = None if host in busy else self.scheduler.peek(host)
-            if stage is None:
-                continue
+        """Give every idle host a bundle; return why nothing more may start, or None."""
+        refusals: list[str] = []
+
+        def admits(stage: Stage) -> bool:
             expected = self._order.forecasts[stage.key].expected
-            refusal = self._gate.refusal(expected)
-            if refusal:
-                observer.note(f"budget: {refusal}")
-                return _Stop(Ending.BUDGET, "raise the cap under run.budget, and the same command goes on.")
+            if refusal := self._gate.refusal(expected):
+                refusals.append(refusal)
+                return False
             self._gate.reserve(stage.key, expected)
-            self.scheduler.start(stage.key)
-            self._running[stage.key] = (host, time.time())
-            inputs = {key: tuple(shard for _, shard in self._state.shards([key])) for key in stage.inputs}
-            self._executor.submit(host, StageTask(stage, inputs))
+            return True
+
+        for seat in self._executor.seats:
+            if seat.name in self._busy:
+                continue
+            stages = self.scheduler.take(seat, admits)
+            if stages:
+                self._busy[seat.name] = _Shift(dict.fromkeys(stage.key for stage in stages))
+                self._executor.submit(seat.name, self._bundle(seat, stages))
+            if refusals:
+                observer.note(f"budget: {refusals[0]}")
+                return _Stop(Ending.BUDGET, "raise the cap under run.budget, and the same command goes on.")
         return None
+
+    def _bundle(self, seat: Seat, stages: tuple[Stage, ...]) -> Bundle:
+        needs = dict.fromkeys(need for stage in stages for need in stage.inputs)
+        runs = self._order.groups.runs
+        return Bundle(
+            stages,
+            self._shards(needs),
+            {stage.key: runs[stage.key] for stage in stages if stage.key in runs},
+            self._order.settings.keep_weights,
+            self._known(seat, stages[0]) if stages[0].kind is StageKind.JUDGE else (),
+        )
+
+    def _shards(self, keys: Iterable[str]) -> dict[str, tuple[ShardRef, ...]]:
+        found: dict[str, tuple[ShardRef, ...]] = dict.fromkeys(keys, ())
+        for key, shard in self._state.shards(found):
+            found[key] += (shard,)
+        return found
+
+    def _known(self, seat: Seat, first: Stage) -> tuple[Judgement, ...]:
+        """What the judge of a lane said in earlier runs, for a host that does not remember it."""
+        lane = self._order.groups.lanes[first.key]
+        if (seat.name, lane) in self._recalled:
+            return ()
+        self._recalled.add((seat.name, lane))
+        stages = [self._order.plan.stages[key] for key in self._cached if self._order.groups.lanes[key] == lane]
+        shards = self._shards(key for stage in stages for key in (*stage.inputs, stage.key))
+        return tuple(
+            Judgement(stage.key, shards[stage.key], stage.inputs[0], shards[stage.inputs[0]]) for stage in stages
+        )
 
     def _take_in(self, ended: list[Attempt | HostLost], observer: Observer) -> None:
         """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
         settled, skipped = [], {}
-        for entry in ended:
-            attempt = entry if isinstance(entry, Attempt) else self._lost(entry, observer)
-            self._running.pop(attempt.key)
-            usage = _usage(attempt)
+        for attempt in [each for entry in ended for each in self._attempts(entry, observer)]:
+            self._busy[attempt.host].end(attempt)
             state = _state_after(attempt)
-            settled.append(Settled(attempt, state, self._gate.settle(attempt.key, usage)))
+            settled.append(Settled(attempt, state, self._gate.settle(attempt.key, attempt.usage)))
             if state is StageState.PENDING:
-                self.scheduler.release(attempt.key)
+                self.scheduler.release(attempt.key, alone=True)
                 continue
             self.ran += 1
             self.failed += state is StageState.FAILED
             for key in self.scheduler.end(attempt.key, state, attempt.host):
                 skipped[key] = f"{attempt.key} failed"
                 self._progress.ended(key, StageState.SKIPPED, 0.0)
-            self._progress.ended(attempt.key, state, usage.device_seconds)
+            self._progress.ended(attempt.key, state, attempt.usage.device_seconds)
             if attempt.failure:
                 observer.note(f"failed: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
+        self._busy = {host: shift for host, shift in self._busy.items() if shift.open}
         self.skipped += len(skipped)
         if settled:
             self._state.settle(settled)
         if skipped:
             self._state.skip(skipped)
-        for done in settled:
-            self._release_weights(done.attempt.key)
+        self._clear_away([done.attempt.key for done in settled])
 
-    def _lost(self, lost: HostLost, observer: Observer) -> Attempt:
-        """A dead host's stage goes back, unless it keeps killing hosts."""
-        self._deaths[lost.key] = self._deaths.get(lost.key, 0) + 1
-        observer.note(f"{lost.host} died and was replaced: {lost.why}")
-        attempt = Attempt(lost.key, lost.host, self._running[lost.key][1], time.time(), None)
-        if self._deaths[lost.key] < HOST_DEATHS:
-            return attempt
-        return replace(
-            attempt, failure=Failure("HostDied", f"{HOST_DEATHS} hosts died running it: {lost.why}", lost.why)
-        )
+    def _attempts(self, entry: Attempt | HostLost, observer: Observer) -> list[Attempt]:
+        """A dead host's stages go back, unless they keep killing hosts."""
+        if isinstance(entry, Attempt):
+            return [entry]
+        observer.note(f"{entry.host} died and was replaced: {entry.why}")
+        self._recalled = {(host, lane) for host, lane in self._recalled if host != entry.host}
+        attempts = []
+        for attempt in self._busy[entry.host].cut_short(entry.host):
+            self._deaths[attempt.key] = self._deaths.get(attempt.key, 0) + 1
+            if self._deaths[attempt.key] >= HOST_DEATHS:
+                what = f"{HOST_DEATHS} hosts died running it: {entry.why}"
+                attempts.append(replace(attempt, failure=Failure("HostDied", what, entry.why)))
+            else:
+                attempts.append(attempt)
+        return attempts
 
-    def _release_weights(self, key: str) -> None:
-        """Delete tuned weights once everything that needs them is done."""
+    def _clear_away(self, keys: Iterable[str]) -> None:
+        """Delete tuned weights once everything that needs them is done, and the state of finished training runs."""
         if self._order.settings.keep_weights:
             return
-        for need in self._order.plan.stages[key].inputs:
-            users = self.scheduler.dependants(need)
-            if self._order.plan.stages[need].kind is StageKind.TUNE and all(
-                self.scheduler.state(user) is StageState.DONE for user in users
-            ):
-                self._state.forget_artifact(need)
-                artifacts.discard(self._run.artifacts / need)
+        groups = self._order.groups
+        for key in keys:
+            for need in self._order.plan.stages[key].inputs:
+                users = self.scheduler.dependants(need)
+                if self._order.plan.stages[need].kind is StageKind.TUNE and all(
+                    self.scheduler.state(user) is StageState.DONE for user in users
+                ):
+                    self._state.forget_artifact(need)
+                    artifacts.discard(self._run.artifacts / need)
+            cuts = groups.cuts.get(key, ())
+            if cuts and all(self.scheduler.state(cut) is StageState.DONE for cut in cuts):
+                artifacts.discard(artifacts.training_state(self._run, groups.runs[key]))
 
     def _abandon(self) -> None:
         """Record what was running as interrupted; its hosts are about to be stopped."""
-        now = time.time()
         self._state.settle(
-            Settled(attempt, StageState.PENDING, self._gate.settle(key, _usage(attempt)))
-            for key, (host, started) in self._running.items()
-            for attempt in [Attempt(key, host, started, now, None)]
+            Settled(attempt, StageState.PENDING, self._gate.settle(attempt.key, attempt.usage))
+            for host, shift in self._busy.items()
+            for attempt in shift.cut_short(host)
         )
 
 
-def _usage(attempt: Attempt) -> Usage:
-    result: StageResult | None = attempt.result
-    return Usage(device_seconds=attempt.ended_at - attempt.started_at) if result is None else result.usage
+@dataclass(slots=True)
+class _Shift:
+    """What a host is running.
+
+    Attributes:
+        open: Keys of the stages that have not ended.
+        began: When, in seconds since the epoch.
+        last: When one of them ended last.
+    """
+
+    open: dict[str, None]
+    began: float = field(default_factory=time.time)
+    last: float = field(default_factory=time.time)
+
+    def end(self, attempt: Attempt) -> None:
+        self.open.pop(attempt.key, None)
+        self.last = max(self.last, attempt.ended_at)
+
+    def cut_short(self, host: str) -> list[Attempt]:
+        """What has not ended, ended by force; it shares the time since something ended last."""
+        now = time.time()
+        usage = Usage(device_seconds=max(0.0, now - self.last) / max(1, len(self.open)))
+        return [Attempt(key, host, self.began, now, usage, None) for key in self.open]
 
 
 def _state_after(attempt: Attempt) -> StageState:

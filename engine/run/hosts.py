@@ -1,15 +1,28 @@
-"""Hosts: processes (or objects) that run stages one after another and keep expensive things warm between them."""
+"""Hosts: processes (or objects) that run bundles one after another and keep expensive things warm between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+from engine import plugins
 from engine.domain.results import Attempt
-from engine.run.worker import HostSettings, StageTask, attempt
+from engine.domain.stage import StageKind
+from engine.plugins import Kind
+from engine.run.runners import Bundle
+from engine.run.scheduler import Seat
+from engine.run.worker import HostSettings, work
 
 T = TypeVar("T")
+Needed: TypeAlias = tuple[Literal[Kind.TUNER, Kind.GENERATOR], str]
+"""A fine-tuner or generator, by name."""
+
+MODEL_KINDS = frozenset({StageKind.TUNE, StageKind.GENERATE})
+"""What needs a base model and its device."""
+
+DESK_KINDS = frozenset({StageKind.SAMPLE, StageKind.JUDGE})
+"""What needs neither: one desk does it, so that it remembers every verdict, and no device waits for it."""
 
 
 class WarmSlots:
@@ -35,7 +48,7 @@ class WarmSlots:
 
 
 class Host:
-    """Runs stages, one at a time.
+    """Runs bundles, one at a time.
 
     Args:
         name: Its name, for the record.
@@ -48,36 +61,39 @@ class Host:
         self._settings = settings
         self._warm = WarmSlots()
 
-    def run(self, task: StageTask) -> Attempt:
-        """Run one stage; never raises for an adapter's error."""
-        return attempt(task, self._name, self._settings, self._warm)
+    def warm_up(self, needed: tuple[Needed, ...]) -> None:
+        """Have adapters load the libraries that they will need, while this host has nothing else to do."""
+        for kind, name in needed:
+            plugins.adapter(kind, name).warm_up()
+
+    def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:
+        """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""
+        yield from work(bundle, self._name, self._settings, self._warm)
 
 
 @dataclass(frozen=True, slots=True)
 class HostLost:
-    """A host died while it ran a stage.
+    """A host died while it ran a bundle.
 
     Attributes:
         host: Its name; the executor has replaced it.
-        key: The stage that it was running.
         why: What is known of its end.
     """
 
     host: str
-    key: str
     why: str
 
 
 class Executor(Protocol):
-    """Runs tasks on hosts. Real implementations: `InlineExecutor` and `RayExecutor`."""
+    """Runs bundles on hosts. Real implementations: `InlineExecutor` and `RayExecutor`."""
 
     @property
-    def hosts(self) -> tuple[str, ...]:
-        """The hosts' names."""
+    def seats(self) -> tuple[Seat, ...]:
+        """The hosts, and what each runs."""
         ...
 
-    def submit(self, host: str, task: StageTask) -> None:
-        """Start a task on an idle host; returns at once where the host is another process."""
+    def submit(self, host: str, bundle: Bundle) -> None:
+        """Start a bundle on an idle host; returns at once where the host is another process."""
         ...
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:

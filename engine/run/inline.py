@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from engine.domain.results import Attempt
-from engine.run.hosts import Host, HostLost
-from engine.run.worker import HostSettings, StageTask
+from engine.run.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost
+from engine.run.runners import Bundle
+from engine.run.scheduler import Seat
+from engine.run.worker import HostSettings
 
 NAME = "inline"
 
 
 class InlineExecutor:
-    """Runs each task when it is polled for.
+    """Runs its bundle while it is polled, up to the next attempts that end.
 
     Args:
         settings: What the host is made from.
@@ -19,27 +23,24 @@ class InlineExecutor:
     def __init__(self, settings: HostSettings) -> None:
         """Make the one host."""
         self._host = Host(NAME, settings)
-        self._waiting: StageTask | None = None
+        self._under_way: Iterator[tuple[Attempt, ...]] | None = None
 
     @property
-    def hosts(self) -> tuple[str, ...]:
-        """The one host."""
-        return (NAME,)
+    def seats(self) -> tuple[Seat, ...]:
+        """The one host, which runs everything."""
+        return (Seat(NAME, MODEL_KINDS | DESK_KINDS),)
 
-    def submit(self, host: str, task: StageTask) -> None:
-        """Remember the task until the next poll."""
-        if host != NAME or self._waiting is not None:
-            message = f"host {host} is not idle"
+    def submit(self, host: str, bundle: Bundle) -> None:
+        """Remember the bundle until the next poll."""
+        if host != NAME:
+            message = f"there is no host {host}"
             raise ValueError(message)
-        self._waiting = task
+        self._under_way = self._host.run(bundle)
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:
-        """Run the task that waits, however long it takes."""
+        """Go on with the bundle until some of its stages end, however long it takes."""
         del timeout
-        if self._waiting is None:
-            return []
-        task, self._waiting = self._waiting, None
-        return [self._host.run(task)]
+        return [] if self._under_way is None else list(next(self._under_way, ()))
 
     def close(self) -> None:
         """Nothing outlives this process."""

@@ -27,12 +27,12 @@ class BudgetGate:
     spent: Usage
     usd: Decimal
     _reserved: dict[str, Usage] = field(default_factory=dict)
+    _held: Usage = field(default_factory=Usage)
 
     def refusal(self, expected: Usage) -> str | None:
         """Return why work of the expected usage may not start, or None when it may."""
-        usage = sum(self._reserved.values(), start=self.spent + expected)
-        reserved = sum(self._reserved.values(), start=expected)
-        usd = charge(reserved, self.price)
+        usage = self.spent + self._held + expected
+        usd = charge(self._held + expected, self.price)
         caps = (
             ("USD", self.budget.usd, None if usd is None else self.usd + usd),
             ("tokens", self.budget.tokens, usage.tokens),
@@ -46,10 +46,12 @@ class BudgetGate:
     def reserve(self, key: str, expected: Usage) -> None:
         """Hold back the expected usage of a stage that starts."""
         self._reserved[key] = expected
+        self._held += expected
 
     def settle(self, key: str, actual: Usage) -> Decimal | None:
         """Replace a reservation by what was used, and return its charge; None when no price is known."""
-        self._reserved.pop(key, None)
+        if key in self._reserved:
+            self._held -= self._reserved.pop(key)
         self.spent += actual
         cost = charge(actual, self.price)
         self.usd += cost or Decimal()

@@ -14,8 +14,9 @@ from engine.domain.stage import Plan, Range, Role
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
-from engine.plan.estimate import Forecast, calibrated, forecast, stage_forecasts
+from engine.plan.estimate import Forecast, calibrated, calibration, forecast, stage_forecasts
 from engine.plan.power import minimum_detectable_effect
+from engine.plan.share import Groups, Savings, group, savings, shared
 from engine.run.resume import Survey, survey
 from engine.spec.expand import expand
 from engine.spec.load import LoadedSweep, load_sweep
@@ -48,7 +49,9 @@ class Prepared:
         loaded: The validated spec.
         plan: The plan.
         catalogue: The adapters' cards, as planned with.
-        forecasts: Forecast by stage key.
+        forecasts: Forecast by stage key; what the cuts of a training run share is counted once.
+        groups: Which stages a host may take together.
+        savings: What sharing saves in what is still to run.
         survey: What the run directory already holds.
         forecast: What the rest will use.
         sensitivity: How small an effect it could see.
@@ -59,6 +62,8 @@ class Prepared:
     plan: Plan
     catalogue: Catalogue
     forecasts: Mapping[str, Range]
+    groups: Groups
+    savings: Savings
     survey: Survey
     forecast: Forecast
     sensitivity: Sensitivity
@@ -101,12 +106,27 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     plan = build(loaded.sweep, expansion.cells, expansion.counts, catalogue)
     root = out if out is not None else RUNS / plan.sweep
     found = survey(root, plan)
-    raw = stage_forecasts(plan, catalogue)
-    forecasts = calibrated(raw, plan, found.device_seconds)
+    alone = stage_forecasts(plan, catalogue)
+    groups = group(plan.stages, alone)
+    once = shared(alone, groups, found.cached, found.states)
+    # What stages took is compared with what they were to take, with sharing counted as it was then: from the beginning.
+    factors = calibration(shared(alone, groups), plan, found.device_seconds) if found.device_seconds else {}
+    forecasts = calibrated(once, plan, factors) if factors else once
     usd = loaded.sweep.run.resources.usd_per_device_hour
     price = None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")
-    ahead = forecast(plan, forecasts, found.cached, price, is_calibrated=bool(found.device_seconds))
-    return Prepared(loaded, plan, catalogue, forecasts, found, ahead, _sensitivity(plan), root)
+    ahead = forecast(plan, forecasts, found.cached, price, is_calibrated=bool(factors))
+    return Prepared(
+        loaded=loaded,
+        plan=plan,
+        catalogue=catalogue,
+        forecasts=forecasts,
+        groups=groups,
+        savings=savings(groups, alone, once, found.cached),
+        survey=found,
+        forecast=ahead,
+        sensitivity=_sensitivity(plan),
+        root=root,
+    )
 
 
 def _sensitivity(plan: Plan) -> Sensitivity:

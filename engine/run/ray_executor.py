@@ -1,21 +1,22 @@
 """Hosts as persistent Ray actors. The only module that imports ray. Ray is never the record: it carries references.
 
 Ray core, not Ray Tune: a cell is a graph with shared stages, not one function. Actor tasks are at-most-once here; a
-host that dies is replaced, and the driver decides what becomes of its stage.
+host that dies is replaced, and the driver decides what becomes of its stages.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from engine.domain.errors import RunError
 from engine.domain.results import Attempt
 from engine.domain.sweep import Resources
-from engine.run.hosts import Host, HostLost
-from engine.run.worker import StageTask, host_settings
+from engine.run.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost, Needed
+from engine.run.runners import Bundle
+from engine.run.scheduler import Seat
+from engine.run.worker import host_settings
 
 # Ray reads these once, when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,12 +27,13 @@ if not os.environ.get("RAY_ADDRESS"):
 import ray
 
 LOOPBACK = "127.0.0.1"
+DESK = "desk"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """References and counts are all that crosses Ray, so its smallest comfortable object store is enough."""
 
 
 class RayExecutor:
-    """Runs tasks on Ray actors.
+    """Runs bundles on Ray actors: one desk, and as many model hosts as fit.
 
     A cluster named by RAY_ADDRESS is joined; otherwise a local one is started, bound to the loopback address, without
     dashboard and usage reports, and stopped again at the end.
@@ -39,63 +41,65 @@ class RayExecutor:
     Args:
         run_root: The run directory, on a disk that every host sees.
         resources: What each host gets, and how many there are.
+        needed: The adapters that the hosts will need, as `engine.run.hosts.Host.warm_up` takes them.
     """
 
-    def __init__(self, run_root: Path, resources: Resources) -> None:
+    def __init__(self, run_root: Path, resources: Resources, needed: tuple[Needed, ...] = ()) -> None:
         """Start or join Ray and make the hosts."""
         _start_ray()
         self._settings = host_settings(run_root, resources)
-        self._options = {
-            "num_cpus": resources.cpus_per_host,
-            "num_gpus": resources.gpus_per_host,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-        }
-        self._actors = {f"host-{index}": self._actor(f"host-{index}") for index in range(_host_count(resources))}
-        self._running: dict[ray.ObjectRef, _Running] = {}
+        self._needed = needed
+        self._model_host = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
+        names = [f"host-{index}" for index in range(_host_count(resources))]
+        self._seats = (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS))
+        self._actors = {seat.name: self._actor(seat.name) for seat in self._seats}
+        self._running: dict[ray.ObjectRefGenerator, str] = {}
 
     @property
-    def hosts(self) -> tuple[str, ...]:
-        """The hosts' names."""
-        return tuple(self._actors)
+    def seats(self) -> tuple[Seat, ...]:
+        """The hosts, and what each runs."""
+        return self._seats
 
-    def submit(self, host: str, task: StageTask) -> None:
-        """Start a task on a host; returns at once."""
-        self._running[self._actors[host].run.remote(task)] = _Running(host, task.stage.key)
+    def submit(self, host: str, bundle: Bundle) -> None:
+        """Start a bundle on a host; returns at once."""
+        self._running[self._actors[host].run.options(num_returns="streaming").remote(bundle)] = host
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:
         """Return what has ended, waiting at most `timeout` seconds for the first."""
-        if not self._running:
-            return []
-        ended, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        if ended and len(self._running) > 1:  # whatever else has ended by now
-            ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        return [self._collect(ref) for ref in ended]
+        found: list[Attempt | HostLost] = []
+        while self._running:
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=0 if found else timeout)
+            if not ready:
+                break
+            found += self._next(ready[0])
+        return found
 
-    def _collect(self, ref: ray.ObjectRef) -> Attempt | HostLost:
-        running = self._running.pop(ref)
+    def _next(self, stream: ray.ObjectRefGenerator) -> tuple[Attempt | HostLost, ...]:
+        """Take the attempts that have ended out of a bundle's stream; an exhausted stream is forgotten."""
         try:
-            attempt: Attempt = ray.get(ref)
+            attempts: tuple[Attempt, ...] = ray.get(next(stream))
+        except StopIteration:
+            del self._running[stream]
+            return ()
         except ray.exceptions.RayError as error:
             # Adapters' errors end in the worker, so this is the host's own death (killed, out of memory).
-            self._actors[running.host] = self._actor(running.host)
-            return HostLost(running.host, running.key, " ".join(str(error).split()))
-        return attempt
+            host = self._running.pop(stream)
+            self._actors[host] = self._actor(host)
+            return (HostLost(host, " ".join(str(error).split())),)
+        return attempts
 
     def _actor(self, name: str) -> ray.actor.ActorHandle:
-        return ray.remote(Host).options(**self._options).remote(name, self._settings)
+        size = {"num_cpus": 0, "num_gpus": 0} if name == DESK else self._model_host
+        actor = ray.remote(Host).options(**size, max_restarts=0, max_task_retries=0).remote(name, self._settings)
+        if name != DESK:
+            actor.warm_up.remote(self._needed)  # while the desk draws the samples
+        return actor
 
     def close(self) -> None:
         """Kill the hosts and leave Ray; a local one stops."""
         for actor in self._actors.values():
             ray.kill(actor)
         ray.shutdown()
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    host: str
-    key: str
 
 
 def _start_ray() -> None:

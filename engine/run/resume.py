@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from engine.domain.results import ShardRef
@@ -21,11 +22,13 @@ class Survey:
         cached: Keys of the plan's stages that need not run.
         damaged: Keys of stages that were done and whose shards are no longer whole; they will run again.
         device_seconds: Measured device-seconds of finished stages, by key.
+        states: Names of the training runs that can go on from where they were.
     """
 
     cached: frozenset[str]
     damaged: tuple[str, ...]
     device_seconds: Mapping[str, float]
+    states: frozenset[str] = frozenset()
 
 
 NOTHING = Survey(frozenset(), (), {})
@@ -51,13 +54,14 @@ def survey(root: Path, plan: Plan) -> Survey:
 def survey_state(run: RunDirectory, state: State, plan: Plan) -> Survey:
     """Compare what `state` says is done with what is on disk, byte for byte."""
     stored = state.stages()
+    whole = cache(lambda shard: shards.is_whole(run, shard))  # a file may hold rows of many stages
     refs: dict[str, list[ShardRef]] = {}
     for key, shard in state.shards():
         refs.setdefault(key, []).append(shard)
     done = [key for key in plan.stages if key in stored and stored[key].state is StageState.DONE]
-    damaged = tuple(key for key in done if not _is_whole(run, refs.get(key, ())))
+    damaged = tuple(key for key in done if key not in refs or not all(map(whole, refs[key])))
     cached = _needless(run, plan, stored, frozenset(done) - set(damaged) - _outdated(plan, damaged))
-    return Survey(cached, damaged, state.device_seconds_by_stage())
+    return Survey(cached, damaged, state.device_seconds_by_stage(), artifacts.kept_states(run))
 
 
 def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
@@ -65,10 +69,6 @@ def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
     return {
         key for key, stage in plan.stages.items() if stage.kind is StageKind.JUDGE and set(stage.inputs) & {*damaged}
     }
-
-
-def _is_whole(run: RunDirectory, refs: Sequence[ShardRef]) -> bool:
-    return bool(refs) and all(shards.is_whole(run, ref) for ref in refs)
 
 
 def _needless(run: RunDirectory, plan: Plan, stored: Mapping[str, StoredStage], done: frozenset[str]) -> frozenset[str]:

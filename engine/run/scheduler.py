@@ -1,23 +1,57 @@
-"""Which stage runs next, on which host: a pure state machine. No I/O, no clock, no Ray.
+"""Which stages run next, together, on which host: a pure state machine. No I/O, no clock, no Ray.
 
-A stage is ready when everything it needs is done. Ready stages are taken by depth (what finishes a cell comes first),
-then the longest first, so that the tail of the run is short. A host is warm for the stages whose input it made itself,
-because the tuned model is still in its memory: it takes those first, then what nobody is warm for, and takes a stage
-away from another host only rather than be idle.
+A stage is ready when everything it needs is done. Hosts take *bundles*: the first ready stage, and others of its lane that
+gain from its company. Ready stages are taken by depth (what finishes a cell, and so unblocks its judges, comes first), then
+the longest first, so that the tail of the run is short; for the same reason a bundle is never more than a share of what
+its lane has left. A host is warm for the answers of the models that it tuned itself, because they are still in its memory:
+it takes those first, then what nobody is warm for, and takes work away from another host only rather than be idle.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from engine.domain.stage import LEGAL_TRANSITIONS, Stage, StageKind, StageState
+from engine.plan.share import Groups
 
 ENDED = frozenset({StageState.DONE, StageState.FAILED, StageState.BLOCKED, StageState.SKIPPED})
 _DEPTH = {kind: depth for depth, kind in enumerate(StageKind)}
 Entry = tuple[int, float, int, str]
+Admits = Callable[[Stage], bool]
+
+ROUNDS = 2
+"""A host takes at most 1 / (hosts * ROUNDS) of what a lane has left (guided self-scheduling, Polychronopoulos & Kuck 1987,
+doi:10.1109/TC.1987.5009495), so that hosts of different speed end together."""
+
+LEAST_ROUNDS = 8
+"""Nor less than 1 / (hosts * LEAST_ROUNDS) of all that the lane had: small bundles gain little from company."""
+
+SMALL_SECONDS = 1.0
+"""Nor less than this many expected seconds: a bundle has its own fixed cost."""
+
+LARGE_SECONDS = 300.0
+"""But never more than this: answers of a bundle wait for its training, and people wait for answers."""
+
+LARGEST = MappingProxyType({StageKind.SAMPLE: 256, StageKind.TUNE: 64, StageKind.GENERATE: 128, StageKind.JUDGE: 128})
+"""Most stages in a bundle (for tuning, trajectories): what a host that dies loses, and what one commit records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What the scheduler knows of a host.
+
+    Attributes:
+        name: Its name.
+        kinds: The kinds of stage that it runs.
+    """
+
+    name: str
+    kinds: frozenset[StageKind]
 
 
 class Scheduler:
@@ -26,13 +60,24 @@ class Scheduler:
     Args:
         stages: Every stage by key, inputs before what needs them.
         done: Keys of the stages that need not run.
-        seconds: Expected device-seconds by key; only their order matters.
+        seconds: Expected device-seconds by key, shared work counted once; only their proportions matter.
+        groups: Which stages a host may take together.
+        seats: The hosts.
     """
 
-    def __init__(self, stages: Mapping[str, Stage], done: AbstractSet[str], seconds: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        stages: Mapping[str, Stage],
+        done: AbstractSet[str],
+        seconds: Mapping[str, float],
+        groups: Groups,
+        seats: tuple[Seat, ...],
+    ) -> None:
         """Find what is ready."""
         self._stages = stages
         self._seconds = seconds
+        self._groups = groups
+        self._seats = seats
         self._state = {key: StageState.DONE if key in done else StageState.PENDING for key in stages}
         self._order = {key: position for position, key in enumerate(stages)}
         self._waits = {
@@ -45,8 +90,13 @@ class Scheduler:
         self.counts: Counter[tuple[StageKind, StageState]] = Counter(
             (stages[key].kind, state) for key, state in self._state.items()
         )
-        self._ready: list[Entry] = []
-        self._warm: dict[str, list[Entry]] = {}
+        self._left: dict[str, float] = {}  # expected seconds by lane, of what is pending
+        for key, state in self._state.items():
+            if state is StageState.PENDING:
+                self._change_left(key, 1)
+        self._total = dict(self._left)
+        self._alone: set[str] = set()
+        self._queues: dict[tuple[str | None, str], list[Entry]] = {}  # (warm host, kind or lane) -> heap
         for key, waits in self._waits.items():
             if waits == 0 and self._state[key] is StageState.PENDING:
                 self._offer(key, None)
@@ -69,15 +119,68 @@ class Scheduler:
         """Whether every stage has ended."""
         return all(count == 0 or state in ENDED for (_, state), count in self.counts.items())
 
-    def peek(self, host: str) -> Stage | None:
-        """Return the stage that `host` should run next, or None when nothing is ready."""
-        own = self._warm.get(host, [])
-        others = (queue for name, queue in self._warm.items() if name != host)
-        for queue in (own, self._ready):
-            if first := self._first(queue):
-                return self._stages[first[3]]
-        stolen = min((first for queue in others if (first := self._first(queue))), default=None)
-        return None if stolen is None else self._stages[stolen[3]]
+    def take(self, seat: Seat, admits: Admits) -> tuple[Stage, ...]:
+        """Return the bundle that a host should run next, marked as running; empty when nothing is ready for it.
+
+        Args:
+            seat: The host.
+            admits: Says of one stage after another whether it may start; the first refusal ends the bundle.
+        """
+        place, first = self._next(seat)
+        if first is None:
+            return ()
+        bundle: list[Stage] = []
+        kind, lane = self._stages[first[3]].kind, self._groups.lanes[first[3]]
+        most = self._share(lane, kind)
+        taken = 0.0
+        for number, run in enumerate(self._companions(first, place, lane)):
+            seconds = sum(self._seconds.get(key, 0.0) for key in run)
+            if number and (number >= LARGEST[kind] or taken + seconds > most):
+                break
+            taken += seconds
+            for key in run:
+                if not admits(self._stages[key]):
+                    return tuple(bundle)
+                self._move(key, StageState.RUNNING)
+                bundle.append(self._stages[key])
+        return tuple(bundle)
+
+    def _next(self, seat: Seat) -> tuple[str | None, Entry | None]:
+        """Return the first ready entry for a host, and whose queue it is in."""
+        others = [other.name for other in self._seats if other is not seat]
+        for places in ([seat.name], [None], others):
+            heads = [
+                (head, place)
+                for place in places
+                for kind in seat.kinds
+                if (head := self._first(self._queues.get((place, kind.value), [])))
+            ]
+            if heads:
+                head, place = min(heads, key=lambda found: found[0])
+                return place, head
+        return None, None
+
+    def _share(self, lane: str, kind: StageKind) -> float:
+        hosts = sum(kind in seat.kinds for seat in self._seats)
+        least = max(SMALL_SECONDS, self._total[lane] / (hosts * LEAST_ROUNDS))
+        return min(LARGE_SECONDS, max(least, self._left[lane] / (hosts * ROUNDS)))
+
+    def _companions(self, first: Entry, place: str | None, lane: str) -> Iterator[list[str]]:
+        """Yield what goes into a bundle, the first entry first; the cuts of a trajectory come together."""
+        yield self._whole_run(first[3])
+        queue = self._queues.get((place, lane), [])
+        while first[3] not in self._alone and (head := self._first(queue)):
+            if head[3] in self._alone:
+                return
+            yield self._whole_run(head[3])
+
+    def _whole_run(self, key: str) -> list[str]:
+        """The cuts of the trajectory of `key` that are ready, the shortest first; for other stages, the stage."""
+        return [
+            cut
+            for cut in self._groups.cuts.get(key, (key,))
+            if self._state[cut] is StageState.PENDING and self._waits[cut] == 0
+        ]
 
     def _first(self, queue: list[Entry]) -> Entry | None:
         """Return the head of a queue, dropping what was started meanwhile."""
@@ -85,13 +188,16 @@ class Scheduler:
             heapq.heappop(queue)
         return queue[0] if queue else None
 
-    def start(self, key: str) -> None:
-        """Mark a stage that `peek` returned as running."""
-        self._move(key, StageState.RUNNING)
+    def release(self, key: str, *, alone: bool = False) -> None:
+        """Put a running stage back: its host died, or the run was interrupted.
 
-    def release(self, key: str) -> None:
-        """Put a running stage back: its host died, or the run was interrupted."""
+        Args:
+            key: The stage.
+            alone: It, or one of its companions, may have killed its host: it gets no company any more.
+        """
         self._move(key, StageState.PENDING)
+        if alone:
+            self._alone |= set(self._groups.cuts.get(key, (key,)))
         self._offer(key, None)
 
     def end(self, key: str, state: StageState, host: str) -> tuple[str, ...]:
@@ -100,7 +206,7 @@ class Scheduler:
         Args:
             key: The stage.
             state: How it ended: done, failed or blocked.
-            host: The host that ran it; it is warm for the stages that this one makes ready.
+            host: The host that ran it.
 
         Returns:
             The keys of the stages that are skipped because of it, direct dependants first.
@@ -108,10 +214,11 @@ class Scheduler:
         self._move(key, state)
         if state is not StageState.DONE:
             return self._skip_dependants(key)
+        warm = host if self._stages[key].kind is StageKind.TUNE else None
         for dependant in self._dependants.get(key, ()):
             self._waits[dependant] -= 1
             if self._waits[dependant] == 0 and self._state[dependant] is StageState.PENDING:
-                self._offer(dependant, host)
+                self._offer(dependant, warm)
         return ()
 
     def _skip_dependants(self, key: str) -> tuple[str, ...]:
@@ -125,9 +232,13 @@ class Scheduler:
                 frontier += self._dependants.get(dependant, ())
         return tuple(skipped)
 
-    def _offer(self, key: str, host: str | None) -> None:
-        entry = (-_DEPTH[self._stages[key].kind], -self._seconds.get(key, 0.0), self._order[key], key)
-        heapq.heappush(self._ready if host is None else self._warm.setdefault(host, []), entry)
+    def _offer(self, key: str, warm: str | None) -> None:
+        kind = self._stages[key].kind
+        run = self._groups.cuts.get(key, (key,))
+        seconds = sum(self._seconds.get(cut, 0.0) for cut in run)
+        entry = (-_DEPTH[kind], -seconds, self._order[key], key)
+        for queue in (kind.value, self._groups.lanes[key]):
+            heapq.heappush(self._queues.setdefault((warm, queue), []), entry)
 
     def _move(self, key: str, state: StageState) -> None:
         old = self._state[key]
@@ -135,6 +246,12 @@ class Scheduler:
             message = f"stage {key} cannot go from {old.value} to {state.value}"
             raise ValueError(message)
         self._state[key] = state
+        if StageState.PENDING in (old, state):
+            self._change_left(key, 1 if state is StageState.PENDING else -1)
         kind = self._stages[key].kind
         self.counts[kind, old] -= 1
         self.counts[kind, state] += 1
+
+    def _change_left(self, key: str, sign: int) -> None:
+        lane = self._groups.lanes[key]
+        self._left[lane] = self._left.get(lane, 0.0) + sign * self._seconds.get(key, 0.0)

@@ -1,54 +1,25 @@
-"""One stage: find its inputs, call its adapter, write what it made. The one place where adapters' errors end."""
+"""A bundle of stages on a host: run them, write what they made, hand back attempts. Here adapters' errors end."""
 
 from __future__ import annotations
 
-import json
-import random
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
-from engine import plugins
 from engine.domain.cost import Usage
-from engine.domain.results import (
-    SCALES,
-    Attempt,
-    ChatRow,
-    Failure,
-    Finish,
-    Measure,
-    Prompt,
-    Response,
-    ShardRef,
-    StageResult,
-    Verdict,
-)
-from engine.domain.stage import LocalWeights, Stage, StageKind
-from engine.domain.sweep import GenerateRecipe, Resources, TuneRecipe
-from engine.plan.fingerprint import pinned, stage_payload
-from engine.plugins import Kind, split_ref
-from engine.ports import Context, GenerateTask, TuneTask, Warm
-from engine.store import artifacts, shards
+from engine.domain.results import Attempt, Failure, ShardRef, StageResult
+from engine.domain.sweep import Resources
+from engine.ports import Context, Warm
+from engine.run.runners import RUNNERS, Bundle, Made
+from engine.store import shards
 from engine.store.layout import RunDirectory
 
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class StageTask:
-    """A stage and where its inputs are: all that a host needs to run it.
-
-    Attributes:
-        stage: The stage.
-        inputs: The shards of the stages that it needs, by key.
-    """
-
-    stage: Stage
-    inputs: Mapping[str, tuple[ShardRef, ...]] = field(default_factory=dict)
+GATHER_SECONDS = 0.25
+"""Stages that end within so little of each other share one file and one commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +30,7 @@ class HostSettings:
         run_root: The run directory.
         device: `cpu` or `cuda:0`.
         threads: CPU threads, >= 1.
-        generate_batch: Prompts decoded together, >= 1.
+        generate_batch: Prompts decoded together for one model, >= 1.
     """
 
     run_root: Path
@@ -74,31 +45,85 @@ def host_settings(run_root: Path, resources: Resources) -> HostSettings:
     return HostSettings(run_root.resolve(), device, max(1, int(resources.cpus_per_host)), resources.generate_batch)
 
 
-def attempt(task: StageTask, host: str, settings: HostSettings, warm: Warm) -> Attempt:
-    """Run one stage and return how it went; adapters' exceptions become a `Failure`, with their traceback.
+def work(bundle: Bundle, host: str, settings: HostSettings, warm: Warm) -> Iterator[tuple[Attempt, ...]]:
+    """Run a bundle and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error.
 
     Args:
-        task: What to run.
+        bundle: What to run.
         host: The host's name, for the record.
         settings: What the host is made from.
-        warm: What the host keeps between stages.
+        warm: What the host keeps between bundles.
     """
-    run = RunDirectory(settings.run_root)
-    folder = settings.run_root
-    started, clock = time.time(), time.monotonic()
-    result = failure = None
+    gathering = _Gathering(bundle, host, RunDirectory(settings.run_root))
+    context = Context(settings.device, settings.threads, settings.generate_batch, warm)
     try:
-        if task.stage.kind is StageKind.TUNE:
-            folder = artifacts.scratch(run, task.stage.key)
-        context = Context(task.stage.key, folder, settings.device, settings.threads, settings.generate_batch, warm)
-        result = _RUNNERS[task.stage.kind](task, run, context)
-        result = replace(result, usage=replace(result.usage, device_seconds=time.monotonic() - clock))
+        for key, made in RUNNERS[bundle.stages[0].kind](bundle, RunDirectory(settings.run_root), context):
+            gathering.put(key, made)
+            if gathering.is_due:
+                yield gathering.flush()
+        gathering.fail_rest(RuntimeError("its adapter ended without a word about it"))
     except Exception as error:  # noqa: BLE001 - the error boundary: a failed stage is a row, not a crash
-        failure = describe(error)
-    finally:
-        if folder != settings.run_root:
-            artifacts.discard(folder)  # gone already when the artifact was kept
-    return Attempt(task.stage.key, host, started, started + time.monotonic() - clock, result, failure)
+        gathering.fail_rest(error)
+    if gathering.holds:
+        yield gathering.flush()
+
+
+class _Gathering:
+    """Gathers what has ended, and writes it in one file a table."""
+
+    def __init__(self, bundle: Bundle, host: str, run: RunDirectory) -> None:
+        self._host = host
+        self._run = run
+        self._open = dict.fromkeys(stage.key for stage in bundle.stages)
+        self._begun = time.time()
+        self._last = self._flushed = self._clock = time.monotonic()
+        self._ended: list[tuple[Attempt, Made | None]] = []
+
+    @property
+    def holds(self) -> bool:
+        return bool(self._ended)
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._flushed >= GATHER_SECONDS
+
+    def put(self, key: str, made: Made | Exception) -> None:
+        """Note that a stage has ended; where its time was not measured, it gets its part of the time since the last."""
+        now = time.monotonic()
+        share = Usage(device_seconds=(now - self._last) / len(self._open))
+        self._last = now
+        del self._open[key]
+        ended = self._begun + now - self._clock
+        if isinstance(made, Exception):
+            attempt = Attempt(key, self._host, self._begun, ended, share, None, describe(made))
+            self._ended.append((attempt, None))
+            return
+        usage = made.usage if made.usage.device_seconds else replace(made.usage, device_seconds=share.device_seconds)
+        result = StageResult(key, (), made.artifact, made.after)
+        self._ended.append((Attempt(key, self._host, self._begun, ended, usage, result), made))
+
+    def fail_rest(self, error: Exception) -> None:
+        for key in list(self._open):
+            self.put(key, error)
+
+    def flush(self) -> tuple[Attempt, ...]:
+        """Write the rows of what has ended, and return the attempts with their shards."""
+        ended, self._ended = self._ended, []
+        written = self._write([made for _, made in ended if made is not None], ended[0][0].key)
+        self._flushed = time.monotonic()
+        return tuple(attempt if made is None else _with_shards(attempt, made, written) for attempt, made in ended)
+
+    def _write(self, made: Sequence[Made], name: str) -> dict[str, ShardRef]:
+        rows: dict[str, list[Mapping[str, object]]] = {}
+        for entry in made:
+            for table, more in entry.tables.items():
+                rows.setdefault(table, []).extend(more)
+        return {table: shards.write_shard(self._run, table, name, found) for table, found in rows.items()}
+
+
+def _with_shards(attempt: Attempt, made: Made, written: Mapping[str, ShardRef]) -> Attempt:
+    refs = tuple(written[table] for table in made.tables)
+    return replace(attempt, result=StageResult(attempt.key, refs, made.artifact, made.after))
 
 
 def describe(error: BaseException) -> Failure:
@@ -110,123 +135,3 @@ def describe(error: BaseException) -> Failure:
 def _storable(text: str) -> str:
     """Replace what UTF-8 cannot say: an error may quote anything."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _sample(task: StageTask, run: RunDirectory, _: Context) -> StageResult:
-    settings, binding = json.loads(task.stage.settings), task.stage.binding
-    drawn = _draw(binding.data, settings["source"], settings["n"], settings["seed"])
-    if "mix" in settings:
-        drawn += _draw(binding.mix, settings["mix"]["source"], settings["mix"]["n"], settings["seed"])
-    shard = shards.write_shard(run, "samples", task.stage.key, shards.sample_rows(task.stage.key, drawn))
-    return StageResult(task.stage.key, (shard,), None, Usage())
-
-
-def _draw(ref: str, pin: str, n: int, seed: int) -> list[tuple[str, str, str]]:
-    """The first n of one seeded permutation, so that 10 examples are a part of the 50, and those of the 100."""
-    row_ids = list(_pinned_rows(ref, pin))
-    if len(row_ids) < n:
-        message = f"{n} rows asked of {ref}, which has {len(row_ids)}"
-        raise ValueError(message)
-    return [(ref, row_id, pin) for row_id in random.Random(seed).sample(row_ids, len(row_ids))[:n]]  # noqa: S311 - no secret
-
-
-def _tune(task: StageTask, run: RunDirectory, context: Context) -> StageResult:
-    stage = task.stage
-    settings = json.loads(stage.settings)
-    (sample,) = stage.inputs
-    recipe = TuneRecipe.model_validate(settings["tune"] | {"adapter": stage.adapter}, strict=False)
-    rows = _sampled_rows(shards.read_rows(run, _only(task.inputs[sample], "samples")))
-    tuner = plugins.adapter(Kind.TUNER, stage.adapter)
-    tuned = tuner.fine_tune(TuneTask(_base(stage, settings["model"]), rows, recipe, settings["seed"]), context)
-    artifact = artifacts.keep(run, stage.key, context.folder, stage_payload(stage))
-    shard = shards.write_shard(run, "training", stage.key, shards.training_rows(stage.key, tuned.steps))
-    return StageResult(stage.key, (shard,), artifact, tuned.usage)
-
-
-def _sampled_rows(sampled: Sequence[Mapping[str, object]]) -> list[ChatRow]:
-    pools = {ref: _pinned_rows(ref, pin) for ref, pin in {(str(row["source"]), str(row["pin"])) for row in sampled}}
-    return [pools[str(row["source"])][str(row["row_id"])] for row in sampled]
-
-
-def _pinned_rows(ref: str, pin: str) -> dict[str, ChatRow]:
-    source = plugins.adapter(Kind.DATA, ref)
-    argument = split_ref(ref)[1]
-    _still_pinned(ref, pinned(source.card(argument).pin, source.revision), pin)
-    return {row.row_id: row for row in source.rows(argument)}
-
-
-def _generate(task: StageTask, run: RunDirectory, context: Context) -> StageResult:
-    stage = task.stage
-    settings = json.loads(stage.settings)
-    model = _base(stage, settings["model"])
-    if stage.inputs:
-        model = replace(model, tuned=str(artifacts.locate(run, stage.inputs[0])))
-    generator = plugins.adapter(Kind.GENERATOR, stage.adapter)
-    recipe = GenerateRecipe.model_validate(settings["generate"] | {"adapter": stage.adapter}, strict=False)
-    prompts = _prompts(stage)
-    made = generator.generate(
-        GenerateTask(model, prompts, settings["system"], recipe, settings.get("seed", 0)), context
-    )
-    if len(made.responses) != len(prompts) * recipe.samples:
-        message = f"{stage.adapter} gave {len(made.responses)} responses to {len(prompts)} x {recipe.samples} asked"
-        raise ValueError(message)
-    shard = shards.write_shard(run, "responses", stage.key, shards.response_rows(stage.key, made.responses))
-    return StageResult(stage.key, (shard,), None, made.usage)
-
-
-def _judge(task: StageTask, run: RunDirectory, context: Context) -> StageResult:
-    stage = task.stage
-    (generate,) = stage.inputs
-    responses = [_response(row) for row in shards.read_rows(run, _only(task.inputs[generate], "responses"))]
-    by_id = {prompt.prompt_id: prompt for prompt in _prompts(stage)}
-    judge = plugins.adapter(Kind.JUDGE, stage.binding.judge)
-    judged = judge.judge([by_id[response.prompt_id] for response in responses], responses, context)
-    _on_scale(stage.binding.judge, judge.measures, judged.verdicts)
-    rows = shards.verdict_rows(stage.key, responses, judged.verdicts)
-    return StageResult(stage.key, (shards.write_shard(run, "verdicts", stage.key, rows),), None, judged.usage)
-
-
-def _on_scale(judge: str, measure: Measure, verdicts: Sequence[Verdict]) -> None:
-    low, high = SCALES[measure]
-    for verdict in verdicts:
-        if verdict.score is not None and not low <= verdict.score <= high:
-            message = f"{judge} gave {verdict.score}; a judge of {measure.value} scores from {low:g} to {high:g}"
-            raise ValueError(message)
-
-
-_Runner = Callable[[StageTask, RunDirectory, Context], StageResult]
-_RUNNERS: Mapping[StageKind, _Runner] = MappingProxyType(
-    {StageKind.SAMPLE: _sample, StageKind.TUNE: _tune, StageKind.GENERATE: _generate, StageKind.JUDGE: _judge}
-)
-
-
-def _base(stage: Stage, pin: str) -> LocalWeights:
-    ref = stage.binding.model
-    source = plugins.adapter(Kind.MODEL, ref)
-    argument = split_ref(ref)[1]
-    _still_pinned(ref, pinned(source.card(argument).pin, source.revision), pin)
-    return source.locate(argument)
-
-
-def _prompts(stage: Stage) -> Sequence[Prompt]:
-    ref = stage.binding.benchmark
-    benchmark = plugins.adapter(Kind.BENCHMARK, ref)
-    argument = split_ref(ref)[1]
-    _still_pinned(ref, pinned(benchmark.card(argument).pin, benchmark.revision), stage.binding.benchmark_pin)
-    return benchmark.prompts(argument)
-
-
-def _still_pinned(ref: str, found: str, planned: str) -> None:
-    if found != planned:
-        message = f"`{ref}` has changed since it was planned (planned {planned}, found {found}); plan again"
-        raise ValueError(message)
-
-
-def _only(refs: Sequence[ShardRef], table: str) -> ShardRef:
-    (found,) = [ref for ref in refs if ref.table == table]
-    return found
-
-
-def _response(row: Mapping[str, object]) -> Response:
-    fields = {name: row[name] for name in Response.__dataclass_fields__}
-    return Response(**(fields | {"finish": Finish(str(row["finish"]))}))  # type: ignore[arg-type] # columns of the schema

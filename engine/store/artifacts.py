@@ -12,6 +12,8 @@ from engine.domain.errors import StoreError
 from engine.store.layout import RunDirectory, sha256_of, sync, write_text
 
 RECORD = "record.json"
+STATE = "training-"
+"""What the folders of training states are called, before the name of their run."""
 
 
 def scratch(run: RunDirectory, key: str) -> Path:
@@ -19,6 +21,16 @@ def scratch(run: RunDirectory, key: str) -> Path:
     folder = run.artifacts / f".{key}-{uuid.uuid4().hex[:8]}.tmp"
     folder.mkdir(parents=True)
     return folder
+
+
+def training_state(run: RunDirectory, name: str) -> Path:
+    """Return the folder of what a training run needs to go on: a fine-tuner's own business, and it may not exist."""
+    return run.artifacts / f"{STATE}{name}"
+
+
+def kept_states(run: RunDirectory) -> frozenset[str]:
+    """Return the names of the training runs that have left a state to go on from."""
+    return frozenset(folder.name.removeprefix(STATE) for folder in run.artifacts.glob(f"{STATE}*"))
 
 
 def keep(run: RunDirectory, key: str, folder: Path, payload: str) -> str:
@@ -82,8 +94,16 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(run: RunDirectory, keep: frozenset[str]) -> None:
-    """Delete every artifact but those in `keep`, and the scratch folders that a killed run left."""
-    for folder in run.artifacts.glob("*tune-*"):
-        if folder.name not in keep:
-            discard(folder)
+def sweep(run: RunDirectory, keep: frozenset[str], runs: frozenset[str]) -> None:
+    """Delete what nothing needs, and the scratch folders that a killed run left.
+
+    Args:
+        run: The run directory.
+        keep: Keys of the stages whose artifacts stay.
+        runs: Names of the training runs whose state stays.
+    """
+    wanted = keep | {f"{STATE}{name}" for name in runs}
+    for pattern in ("*tune-*", f"{STATE}*"):
+        for folder in run.artifacts.glob(pattern):
+            if folder.name not in wanted:
+                discard(folder)

@@ -26,6 +26,14 @@ STORAGE_VERSION = "v1.4.0"
 CONTROL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
 SHARD_TABLES = ("prompts", "responses", "verdicts", "training", "samples")
 STAGE_COLUMNS = "stage_key, kind, adapter, revision, state, reason, attempts, settings"
+ATTEMPTS = """
+WITH RECURSIVE shown (stage_key) AS (
+    SELECT stage_key FROM stages WHERE planned
+    UNION SELECT a.after_key FROM attempts a JOIN shown USING (stage_key) WHERE a.after_key IS NOT NULL)
+SELECT a.* FROM attempts a JOIN shown USING (stage_key)
+"""
+"""Attempts of the plan's stages, and of the earlier cuts that they went on from: a dose costs all of its steps."""
+
 VERSIONED = ("duckdb", "ray", "torch", "transformers", "peft", "trl")
 
 
@@ -74,20 +82,30 @@ def _copy_control(db: duckdb.DuckDBPyConnection, state: sqlite3.Connection) -> N
     for table in CONTROL_TABLES:
         _insert(db, table, state.execute(f"SELECT * FROM {table}"))  # noqa: S608 - our own names
     _insert(db, "stages", state.execute(f"SELECT {STAGE_COLUMNS} FROM stages WHERE planned"))  # noqa: S608
-    _insert(db, "attempts", state.execute("SELECT a.* FROM attempts a JOIN stages USING (stage_key) WHERE planned"))
+    _insert(db, "attempts", state.execute(ATTEMPTS))
 
 
 def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: sqlite3.Connection) -> None:
+    """Copy the rows of acknowledged stages; a file may also hold rows of stages that have to run again."""
     for table in SHARD_TABLES:
-        paths = state.execute(
-            "SELECT path FROM shards LEFT JOIN stages USING (stage_key)"
+        found = state.execute(
+            "SELECT path, stage_key FROM shards LEFT JOIN stages USING (stage_key)"
             " WHERE table_name = ? AND coalesce(planned, 1) ORDER BY path",
             (table,),
+        ).fetchall()
+        if not found:
+            continue
+        files = [str(run.root / path) for path, _ in found]
+        names = _columns(db, table)
+        columns = ", ".join(f'"{name}"' for name in names)
+        known = {"filename": files} | ({"stage_key": [key for _, key in found]} if "stage_key" in names else {})
+        db.register("known", pa.table(known))
+        db.execute(
+            f"INSERT INTO {table} SELECT {columns} FROM read_parquet(?, filename = true)"  # noqa: S608 - our own names
+            f" SEMI JOIN known USING ({', '.join(known)})",
+            [sorted(set(files))],
         )
-        files = [str(run.root / path) for (path,) in paths]
-        if files:
-            columns = ", ".join(f'"{name}"' for name in _columns(db, table))
-            db.execute(f"INSERT INTO {table} SELECT {columns} FROM read_parquet(?)", [files])  # noqa: S608
+        db.unregister("known")
 
 
 def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: object) -> None:

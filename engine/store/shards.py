@@ -6,10 +6,12 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.domain.results import Prompt, Response, ShardRef, TrainingStep, Verdict
@@ -70,26 +72,32 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
 """The columns of every shard; those that tables.sql lacks (text, reference, reason, ...) stay in the shards."""
 
 
-def write_shard(run: RunDirectory, table: str, stage_key: str, rows: Sequence[Mapping[str, object]]) -> ShardRef:
+def write_shard(run: RunDirectory, table: str, name: str, rows: Sequence[Mapping[str, object]]) -> ShardRef:
     """Write `rows` as one new Parquet file and return the reference to it.
 
     Args:
         run: The run directory.
         table: One of `SCHEMAS`.
-        stage_key: The stage (or benchmark) that the rows come from; part of the file's name.
+        name: The file's name begins so: the first of the stages (or the benchmark) that the rows come from.
         rows: The rows, with exactly the columns of the schema.
     """
-    name = f"{stage_key}-{uuid.uuid4().hex[:8]}.parquet"
-    path = run.shards / table / name
+    path = run.shards / table / f"{name}-{uuid.uuid4().hex[:8]}.parquet"
     data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
     write_whole(path, lambda temporary: pq.write_table(data, temporary, compression="zstd"))
     return ShardRef(table, str(path.relative_to(run.root)), sha256_of(path), data.num_rows, path.stat().st_size)
 
 
-def read_rows(run: RunDirectory, shard: ShardRef) -> list[dict[str, object]]:
-    """Read a shard's rows back."""
-    rows: list[dict[str, object]] = pq.read_table(run.root / shard.path).to_pylist()
+def read_rows(run: RunDirectory, shard: ShardRef, stage_key: str) -> list[dict[str, object]]:
+    """Read one stage's rows back."""
+    table = _table(run.root / shard.path)
+    rows: list[dict[str, object]] = table.filter(pc.equal(table["stage_key"], stage_key)).to_pylist()
     return rows
+
+
+@lru_cache(maxsize=4)
+def _table(path: Path) -> pa.Table:
+    """Read a file once for the stages of a bundle: nobody ever changes it."""
+    return pq.read_table(path, use_threads=False)
 
 
 def is_whole(run: RunDirectory, shard: ShardRef) -> bool:

@@ -18,7 +18,7 @@ from engine.domain.stage import Plan, StageKind, StageState
 from engine.store import rows
 from engine.store.layout import SEALED, RunDirectory
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 APPLICATION_ID = 0x444F5349
 """`DOSI`: marks the file as ours."""
 
@@ -28,7 +28,7 @@ _SHOWN = (
     "SELECT * FROM pins ORDER BY kind, ref",
     "SELECT key, value FROM meta WHERE key NOT IN ('heartbeat', 'ending', 'published') ORDER BY key",
     "SELECT stage_key, state, attempts FROM stages WHERE planned ORDER BY stage_key",
-    "SELECT path, sha256 FROM shards ORDER BY path",
+    "SELECT path, stage_key, sha256 FROM shards ORDER BY path, stage_key",
 )
 CELL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
 
@@ -285,10 +285,10 @@ class State:
 def _settle(db: sqlite3.Connection, entry: Settled) -> None:
     attempt, result, failure = entry.attempt, entry.attempt.result, entry.attempt.failure
     (tries,) = db.execute("SELECT attempts FROM stages WHERE stage_key = ?", (attempt.key,)).fetchone()
-    usage = Usage(device_seconds=attempt.ended_at - attempt.started_at) if result is None else result.usage
+    usage = attempt.usage
     state = "done" if result else "failed" if failure else "interrupted"
     db.execute(
-        "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO attempts VALUES ({', '.join('?' * 16)})",  # noqa: S608 - only placeholders,
         (
             attempt.key,
             tries + 1,
@@ -302,6 +302,7 @@ def _settle(db: sqlite3.Connection, entry: Settled) -> None:
             usage.generated_tokens,
             usage.device_seconds,
             None if entry.usd is None else str(entry.usd),
+            result and result.after,
             failure and failure.error_type,
             failure and failure.message,
             failure and failure.traceback,

@@ -36,15 +36,16 @@ CREATE TABLE IF NOT EXISTS stages (
 CREATE TABLE IF NOT EXISTS attempts (
     stage_key TEXT NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL, host TEXT NOT NULL,
     started_at REAL NOT NULL, ended_at REAL, optimizer_steps INTEGER NOT NULL, train_tokens INTEGER NOT NULL,
-    prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, device_seconds REAL NOT NULL, usd TEXT,
+    prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, device_seconds REAL NOT NULL, usd TEXT, after_key TEXT,
     error_type TEXT, error TEXT, traceback TEXT,
     PRIMARY KEY (stage_key, attempt)
 ) WITHOUT ROWID;
 
 -- Parquet files that count. A file that is not here does not exist, whatever the disk says.
+-- One file may hold rows of several stages that ended together; then each has a row here.
 CREATE TABLE IF NOT EXISTS shards (
-    path TEXT PRIMARY KEY, table_name TEXT NOT NULL, stage_key TEXT NOT NULL, sha256 TEXT NOT NULL,
-    rows INTEGER NOT NULL, bytes INTEGER NOT NULL
+    path TEXT NOT NULL, table_name TEXT NOT NULL, stage_key TEXT NOT NULL, sha256 TEXT NOT NULL,
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (path, stage_key)
 ) WITHOUT ROWID;
 
 CREATE INDEX IF NOT EXISTS shards_by_stage ON shards (stage_key);

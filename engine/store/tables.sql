@@ -83,6 +83,7 @@ CREATE TABLE attempts (                -- one row a try
     generated_tokens BIGINT NOT NULL,
     device_seconds DOUBLE NOT NULL,
     usd DECIMAL(18, 9),                -- NULL when no price is known
+    after_key VARCHAR,                 -- the stage (an earlier cut of the training run) at whose end this one went on
     error_type VARCHAR,
     error VARCHAR,
     traceback VARCHAR

@@ -120,16 +120,33 @@ FROM cells c JOIN _configurations f USING (cell_id) JOIN _primary pr USING (cell
 JOIN _prompt_scores ps ON ps.stage_key = pr.judge_key
 WHERE ps.n_scored > 0;
 
--- What each stage took when it last succeeded, and what all its attempts took.
-CREATE VIEW _stage_usage AS
+-- What each stage took itself when it last succeeded, and the stage that it went on from.
+CREATE VIEW _stage_own AS
 SELECT stage_key,
-    max_by(optimizer_steps, attempt) FILTER (state = 'done') AS optimizer_steps,
-    max_by(train_tokens, attempt) FILTER (state = 'done') AS train_tokens,
-    max_by(prompt_tokens, attempt) FILTER (state = 'done') AS prompt_tokens,
-    max_by(generated_tokens, attempt) FILTER (state = 'done') AS generated_tokens,
-    max_by(device_seconds, attempt) FILTER (state = 'done') AS device_seconds,
-    arg_max_null(usd, attempt) FILTER (state = 'done') AS usd
-FROM attempts GROUP BY stage_key;
+    max_by(optimizer_steps, attempt) AS optimizer_steps,
+    max_by(train_tokens, attempt) AS train_tokens,
+    max_by(prompt_tokens, attempt) AS prompt_tokens,
+    max_by(generated_tokens, attempt) AS generated_tokens,
+    max_by(device_seconds, attempt) AS device_seconds,
+    arg_max_null(usd, attempt) AS usd,
+    arg_max_null(after_key, attempt) AS after_key
+FROM attempts WHERE state = 'done' GROUP BY stage_key;
+
+-- What each stage takes from the beginning: a cut of a training run also took what the cuts before it did.
+CREATE VIEW _stage_usage AS
+WITH RECURSIVE parts (stage_key, part, n) AS (
+    SELECT stage_key, stage_key, 1 FROM _stage_own
+    UNION ALL
+    SELECT p.stage_key, o.after_key, p.n + 1 FROM parts p JOIN _stage_own o ON o.stage_key = p.part
+    WHERE o.after_key IS NOT NULL AND p.n < 10000)
+SELECT p.stage_key,
+    sum(o.optimizer_steps)::INTEGER AS optimizer_steps,
+    sum(o.train_tokens)::BIGINT AS train_tokens,
+    sum(o.prompt_tokens)::BIGINT AS prompt_tokens,
+    sum(o.generated_tokens)::BIGINT AS generated_tokens,
+    sum(o.device_seconds) AS device_seconds,
+    CASE WHEN count(o.usd) = count(*) THEN sum(o.usd) END AS usd
+FROM parts p LEFT JOIN _stage_own o ON o.stage_key = p.part GROUP BY p.stage_key;
 
 -- Status and own cost of every cell; a shared stage counts in full.
 CREATE VIEW _cell_stages AS

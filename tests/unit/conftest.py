@@ -66,6 +66,7 @@ ATTEMPT = {
     "generated_tokens": 0,
     "device_seconds": 2.0,
     "usd": None,
+    "after_key": None,
     "error_type": None,
     "error": None,
     "traceback": None,
@@ -105,7 +106,7 @@ class Study:
 
     def __init__(self, **meta: str) -> None:
         base = {
-            "schema_version": "1",
+            "schema_version": "2",
             "sweep": "tiny",
             "description": "What does fine-tuning do to refusals?",
             "spec_sha256": "a" * 64,

@@ -88,7 +88,7 @@ INSTALLED: dict[Kind, dict[str, Callable[[], Any]]] = {
         "file": lambda: Source(50),
     },
     Kind.BENCHMARK: {"standin/policy": Prompts, "standin/utility": Prompts, "file": Prompts},
-    Kind.TUNER: {"local/trl": Plain},
+    Kind.TUNER: {"local/sft": Plain},
     Kind.GENERATOR: {"local/transformers": Plain},
     Kind.JUDGE: {"standin/rules": Rules, "refusal/keywords": Keywords, "answer/contains": Contains},
     Kind.MITIGATION: {"mix": Plain},
@@ -145,7 +145,7 @@ CASES = [
     ),
     ("axes: {judges: [[standin/rules, x]]}", "8:33", "axes.judges[0][1]", "unknown_adapter", "no judge is called"),
     ("axes: {mitigations: [[], [mixx]]}", "8:27", "axes.mitigations[1][0]", "unknown_adapter", "`mix`"),
-    ("axes: {tune.adapter: [other]}", "8:23", "axes.tune.adapter[0]", "unknown_adapter", "`local/trl`"),
+    ("axes: {tune.adapter: [other]}", "8:23", "axes.tune.adapter[0]", "unknown_adapter", "`local/sft`"),
     ("include: [{generate.adapter: other}]", "8:30", "include[0].generate.adapter", "unknown_adapter", "no generator"),
     (
         "when: [{if: {seed: 0}, axes: {over_refusal: [standin/over]}}]",

@@ -10,7 +10,7 @@ from engine.domain.cost import DevicePrice
 from engine.domain.stage import Plan, Range, StageKind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
-from engine.plan.estimate import calibrated, forecast, stage_forecasts
+from engine.plan.estimate import calibrated, calibration, forecast, stage_forecasts
 from engine.plan.fingerprint import stage_payload
 from engine.plan.why import find_cell, why
 from engine.spec.expand import expand
@@ -69,7 +69,8 @@ def test_an_unknown_price_is_unknown_and_cached_stages_are_free(plan: Plan, fore
 
 def test_finished_stages_correct_the_rest_of_their_kind(plan: Plan, forecasts: dict[str, Range]) -> None:
     tunes = [key for key, stage in plan.stages.items() if stage.kind is StageKind.TUNE]
-    slow = calibrated(forecasts, plan, {tunes[0]: forecasts[tunes[0]].expected.device_seconds * 10})
+    factors = calibration(forecasts, plan, {tunes[0]: forecasts[tunes[0]].expected.device_seconds * 10})
+    slow = calibrated(forecasts, plan, factors)
     for key in tunes:
         assert slow[key].expected.device_seconds == pytest.approx(10 * forecasts[key].expected.device_seconds)
     generate = next(key for key, stage in plan.stages.items() if stage.kind is StageKind.GENERATE)

@@ -36,6 +36,9 @@ axes: {seed: [0, 1]}
 """
 
 
+SECONDS = Usage(device_seconds=1.5)
+
+
 def plan_of(text: bytes = SPEC) -> Plan:
     loaded = read_sweep(text, "stored.yaml")
     expansion = expand(loaded.sweep, loaded.positions)
@@ -48,8 +51,8 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def done(key: str, *refs: object, usage: Usage | None = None) -> Settled:
-    result = StageResult(key, tuple(refs), None, usage or Usage(device_seconds=1.5))
-    return Settled(Attempt(key, "host-0", 10.0, 11.5, result), StageState.DONE, Decimal("0.25"))
+    attempt = Attempt(key, "host-0", 10.0, 11.5, usage or SECONDS, StageResult(key, tuple(refs), None))
+    return Settled(attempt, StageState.DONE, Decimal("0.25"))
 
 
 def test_a_settled_stage_counts_once_its_commit_is_made_and_survives_reopening(run: RunDirectory) -> None:
@@ -98,7 +101,9 @@ def test_every_attempt_is_kept_and_a_failure_keeps_its_words(run: RunDirectory) 
     state.adopt(plan)
     key = next(iter(plan.stages))
     failure = Failure("ValueError", "no such row", "Traceback ...")
-    state.settle([Settled(Attempt(key, "host-0", 1.0, 3.0, None, failure), StageState.FAILED, None)])
+    state.settle(
+        [Settled(Attempt(key, "host-0", 1.0, 3.0, Usage(device_seconds=2.0), None, failure), StageState.FAILED, None)]
+    )
     assert state.failures(5) == [(key, "ValueError", "no such row")]
     state.reset([key])
     state.settle([done(key)])
@@ -193,6 +198,48 @@ def test_what_is_published_is_what_was_acknowledged(run: RunDirectory) -> None:
     assert not {name for (name,) in columns} & {"text", "reason", "reference", "response", "prompt"}
 
 
+def test_stages_may_share_a_file_and_only_those_that_count_are_published_from_it(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    first, second = (cell.sample for cell in plan.cells if cell.sample)
+    rows = [shards.sample_rows(key, [("a", row, "p") for row in ids]) for key, ids in ((first, "12"), (second, "345"))]
+    shard = shards.write_shard(run, "samples", first, [*rows[0], *rows[1]])
+    state.settle([done(first, shard), done(second, shard)])
+    assert shards.read_rows(run, shard, second) == rows[1]
+    for kept, counted in ((5, (first, second)), (3, (second,))):
+        publish(run)
+        with open_results(run.root) as results:
+            assert results.table("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": kept}]
+            found = results.table("SELECT DISTINCT stage_key AS key FROM samples").to_pylist()
+        assert {row["key"] for row in found} == set(counted)
+        state.reset([first])
+
+
+def test_a_later_cut_costs_what_the_earlier_ones_took_too(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of(SPEC.replace(b"{seed: [0, 1]}", b"{tune.epochs: [1, 3, 9]}"))
+    state.adopt(plan)
+    tunes = [cell.tune for cell in plan.cells if cell.tune]
+    for before, key, steps in ((None, tunes[0], 1), (tunes[0], tunes[1], 2), (tunes[1], tunes[2], 6)):
+        usage = Usage(optimizer_steps=steps, train_tokens=100 * steps, device_seconds=float(steps))
+        attempt = Attempt(key, "host-0", 0.0, 9.0, usage, StageResult(key, (), None, after=before))
+        state.settle([Settled(attempt, StageState.DONE, Decimal(steps))])
+    longest = plan_of(SPEC.replace(b"{seed: [0, 1]}", b"{tune.epochs: [9]}"))
+    for shown, steps in ((plan, [1, 3, 9]), (longest, [9])):
+        state.adopt(shown)
+        publish(run)
+        with open_results(run.root) as results:
+            found = results.table(
+                "SELECT optimizer_steps FROM v_cells WHERE n_examples > 0 ORDER BY epochs"
+            ).to_pylist()
+            spent = results.table("SELECT stage_key, optimizer_steps, usd FROM v_cost WHERE kind = 'tune'").to_pylist()
+            whole = results.table("SELECT train_tokens, device_seconds, usd FROM _stage_usage").to_pylist()
+        assert [row["optimizer_steps"] for row in found] == steps
+        assert {"train_tokens": 900, "device_seconds": 9.0, "usd": Decimal(9)} in whole
+        assert {row["stage_key"]: int(row["usd"]) for row in spent}[tunes[2]] == 6, "the bill counts every step once"
+
+
 def test_publishing_again_replaces_the_file_under_an_open_reader(run: RunDirectory) -> None:
     state = State.open(run)
     state.adopt(plan_of())
@@ -239,5 +286,7 @@ def test_an_artifact_is_whole_or_absent(run: RunDirectory) -> None:
     with pytest.raises(StoreError, match="not whole"):
         artifacts.locate(run, "tune-1")
     artifacts.scratch(run, "tune-2")
-    artifacts.sweep(run, frozenset({"tune-1"}))
-    assert [path.name for path in run.artifacts.iterdir()] == ["tune-1"]
+    for name in ("ended", "going-on"):
+        artifacts.training_state(run, name).mkdir()
+    artifacts.sweep(run, frozenset({"tune-1"}), frozenset({"going-on"}))
+    assert sorted(path.name for path in run.artifacts.iterdir()) == ["training-going-on", "tune-1"]

@@ -1,0 +1,186 @@
+"""Which rows decode together: as many adapters as memory holds, and half as many when it did not hold them after all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from adapters.local.cache import SlotCache
+from adapters.local.decode import Answer, Batch, Question, Rules
+from adapters.local.lora import Adapter
+from adapters.local.pack import out_of_memory
+
+IN_REACH = 48 * 2**20
+"""Bytes of keys and values that a CPU reads quickly, about its last-level cache; with more, decoding gets slower."""
+
+FREE_SHARE = 0.5
+"""Share of a GPU's free memory for keys and values; activations, and the copies made in growing, need the rest."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "bad_words_ids": (None,),
+    "sequence_bias": (None,),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "exponential_decay_length_penalty": (None,),
+    "guidance_scale": (None, 1.0),
+    "penalty_alpha": (None, 0.0),
+    "dola_layers": (None,),
+    "watermarking_config": (None,),
+}
+"""Settings of a model's generation config that bear on greedy answers, and the values with which they do not."""
+
+TRIAL = ((3, 1, 4, 1, 5, 9, 2, 6), (2, 7, 1), (8, 2, 8, 1, 8), (1, 4))
+"""Rows of tokens for the trial, of unequal lengths."""
+
+AGREES = 0.05
+"""Largest difference between logits, as a share of the largest, with which two ways of computing are one (bfloat16)."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One adapter that answers.
+
+    Attributes:
+        adapter: Its weights; None for the model as it is.
+        questions: What it has yet to answer, the longest first.
+    """
+
+    adapter: Adapter | None
+    questions: list[Question] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Rows that even the smallest batch had no memory for, and why."""
+
+    questions: Sequence[Question]
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What decoding a model here takes.
+
+    Attributes:
+        bytes: Memory of the keys and values of one token of one row.
+        longest: Longest row, prompt and answer, that can be decoded here; beyond it the model no longer sees all.
+    """
+
+    bytes: int
+    longest: float
+
+
+def footprint(model: Any) -> Footprint | None:
+    """Try out whether `Batch` computes with this model what the model computes alone, and measure what that takes.
+
+    Returns:
+        None where rows cannot decode as `Batch` has it: settings of the model's own that change greedy answers, positions
+        that depend on the longest row, or a model that keeps something else than keys and values.
+    """
+    config = model.config.get_text_config()
+    declared = model.generation_config
+    plain = all(getattr(declared, name, values[0]) in values for name, values in NEUTRAL.items())
+    rope = str(getattr(config, "rope_parameters", None))  # one set of parameters, or one for each kind of layer
+    if not plain or "dynamic" in rope or "longrope" in rope:
+        return None
+    try:
+        taken = _tried_out(model)
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        return None  # it takes no positions, masks or caches of ours: transformers' own loop knows how to ask it
+    return None if taken is None else Footprint(taken, getattr(config, "sliding_window", None) or float("inf"))
+
+
+@torch.inference_mode()
+def _tried_out(model: Any) -> int | None:
+    """Return the bytes of a row's token, or None when the logits are not the model's own."""
+    tokens, lengths = _padded(TRIAL, model.device)
+    cache, rows = SlotCache(), torch.arange(len(TRIAL), device=model.device)
+    everywhere = torch.arange(tokens.shape[1], device=model.device).expand_as(tokens)
+    passes = ((model.get_decoder(), tokens, everywhere), (model, tokens[rows, lengths - 1, None], lengths[:, None] - 1))
+    made: Any = None
+    for module, asked, positions in passes:
+        cache.places.put(positions, tokens.shape[1] - 1)
+        mask = cache.places.mask(model.dtype)
+        made = module(
+            input_ids=asked, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+    for row, logits in zip(TRIAL, made.logits[:, -1], strict=True):
+        own = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1]
+        if not (own - logits).abs().max() <= AGREES * own.abs().max():  # also when one is not a number
+            return None
+    return cache.bytes // (len(TRIAL) * cache.places.capacity)
+
+
+def _padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(len, rows))
+    padded = [[*row, *[0] * (longest - len(row))] for row in rows]
+    return torch.tensor(padded, device=device), torch.tensor([len(row) for row in rows], device=device)
+
+
+def answers(
+    model: Any, members: Sequence[Member], rules: Rules, taken: Footprint, rows: int
+) -> Iterator[list[Answer] | Failed]:
+    """Answer every question, as many members at a time as memory holds, and yield what has ended as it ends.
+
+    Args:
+        model: The base model.
+        members: Who answers: adapters on the same modules, or one that is the model itself.
+        rules: How to decode.
+        taken: The model's footprint.
+        rows: Most rows of one member in a batch, >= 1.
+    """
+    waiting = [member for member in members if member.questions]
+    longest = max((len(member.questions[0].tokens) for member in waiting), default=0)
+    width, rows = _fitting(model.device, taken.bytes * (longest + rules.limit), rows)
+    while waiting:
+        chosen = waiting[:width]
+        try:
+            yield from _batch(model, chosen, rules, rows)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is these rows' failure and nobody else's
+            if not out_of_memory(error) or (len(chosen) == 1 and rows == 1):
+                yield _given_up(chosen, error)
+            elif len(chosen) > 1:
+                width = len(chosen) // 2
+            else:
+                rows = min(rows, len(chosen[0].questions)) // 2 or 1
+        waiting = [member for member in waiting if member.questions]
+
+
+def _fitting(device: Any, row: int, rows: int) -> tuple[int, int]:
+    """Return how many members and how many rows of each may decode together, when a row takes `row` bytes."""
+    if device.type == "cpu":
+        return max(1, IN_REACH // (row * rows)), rows
+    fit = int(FREE_SHARE * torch.cuda.mem_get_info(device)[0]) // row
+    return max(1, fit // rows), max(1, min(rows, fit))
+
+
+def _batch(model: Any, members: Sequence[Member], rules: Rules, rows: int) -> Iterator[list[Answer]]:
+    """Answer each member's next questions, in blocks as equal as can be."""
+    most = max(len(member.questions) for member in members)
+    rows = math.ceil(most / math.ceil(most / rows))
+    adapters = [member.adapter for member in members if member.adapter is not None]
+    batch = Batch(model, adapters or None, [member.questions[:rows] for member in members], rules)
+    while not batch.done:
+        ended = batch.advance()
+        answered = {(answer.question.task, answer.question.index) for answer in ended}
+        for member in members:
+            member.questions = [one for one in member.questions if (one.task, one.index) not in answered]
+        yield ended
+
+
+def _given_up(members: Sequence[Member], error: Exception) -> Failed:
+    failed = Failed([question for member in members for question in member.questions], error)
+    for member in members:
+        member.questions = []
+    return failed

@@ -1,0 +1,156 @@
+"""The states of one training run on disk, from which it goes on bit for bit: folders `at-STEP`, each with `run.json`.
+
+A state counts once it has its name: the trainer writes it in a folder beside, and it is moved into place when it lies
+on the disk. Only its owner can read it, since it holds tuned weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from adapters.local.tune import total_steps
+from engine.ports import Context, Trajectory
+
+RECORD = "run.json"
+LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+LENGTHS = {"epochs", "max_steps"}
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A saved state.
+
+    Attributes:
+        folder: Where it is.
+        step: Optimizer steps done, >= 1.
+        passed: Keys of the cuts up to this step, in order.
+    """
+
+    folder: Path
+    step: int
+    passed: tuple[str, ...]
+
+
+def run_identity(trajectory: Trajectory, context: Context) -> dict[str, object]:
+    """Return what must agree for one run to go on from another's state: all but how long it is.
+
+    Under a schedule that depends on the total number of steps, that total must agree too.
+    """
+    settings = trajectory.cuts[-1].settings
+    rows = json.dumps([asdict(row) for row in trajectory.rows], sort_keys=True)
+    return {
+        "base": trajectory.model.base,
+        "rows": hashlib.sha256(rows.encode()).hexdigest(),
+        "seed": trajectory.seed,
+        "settings": settings.model_dump(mode="json", exclude=LENGTHS),
+        "steps": None if settings.schedule == "constant" else total_steps(settings, len(trajectory.rows)),
+        "device": _device_name(context.device),
+        "threads": context.threads,
+        "libraries": _versions(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+class Checkpoints:
+    """The states of one run.
+
+    Args:
+        folder: The run's own folder; need not exist.
+        identity: What the run is, as JSON values; states of anything else are not seen.
+
+    Attributes:
+        workshop: Where the trainer writes `checkpoint-STEP`, before it is kept.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, object]) -> None:
+        """Make the folder, and clear what an interruption left half-written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        self._folder = folder
+        self._identity = dict(identity)
+        self.workshop = folder / "writing"
+        shutil.rmtree(self.workshop, ignore_errors=True)
+
+    def latest(self, limit: int, wanted: Collection[str]) -> Saved | None:
+        """Return the longest state of this run of at most `limit` steps.
+
+        Args:
+            limit: The step of the first cut that is wanted.
+            wanted: Keys of the cuts that are wanted; one that was passed before was not recorded, and counts as to come.
+        """
+        found = [saved for path in self._folder.glob("at-*") if (saved := self._read(path)) and saved.step <= limit]
+        saved = max(found, key=lambda saved: saved.step, default=None)
+        return saved and replace(saved, passed=tuple(key for key in saved.passed if key not in wanted))
+
+    def _read(self, folder: Path) -> Saved | None:
+        try:
+            record = json.loads((folder / RECORD).read_text())
+        except (OSError, ValueError):
+            return None
+        if record["identity"] != self._identity:
+            return None
+        return Saved(folder, record["step"], tuple(record["passed"]))
+
+    def keep(self, step: int, passed: tuple[str, ...]) -> Saved:
+        """Take over the trainer's `checkpoint-STEP`; older states go.
+
+        Args:
+            step: Optimizer steps done.
+            passed: Keys of the cuts up to this step.
+        """
+        written, kept = self.workshop / f"checkpoint-{step}", self._folder / f"at-{step}"
+        self._record(written, step, passed)
+        for path in written.iterdir():
+            path.chmod(0o600)
+            flush(path)
+        flush(written)
+        shutil.rmtree(kept, ignore_errors=True)
+        written.rename(kept)
+        flush(self._folder)
+        for path in self._folder.glob("at-*"):
+            if path != kept:
+                shutil.rmtree(path, ignore_errors=True)
+        return Saved(kept, step, passed)
+
+    def mark(self, saved: Saved, key: str) -> Saved:
+        """Note that a state is also where the cut `key` ends."""
+        passed = (*saved.passed, key)
+        self._record(saved.folder, saved.step, passed)
+        return replace(saved, passed=passed)
+
+    def _record(self, folder: Path, step: int, passed: tuple[str, ...]) -> None:
+        record = {"identity": self._identity, "step": step, "passed": passed}
+        fresh = folder / f"{RECORD}.new"
+        fresh.write_text(json.dumps(record, indent=1))
+        fresh.chmod(0o600)
+        flush(fresh)
+        fresh.replace(folder / RECORD)
+
+
+def flush(path: Path) -> None:
+    """Have what was written to a file or folder lie on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

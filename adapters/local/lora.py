@@ -1,0 +1,143 @@
+"""LoRA adapters in memory and on disk: PEFT draws them and describes them, and every folder loads as a plain PEFT adapter."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.domain.sweep import TuneRecipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+_PLAIN = {
+    "alpha_pattern": {},
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "lora_bias": False,
+    "modules_to_save": None,
+    "peft_type": "LORA",
+    "rank_pattern": {},
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "use_dora": False,
+    "use_rslora": False,
+}
+"""What the configuration of an adapter says that is nothing but A and B; anything else is PEFT's own business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The weights of one LoRA adapter, `scaling * B @ A` of each adapted module, by the module's path in the base model.
+
+    Attributes:
+        rank: r, >= 1.
+        scaling: alpha / r.
+        a: float[r, in] by path.
+        b: float[out, r] by path.
+    """
+
+    rank: int
+    scaling: float
+    a: Mapping[str, Tensor]
+    b: Mapping[str, Tensor]
+
+
+def configured(settings: TuneRecipe) -> Any:
+    """Return the `peft.LoraConfig` of the settings."""
+    from peft import LoraConfig
+
+    every = settings.targets == ("all-linear",)
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear" if every else list(settings.targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def drawn(model: Any, config: Any, seed: int) -> Adapter:
+    """Return the adapter that PEFT draws for `model` right after `seed` was set, and leave the model as it was.
+
+    Args:
+        model: A transformers model.
+        config: A `peft.LoraConfig`; PEFT writes into it what it has found out: the names of the modules, for one.
+        seed: Any whole number >= 0.
+
+    Raises:
+        ValueError: When the adapter is more than an A and a B of each module, as for embeddings.
+    """
+    from peft import get_peft_model, get_peft_model_state_dict
+    from transformers import set_seed
+
+    set_seed(seed)
+    try:
+        wrapped = get_peft_model(model, config)
+        try:
+            state = {name: weight.detach().clone() for name, weight in get_peft_model_state_dict(wrapped).items()}
+        finally:
+            wrapped.unload()
+    finally:
+        vars(model).pop("peft_config", None)  # else PEFT takes the next adapter for a second one
+    adapter = _from_state(config.r, config.lora_alpha, state)
+    if len(adapter.a) + len(adapter.b) != len(state):
+        raise ValueError("tune.targets names modules that are not linear: use tune.backend: trl")
+    return adapter
+
+
+def save(adapter: Adapter, config: Any, folder: Path) -> None:
+    """Write `adapter` as PEFT does, so that `PeftModel.from_pretrained` loads it anywhere.
+
+    Args:
+        adapter: The weights.
+        config: The `peft.LoraConfig` that they were drawn with.
+        folder: An existing folder.
+    """
+    from safetensors.torch import save_file
+
+    plain = copy.copy(config)
+    plain.inference_mode = True
+    if isinstance(plain.target_modules, set):
+        plain.target_modules = sorted(plain.target_modules)  # sets have another order in every process
+    plain.save_pretrained(folder)
+    tensors = {
+        f"{_PREFIX}{path}{suffix}": weight.detach().cpu().contiguous()
+        for suffix, weights in ((_A, adapter.a), (_B, adapter.b))
+        for path, weight in weights.items()
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def is_plain(folder: Path) -> bool:
+    """Tell whether a folder holds a LoRA adapter that `read` understands: A and B of linear modules, and no more."""
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        return False
+    config = json.loads((folder / CONFIG).read_text())
+    return all(config.get(name, plain) == plain for name, plain in _PLAIN.items())
+
+
+def read(folder: Path) -> Adapter:
+    """Read an adapter back; `is_plain(folder)` must hold."""
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / CONFIG).read_text())
+    return _from_state(config["r"], config["lora_alpha"], load_file(folder / WEIGHTS))
+
+
+def _from_state(rank: int, alpha: float, state: Mapping[str, Tensor]) -> Adapter:
+    def of(suffix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(_PREFIX).removesuffix(suffix): weight
+            for name, weight in state.items()
+            if name.endswith(suffix)
+        }
+
+    return Adapter(rank, alpha / rank, of(_A), of(_B))

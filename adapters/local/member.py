@@ -1,0 +1,195 @@
+"""One training run in a pack: its rows, its weights and moments, and where it is. Only hosts import this."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from adapters.local.chat import IGNORED
+from adapters.local.lora import Adapter
+from adapters.local.order import Course, Dice
+from engine.domain.cost import Usage
+from engine.domain.results import TrainingStep
+from engine.domain.sweep import TuneRecipe
+from engine.ports import Cut, Trajectory
+
+LANES = 16
+"""Rows are padded to a multiple of so many tokens, so that the kernels sum them in the same lanes in any company."""
+
+SHORT = 192
+"""Below so many tokens, torch's CPU attention gives a row the same bits whatever its padding (a multiple of `LANES`); from
+here on its products are cut into pieces by the padded length, so that only rows padded alike are comparable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The training rows of one run, in memory.
+
+    Attributes:
+        ids: long[rows, length]: the tokens, padded on the right; the length is a multiple of `LANES`.
+        targets: long[rows, length]: the token that each position should predict, `IGNORED` where the loss does not look.
+        lengths: Tokens of each row, without padding.
+        answers: Positions of each row that the loss looks at.
+    """
+
+    ids: Tensor
+    targets: Tensor
+    lengths: Sequence[int]
+    answers: Sequence[int]
+
+    @classmethod
+    def of(cls, encoded: Sequence[Mapping[str, Sequence[int]]], padding: int) -> Rows:
+        """Lay out encoded rows.
+
+        Args:
+            encoded: `input_ids` and `labels` of each row.
+            padding: The token to pad with.
+        """
+        lengths = [len(row["input_ids"]) for row in encoded]
+        ids = torch.full((len(encoded), padded(max(lengths))), padding)
+        targets = torch.full_like(ids, IGNORED)
+        for index, row in enumerate(encoded):
+            ids[index, : lengths[index]] = torch.tensor(row["input_ids"])
+            targets[index, : lengths[index] - 1] = torch.tensor(row["labels"][1:])
+        return cls(ids, targets, lengths, (targets != IGNORED).sum(1).tolist())
+
+
+def padded(length: int) -> int:
+    """Return the length of a padded row."""
+    return -(-length // LANES) * LANES
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """One run on its way.
+
+    Attributes:
+        run: What to train.
+        identity: What must agree for another attempt to go on from its state, as JSON values.
+        config: Its `peft.LoraConfig`.
+        rows: Its data.
+        course: The order in which it reads them.
+        rate: The learning rate as a function of the 1-based step.
+        adapter: Its weights as they were when it was last out of a stack.
+        dice: Its random numbers; None without dropout.
+        moments: AdamW's first and second moment, float[numbers] each, and its step count; empty before the first step.
+        steps: The optimizer steps taken.
+        passed: Keys of the cuts passed, in order.
+        seconds: Device time since the last cut.
+        tokens: Tokens of rows read since the last cut.
+        begun: Steps that there were at the last cut, or as this attempt began.
+        quiet_until: No state need be saved before, by the monotonic clock.
+    """
+
+    run: Trajectory
+    identity: Mapping[str, object]
+    config: Any
+    rows: Rows
+    course: Course
+    rate: Callable[[int], float]
+    adapter: Adapter
+    dice: Dice | None
+    moments: list[Tensor] = field(default_factory=list)
+    steps: list[TrainingStep] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    tokens: int = 0
+    begun: int = 0
+    quiet_until: float = 0.0
+
+    @property
+    def settings(self) -> TuneRecipe:
+        """How it is tuned, to its last cut."""
+        return self.course.settings
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return len(self.steps)
+
+    @property
+    def left(self) -> int:
+        """Optimizer steps to go."""
+        return self.course.steps - self.step
+
+    @property
+    def floor(self) -> int:
+        """Tokens that each of its rows is padded to at least, on CPU; runs in one pack agree in it."""
+        longest = self.rows.ids.shape[1]
+        return longest if longest >= SHORT else 0
+
+    @property
+    def missing(self) -> list[Cut]:
+        """The cuts that it has not passed, in order."""
+        return [cut for cut in self.run.cuts if cut.key not in self.passed]
+
+    @property
+    def cuts_here(self) -> list[Cut]:
+        """The cuts that it has not passed and is at."""
+        return [cut for cut in self.missing if self.end(cut) == self.step]
+
+    def end(self, cut: Cut) -> int:
+        """Return the step at which a cut is."""
+        return Course(cut.settings, self.course.items, self.course.seed).steps
+
+    @property
+    def at_epoch(self) -> bool:
+        """Whether an epoch has just ended."""
+        return self.step % self.course.per_epoch == 0
+
+    def update(self, weights: Tensor, gradient: Tensor) -> None:
+        """Take one AdamW step in place, as transformers' Trainer does by default.
+
+        Args:
+            weights: float[numbers].
+            gradient: Its gradient, clipped.
+        """
+        if not self.moments:
+            self.moments = [torch.zeros_like(weights), torch.zeros_like(weights), weights.new_zeros(())]
+        first, second, count = self.moments
+        adamw(
+            [weights],
+            [gradient],
+            [first],
+            [second],
+            [],
+            [count],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.rate(self.step + 1),
+            weight_decay=self.settings.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def advance(self, loss: float, tokens: int) -> None:
+        """Note a step that was taken.
+
+        Args:
+            loss: Mean loss per answer token.
+            tokens: Tokens of the rows that it read.
+        """
+        step = self.step + 1
+        self.steps.append(TrainingStep(step, self.course.epoch(step), loss, self.rate(step)))
+        self.tokens += tokens
+
+    def settle_up(self) -> Usage:
+        """Return what was used since the last cut, and begin to count anew."""
+        usage = Usage(optimizer_steps=self.step - self.begun, train_tokens=self.tokens, device_seconds=self.seconds)
+        self.seconds, self.tokens, self.begun = 0.0, 0, self.step
+        return usage
+
+    def diverged(self, loss: float, norm: float) -> FloatingPointError | None:
+        """Return the error of a step whose loss or gradient is no number, else None."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return None
+        what = f"the gradient's norm became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
+        return FloatingPointError(f"{what} at step {self.step + 1}; a lower learning rate may help")

@@ -1,0 +1,113 @@
+"""What a training run reads and when, exactly as transformers' Trainer, accelerate and TRL have it. Only hosts import this.
+
+Sources: `accelerate.data_loader.SeedableRandomSampler` (an epoch's order), `torch.utils.data.dataloader` (each epoch's
+iterator draws one number from the global generator), `transformers.Trainer._run_epoch` (groups of batches).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Generator, Tensor
+from transformers import get_scheduler
+
+from adapters.local.tune import steps_per_epoch, total_steps
+from engine.domain.sweep import TuneRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The order in which one run reads its rows.
+
+    Attributes:
+        settings: How it is tuned.
+        items: Rows, >= 1.
+        seed: Decides the order.
+    """
+
+    settings: TuneRecipe
+    items: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return steps_per_epoch(self.settings, self.items)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return total_steps(self.settings, self.items)
+
+    def batches(self, step: int) -> list[Sequence[int]]:
+        """Return the row numbers of each batch of one optimizer step; the last ones of an epoch may be short or few.
+
+        Args:
+            step: 1-based.
+        """
+        epoch, place = divmod(step - 1, self.per_epoch)
+        order = _order(self.items, self.seed + epoch)
+        size, group = self.settings.batch_size, self.settings.grad_accum
+        starts = range(place * group * size, min((place + 1) * group * size, self.items), size)
+        return [order[start : start + size] for start in starts]
+
+    def epoch(self, step: int) -> float:
+        """Return the epochs done after so many steps."""
+        epoch, place = divmod(step - 1, self.per_epoch)
+        batches = math.ceil(self.items / self.settings.batch_size)
+        return epoch + min((place + 1) * self.settings.grad_accum, batches) / batches
+
+    def rates(self) -> Callable[[int], float]:
+        """Return the learning rate as a function of the 1-based step."""
+        name = "constant_with_warmup" if self.settings.schedule == "constant" else self.settings.schedule
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=self.settings.lr)
+        factor = get_scheduler(name, optimizer, self.settings.warmup_steps, self.steps).lr_lambdas[0]
+        return lambda step: float(self.settings.lr * factor(step - 1))
+
+
+@lru_cache(maxsize=64)
+def _order(items: int, seed: int) -> tuple[int, ...]:
+    return tuple(torch.randperm(items, generator=Generator().manual_seed(seed)).tolist())
+
+
+class Dice:
+    """A run's own random numbers, for its dropout: the stream that the run would have had to itself.
+
+    On CPU the masks are those that torch's dropout draws. On a GPU they come from a generator of the run's own, too, but
+    torch's fused dropout there draws others.
+
+    Args:
+        seed: The run's seed.
+        device: Where the masks are drawn.
+    """
+
+    def __init__(self, seed: int, device: str) -> None:
+        """Begin the stream, as `transformers.set_seed` does."""
+        self._generator = Generator(device).manual_seed(seed)
+
+    def begin_epoch(self) -> None:
+        """Draw the number that a data loader draws as an epoch begins."""
+        torch.empty((), dtype=torch.int64, device=self._generator.device).random_(generator=self._generator)
+
+    def mask(self, shape: tuple[int, int, int], dropout: float) -> Tensor:
+        """Draw float[shape]: 0 with probability `dropout`, else 1 / (1 - dropout)."""
+        drawn = torch.empty(shape, device=self._generator.device)
+        return drawn.bernoulli_(1 - dropout, generator=self._generator).div_(1 - dropout)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the masks are drawn."""
+        return self._generator.device
+
+    @property
+    def state(self) -> Tensor:
+        """Where the stream is: a copy, uint8[bytes]."""
+        return self._generator.get_state()
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self._generator.set_state(state)

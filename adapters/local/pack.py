@@ -1,0 +1,192 @@
+"""Optimizer steps of several runs at once, on one base model: each gets the numbers that it would get alone.
+
+The loss, its normaliser (the answer tokens of the whole accumulated group), the clipping and the update are those of
+transformers' Trainer and TRL's SFTTrainer, for each member. Only hosts import this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from adapters.local.batch import Batch
+from adapters.local.loaded import LoadedModel
+from adapters.local.member import Member
+from adapters.local.stacked import Block, Pass, Stack
+
+Group = Sequence[Sequence[int]]
+"""The batches of one optimizer step of one member: row numbers."""
+
+
+class Pack:
+    """Members that take their steps together.
+
+    Attributes:
+        members: Who they are.
+        stack: Their weights and gradients, in the same order.
+
+    Args:
+        held: The base model.
+        members: At least one; those of one rank side by side. They agree in `floor`.
+    """
+
+    def __init__(self, held: LoadedModel, members: Sequence[Member]) -> None:
+        """Stack their adapters."""
+        self.members = members
+        self._model = held.base
+        self._padding: int = held.tokenizer.pad_token_id
+        self._device = next(held.base.parameters()).device
+        self._alike = self._device.type == "cpu"  # only there can a member get the very bits that it gets alone
+        self.stack = Stack(held.base, [member.adapter for member in members], trainable=True)
+        self._limits = torch.tensor([member.settings.max_grad_norm for member in members], device=self._device)
+        self._answers = torch.zeros(0, dtype=torch.long)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put the adapters into the model, and have its head look at answers only."""
+        self._model.requires_grad_(requires_grad=False)
+        hook = self._model.get_output_embeddings().register_forward_pre_hook(self._select)
+        try:
+            with self.stack.attached():
+                yield
+        finally:
+            hook.remove()
+
+    def _select(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._answers), *inputs[1:])
+
+    def settle(self, member: Member) -> None:
+        """Copy a member's weights as they are now into its `adapter`."""
+        member.adapter = self.stack.adapter(self.members.index(member))
+
+    def step(self) -> tuple[int, dict[int, FloatingPointError]]:
+        """Take one optimizer step of each member; only while attached.
+
+        Returns:
+            The tokens of the rows that were read, and why members cannot go on, by their place: those have not moved.
+
+        Raises:
+            RuntimeError: When memory does not suffice; nobody has moved, and the step can be tried again.
+        """
+        begun = time.perf_counter()
+        groups = [member.course.batches(member.step + 1) for member in self.members]
+        with self._dice_kept():
+            losses = self.gradients(groups)
+        norms = list(chain.from_iterable(self._clip(block) for block in self.stack.blocks))
+        tokens = [
+            sum(member.rows.lengths[row] for row in chain(*group))
+            for member, group in zip(self.members, groups, strict=True)
+        ]
+        lost = {}
+        for place, member in enumerate(self.members):
+            error = member.diverged(losses[place], norms[place])
+            if error is None:
+                member.update(self.stack.weights(place), self.stack.gradient(place))
+                member.advance(losses[place], tokens[place])
+            else:
+                lost[place] = error
+        seconds = time.perf_counter() - begun
+        for member, share in zip(self.members, tokens, strict=True):
+            member.seconds += seconds * share / sum(tokens)
+        return sum(tokens), lost
+
+    @contextmanager
+    def _dice_kept(self) -> Iterator[None]:
+        """Put the members' random numbers back where they were should the block fail."""
+        kept = [(member.dice, member.dice.state) for member in self.members if member.dice is not None]
+        try:
+            yield
+        except BaseException:
+            for dice, state in kept:
+                dice.state = state
+            raise
+
+    def gradients(self, groups: Sequence[Group]) -> list[float]:
+        """Leave the gradients of one step in the stack, unclipped, and return the members' mean losses per answer token.
+
+        Args:
+            groups: What each member reads.
+        """
+        answers = [
+            sum(member.rows.answers[row] for row in chain(*group))
+            for member, group in zip(self.members, groups, strict=True)
+        ]
+        shares = 1 / torch.tensor(answers, dtype=torch.float32, device=self._device).clamp(min=1)
+        for member in self.members:
+            if member.dice is not None and member.at_epoch:
+                member.dice.begin_epoch()
+        losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
+        for turn in range(max(map(len, groups))):
+            batches = [group[turn] if turn < len(group) else () for group in groups]
+            floor = self.members[0].floor if self._alike else 0
+            batch = Batch.of(self.members, batches, self._padding, floor)
+            self._pass(batch, shares, losses, fresh=turn == 0)
+        averages: list[float] = (losses * shares).tolist()
+        return averages
+
+    def _pass(self, batch: Batch, shares: Tensor, losses: Tensor, *, fresh: bool) -> None:
+        """Run one batch of each member forward and backward.
+
+        Args:
+            batch: The batch.
+            shares: float[members]: what a token of each counts for in its loss.
+            losses: float[members]: the tokens' losses are added to it.
+            fresh: Whether gradients are begun; else they are added to.
+        """
+        self._answers = batch.places.to(self._device)
+        owners = batch.owners.to(self._device)
+        counts = shares[owners]
+        counts[len(counts) - batch.fillers :] = 0
+        spans = batch.spans if self._alike else None
+        self.stack.under_way = Pass(batch.rows, batch.length, spans, fresh, batch.masks(self.members))
+        try:
+            logits = self._model(input_ids=batch.ids.to(self._device), use_cache=False).logits
+            each, slopes = _cross_entropy(logits.detach(), batch.targets.to(self._device))
+            torch.autograd.backward(logits, slopes.mul_(counts[:, None]).to(logits.dtype))
+        finally:
+            self.stack.under_way = None
+        losses.index_add_(0, owners, torch.where(counts > 0, each, 0).double())
+
+    def _clip(self, block: Block) -> list[float]:
+        """Clip the gradients of a block's members, each to its own limit, and return their norms before.
+
+        As `torch.nn.utils.clip_grad_norm_`: the norm of the norms of every A and B.
+        """
+        grads = block.grads
+        if grads is None:
+            raise ValueError("the stack is not trainable")
+        leaves = [torch.linalg.vector_norm(grads[:, leaf], dim=1) for leaf in block.leaves]
+        norms = torch.linalg.vector_norm(torch.stack(leaves, dim=1), dim=1)
+        grads.mul_((self._limits[block.members] * (norms + 1e-6).reciprocal()).clamp_(max=1)[:, None])
+        found: list[float] = norms.tolist()
+        return found
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each token's loss in nats, and its gradient by the logits, in the operations and the order of TRL's kernel.
+
+    Args:
+        logits: float[tokens, vocabulary].
+        targets: long[tokens].
+    """
+    logits = logits.float()
+    highest = logits.amax(1, keepdim=True)
+    total = highest + (logits - highest).exp_().sum(1, keepdim=True).log()
+    at_target = targets[:, None]
+    slopes = (logits - total).exp_()
+    slopes.scatter_add_(1, at_target, torch.full_like(total, -1))
+    return (total - logits.gather(1, at_target)).squeeze(1), slopes
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory does not suffice, on a GPU or on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -1,0 +1,281 @@
+"""One training run with TRL's SFTTrainer, stopped at every cut. Only hosts import this: it starts torch.
+
+At each cut the trainer leaves a checkpoint and stops, the weights are written, and it goes on from the checkpoint. So a
+cut is yielded as soon as it is reached, nothing that happens meanwhile can disturb the random numbers, and going on to
+the next cut is the same path as going on after a crash. On CPU the weights at every cut are those of a run of its own,
+bit for bit, under a schedule that is a function of the step alone; on a GPU, up to the kernels' order of summation.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from adapters.local import chat
+from adapters.local.checkpoints import Checkpoints, Saved, run_identity
+from adapters.local.loaded import LoadedModel, loaded
+from adapters.local.lora import configured
+from adapters.local.tune import steps_per_epoch, total_steps
+from engine.domain.cost import Usage
+from engine.domain.results import TrainingStep
+from engine.domain.sweep import TuneRecipe
+from engine.ports import Context, Cut, Trajectory, Tuned
+
+Rows = Sequence[Mapping[str, list[int]]]
+
+SAVE_AT_MOST_EVERY = 2.0
+"""Seconds between two checkpoints at epochs' ends."""
+
+SAVING_SHARE = 0.05
+"""Checkpoints at epochs' ends may take about this share of the time; those of a large model take minutes to write."""
+
+
+def train(trajectory: Trajectory, context: Context) -> Iterator[tuple[str, Tuned]]:
+    """Train up to the last cut, and yield (key, what it left) at each.
+
+    It goes on from the state in `trajectory.state` when that is of the same run and not beyond the first cut.
+
+    Args:
+        trajectory: The run.
+        context: The host.
+
+    Raises:
+        FloatingPointError: At the step where the loss is no longer finite; cuts before it have been yielded.
+        ValueError: When a row does not fit `max_length`.
+    """
+    clock = time.monotonic()
+    held = loaded(trajectory.model, trajectory.cuts[-1].settings.dtype, context)
+    rows = chat.training_rows(held.tokenizer, trajectory.rows, trajectory.cuts[-1].settings.max_length)
+    checkpoints = Checkpoints(trajectory.state, run_identity(trajectory, context))
+    keep = False
+    try:
+        run = _Run(trajectory, held, rows, checkpoints, context)
+        for cut in trajectory.cuts:
+            tuned = run.advance(cut, clock)
+            clock = time.monotonic()
+            yield cut.key, tuned
+        keep = trajectory.cuts[-1].settings.method == "full"  # a model of its own, which will be asked next
+    finally:
+        if not keep:  # others need the bare base, and half-tuned weights must not pass for the last cut's
+            held.release()
+
+
+class _Run:
+    """A trainer and where it is.
+
+    Args:
+        trajectory: What to train.
+        held: The base model; its tuned weights will go by the last cut's key.
+        rows: The training rows.
+        checkpoints: Where the run's states are kept.
+        context: The host.
+    """
+
+    def __init__(
+        self, trajectory: Trajectory, held: LoadedModel, rows: Rows, checkpoints: Checkpoints, context: Context
+    ) -> None:
+        """Build the trainer, and find where to begin."""
+        last = trajectory.cuts[-1]
+        self._run = trajectory
+        self._rows = rows
+        self._checkpoints = checkpoints
+        wanted = [cut.key for cut in trajectory.cuts]
+        self._at = checkpoints.latest(total_steps(trajectory.cuts[0].settings, len(rows)), wanted)
+        set_seed(trajectory.seed)  # before PEFT draws the adapter's initial weights
+        lora = None if last.settings.method == "full" else configured(last.settings)
+        self._model = _without_card(held.to_tune(last.key, lora))
+        self._pauses = _Pauses(checkpoints, steps_per_epoch(last.settings, len(rows)))
+        arguments = _arguments(trajectory, context, checkpoints.workshop)
+        with _configs_kept(self._model):
+            self._trainer = _trainer(self._model, held.tokenizer, rows, arguments)
+        self._trainer.add_callback(self._pauses)
+
+    def advance(self, cut: Cut, since: float) -> Tuned:
+        """Train up to `cut`, write its weights, and return what this part of the run took.
+
+        Args:
+            cut: The next cut.
+            since: When this part began, by the monotonic clock.
+        """
+        begin, end = self._at, total_steps(cut.settings, len(self._rows))
+        passed = () if begin is None else begin.passed
+        if begin is not None and begin.step == end:
+            self._trainer.restore(begin.folder)
+            self._at = self._checkpoints.mark(begin, cut.key)
+        else:
+            self._at = self._train(begin, end, cut)
+        _settle(self._model, cut.folder)
+        first = 0 if begin is None else begin.step
+        usage = Usage(
+            optimizer_steps=end - first,
+            train_tokens=self._tokens(end, cut.settings) - self._tokens(first, cut.settings),
+            device_seconds=time.monotonic() - since,
+        )
+        return Tuned(_steps_taken(self._trainer.state.log_history), usage, passed[-1] if passed else None)
+
+    def _train(self, begin: Saved | None, end: int, cut: Cut) -> Saved | None:
+        """Train up to a cut, and return the state there: none at the last one, unless it is to be kept."""
+        needed = self._run.keep_state or cut is not self._run.cuts[-1]
+        self._pauses.head_for(end, cut.key, () if begin is None else begin.passed, save=needed)
+        with _configs_kept(self._model):
+            self._trainer.train(resume_from_checkpoint=None if begin is None else str(begin.folder))
+        if self._trainer.state.global_step != end:
+            message = f"the trainer stopped at step {self._trainer.state.global_step}, not at step {end}"
+            raise RuntimeError(message)
+        return self._pauses.saved if needed else None
+
+    def _tokens(self, steps: int, settings: TuneRecipe) -> int:
+        """Tokens of the rows in so many steps; within an epoch, in proportion."""
+        per_epoch = steps_per_epoch(settings, len(self._rows))
+        return round(sum(len(row["input_ids"]) for row in self._rows) * steps / per_epoch)
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc] # trl ships no types
+    """TRL's trainer, without the model card that it would write beside every checkpoint."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super(SFTTrainer, self)._save_checkpoint(model, trial)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take weights and history from a checkpoint, without training."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+
+class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are not followed
+    """Stops the trainer at the end of a part of its run, and has the run's state saved on the way.
+
+    Attributes:
+        saved: The last state that was saved.
+
+    Args:
+        checkpoints: Where the run's states are kept.
+        per_epoch: Optimizer steps of an epoch, >= 1.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, per_epoch: int) -> None:
+        """Head for nothing yet."""
+        self.saved: Saved | None = None
+        self._checkpoints = checkpoints
+        self._per_epoch = per_epoch
+        self._end, self._key, self._save = 0, "", True
+        self._passed: tuple[str, ...] = ()
+        self._asked = self._quiet_until = time.monotonic()
+
+    def head_for(self, end: int, key: str, passed: tuple[str, ...], *, save: bool) -> None:
+        """Say where the next part ends, the key of the cut there, the keys of those before, and whether to save there."""
+        self._end, self._key, self._passed, self._save = end, key, passed, save
+        self._quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop and save at the end; save at the end of an epoch, now and then."""
+        del args
+        self._asked = time.monotonic()
+        if state.global_step == self._end:
+            control.should_training_stop, control.should_save = True, self._save
+        elif state.global_step % self._per_epoch == 0:
+            control.should_save = self._asked >= self._quiet_until
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+        """Refuse a loss or gradient that is no number, before the state after it is saved.
+
+        Raises:
+            FloatingPointError: Naming the step.
+        """
+        del args, control
+        for name, what in (("loss", "the loss"), ("grad_norm", "the gradient's norm")):
+            if not math.isfinite(logs.get(name, 0.0)):
+                message = f"{what} became {logs[name]} at step {state.global_step}; a lower learning rate may help"
+                raise FloatingPointError(message)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take over the checkpoint that the trainer has written."""
+        del args, control
+        passed = (*self._passed, self._key) if state.global_step == self._end else self._passed
+        self.saved = self._checkpoints.keep(state.global_step, passed)
+        now = time.monotonic()
+        self._quiet_until = now + max(SAVE_AT_MOST_EVERY, (now - self._asked) / SAVING_SHARE)
+
+
+def _arguments(trajectory: Trajectory, context: Context, folder: Path) -> SFTConfig:
+    settings = trajectory.cuts[-1].settings
+    schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+    return SFTConfig(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        # transformers lets max_steps override the epochs, upwards too; here it only ever cuts a run short.
+        max_steps=-1 if settings.max_steps is None else total_steps(settings, len(trajectory.rows)),
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.grad_accum,
+        learning_rate=settings.lr,
+        lr_scheduler_type=schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        max_length=settings.max_length,
+        seed=trajectory.seed,
+        data_seed=trajectory.seed,
+        bf16=False,  # the weights have their type already
+        gradient_checkpointing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},  # `chat.training_rows` has prepared it
+        use_cpu=context.device == "cpu",
+        dataloader_pin_memory=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # `_Pauses` says when
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> _Trainer:
+    data = Dataset.from_list([dict(row) for row in rows])
+    trainer = _Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _without_card(model: Any) -> Any:
+    """Have PEFT write no model card: its template says nothing, and takes longer to fill in than weights to write."""
+    if hasattr(model, "create_or_update_model_card"):
+        model.create_or_update_model_card = lambda _: None
+    return model
+
+
+@contextmanager
+def _configs_kept(model: Any) -> Iterator[None]:
+    """Restore the model's configurations: trainers align their special tokens with the tokenizer's.
+
+    The base model is shared, so that without this its untuned answers would depend on what the host did before.
+    """
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept = [(config, copy.deepcopy(vars(config))) for config in (core.config, core.generation_config)]
+    try:
+        yield
+    finally:
+        for config, was in kept:
+            vars(config).clear()
+            vars(config).update(was)
+
+
+def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:
+    return [
+        TrainingStep(int(entry["step"]), float(entry["epoch"]), float(entry["loss"]), float(entry["learning_rate"]))
+        for entry in history
+        if "loss" in entry
+    ]
+
+
+def _settle(model: Any, folder: Path) -> None:
+    """Write the tuned weights (for LoRA, the adapter alone) and leave training mode."""
+    model.eval()
+    model.save_pretrained(folder)

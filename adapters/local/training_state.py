@@ -1,0 +1,85 @@
+"""What a run in a pack keeps on disk to go on from, bit for bit: one safetensors file. Only hosts import this.
+
+The tensors are the adapter, AdamW's moments and the state of the run's random numbers; the rest is JSON in the file's
+header. One file is whole or absent, and nothing in it can execute. Only its owner can read it, since it holds weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adapters.local.checkpoints import flush
+from adapters.local.lora import Adapter
+from adapters.local.member import Member
+from engine.domain.results import TrainingStep
+
+STATE = "pack.safetensors"
+FORMAT = 1
+"""Raise it when the layout of the moments, or anything else here, changes: older states are then left alone."""
+
+MOMENTS = ("first", "second", "count")
+
+
+def save(member: Member) -> None:
+    """Write a run's state into its folder: its weights are those in `member.adapter`, after at least one step."""
+    folder = member.run.state
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    tensors = {f"a {path}": weight for path, weight in member.adapter.a.items()}
+    tensors |= {f"b {path}": weight for path, weight in member.adapter.b.items()}
+    tensors |= dict(zip(MOMENTS, member.moments, strict=True))
+    if member.dice is not None:
+        tensors["dice"] = member.dice.state
+    record = {
+        "format": FORMAT,
+        "identity": member.identity,
+        "steps": [asdict(step) for step in member.steps],
+        "passed": member.passed,
+    }
+    fresh = folder / f"{STATE}.new"
+    fresh.touch(mode=0o600)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, fresh, {"run": json.dumps(record)})
+    fresh.chmod(0o600)
+    flush(fresh)
+    fresh.replace(folder / STATE)
+    flush(folder)
+
+
+def restore(member: Member, device: str) -> None:
+    """Put a member where its run's state is, if there is one that it can go on from.
+
+    It must be of the same identity, and lie no later than the first cut that is wanted.
+
+    Args:
+        member: The run, at its beginning.
+        device: Where its weights shall be.
+    """
+    try:
+        with safe_open(member.run.state / STATE, "pt") as file:
+            record = json.loads(file.metadata()["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError):
+        return  # there is none, or it is damaged: begin anew
+    same = record["format"] == FORMAT and record["identity"] == json.loads(json.dumps(member.identity))
+    if same and len(record["steps"]) <= member.end(member.run.cuts[0]):
+        _take(member, record, tensors, device)
+
+
+def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tensor], device: str) -> None:
+    wanted = {cut.key for cut in member.run.cuts}  # a cut at this very step is wanted again: it was not recorded
+    member.steps = [TrainingStep(**step) for step in record["steps"]]
+    member.passed = [key for key in record["passed"] if key not in wanted]
+    member.begun = member.step
+    member.moments = [tensors[name].to(device) for name in MOMENTS]
+    if member.dice is not None:
+        member.dice.state = tensors["dice"]
+    drawn = member.adapter  # its paths are in the model's order, and the moments are laid out in it
+    a, b = ({path: tensors[f"{kind} {path}"].to(device) for path in drawn.a} for kind in "ab")
+    member.adapter = Adapter(drawn.rank, drawn.scaling, a, b)

@@ -1,0 +1,127 @@
+"""`local/vllm`: answers from vLLM's offline engine on a GPU, all adapters in one call.
+
+Written to the documented API of vLLM 0.22 (docs.vllm.ai: `LLM.generate`, `LoRARequest`, `LoRAConfig`, `SamplingParams`).
+Its scheduler decides who is computed together, so that near ties may fall either way from one run to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from adapters.local import lora
+from adapters.local.generate import TransformersGenerator
+from adapters.local.sheet import Sheet, rendered
+from engine.domain.results import Finish
+from engine.ports import Context, Generated, GenerateTask
+
+RANKS = (16, 32, 64, 128, 256, 320, 512)
+"""Values of `max_lora_rank` from vLLM's default on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """vLLM's engine, and the numbers by which it knows the adapters that it has seen."""
+
+    llm: Any
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def adapter(self, folder: str | None) -> Any:
+        """Return the request for an adapter, or None for the base model."""
+        if folder is None:
+            return None
+        number = self.numbers.setdefault(folder, len(self.numbers) + 1)
+        return _vllm("vllm.lora.request").LoRARequest(Path(folder).name, number, folder)
+
+
+class VllmGenerator(TransformersGenerator):
+    """Decoding by vLLM, of a base model and of LoRA adapters on it; the forecast is that of transformers, to be safe."""
+
+    revision = 1
+
+    def warm_up(self) -> None:
+        """Import what every task needs."""
+        _vllm()
+
+    def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
+        """Answer every prompt of every task in one call; fully tuned weights are an error here."""
+        since = time.perf_counter()
+        asked = []
+        for task in tasks:
+            if task.model.tuned is None or (Path(task.model.tuned) / lora.CONFIG).is_file():
+                asked.append(task)
+            else:
+                message = (
+                    "local/vllm answers base models and LoRA adapters; ask fully tuned ones with local/transformers"
+                )
+                yield task.key, ValueError(message)
+        if asked:
+            yield from _answered(asked, _engine(asked, context), since)
+
+
+def _vllm(module: str = "vllm") -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        message = "the generator local/vllm needs vLLM: install dosimeter[vllm]"
+        raise ImportError(message) from error
+
+
+def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
+    """Return the warm engine, or start one; the model that training holds makes room for it."""
+    folders = {task.model.tuned for task in tasks if task.model.tuned is not None}
+    needed = max((json.loads((Path(folder) / lora.CONFIG).read_text())["r"] for folder in folders), default=0)
+    settings = {
+        "model": tasks[0].model.base,
+        "dtype": tasks[0].settings.dtype,
+        "enable_lora": True,
+        "max_lora_rank": next((rank for rank in RANKS if rank >= needed), RANKS[-1]),
+        "max_loras": 8,  # in one batch, on the GPU
+        "max_cpu_loras": 64,  # at hand, in main memory
+    }
+
+    def start() -> Engine:
+        context.warm.drop("base")
+        free, total = import_module("torch").cuda.mem_get_info()
+        return Engine(_vllm().LLM(**settings, gpu_memory_utilization=0.9 * free / total))  # 0.9: vLLM's own default
+
+    return context.warm.get("vllm", json.dumps(settings), start)
+
+
+def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> Iterator[tuple[str, Generated]]:
+    tokenizer = engine.llm.get_tokenizer()
+    asked = [(task, tuple(prompt.text for prompt in task.prompts)) for task in tasks]
+    sheets = [Sheet(task, rendered(tokenizer, texts, task.system)) for task, texts in asked]
+    rows = [(sheet, index) for sheet in sheets for index in range(len(sheet.prompts))]
+    made = engine.llm.generate(
+        [{"prompt_token_ids": sheet.prompts[index]} for sheet, index in rows],
+        [_sampling(sheet.task, index) for sheet, index in rows],
+        lora_request=[engine.adapter(sheet.task.model.tuned) for sheet, _ in rows],
+        use_tqdm=False,
+    )
+    for (sheet, index), one in zip(rows, made, strict=True):
+        for sample, output in enumerate(one.outputs):
+            sheet.answers[index, sample] = list(output.token_ids), Finish(output.finish_reason)
+    second = (time.perf_counter() - since) / sum(sheet.tokens for sheet in sheets)
+    for sheet in sheets:
+        sheet.seconds = second * sheet.tokens
+        yield sheet.task.key, sheet.generated(tokenizer)
+
+
+def _sampling(task: GenerateTask, index: int) -> Any:
+    """Return a prompt's decoding; its seed is its own, so that it does not matter what is sampled beside it."""
+    settings = task.settings
+    digest = hashlib.sha256(f"{task.seed} {task.prompts[index].prompt_id}".encode()).digest()
+    return _vllm().SamplingParams(
+        n=settings.samples,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_tokens=settings.max_new_tokens,
+        seed=int.from_bytes(digest[:4], "big") if settings.temperature > 0 else None,
+    )

@@ -1,0 +1,1 @@
+"""What `packs_gpu.py` is made of: a model of random weights, the rows of its cells, and the work itself, timed."""

@@ -1,0 +1,233 @@
+"""When a longer training run passes through a shorter one, bit for bit, and when it does not; and going on from a state.
+
+Every case compares weights on disk by their hash. TRL trains one run at a time, packs train many: both keep the promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import plugins
+from engine.domain.sweep import TuneRecipe
+from engine.plugins import Kind
+from engine.ports import Context, Cut, Trajectory, Tuned
+from engine.run.hosts import WarmSlots
+
+pytestmark = pytest.mark.slow
+
+Length = dict[str, int]
+BACKENDS = ("trl", "packed")
+ROWS = 13  # batches of 10 and 3; of 4, 4, 4 and 1, in groups of 3 and 1
+FULL = "all weights"  # which TRL trains, whatever the backend
+EXACT: Mapping[str, dict[str, Any]] = {
+    "constant": {},
+    "dropout": {"dropout": 0.1},
+    "ragged accumulation": {"batch_size": 4, "grad_accum": 3, "dropout": 0.1},
+    "absolute warm-up": {"warmup_steps": 4},
+    FULL: {"method": "full", "lr": 1e-3},
+}
+LENGTHS = ({"epochs": 1}, {"epochs": 2, "max_steps": 3}, {"epochs": 3})  # 2, 3 and 6 steps: one cut within an epoch
+
+
+class Bench:
+    """Runs trajectories on the stand-in, on one warm host."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tuner = plugins.adapter(Kind.TUNER, "local/sft")
+        self.model = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.rows = plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:ROWS]
+        self.context = Context("cpu", 1, 64, WarmSlots())
+        self._fresh = (folder / str(number) for number in count())
+
+    def folder(self) -> Path:
+        return next(self._fresh)
+
+    def trajectory(self, *lengths: Length, state: Path | None = None, **settings: Any) -> Trajectory:
+        cuts = []
+        for length in lengths:
+            folder = self.folder()
+            folder.mkdir()
+            key = "-".join(f"{name}{value}" for name, value in length.items())
+            cuts.append(Cut(key, recipe(**(settings | length)), folder))
+        return Trajectory(self.model, self.rows, 0, tuple(cuts), state or self.folder(), state is not None)
+
+    def tune(self, *lengths: Length, state: Path | None = None, **settings: Any) -> list[tuple[str, Tuned]]:
+        """Return the hash of the weights at every cut, and what is said of them."""
+        trajectory = self.trajectory(*lengths, state=state, **settings)
+        made = dict(self.tuner.fine_tune([trajectory], self.context))
+        for tuned in made.values():
+            if isinstance(tuned, Exception):
+                raise tuned
+        assert list(made) == [cut.key for cut in trajectory.cuts]
+        return [(weights(cut.folder), made[cut.key]) for cut in trajectory.cuts]
+
+    @contextmanager
+    def power_cut(self, after_passes: int) -> Iterator[None]:
+        """Let a forward pass of the base model fail."""
+        from adapters.local.loaded import loaded
+
+        passes = count()
+
+        def hook(*_: object) -> None:
+            if next(passes) == after_passes:
+                message = "power cut"
+                raise RuntimeError(message)
+
+        handle = loaded(self.model, "float32", self.context).base.model.layers[0].register_forward_pre_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def weights(folder: Path) -> str:
+    files = sorted(folder.rglob("*.safetensors"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    import torch
+
+    yield Bench(tmp_path_factory.mktemp("bench"))
+    torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def recipe(**settings: Any) -> TuneRecipe:
+    return TuneRecipe(**({"lr": 2e-3} | settings))
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have states saved at the end of every epoch, however short."""
+    from adapters.local import packed, solo
+
+    for module in (packed, solo):
+        monkeypatch.setattr(module, "SAVE_AT_MOST_EVERY", 0.0)
+        monkeypatch.setattr(module, "SAVING_SHARE", 1e9)
+
+
+@pytest.mark.parametrize(("backend", "case"), [pair for pair in product(BACKENDS, EXACT) if pair != ("packed", FULL)])
+def test_a_longer_run_passes_exactly_through_the_shorter_ones(bench: Bench, backend: str, case: str) -> None:
+    settings = {"backend": backend} | EXACT[case]
+    together = bench.tune(*LENGTHS, **settings)
+    alone = [bench.tune(length, **settings)[0] for length in LENGTHS]
+    assert [hashed for hashed, _ in together] == [hashed for hashed, _ in alone]
+    assert len({hashed for hashed, _ in together}) == len(LENGTHS)
+    assert [made.steps for _, made in together] == [made.steps for _, made in alone]
+    assert [made.after for _, made in together] == [None, "epochs1", "epochs2-max_steps3"]
+    assert [made.usage.optimizer_steps for _, made in together] == [2, 1, 3]
+    assert sum(made.usage.train_tokens for _, made in together) == alone[-1][1].usage.train_tokens
+    assert bench.tuner.sharing(recipe(**settings)).prefix_blocked == ""
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_schedule_that_knows_the_end_is_not_shared_since_that_would_change_the_weights(
+    bench: Bench, backend: str, schedule: str
+) -> None:
+    settings = {"backend": backend, "schedule": schedule}
+    assert bench.tuner.sharing(recipe(**settings)).prefix_blocked == "schedule"
+    prefix, whole = bench.tune({"epochs": 1}, {"epochs": 3}, **settings)
+    assert prefix[0] != bench.tune({"epochs": 1}, **settings)[0][0]
+    assert whole[0] == bench.tune({"epochs": 3}, **settings)[0][0]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_longer_cut_goes_on_from_the_state_of_a_shorter_one(bench: Bench, backend: str, dropout: float) -> None:
+    settings = {"backend": backend, "dropout": dropout}
+    state = bench.folder()
+    ((short, _),) = bench.tune({"epochs": 1}, state=state, **settings)
+    ((found, made),) = bench.tune({"epochs": 3}, state=state, **settings)
+    ((wanted, undisturbed),) = bench.tune({"epochs": 3}, **settings)
+    assert found == wanted
+    assert made.steps == undisturbed.steps
+    assert (made.after, made.usage.optimizer_steps) == ("epochs1", 4)
+    ((again, made),) = bench.tune({"epochs": 3}, state=state, **settings)  # its record was lost: nothing is left to do
+    assert (again, made.after, made.usage.optimizer_steps) == (wanted, "epochs1", 0)
+    assert made.steps == undisturbed.steps
+    ((again, made),) = bench.tune({"epochs": 1}, state=state, **settings)  # the state is beyond it
+    assert (again, made.after, made.usage.optimizer_steps) == (short, None, 2)
+
+
+def test_the_state_of_another_run_is_not_gone_on_from(bench: Bench, backend: str) -> None:
+    settings, state = {"backend": backend}, bench.folder()
+    bench.tune({"epochs": 1}, state=state, **settings)
+    others: tuple[dict[str, Any], ...] = ({"lr": 1e-3}, {"dropout": 0.1}, {"schedule": "linear"}, {"rank": 4})
+    for other in others:
+        aside = bench.folder()
+        shutil.copytree(state, aside)
+        ((_, made),) = bench.tune({"epochs": 2}, state=aside, **settings, **other)
+        assert (made.after, made.usage.optimizer_steps) == (None, 4), other
+
+
+def test_a_linear_run_goes_on_after_a_crash_but_not_to_another_length(bench: Bench, backend: str) -> None:
+    settings, state = {"backend": backend, "schedule": "linear"}, bench.folder()
+    ((wanted, _),) = bench.tune({"epochs": 2}, state=state, **settings)
+    ((found, made),) = bench.tune({"epochs": 2}, state=state, **settings)
+    assert (found, made.usage.optimizer_steps) == (wanted, 0)
+    ((_, made),) = bench.tune({"epochs": 3}, state=state, **settings)
+    assert (made.after, made.usage.optimizer_steps) == (None, 6)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_run_that_was_cut_off_between_cuts_goes_on_as_if_nothing_had_happened(
+    bench: Bench, backend: str, dropout: float, often: None
+) -> None:
+    del often
+    settings = {"backend": backend, "dropout": dropout}
+    undisturbed = bench.tune({"epochs": 1}, {"epochs": 5}, **settings)
+    broken = bench.trajectory({"epochs": 1}, {"epochs": 5}, **settings)
+    with bench.power_cut(after_passes=7):
+        (first, _), (second, error) = bench.tuner.fine_tune([broken], bench.context)
+    assert (first, second, str(error)) == ("epochs1", "epochs5", "power cut")
+    assert weights(broken.cuts[0].folder) == undisturbed[0][0]
+    aside = bench.folder()
+    shutil.copytree(broken.state, aside)
+    ((found, made),) = bench.tune({"epochs": 5}, state=aside, **settings)
+    assert found == undisturbed[1][0]
+    assert made.steps == undisturbed[1][1].steps
+    assert (made.after, made.usage.optimizer_steps) == ("epochs1", 4)  # from the end of the third epoch
+
+
+def test_two_names_for_one_length_are_one_cut_with_two_keys(bench: Bench, backend: str) -> None:
+    lengths, state = ({"epochs": 1}, {"epochs": 9, "max_steps": 2}, {"epochs": 2}), bench.folder()
+    first, second, third = bench.tune(*lengths, state=state, backend=backend)
+    assert first[0] == second[0] != third[0]
+    assert [made.usage.optimizer_steps for _, made in (first, second, third)] == [2, 0, 2]
+    assert second[1].steps == first[1].steps
+    assert third[0] == bench.tune({"epochs": 2}, backend=backend)[0][0]
+
+
+def test_a_state_is_its_owners_alone(bench: Bench, backend: str) -> None:
+    state = bench.folder()
+    bench.tune({"epochs": 1}, state=state, backend=backend)
+    assert state.stat().st_mode & 0o077 == 0
+    files = [path for path in state.rglob("*") if path.is_file()]
+    assert files
+    assert all(path.stat().st_mode & 0o177 == 0 for path in files)
+
+
+def test_a_run_that_fails_leaves_the_others_alone(bench: Bench, backend: str) -> None:
+    settings = {"backend": backend}
+    sound = bench.trajectory({"epochs": 2}, **settings)
+    sick = bench.trajectory({"epochs": 1}, {"epochs": 4}, lr=0.9, weight_decay=1e30, **settings)
+    unfit = bench.trajectory({"epochs": 3}, max_length=8, **settings)
+    made = dict(bench.tuner.fine_tune([sick, unfit, sound], bench.context))
+    assert weights(sound.cuts[0].folder) == bench.tune({"epochs": 2}, **settings)[0][0]
+    assert isinstance(made["epochs4"], FloatingPointError)
+    assert "lower learning rate" in str(made["epochs4"])
+    assert isinstance(made["epochs3"], ValueError)
+    assert isinstance(made["epochs2"], Tuned)

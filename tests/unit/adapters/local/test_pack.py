@@ -1,0 +1,119 @@
+"""Losses and gradients of a pack are PEFT's own, for every way in which models are built of linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.domain.stage import LocalWeights
+from engine.domain.sweep import TuneRecipe
+from engine.ports import Trajectory
+
+pytestmark = pytest.mark.slow
+
+SIZE: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "LlamaConfig": SIZE,
+    "Qwen2Config": SIZE | {"num_key_value_heads": 2},  # biases
+    "Gemma2Config": SIZE | {"num_key_value_heads": 2, "head_dim": 8},  # soft-capped logits
+    "CohereConfig": SIZE,  # scaled logits
+    "GPTNeoXConfig": SIZE,  # one layer for query, key and value
+    "OPTConfig": SIZE | {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.0},  # layers on flattened tokens
+    "GPT2Config": SIZE | {"attn_pdrop": 0, "resid_pdrop": 0, "embd_pdrop": 0},  # weights the other way round
+}
+RUNS = ((2, 5), (4, 3), (4, 7))  # rank, rows
+ROUNDING = {"float32": 5e-6, "bfloat16": 2e-2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def member(base: Any, number: int, rank: int, rows: int) -> Any:
+    """A run with random rows, on the way: its B is no longer zero."""
+    import torch
+
+    from adapters.local import lora
+    from adapters.local.member import Member, Rows
+    from adapters.local.order import Course
+
+    settings = TuneRecipe(lr=1e-2, rank=rank, batch_size=8)
+    config = lora.configured(settings)
+    adapter = lora.drawn(base, config, number)
+    draw = torch.Generator().manual_seed(number)
+    for weight in adapter.b.values():
+        weight.normal_(0, 0.1, generator=draw)
+    encoded = []
+    for length in torch.randint(5, 20, (rows,), generator=draw).tolist():
+        ids = torch.randint(3, SIZE["vocab_size"], (length,), generator=draw).tolist()
+        encoded.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
+    course = Course(settings, rows, number)
+    run = Trajectory(LocalWeights(""), (), number, (), Path())
+    return Member(run, {}, config, Rows.of(encoded, 0), course, course.rates(), adapter, None)
+
+
+def by_peft(base: Any, found: Any) -> tuple[float, Any]:
+    """The loss and the gradient of one run's first batch, by PEFT and transformers."""
+    import torch
+    from peft import get_peft_model, set_peft_model_state_dict
+
+    from adapters.local import lora
+
+    model = get_peft_model(base, lora.configured(found.settings))
+    state = {f"base_model.model.{path}.lora_A.weight": weight for path, weight in found.adapter.a.items()}
+    state |= {f"base_model.model.{path}.lora_B.weight": weight for path, weight in found.adapter.b.items()}
+    set_peft_model_state_dict(model, state)
+    (batch,) = found.course.batches(1)
+    labels = torch.nn.functional.pad(found.rows.targets[list(batch)], (1, 0), value=-100)[:, :-1]
+    mask = torch.arange(labels.shape[1]) < torch.tensor([found.rows.lengths[row] for row in batch])[:, None]
+    loss = model(input_ids=found.rows.ids[list(batch)], attention_mask=mask.long(), labels=labels).loss
+    loss.backward()
+    gradient = torch.cat([weight.grad.flatten() for name, weight in model.named_parameters() if "lora_" in name])
+    model.unload()
+    vars(base).pop("peft_config", None)
+    return float(loss), gradient
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_those_of_peft(family: str, dtype: str) -> None:
+    import torch
+    import transformers
+
+    from adapters.local.pack import Pack
+
+    torch.manual_seed(0)
+    config = getattr(transformers, family)(**FAMILIES[family])
+    base = transformers.AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype)).eval()
+    members = [member(base, number, rank, rows) for number, (rank, rows) in enumerate(RUNS)]
+    held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
+    pack = Pack(held, members)
+    untouched = [layer for layer in base.modules() if isinstance(layer, torch.nn.Linear)]
+    with pack.attached():
+        losses = pack.gradients([found.course.batches(1) for found in members])
+    assert [layer for layer in base.modules() if isinstance(layer, torch.nn.Linear)] == untouched
+    for number, found in enumerate(members):
+        loss, gradient = by_peft(base, found)
+        mine = pack.stack.gradient(number)[: len(gradient)]
+        assert losses[number] == pytest.approx(loss, abs=ROUNDING[dtype])
+        assert float((mine - gradient).norm() / gradient.norm()) < ROUNDING[dtype]

@@ -1,0 +1,160 @@
+"""What becomes of packs when something is in short supply, and of models that cannot be packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import plugins
+from engine.domain.results import ChatRow
+from engine.domain.sweep import TuneRecipe
+from engine.plugins import Kind
+from engine.ports import Context, Cut, Trajectory, Tuned
+from engine.run.hosts import WarmSlots
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed:FutureWarning"),  # within PEFT
+]
+
+
+class Bench:
+    """Trains runs on the stand-in, each time on a host that has its model and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        from adapters.local.loaded import loaded
+
+        self.folder = folder
+        self.model = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.rows = plugins.adapter(Kind.DATA, "standin/explicit").rows("")
+        self.context = Context("cpu", 1, 64, WarmSlots())
+        self.held = loaded(self.model, "float32", self.context)
+
+    def train(self, *runs: Trajectory) -> dict[str, Tuned | Exception]:
+        from adapters.local import packed
+
+        self.context.warm.drop("capacity")
+        return dict(packed.train(runs, self.held, self.context))
+
+    def run(self, name: str, rows: list[ChatRow], **settings: Any) -> Trajectory:
+        folder = self.folder / name
+        folder.mkdir()
+        recipe = TuneRecipe(**({"lr": 2e-3, "epochs": 2, "batch_size": 4} | settings))
+        return Trajectory(self.model, rows, 0, (Cut(name, recipe, folder),), self.folder / f"state of {name}", True)
+
+    def several(self, prefix: str, many: int, **settings: Any) -> list[Trajectory]:
+        runs = [(f"{prefix}{number}", list(self.rows[number : number + 9])) for number in range(many)]
+        return [self.run(name, rows, **settings) for name, rows in runs]
+
+    def weights(self, name: str) -> bytes:
+        return (self.folder / name / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    import torch
+
+    yield Bench(tmp_path)
+    torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
+
+
+@pytest.mark.parametrize("error", ["out of memory on the GPU", "DefaultCPUAllocator: can't allocate memory"])
+def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    import torch
+
+    from adapters.local import packed
+    from adapters.local.pack import Pack
+
+    plain = bench.several("plain", 5, dropout=0.1)
+    roomy = bench.train(*plain)
+    taken, gradients = [], Pack.gradients
+
+    def cramped(pack: Pack, groups: Any) -> list[float]:
+        losses = gradients(pack, groups)  # the random numbers have been drawn when memory ends
+        taken.append(len(pack.members))
+        if len(taken) > 2 and len(pack.members) > 1:
+            raise torch.OutOfMemoryError(error) if "GPU" in error else RuntimeError(error)
+        return losses
+
+    monkeypatch.setattr(packed.Pack, "gradients", cramped)
+    made = bench.train(*bench.several("cramped", 5, dropout=0.1))
+    assert taken[:5] == [4, 4, 4, 2, 1]
+    for number in range(5):
+        one, other = made[f"cramped{number}"], roomy[f"plain{number}"]
+        assert isinstance(one, Tuned)
+        assert isinstance(other, Tuned)
+        assert one.steps == other.steps
+        assert bench.weights(f"cramped{number}") == bench.weights(f"plain{number}")
+
+
+def test_a_run_that_does_not_fit_alone_has_failed_and_other_errors_are_not_taken_for_that(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapters.local.pack import Pack
+
+    def fail(error: Exception) -> None:
+        def gradients(*_: object) -> list[float]:
+            raise error
+
+        monkeypatch.setattr(Pack, "gradients", gradients)
+
+    fail(MemoryError())
+    made = bench.train(*bench.several("cramped", 3))
+    assert [type(error) for error in made.values()] == [MemoryError] * 3
+    fail(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        bench.train(*bench.several("buggy", 3))
+
+
+def test_rows_of_any_length_keep_to_their_own_company(bench: Bench) -> None:
+    row = bench.rows[0]
+    longer = [ChatRow(f"{times}", " ".join([row.user] * times), row.assistant) for times in (1, 2, 7, 8, 9, 11, 12, 13)]
+    lots = {"short": longer[:2], "long": longer[1:5], "longer": longer[2:8], "longest": longer[6:]}
+    together = bench.train(*(bench.run(name, rows) for name, rows in lots.items()))
+    for name, rows in lots.items():
+        (alone,) = bench.train(bench.run(f"{name} alone", rows)).values()
+        assert isinstance(alone, Tuned), alone
+        assert bench.weights(name) == bench.weights(f"{name} alone")
+        assert together[name] != alone  # in the seconds
+
+
+def test_the_shares_of_the_time_add_up(bench: Bench) -> None:
+    import time
+
+    begun = time.perf_counter()
+    made = bench.train(*bench.several("short", 3, epochs=1), *bench.several("long", 3, epochs=4))
+    wall = time.perf_counter() - begun
+    shares = {name: tuned.usage.device_seconds for name, tuned in made.items() if isinstance(tuned, Tuned)}
+    assert sum(shares.values()) == pytest.approx(wall, rel=0.1)
+    assert min(shares[f"long{number}"] for number in range(3)) > max(shares[f"short{number}"] for number in range(3))
+
+
+def test_a_damaged_state_is_left_alone(bench: Bench) -> None:
+    (run,) = bench.several("run", 1)
+    (whole,) = bench.train(run).values()
+    weights = bench.weights("run0")
+    path = run.state / "pack.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    (again,) = bench.train(run).values()
+    assert isinstance(whole, Tuned)
+    assert isinstance(again, Tuned)
+    assert again.usage.optimizer_steps == whole.usage.optimizer_steps > 0
+    assert bench.weights("run0") == weights
+
+
+def test_a_model_with_dropout_of_its_own_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.held.base.config, "attention_dropout", 0.1)
+    with pytest.raises(ValueError, match=r"attention_dropout.*backend: trl"):
+        bench.train(*bench.several("run", 1))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT on embeddings
+def test_targets_that_are_not_linear_are_refused(bench: Bench) -> None:
+    (error,) = bench.train(bench.run("run", list(bench.rows[:4]), targets=("embed_tokens",))).values()
+    assert isinstance(error, ValueError)
+    assert "backend: trl" in str(error)
+    (fine,) = bench.train(*bench.several("next", 1)).values()
+    assert isinstance(fine, Tuned)

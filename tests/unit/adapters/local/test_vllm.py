@@ -1,0 +1,106 @@
+"""`local/vllm` against a stand-in for vLLM's documented API: what is asked of it, and what becomes of its answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adapters.local.vllm import VllmGenerator
+from engine.domain.results import Prompt
+from engine.domain.stage import LocalWeights
+from engine.domain.sweep import GenerateRecipe
+from engine.ports import Context, GenerateTask
+from engine.run.hosts import WarmSlots
+
+PROMPTS = [Prompt("p1", "c", "one two"), Prompt("p2", "c", "three")]
+
+
+class Tokenizer:
+    def apply_chat_template(self, turns: list[dict[str, str]], **_: Any) -> str:
+        return " ".join(turn["content"] for turn in turns)
+
+    def decode(self, tokens: list[int], **_: Any) -> str:
+        return f" by {tokens[0]} "
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
+
+
+class LLM:
+    started: list[dict[str, Any]] = []  # noqa: RUF012 - the test looks at it
+    calls: list[tuple[Any, ...]] = []  # noqa: RUF012
+
+    def __init__(self, **settings: Any) -> None:
+        self.started.append(settings)
+
+    def get_tokenizer(self) -> Tokenizer:
+        return Tokenizer()
+
+    def generate(self, prompts: Any, sampling: Any, *, lora_request: Any, use_tqdm: bool) -> list[Any]:
+        assert not use_tqdm
+        self.calls.append((prompts, sampling, lora_request))
+        return [
+            SimpleNamespace(
+                outputs=[
+                    SimpleNamespace(token_ids=(request[1] if request else 0, 8), finish_reason="stop")
+                    for _ in range(one["n"])
+                ],
+            )
+            for _, one, request in zip(prompts, sampling, lora_request, strict=True)
+        ]
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = {
+        "vllm": {"LLM": LLM, "SamplingParams": dict},
+        "vllm.lora": {},
+        "vllm.lora.request": {"LoRARequest": lambda *request: request},
+        "torch": {"cuda": SimpleNamespace(mem_get_info=lambda: (40, 80))},
+    }
+    for name, names in modules.items():
+        module = ModuleType(name)
+        vars(module).update(names)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(LLM, "started", [])
+    monkeypatch.setattr(LLM, "calls", [])
+
+
+def adapter(folder: Path, rank: int) -> LocalWeights:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    return LocalWeights("base", str(folder))
+
+
+@pytest.mark.usefixtures("vllm")
+def test_all_adapters_are_asked_in_one_call_and_answers_find_their_tasks(tmp_path: Path) -> None:
+    (tmp_path / "tune-full").mkdir()
+    weights = {
+        "base": LocalWeights("base"),
+        "a": adapter(tmp_path / "tune-a", 8),
+        "b": adapter(tmp_path / "tune-b", 24),
+        "full": LocalWeights("base", str(tmp_path / "tune-full")),
+    }
+    recipe = GenerateRecipe(max_new_tokens=9, temperature=1.0, samples=2)
+    tasks = [GenerateTask(key, model, PROMPTS, None, recipe, 5) for key, model in weights.items()]
+    made = dict(VllmGenerator().generate(tasks, Context("cuda:0", 1, 64, WarmSlots())))
+    assert isinstance(made.pop("full"), ValueError)
+    assert [(r.prompt_id, r.sample, r.text) for r in made["b"].responses] == [  # type: ignore[union-attr]
+        (prompt, sample, "by 2") for prompt in ("p1", "p2") for sample in (0, 1)
+    ]
+    assert {key: one.usage.generated_tokens for key, one in made.items()} == {"base": 8, "a": 8, "b": 8}  # type: ignore[union-attr]
+    (settings,), ((prompts, sampling, requests),) = LLM.started, LLM.calls
+    assert settings["max_lora_rank"] == 32 and settings["gpu_memory_utilization"] == pytest.approx(0.45)  # noqa: PT018
+    assert prompts[:2] == [{"prompt_token_ids": [3, 3]}, {"prompt_token_ids": [5]}]
+    assert [request and request[1] for request in requests] == [None, None, 1, 1, 2, 2]
+    assert sampling[0]["seed"] == sampling[2]["seed"] != sampling[1]["seed"]
+
+
+def test_without_vllm_it_says_what_to_install() -> None:
+    with pytest.raises(ImportError, match=r"install dosimeter\[vllm\]"):
+        VllmGenerator().warm_up()
