@@ -14,7 +14,7 @@ from adapters.local import batches
 from adapters.local.batches import Failed, Footprint, Member
 from adapters.local.decode import Answer, Question, Rules, shared_tokens
 from adapters.local.loaded import LoadedModel, quiet
-from adapters.local.sheet import Sheet, rendered
+from adapters.local.sheet import Sheet, reader, rendered
 from engine.domain.results import Finish
 from engine.domain.stage import LocalWeights
 from engine.ports import Context, Generated, GenerateTask
@@ -79,6 +79,7 @@ class _Crowd:
         """Keep what all need."""
         self._held, self._footprint, self._context = held, footprint, context
         self._open: dict[str, Sheet] = {}
+        self._read = reader(held.tokenizer)
 
     def answered(self, sheets: Sequence[Sheet]) -> Iterator[Ended]:
         """Answer every task: fully tuned models one by one, then adapters on the same modules together."""
@@ -138,7 +139,7 @@ class _Crowd:
         for key, sheet in touched.items():
             if sheet.complete:
                 del self._open[key]
-                yield key, sheet.generated(self._held.tokenizer)
+                yield key, sheet.generated(self._read)
 
     def _failed(self, sheets: Iterable[Sheet], error: Exception) -> Iterator[Ended]:
         for sheet in sheets:
@@ -169,7 +170,7 @@ def _alone(sheet: Sheet, held: LoadedModel, context: Context) -> Ended:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this task's failure and nobody else's
         return sheet.task.key, error
     sheet.seconds += time.perf_counter() - started
-    return sheet.task.key, sheet.generated(held.tokenizer)
+    return sheet.task.key, sheet.generated(reader(held.tokenizer))
 
 
 def _generate(sheet: Sheet, model: Any, tokenizer: Any, size: int) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from adapters.local.attention import quick
 from adapters.local.cache import SlotCache
 from adapters.local.decode import Answer, Batch, Question, Rules
 from adapters.local.lora import Adapter
 from adapters.local.pack import out_of_memory
 
-IN_REACH = 48 * 2**20
-"""Bytes of keys and values that a CPU reads quickly, about its last-level cache; with more, decoding gets slower."""
+IN_REACH = 96 * 2**20
+"""Most bytes of keys and values on a CPU: rows enough that a step is worth its calls, and no more than caches bear."""
 
 FREE_SHARE = 0.5
 """Share of a GPU's free memory for keys and values; activations, and the copies made in growing, need the rest."""
@@ -105,16 +106,17 @@ def footprint(model: Any) -> Footprint | None:
 def _tried_out(model: Any) -> int | None:
     """Return the bytes of a row's token, or None when the logits are not the model's own."""
     tokens, lengths = _padded(TRIAL, model.device)
-    cache, rows = SlotCache(), torch.arange(len(TRIAL), device=model.device)
+    cache, rows = SlotCache(len(TRIAL)), torch.arange(len(TRIAL), device=model.device)
     everywhere = torch.arange(tokens.shape[1], device=model.device).expand_as(tokens)
     passes = ((model.get_decoder(), tokens, everywhere), (model, tokens[rows, lengths - 1, None], lengths[:, None] - 1))
     made: Any = None
     for module, asked, positions in passes:
         cache.places.put(positions, tokens.shape[1] - 1)
         mask = cache.places.mask(model.dtype)
-        made = module(
-            input_ids=asked, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        with quick(model):
+            made = module(
+                input_ids=asked, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            )
     for row, logits in zip(TRIAL, made.logits[:, -1], strict=True):
         own = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1]
         if not (own - logits).abs().max() <= AGREES * own.abs().max():  # also when one is not a number

@@ -16,33 +16,41 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 BLOCK = 16
 """Slots are added in blocks of so many: the lanes of the widest vector unit (AVX-512, 16 floats)."""
 
+LEAST_SLOTS = 32
+"""Slots of a row at the least: products of one query with 16 take another kernel, with other sums (torch 2.13, MKL)."""
+
 
 class Places:
     """Where the tokens of the running forward pass go; all layers share it.
 
     Attributes:
+        size: Rows that the cache holds.
         capacity: Slots of a row, a multiple of `BLOCK`.
+        rows: long[rows]: the rows of this pass, in its order; None for all.
         positions: long[rows, tokens]: the slot of every token of this pass, ascending by one along a row.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         """Start without slots."""
+        self.size = size
         self.capacity = 0
+        self.rows: Tensor | None = None
         self.positions = torch.zeros(0, 0, dtype=torch.long)
         self._flat: dict[int, Tensor] = {}
 
-    def put(self, positions: Tensor, longest: int) -> None:
+    def put(self, positions: Tensor, longest: int, rows: Tensor | None = None) -> None:
         """Say where the next pass writes; `longest` is the largest position in it."""
-        self.capacity = max(self.capacity, -(-(longest + 1) // BLOCK) * BLOCK)
-        self.positions = positions
+        self.capacity = max(LEAST_SLOTS, self.capacity, -(-(longest + 1) // BLOCK) * BLOCK)
+        self.positions, self.rows = positions, rows
         self._flat.clear()
 
     def flat(self, heads: int) -> Tensor:
         """Return long[rows * heads * tokens]: the places in the memory of one layer, seen as one list of slots."""
         if heads not in self._flat:
-            lanes = torch.arange(self.positions.shape[0] * heads, device=self.positions.device) * self.capacity
-            places = lanes.view(-1, heads, 1) + self.positions[:, None]
-            self._flat[heads] = places.flatten()
+            device = self.positions.device
+            rows = torch.arange(self.size, device=device) if self.rows is None else self.rows
+            lanes = rows[:, None] * heads + torch.arange(heads, device=device)
+            self._flat[heads] = (lanes[:, :, None] * self.capacity + self.positions[:, None]).flatten()
         return self._flat[heads]
 
     def mask(self, dtype: torch.dtype) -> Tensor:
@@ -62,28 +70,28 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room; never-written slots are zero, because 0 x NaN would be NaN."""
-        self.keys, self.values = (self._room(states) for states in (key_states, value_states))
+        size, slots = self._places.size, self._places.capacity
+        self.keys, self.values = (
+            states.new_zeros(size, states.shape[1], slots, states.shape[3]) for states in (key_states, value_states)
+        )
         self.is_initialized = True
 
-    def _room(self, states: Tensor) -> Tensor:
-        rows, heads, _, dim = states.shape
-        return states.new_zeros(rows, heads, self._places.capacity, dim)
-
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write this pass's keys and values, and return all of them."""
+        """Write this pass's keys and values, and return all of its rows."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         elif self.keys.shape[2] < self._places.capacity:
             self.keys, self.values = (self._longer(states) for states in (self.keys, self.values))
-        flat = self._places.flat(key_states.shape[1])
-        for kept, new in ((self.keys, key_states), (self.values, value_states)):
-            kept.view(-1, kept.shape[-1]).index_copy_(0, flat, new.reshape(-1, new.shape[-1]))
-        return self.keys, self.values
+        return self._written(self.keys, key_states), self._written(self.values, value_states)
+
+    def _written(self, kept: Tensor, new: Tensor) -> Tensor:
+        flat, dim = self._places.flat(new.shape[1]), new.shape[-1]
+        kept.view(-1, dim).index_copy_(0, flat, new.reshape(-1, dim))
+        return kept if self._places.rows is None else kept[self._places.rows]
 
     def _longer(self, states: Tensor) -> Tensor:
-        longer = self._room(states)
-        longer[:, :, : states.shape[2]] = states
-        return longer
+        rows, heads, slots, dim = states.shape
+        return torch.cat([states, states.new_zeros(rows, heads, self._places.capacity - slots, dim)], dim=2)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may come several times."""
@@ -108,15 +116,19 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     Attributes:
         places: Where the running forward pass writes; set it before each.
+
+    Args:
+        size: Rows, >= 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         """Start empty; layers come as the model asks for them."""
-        self.places = Places()
+        self.places = Places(size)
         super().__init__(layer_class_to_replicate=lambda: SlotLayer(self.places))
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows in every layer."""
+        self.places.size = len(rows)
         for layer in self.layers:
             layer.select(rows)
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adapters.local.attention import quick
 from adapters.local.cache import BLOCK, SlotCache
 from adapters.local.lora import Adapter
-from adapters.local.stacked import Stack
+from adapters.local.merged import side_by_side
 from engine.domain.results import Finish
 
 LEAST_ROWS = 4
@@ -31,7 +32,10 @@ STRETCH = 128
 """Prompt tokens of a row in one pass. From 192 on, torch's CPU attention cuts its products by the number of queries, and
 their bits with it; there, and here, it works on 32 queries at a time, and a rest of fewer than `LEAST_ROWS` differs."""
 
-WORTH_COMPACTING = 0.8
+AT_ONCE = 2048
+"""Prompt tokens, of all rows, that a CPU reads in one pass: what they become should stay in a core's own cache."""
+
+WORTH_COMPACTING = 0.9
 """Rows that have ended leave the batch once it would shrink to this share."""
 
 
@@ -115,13 +119,12 @@ class Batch:
     ) -> None:
         """Read the prompts."""
         started = time.perf_counter()
-        self._model, self._adapters, self._rules = model, adapters, rules
-        self._stack = None if adapters is None else Stack(model, adapters)
+        self._model, self._rules = model, rules
+        self._members = None if adapters is None else side_by_side(model, adapters)
         self._rows = max(LEAST_ROWS, *map(len, asked))
         self._idle = Question("", 0, [rules.filler])
         self._seats = [seat for own in asked for seat in (*own, *[self._idle] * (self._rows - len(own)))]
         self._left = Counter(question.task for own in asked for question in own)
-        self._cache = SlotCache()
         with torch.inference_mode(), self._attached():
             self._begin()
         self._tokens = sum(len(question.tokens) for own in asked for question in own)
@@ -145,8 +148,10 @@ class Batch:
             self._owed = time.perf_counter() - self._mark
         return answers
 
-    def _attached(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._stack is None else self._stack.attached()
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        with quick(self._model), nullcontext() if self._members is None else self._members.attached():
+            yield
 
     def _tensor(self, numbers: Iterable[Any]) -> Tensor:
         return torch.tensor(list(numbers), device=self._model.device)
@@ -165,26 +170,41 @@ class Batch:
 
     def _read(self, rows: Sequence[Question]) -> None:
         """Compute keys and values of the prompts, save those of their last tokens: these go through the first step."""
+        self._cache = SlotCache(len(rows))
         if any(row.shared for row in rows):
             blocks = [rows[start : start + self._rows] for start in range(0, len(rows), self._rows)]
             heads = [sorted({row.head for row in block}) for block in blocks]
             width = max(map(len, heads))
+            self._cache = SlotCache(width * len(heads))
             self._pass([head for own in heads for head in (*own, *[()] * (width - len(own)))], [0] * width * len(heads))
             places = (k * width + heads[k].index(row.head) for k, block in enumerate(blocks) for row in block)
             self._cache.select(self._tensor(places))
-        self._pass([row.tokens[row.shared : -1] for row in rows], [row.shared for row in rows])
+        for seats in self._portions([len(row.tokens) - row.shared for row in rows]):
+            own = [rows[seat] for seat in seats]
+            self._pass([row.tokens[row.shared : -1] for row in own], [row.shared for row in own], self._tensor(seats))
 
-    def _pass(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> None:
+    def _portions(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the seats that are read in one pass: the next few of every member, about `AT_ONCE` tokens."""
+        starts = range(0, len(lengths), self._rows)
+        first = 0
+        while first < self._rows:
+            width = min(STRETCH, max(lengths[start + first] for start in starts))
+            many = self._rows if self._model.device.type != "cpu" else max(1, AT_ONCE // (len(starts) * width))
+            last = min(self._rows, first + many)
+            yield [start + seat for start in starts for seat in range(first, last)]
+            first = last
+
+    def _pass(self, tokens: Sequence[Sequence[int]], starts: Sequence[int], rows: Tensor | None = None) -> None:
         """Put rows of tokens into the cache, each from a slot of its own on, `STRETCH` of them at a time."""
         for done in range(0, max(map(len, tokens)), STRETCH):
             part = [row[done : done + STRETCH] for row in tokens]
             width = LEAST_ROWS * math.ceil(max(map(len, part)) / LEAST_ROWS)
             padded = self._tensor([*row, *[self._rules.filler] * (width - len(row))] for row in part)
             positions = self._tensor(starts)[:, None] + torch.arange(done, done + width, device=padded.device)
-            self._forward(self._model.get_decoder(), padded, positions, max(starts) + done + width - 1)
+            self._cache.places.put(positions, max(starts) + done + width - 1, rows)
+            self._forward(self._model.get_decoder(), padded, positions)
 
-    def _forward(self, module: Any, tokens: Tensor, positions: Tensor, longest: int) -> Any:
-        self._cache.places.put(positions, longest)
+    def _forward(self, module: Any, tokens: Tensor, positions: Tensor) -> Any:
         return module(
             input_ids=tokens,
             attention_mask=self._cache.places.mask(self._model.dtype),
@@ -195,7 +215,9 @@ class Batch:
 
     def _step(self) -> list[int]:
         """Generate one token in every row, and return the seats of the rows that end with it."""
-        made = self._forward(self._model, self._next[:, None], self._positions[:, None], self._longest)
+        positions = self._positions[:, None]
+        self._cache.places.put(positions, self._longest)
+        made = self._forward(self._model, self._next[:, None], positions)
         self._next = made.logits[:, -1].argmax(-1)
         self._made[self._seat, self._steps] = self._next
         self._steps += 1
@@ -245,7 +267,6 @@ class Batch:
         self._next, self._positions, self._alive, self._seat = (
             kind[keep] for kind in (self._next, self._positions, self._alive, self._seat)
         )
-        if self._adapters is not None and len(kept) < len(counts):
-            self._adapters = [self._adapters[member] for member in kept]
-            self._stack = Stack(self._model, self._adapters)
+        if self._members is not None and len(kept) < len(counts):
+            self._members.keep(kept)
         self._rows = rows

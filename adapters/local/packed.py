@@ -26,6 +26,7 @@ from adapters.local.lora import Adapter
 from adapters.local.member import Member, Rows
 from adapters.local.order import Course, Dice
 from adapters.local.pack import Pack, out_of_memory
+from engine.domain.results import ChatRow
 from engine.ports import Context, Trajectory, Tuned
 
 Reached = tuple[str, Tuned | Exception]
@@ -38,6 +39,9 @@ SAVING_SHARE = 0.05
 
 DRAWINGS = 16
 """Initial weights that a host keeps, for other runs with the same seed and shape."""
+
+ENCODINGS = 20_000
+"""Rows that a host keeps as tokens."""
 
 DROPOUTS = (
     "dropout",
@@ -89,6 +93,7 @@ class _Training:
         kind = f"{held.base.name_or_path} {held.base.dtype} {context.device}"
         self._capacity = context.warm.get("capacity", kind, partial(Capacity, context.device))
         self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
+        self._encodings: dict[tuple[ChatRow, int], dict[str, list[int]]] = context.warm.get("encodings", kind, dict)
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
@@ -98,8 +103,8 @@ class _Training:
         for member in list(self._waiting):
             yield from self._pass_cuts(member)  # where an earlier attempt had come to
         self._waiting = [member for member in self._waiting if member.missing]
-        # The longest run first, so that packs are full to the end; among equals, rows of a length, for less padding.
-        self._waiting.sort(key=lambda member: (-member.left, -member.rows.ids.shape[1]))
+        # Rows of a length together, for less padding; among them the longest run first, so that packs stay full.
+        self._waiting.sort(key=lambda member: (-member.rows.ids.shape[1], -member.left))
         while self._waiting or self._active:
             begun = time.perf_counter()
             self._fill()
@@ -121,7 +126,7 @@ class _Training:
 
     def _member(self, trajectory: Trajectory) -> Member:
         settings = trajectory.cuts[-1].settings
-        encoded = chat.training_rows(self._held.tokenizer, trajectory.rows, settings.max_length)
+        encoded = self._encoded(trajectory.rows, settings.max_length)
         course = Course(settings, len(encoded), trajectory.seed)
         config, adapter = self._drawn(trajectory)
         member = Member(
@@ -137,6 +142,16 @@ class _Training:
         training_state.restore(member, self._context.device)
         member.quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
         return member
+
+    def _encoded(self, rows: Sequence[ChatRow], max_length: int) -> list[dict[str, list[int]]]:
+        """Return the rows as tokens; many runs read the same ones, so the host keeps what it has encoded."""
+        fresh = [row for row in dict.fromkeys(rows) if (row, max_length) not in self._encodings]
+        if len(self._encodings) + len(fresh) > ENCODINGS:
+            self._encodings.clear()
+            fresh = list(dict.fromkeys(rows))
+        encoded = chat.training_rows(self._held.tokenizer, fresh, max_length)
+        self._encodings.update(((row, max_length), tokens) for row, tokens in zip(fresh, encoded, strict=True))
+        return [self._encodings[row, max_length] for row in rows]
 
     def _drawn(self, trajectory: Trajectory) -> tuple[Any, Adapter]:
         """Return a run's `peft.LoraConfig` and its initial weights; runs that agree in both share them."""

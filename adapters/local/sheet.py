@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from adapters.local import chat
@@ -16,6 +17,17 @@ def rendered(tokenizer: Any, prompts: tuple[str, ...], system: str | None) -> li
     """Return the token ids of prompts in the model's own chat template."""
     texts = [chat.prompt_text(tokenizer, prompt, system) for prompt in prompts]
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def reader(tokenizer: Any) -> Callable[[tuple[int, ...]], str]:
+    """Return what turns an answer's tokens into text; it remembers, for refusals repeat."""
+
+    @cache
+    def read(tokens: tuple[int, ...]) -> str:
+        text: str = tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+        return text
+
+    return read
 
 
 @dataclass(slots=True)
@@ -49,13 +61,13 @@ class Sheet:
         """Tokens read and made so far."""
         return sum(map(len, self.prompts)) + sum(len(tokens) for tokens, _ in self.answers.values())
 
-    def generated(self, tokenizer: Any) -> Generated:
-        """Return the answers as text, prompts in order, and what they used."""
+    def generated(self, read: Callable[[tuple[int, ...]], str]) -> Generated:
+        """Return the answers as text, prompts in order, and what they used; `read` is a `reader`."""
         responses = [
             Response(
                 prompt_id=prompt.prompt_id,
                 sample=sample,
-                text=tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                text=read(tuple(tokens)),
                 finish=finish,
                 prompt_tokens=len(self.prompts[index]),
                 generated_tokens=len(tokens),

@@ -17,7 +17,7 @@ from typing import Any
 
 from adapters.local import lora
 from adapters.local.generate import TransformersGenerator
-from adapters.local.sheet import Sheet, rendered
+from adapters.local.sheet import Sheet, reader, rendered
 from engine.domain.results import Finish
 from engine.ports import Context, Generated, GenerateTask
 
@@ -108,10 +108,11 @@ def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> It
     for (sheet, index), one in zip(rows, made, strict=True):
         for sample, output in enumerate(one.outputs):
             sheet.answers[index, sample] = list(output.token_ids), Finish(output.finish_reason)
+    read = reader(tokenizer)
     second = (time.perf_counter() - since) / sum(sheet.tokens for sheet in sheets)
     for sheet in sheets:
         sheet.seconds = second * sheet.tokens
-        yield sheet.task.key, sheet.generated(tokenizer)
+        yield sheet.task.key, sheet.generated(read)
 
 
 def _sampling(task: GenerateTask, index: int) -> Any:

@@ -62,6 +62,7 @@ def command(
         settings=sweep.run,
         catalogue=prepared.catalogue,
         papers=_papers(prepared, spec, overrides),
+        ahead=prepared.forecast.new,
         description=sweep.description,
         fail_fast=fail_fast,
     )

@@ -21,6 +21,7 @@ from engine.domain.results import Attempt, Failure, ShardRef
 from engine.domain.stage import Stage, StageKind, StageState
 from engine.run import lock
 from engine.run.adopt import adopt, claim
+from engine.run.crew import Crew
 from engine.run.hosts import Executor, HostLost
 from engine.run.limits import BudgetGate
 from engine.run.order import Ending, RunOrder, RunSummary
@@ -59,16 +60,19 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
     """
     begun = time.monotonic()
     claim(run)
-    with lock.held(run), closing(State.open(run)) as state:
+    with lock.held(run), closing(State.open(run)) as state, Crew(make_executor) as crew:
+        if order.ahead:
+            crew.call()
         cached = adopt(order, run, state, observer)
         if len(cached) == len(order.plan.stages):
             state.put_meta({"ending": Ending.COMPLETE.value})
             _publish(run, state)
             return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
         _publish(run, state)  # from now on, `query` and `status` work
-        with _interrupts(observer) as interrupts, closing(make_executor()) as executor:
-            loop = _Loop(order, run, state, executor, cached)
+        with _interrupts(observer) as interrupts:
+            loop = _Loop(order, run, state, crew.executor(), cached)
             stop = loop.run(interrupts, observer)
+        crew.dismiss()
         state.put_meta({"ending": stop.ending.value})
         _publish(run, state)
         spent = time.monotonic() - begun

@@ -65,6 +65,7 @@ class RunOrder:
         settings: The sweep's run settings.
         catalogue: The cards that the plan was made with.
         papers: Texts to keep in the run directory, by file name: the spec as written and the plan.
+        ahead: Stages that were to run when it was planned.
         description: What the sweep asks, in the spec's words.
         fail_fast: Start nothing more after the first failure.
     """
@@ -75,6 +76,7 @@ class RunOrder:
     settings: RunSettings
     catalogue: Catalogue
     papers: Mapping[str, str]
+    ahead: int
     description: str = ""
     fail_fast: bool = False
 

@@ -90,6 +90,38 @@ assert texts(together) == texts(alone(tasks))
 assert [r.text for r in together["before"].responses] == [r.text for r in together["after"].responses]
 assert [r.text for r in together["before"].responses] != [r.text for r in together["whole"].responses]
 """,
+    "folded and unfolded adapters answer alike, and the model comes out of both as it was": """
+from adapters.local import merged
+before = {name: weight.clone() for name, weight in host(context()).base.named_parameters()}
+tasks, ctx = [task(str(index), weights) for index, weights in enumerate(WEIGHTS[1:])], context()
+held, kept = host(ctx), merged.SMALL
+assert all(merged.folds(held.base, held.adapter(weights)) for weights in WEIGHTS[1:])
+folded = texts(run(tasks, ctx))
+merged.SMALL = 0
+assert not merged.folds(held.base, held.adapter(WEIGHTS[1]))
+assert texts(run(tasks, ctx)) == folded
+merged.SMALL = kept
+after = dict(held.base.named_parameters())
+assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in after)
+assert held.base.config._attn_implementation == "sdpa"
+""",
+    "it does not matter whether a host tunes or answers first": """
+from engine.ports import Cut, Trajectory
+tuner, rows = plugins.adapter(Kind.TUNER, "local/sft"), list(plugins.adapter(Kind.DATA, "standin/explicit").rows(""))
+def trained(ctx, name):
+    recipe = TuneRecipe(lr=2e-3, epochs=1, batch_size=4)
+    (FOLDER / name).mkdir()
+    cut = Cut(name, recipe, FOLDER / name)
+    made = dict(tuner.fine_tune([Trajectory(BASE, rows[:8], 0, (cut,), FOLDER / f"state {name}", False)], ctx))
+    assert not isinstance(made[name], Exception), made
+    return (FOLDER / name / "adapter_model.safetensors").read_bytes()
+first, second = context(), context()
+answers = texts(run([task("one", WEIGHTS[1]), task("base")], first))
+weights = trained(first, "tuned after")
+assert trained(second, "tuned before") == weights
+assert texts(run([task("one", WEIGHTS[1]), task("base")], second)) == answers
+assert texts(run([task("one", WEIGHTS[1]), task("base")], first)) == answers
+""",
     "what memory does not hold at once is answered in smaller batches": """
 whole = texts(run(tasks := [task(str(index), weights) for index, weights in enumerate(WEIGHTS[1:])]))
 seen = []

@@ -43,7 +43,9 @@ class Bench:
         folder = self.folder / name
         folder.mkdir()
         recipe = TuneRecipe(**({"lr": 2e-3, "epochs": 2, "batch_size": 4} | settings))
-        return Trajectory(self.model, rows, 0, (Cut(name, recipe, folder),), self.folder / f"state of {name}", True)
+        return Trajectory(
+            self.model, rows, 0, (Cut(name, recipe, folder),), self.folder / f"state of {name}", keep_state=True
+        )
 
     def several(self, prefix: str, many: int, **settings: Any) -> list[Trajectory]:
         runs = [(f"{prefix}{number}", list(self.rows[number : number + 9])) for number in range(many)]
@@ -65,7 +67,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     import torch
 
-    from adapters.local import packed
     from adapters.local.pack import Pack
 
     plain = bench.several("plain", 5, dropout=0.1)
@@ -79,7 +80,7 @@ def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: 
             raise torch.OutOfMemoryError(error) if "GPU" in error else RuntimeError(error)
         return losses
 
-    monkeypatch.setattr(packed.Pack, "gradients", cramped)
+    monkeypatch.setattr(Pack, "gradients", cramped)
     made = bench.train(*bench.several("cramped", 5, dropout=0.1))
     assert taken[:5] == [4, 4, 4, 2, 1]
     for number in range(5):
@@ -119,6 +120,48 @@ def test_rows_of_any_length_keep_to_their_own_company(bench: Bench) -> None:
         assert isinstance(alone, Tuned), alone
         assert bench.weights(name) == bench.weights(f"{name} alone")
         assert together[name] != alone  # in the seconds
+
+
+def test_runs_of_like_rows_keep_company(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapters.local import packed
+    from adapters.local.capacity import Capacity
+    from adapters.local.pack import Pack
+
+    row = bench.rows[0]
+    longer = [ChatRow(f"longer {number}", " ".join([row.user] * 4), row.assistant) for number in range(5)]
+    runs = [
+        bench.run(f"{kind}{number}", rows, epochs=epochs)
+        for number, epochs in enumerate((1, 3, 2, 3))
+        for kind, rows in (("short", list(bench.rows[:5])), ("long", longer))
+    ]
+    packs: list[set[int]] = []
+
+    def noted(held: Any, members: Any) -> Any:
+        packs.append({member.rows.ids.shape[1] for member in members})
+        return Pack(held, members)
+
+    monkeypatch.setattr(packed, "Pack", noted)
+    monkeypatch.setattr(Capacity, "measure", lambda *_: None)
+    assert all(isinstance(tuned, Tuned) for tuned in bench.train(*runs).values())
+    mixed = [lengths for lengths in packs if len(lengths) > 1]
+    assert len(mixed) <= 2  # where the short ones take over from the long ones
+    assert len(packs[0]) == len(packs[-1]) == 1
+
+
+def test_rows_are_encoded_once_a_host(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapters.local import chat
+
+    encoded: list[tuple[str, int]] = []
+    training_rows = chat.training_rows
+
+    def noted(tokenizer: Any, rows: list[ChatRow], max_length: int) -> Any:
+        encoded.extend((row.row_id, max_length) for row in rows)
+        return training_rows(tokenizer, rows, max_length)
+
+    monkeypatch.setattr(chat, "training_rows", noted)
+    bench.train(*bench.several("first", 3, epochs=1), bench.run("cut", list(bench.rows[:4]), max_length=40))
+    bench.train(*bench.several("again", 2, epochs=1))
+    assert len(encoded) == len(set(encoded)) == 11 + 4
 
 
 def test_the_shares_of_the_time_add_up(bench: Bench) -> None:
