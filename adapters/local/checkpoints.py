@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -32,11 +33,20 @@ class Saved:
         folder: Where it is.
         step: Optimizer steps done, >= 1.
         passed: Keys of the cuts up to this step, in order.
+        counted: Optimizer steps that earlier cuts have accounted for.
+        seconds: Device time that was spent since then.
     """
 
     folder: Path
     step: int
     passed: tuple[str, ...]
+    counted: int = 0
+    seconds: float = 0.0
+
+    @property
+    def accounted(self) -> Saved:
+        """The same state, once a cut has accounted for all that led to it."""
+        return replace(self, counted=self.step, seconds=0.0)
 
 
 def run_identity(trajectory: Trajectory, context: Context) -> dict[str, object]:
@@ -91,7 +101,7 @@ class Checkpoints:
         self.workshop = folder / "writing"
         shutil.rmtree(self.workshop, ignore_errors=True)
 
-    def latest(self, limit: int, wanted: Collection[str]) -> Saved | None:
+    def latest(self, limit: int, wanted: AbstractSet[str]) -> Saved | None:
         """Return the longest state of this run of at most `limit` steps.
 
         Args:
@@ -100,7 +110,9 @@ class Checkpoints:
         """
         found = [saved for path in self._folder.glob("at-*") if (saved := self._read(path)) and saved.step <= limit]
         saved = max(found, key=lambda saved: saved.step, default=None)
-        return saved and replace(saved, passed=tuple(key for key in saved.passed if key not in wanted))
+        if saved is None or not wanted.isdisjoint(saved.passed):
+            return saved and replace(saved, passed=tuple(key for key in saved.passed if key not in wanted))
+        return saved.accounted if self._is_cut(saved.folder) else saved
 
     def _read(self, folder: Path) -> Saved | None:
         try:
@@ -109,17 +121,21 @@ class Checkpoints:
             return None
         if record["identity"] != self._identity:
             return None
-        return Saved(folder, record["step"], tuple(record["passed"]))
+        return Saved(folder, record["step"], tuple(record["passed"]), record["counted"], record["seconds"])
 
-    def keep(self, step: int, passed: tuple[str, ...]) -> Saved:
-        """Take over the trainer's `checkpoint-STEP`; older states go.
+    @staticmethod
+    def _is_cut(folder: Path) -> bool:
+        return bool(json.loads((folder / RECORD).read_text())["is_cut"])
+
+    def keep(self, state: Saved, *, is_cut: bool) -> Saved:
+        """Take over the trainer's `checkpoint-STEP` in `state.folder`; older states go.
 
         Args:
-            step: Optimizer steps done.
-            passed: Keys of the cuts up to this step.
+            state: What it is; `counted` and `seconds` are as they were on the way to it.
+            is_cut: Whether a cut ends here.
         """
-        written, kept = self.workshop / f"checkpoint-{step}", self._folder / f"at-{step}"
-        self._record(written, step, passed)
+        written, kept = state.folder, self._folder / f"at-{state.step}"
+        self._record(state, is_cut=is_cut)
         for path in written.iterdir():
             path.chmod(0o600)
             flush(path)
@@ -130,16 +146,18 @@ class Checkpoints:
         for path in self._folder.glob("at-*"):
             if path != kept:
                 shutil.rmtree(path, ignore_errors=True)
-        return Saved(kept, step, passed)
+        return replace(state, folder=kept)
 
     def mark(self, saved: Saved, key: str) -> Saved:
         """Note that a state is also where the cut `key` ends."""
-        passed = (*saved.passed, key)
-        self._record(saved.folder, saved.step, passed)
-        return replace(saved, passed=passed)
+        marked = replace(saved, passed=(*saved.passed, key))
+        self._record(marked, is_cut=True)
+        return marked
 
-    def _record(self, folder: Path, step: int, passed: tuple[str, ...]) -> None:
-        record = {"identity": self._identity, "step": step, "passed": passed}
+    def _record(self, state: Saved, *, is_cut: bool) -> None:
+        facts = {"step": state.step, "passed": state.passed, "counted": state.counted, "seconds": state.seconds}
+        record = {"identity": self._identity, "is_cut": is_cut} | facts
+        folder = state.folder
         fresh = folder / f"{RECORD}.new"
         fresh.write_text(json.dumps(record, indent=1))
         fresh.chmod(0o600)

@@ -22,9 +22,9 @@ SPREAD = (0.5, 1.0, 2.5)
 class TransformersGenerator:
     """Greedy or sampled decoding in this process and on this host's device.
 
-    On a CPU greedy answers do not depend on who is in the batch (`decode.py`), and sampled ones are made by transformers'
+    On a CPU greedy answers do not depend on who is in the batch (`decoding`), and sampled ones are made by transformers'
     `generate`, one task at a time and in batches of one fixed size; so the same task gives the same answers on the same
-    machine, whatever `run.resources` says. Models that `decode.py` does not take are asked like that, too.
+    machine, whatever `run.resources` says. Models that `decoding` does not take are asked like that, too.
     """
 
     revision = 2
@@ -45,12 +45,12 @@ class TransformersGenerator:
         """Import what every task needs."""
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 - these find the rest when named
 
-        from adapters.local import answering  # noqa: F401 - for what it imports in turn
+        from adapters.local.decoding import answers  # noqa: F401 - for what it imports in turn
 
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
         """Answer every prompt of every task, `settings.samples` times."""
-        from adapters.local import answering
+        from adapters.local.decoding import answers
 
         since = time.perf_counter()
         held = loaded(tasks[0].model, tasks[0].settings.dtype, context)
-        yield from answering.answered(tasks, held, context, since)
+        yield from answers.answered(tasks, held, context, since)

@@ -88,7 +88,7 @@ class _Run:
         self._run = trajectory
         self._rows = rows
         self._checkpoints = checkpoints
-        wanted = [cut.key for cut in trajectory.cuts]
+        wanted = {cut.key for cut in trajectory.cuts}
         self._at = checkpoints.latest(total_steps(trajectory.cuts[0].settings, len(rows)), wanted)
         set_seed(trajectory.seed)  # before PEFT draws the adapter's initial weights
         lora = None if last.settings.method == "full" else configured(last.settings)
@@ -110,22 +110,23 @@ class _Run:
         passed = () if begin is None else begin.passed
         if begin is not None and begin.step == end:
             self._trainer.restore(begin.folder)
-            self._at = self._checkpoints.mark(begin, cut.key)
+            at: Saved | None = self._checkpoints.mark(begin, cut.key)
         else:
-            self._at = self._train(begin, end, cut)
+            at = self._train(begin, end, cut, since)
+        self._at = at and at.accounted
         _settle(self._model, cut.folder)
-        first = 0 if begin is None else begin.step
+        first, carried = (0, 0.0) if begin is None else (begin.counted, begin.seconds)
         usage = Usage(
             optimizer_steps=end - first,
             train_tokens=self._tokens(end, cut.settings) - self._tokens(first, cut.settings),
-            device_seconds=time.monotonic() - since,
+            device_seconds=time.monotonic() - since + carried,
         )
         return Tuned(_steps_taken(self._trainer.state.log_history), usage, passed[-1] if passed else None)
 
-    def _train(self, begin: Saved | None, end: int, cut: Cut) -> Saved | None:
+    def _train(self, begin: Saved | None, end: int, cut: Cut, since: float) -> Saved | None:
         """Train up to a cut, and return the state there: none at the last one, unless it is to be kept."""
         needed = self._run.keep_state or cut is not self._run.cuts[-1]
-        self._pauses.head_for(end, cut.key, () if begin is None else begin.passed, save=needed)
+        self._pauses.head_for(end, cut.key, begin, since, save=needed)
         with _configs_kept(self._model):
             self._trainer.train(resume_from_checkpoint=None if begin is None else str(begin.folder))
         if self._trainer.state.global_step != end:
@@ -168,12 +169,13 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         self._checkpoints = checkpoints
         self._per_epoch = per_epoch
         self._end, self._key, self._save = 0, "", True
-        self._passed: tuple[str, ...] = ()
+        self._begin, self._since = Saved(checkpoints.workshop, 0, ()), 0.0
         self._asked = self._quiet_until = time.monotonic()
 
-    def head_for(self, end: int, key: str, passed: tuple[str, ...], *, save: bool) -> None:
-        """Say where the next part ends, the key of the cut there, the keys of those before, and whether to save there."""
-        self._end, self._key, self._passed, self._save = end, key, passed, save
+    def head_for(self, end: int, key: str, begin: Saved | None, since: float, *, save: bool) -> None:
+        """Say where and when the next part begins, where it ends, the key of the cut there, and whether to save there."""
+        self._end, self._key, self._save = end, key, save
+        self._begin, self._since = begin or Saved(self._checkpoints.workshop, 0, ()), since
         self._quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -200,8 +202,12 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take over the checkpoint that the trainer has written."""
         del args, control
-        passed = (*self._passed, self._key) if state.global_step == self._end else self._passed
-        self.saved = self._checkpoints.keep(state.global_step, passed)
+        now, step, begin = time.monotonic(), state.global_step, self._begin
+        is_cut = step == self._end
+        passed = (*begin.passed, self._key) if is_cut else begin.passed
+        written = self._checkpoints.workshop / f"checkpoint-{step}"
+        found = Saved(written, step, passed, begin.counted, begin.seconds + now - self._since)
+        self.saved = self._checkpoints.keep(found, is_cut=is_cut)
         now = time.monotonic()
         self._quiet_until = now + max(SAVE_AT_MOST_EVERY, (now - self._asked) / SAVING_SHARE)
 

@@ -25,7 +25,7 @@ SPREAD = (0.5, 2.5)
 class LocalFineTuner:
     """Fine-tuning in this process and on this host's device, loss on the answer only.
 
-    LoRA trajectories train as packs (`packed.py`); with `backend: trl`, and for full fine-tuning, each is a run of TRL's
+    LoRA trajectories train as packs (`packs`); with `backend: trl`, and for full fine-tuning, each is a run of TRL's
     SFTTrainer (`solo.py`). On CPU the same task gives the same weights bit for bit, whatever else comes with it; on a
     GPU, up to the kernels' order of summation.
     """
@@ -47,7 +47,7 @@ class LocalFineTuner:
 
     def warm_up(self) -> None:
         """Import what every run needs."""
-        from adapters.local import packed  # noqa: F401 - for what it imports in turn
+        from adapters.local.packs import train  # noqa: F401 - for what it imports in turn
 
     def sharing(self, settings: TuneRecipe) -> Sharing:
         """Say what tune stages with these settings can share.
@@ -91,12 +91,12 @@ def _pack_blocked(settings: TuneRecipe) -> str:
 
 
 def _packed(runs: Sequence[Trajectory], context: Context) -> Reached:
-    from adapters.local import packed
+    from adapters.local.packs import train
 
     first = runs[0]
     held = loaded(first.model, first.cuts[0].settings.dtype, context)
     held.release()  # packs need the bare base, and an adapter that was asked may still be on it
-    return packed.train(runs, held, context)
+    return train.train(runs, held, context)
 
 
 def _solo(run: Trajectory, context: Context) -> Reached:

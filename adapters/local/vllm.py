@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,11 @@ class VllmGenerator(TransformersGenerator):
 
     revision = 1
 
+    def __init__(self) -> None:
+        """Look whether vLLM is there: planning is the time to say that it is not."""
+        if "vllm" not in sys.modules and find_spec("vllm") is None:
+            raise ImportError("vLLM is not installed: `pip install 'dosimeter[vllm]'`, on a machine with a GPU")
+
     def warm_up(self) -> None:
         """Import what every task needs."""
         _vllm()
@@ -66,11 +73,7 @@ class VllmGenerator(TransformersGenerator):
 
 
 def _vllm(module: str = "vllm") -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        message = "the generator local/vllm needs vLLM: install dosimeter[vllm]"
-        raise ImportError(message) from error
+    return import_module(module)
 
 
 def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:

@@ -17,8 +17,10 @@ import dataclasses, hashlib
 import torch
 from hypothesis import given, settings, strategies as st
 
-from adapters.local import batches, chat, lora, merged
-from adapters.local.decode import Batch, Question, Rules, shared_tokens
+from adapters.local import chat, lora
+from adapters.local.decoding import groups
+from adapters.local.decoding import merged
+from adapters.local.decoding.decode import Batch, Question, Rules, shared_tokens
 from adapters.local.loaded import LoadedModel
 from engine import plugins
 from engine.domain.sweep import TuneRecipe
@@ -26,7 +28,7 @@ from engine.plugins import Kind
 
 torch.set_num_threads(1)
 held = LoadedModel(plugins.adapter(Kind.MODEL, "standin/aligned").locate("").base, "float32", "cpu")
-model, taken = held.base, batches.footprint(held.base)
+model, taken = held.base, groups.footprint(held.base)
 texts = [prompt.text for prompt in plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::11]]
 texts += [prompt.text for prompt in plugins.adapter(Kind.BENCHMARK, "standin/utility").prompts("")[::16]]
 texts += [" ".join(texts[:4]), " ".join(texts[:2])]
@@ -60,17 +62,17 @@ class Spy(Batch):
                     assert bits.setdefault(step, digest) == digest, step
         return made
 
-batches.Batch = Spy
+groups.Batch = Spy
 
 def ask(who, rows, size, reach, limit):
-    batches.IN_REACH = reach
+    groups.IN_REACH = reach
     members = []
     for index in who:
         questions = [Question(str(index), row, *ROWS[row]) for row in rows[index]]
-        members.append(batches.Member(ADAPTERS[index], sorted(questions, key=lambda one: -len(one.tokens))))
+        members.append(groups.Member(ADAPTERS[index], sorted(questions, key=lambda one: -len(one.tokens))))
     rules = Rules(limit, frozenset({4}), 0)
     found = {}
-    for event in batches.answers(model, members, rules, taken, size):
+    for event in groups.answers(model, members, rules, taken, size):
         found |= {(one.question.task, one.question.index): (tuple(one.tokens), one.finish) for one in event}
     return found
 
@@ -97,7 +99,7 @@ answers = {answer for answer, _ in known.values()}
 assert len(known) > 40 and len(answers) > 20, (len(known), len(answers))
 assert len({len(answer) for answer in answers}) > 5, "answers of one length say little about rows that leave"
 base_alone = {}
-for event in batches.answers(model, [batches.Member(None, [Question("base", row, *ROWS[row]) for row in range(3)])],
+for event in groups.answers(model, [groups.Member(None, [Question("base", row, *ROWS[row]) for row in range(3)])],
                              Rules(24, frozenset({4}), 0), taken, 1):
     base_alone |= {one.question.index: one.tokens for one in event}
 assert len(base_alone) == 3

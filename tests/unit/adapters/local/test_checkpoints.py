@@ -1,3 +1,5 @@
+"""The states of a training run on disk: which is found, by whom, and what it says of the work behind it."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,29 +16,42 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "state", RUN)
 
 
-def write(checkpoints: Checkpoints, step: int) -> None:
+def write(checkpoints: Checkpoints, step: int) -> Path:
     """Do as the trainer does."""
     folder = checkpoints.workshop / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     (folder / "weights").write_text(f"after {step}")
+    return folder
+
+
+def keep(checkpoints: Checkpoints, step: int, *passed: str, counted: int = 0, is_cut: bool = True) -> Saved:
+    return checkpoints.keep(Saved(write(checkpoints, step), step, passed, counted, 1.5), is_cut=is_cut)
 
 
 def test_the_latest_state_within_the_limit_is_found_by_the_same_run_alone(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    assert checkpoints.latest(9, ()) is None
-    write(checkpoints, 6)
-    kept = checkpoints.keep(6, ("first",))
+    assert checkpoints.latest(9, frozenset()) is None
+    kept = keep(checkpoints, 6, "first")
     again = Checkpoints(tmp_path / "state", RUN)
-    assert again.latest(6, ()) == kept == Saved(tmp_path / "state" / "at-6", 6, ("first",))
-    assert again.latest(5, ()) is None
-    assert Checkpoints(tmp_path / "state", RUN | {"seed": 1}).latest(6, ()) is None
+    assert again.latest(6, frozenset()) == kept.accounted == Saved(tmp_path / "state" / "at-6", 6, ("first",), 6, 0.0)
+    assert again.latest(5, frozenset()) is None
+    assert Checkpoints(tmp_path / "state", RUN | {"seed": 1}).latest(6, frozenset()) is None
+
+
+def test_what_led_to_a_state_is_counted_by_the_next_cut_unless_one_has_done_so(checkpoints: Checkpoints) -> None:
+    on_the_way = keep(checkpoints, 4, "first", counted=2, is_cut=False)
+    assert checkpoints.latest(9, frozenset({"second"})) == on_the_way
+    lost = keep(checkpoints, 6, "first", "second", counted=2)
+    again = checkpoints.latest(9, frozenset({"second"}))
+    assert again is not None
+    assert (again.passed, again.counted, again.seconds) == (("first",), 2, 1.5), "nobody recorded the second cut"
+    assert checkpoints.latest(9, frozenset({"third"})) == lost.accounted
 
 
 def test_one_state_is_kept_and_its_owner_alone_can_read_it(checkpoints: Checkpoints, tmp_path: Path) -> None:
     for step in (2, 4, 4):
-        write(checkpoints, step)
-        checkpoints.keep(step, ())
+        keep(checkpoints, step)
     (left,) = (tmp_path / "state").glob("at-*")
     assert (left / "weights").read_text() == "after 4"
     assert {path.stat().st_mode & 0o777 for path in left.iterdir()} == {0o600}
@@ -46,24 +61,22 @@ def test_one_state_is_kept_and_its_owner_alone_can_read_it(checkpoints: Checkpoi
 def test_a_second_cut_at_the_same_step_is_noted_and_one_that_is_wanted_again_is_still_to_come(
     checkpoints: Checkpoints,
 ) -> None:
-    write(checkpoints, 2)
-    marked = checkpoints.mark(checkpoints.keep(2, ("first",)), "second")
+    marked = checkpoints.mark(keep(checkpoints, 2, "first").accounted, "second")
     assert marked.passed == ("first", "second")
-    assert checkpoints.latest(2, ()) == marked
-    again = checkpoints.latest(2, ("second",))
+    assert checkpoints.latest(2, frozenset()) == marked
+    again = checkpoints.latest(2, frozenset({"second"}))
     assert again is not None
     assert again.passed == ("first",)
 
 
 def test_what_an_interruption_left_is_cleared_away(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    write(checkpoints, 2)
-    checkpoints.keep(2, ())
+    keep(checkpoints, 2)
     write(checkpoints, 4)  # and then the lights went out
     torn = tmp_path / "state" / "at-5"
     torn.mkdir()
     (torn / "run.json").write_text('{"identity"')
     after = Checkpoints(tmp_path / "state", RUN)
     assert not after.workshop.exists()
-    found = after.latest(9, ())
+    found = after.latest(9, frozenset())
     assert found is not None
     assert found.step == 2

@@ -102,5 +102,5 @@ def test_all_adapters_are_asked_in_one_call_and_answers_find_their_tasks(tmp_pat
 
 
 def test_without_vllm_it_says_what_to_install() -> None:
-    with pytest.raises(ImportError, match=r"install dosimeter\[vllm\]"):
+    with pytest.raises(ImportError, match=r"dosimeter\[vllm\]"):
         VllmGenerator().warm_up()

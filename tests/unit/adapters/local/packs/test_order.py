@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.local.order import Course, Dice
+from adapters.local.packs.order import Course, Dice
 from engine.domain.sweep import TuneRecipe
 
 

@@ -13,7 +13,7 @@ from torch.optim.adamw import adamw
 
 from adapters.local.chat import IGNORED
 from adapters.local.lora import Adapter
-from adapters.local.order import Course, Dice
+from adapters.local.packs.order import Course, Dice
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.domain.sweep import TuneRecipe

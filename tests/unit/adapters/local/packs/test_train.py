@@ -34,10 +34,10 @@ class Bench:
         self.held = loaded(self.model, "float32", self.context)
 
     def train(self, *runs: Trajectory) -> dict[str, Tuned | Exception]:
-        from adapters.local import packed
+        from adapters.local.packs import train
 
         self.context.warm.drop("capacity")
-        return dict(packed.train(runs, self.held, self.context))
+        return dict(train.train(runs, self.held, self.context))
 
     def run(self, name: str, rows: list[ChatRow], **settings: Any) -> Trajectory:
         folder = self.folder / name
@@ -67,7 +67,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     import torch
 
-    from adapters.local.pack import Pack
+    from adapters.local.packs.pack import Pack
 
     plain = bench.several("plain", 5, dropout=0.1)
     roomy = bench.train(*plain)
@@ -94,7 +94,7 @@ def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: 
 def test_a_run_that_does_not_fit_alone_has_failed_and_other_errors_are_not_taken_for_that(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapters.local.pack import Pack
+    from adapters.local.packs.pack import Pack
 
     def fail(error: Exception) -> None:
         def gradients(*_: object) -> list[float]:
@@ -123,9 +123,9 @@ def test_rows_of_any_length_keep_to_their_own_company(bench: Bench) -> None:
 
 
 def test_runs_of_like_rows_keep_company(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapters.local import packed
-    from adapters.local.capacity import Capacity
-    from adapters.local.pack import Pack
+    from adapters.local.packs import train
+    from adapters.local.packs.capacity import Capacity
+    from adapters.local.packs.pack import Pack
 
     row = bench.rows[0]
     longer = [ChatRow(f"longer {number}", " ".join([row.user] * 4), row.assistant) for number in range(5)]
@@ -140,7 +140,7 @@ def test_runs_of_like_rows_keep_company(bench: Bench, monkeypatch: pytest.Monkey
         packs.append({member.rows.ids.shape[1] for member in members})
         return Pack(held, members)
 
-    monkeypatch.setattr(packed, "Pack", noted)
+    monkeypatch.setattr(train, "Pack", noted)
     monkeypatch.setattr(Capacity, "measure", lambda *_: None)
     assert all(isinstance(tuned, Tuned) for tuned in bench.train(*runs).values())
     mixed = [lengths for lengths in packs if len(lengths) > 1]

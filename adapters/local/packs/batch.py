@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from adapters.local.chat import IGNORED
-from adapters.local.member import LANES, Member, padded
+from adapters.local.packs.member import LANES, Member, padded
 
 
 @dataclass(frozen=True, slots=True)

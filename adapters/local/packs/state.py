@@ -17,11 +17,11 @@ from torch import Tensor
 
 from adapters.local.checkpoints import flush
 from adapters.local.lora import Adapter
-from adapters.local.member import Member
+from adapters.local.packs.member import Member
 from engine.domain.results import TrainingStep
 
 STATE = "pack.safetensors"
-FORMAT = 1
+FORMAT = 2
 """Raise it when the layout of the moments, or anything else here, changes: older states are then left alone."""
 
 MOMENTS = ("first", "second", "count")
@@ -42,6 +42,8 @@ def save(member: Member) -> None:
         "identity": member.identity,
         "steps": [asdict(step) for step in member.steps],
         "passed": member.passed,
+        "at_cut": any(member.end(cut) == member.step for cut in member.run.cuts if cut.key in member.passed),
+        "since_cut": {"begun": member.begun, "tokens": member.tokens, "seconds": member.seconds},
     }
     fresh = folder / f"{STATE}.new"
     fresh.touch(mode=0o600)
@@ -76,7 +78,11 @@ def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tenso
     wanted = {cut.key for cut in member.run.cuts}  # a cut at this very step is wanted again: it was not recorded
     member.steps = [TrainingStep(**step) for step in record["steps"]]
     member.passed = [key for key in record["passed"] if key not in wanted]
-    member.begun = member.step
+    if record["at_cut"] and member.passed == record["passed"]:
+        member.begun = member.step  # the cut here was recorded, and what led to it was counted there
+    else:  # what an attempt that left no record did since the last cut belongs to the next cut's price
+        for name, value in record["since_cut"].items():
+            setattr(member, name, value)
     member.moments = [tensors[name].to(device) for name in MOMENTS]
     if member.dice is not None:
         member.dice.state = tensors["dice"]

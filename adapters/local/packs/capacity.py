@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -103,15 +102,3 @@ class Capacity:
 def _most_resident() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensors, where the process has glibc.
-
-    By default it gives large blocks back and gets them again zeroed, page by page: a tenth of a training step on a CPU.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim, by_mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-        mallopt(trim, 2**31 - 1)
-        _ = mallopt(by_mmap, 2**30) or mallopt(by_mmap, 2**25)  # older versions refuse more than 32 MiB

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from adapters.local.attention import quick
-from adapters.local.cache import SlotCache
-from adapters.local.decode import Answer, Batch, Question, Rules
+from adapters.local.decoding.attention import quick
+from adapters.local.decoding.cache import SlotCache
+from adapters.local.decoding.decode import Answer, Batch, Question, Rules
 from adapters.local.lora import Adapter
-from adapters.local.pack import out_of_memory
+from adapters.local.memory import out_of_memory
 
 IN_REACH = 96 * 2**20
 """Most bytes of keys and values on a CPU: rows enough that a step is worth its calls, and no more than caches bear."""

@@ -14,9 +14,9 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from adapters.local.batch import Batch
 from adapters.local.loaded import LoadedModel
-from adapters.local.member import Member
+from adapters.local.packs.batch import Batch
+from adapters.local.packs.member import Member
 from adapters.local.stacked import Block, Pass, Stack
 
 Group = Sequence[Sequence[int]]
@@ -182,11 +182,3 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     slopes = (logits - total).exp_()
     slopes.scatter_add_(1, at_target, torch.full_like(total, -1))
     return (total - logits.gather(1, at_target)).squeeze(1), slopes
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory does not suffice, on a GPU or on a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("not enough memory", "can't allocate memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

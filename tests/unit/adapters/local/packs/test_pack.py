@@ -53,8 +53,8 @@ def member(base: Any, number: int, rank: int, rows: int) -> Any:
     import torch
 
     from adapters.local import lora
-    from adapters.local.member import Member, Rows
-    from adapters.local.order import Course
+    from adapters.local.packs.member import Member, Rows
+    from adapters.local.packs.order import Course
 
     settings = TuneRecipe(lr=1e-2, rank=rank, batch_size=8)
     config = lora.configured(settings)
@@ -100,7 +100,7 @@ def test_gradients_are_those_of_peft(family: str, dtype: str) -> None:
     import torch
     import transformers
 
-    from adapters.local.pack import Pack
+    from adapters.local.packs.pack import Pack
 
     torch.manual_seed(0)
     config = getattr(transformers, family)(**FAMILIES[family])

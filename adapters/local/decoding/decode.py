@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.local.attention import quick
-from adapters.local.cache import BLOCK, SlotCache
+from adapters.local.decoding.attention import quick
+from adapters.local.decoding.cache import BLOCK, SlotCache
+from adapters.local.decoding.merged import side_by_side
 from adapters.local.lora import Adapter
-from adapters.local.merged import side_by_side
 from engine.domain.results import Finish
 
 LEAST_ROWS = 4

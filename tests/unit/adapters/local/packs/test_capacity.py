@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.local.capacity import FIRST_WIDTH, STEPS, Capacity
+from adapters.local.packs.capacity import FIRST_WIDTH, STEPS, Capacity
 
 
 def search(capacity: Capacity, speeds: dict[int, float]) -> int:

@@ -18,14 +18,16 @@ from typing import Any
 
 import torch
 
-from adapters.local import chat, lora, training_state
-from adapters.local.capacity import Capacity, keep_freed_memory
+from adapters.local import chat, lora
 from adapters.local.checkpoints import run_identity
 from adapters.local.loaded import LoadedModel
 from adapters.local.lora import Adapter
-from adapters.local.member import Member, Rows
-from adapters.local.order import Course, Dice
-from adapters.local.pack import Pack, out_of_memory
+from adapters.local.memory import keep_freed_memory, out_of_memory
+from adapters.local.packs import state
+from adapters.local.packs.capacity import Capacity
+from adapters.local.packs.member import Member, Rows
+from adapters.local.packs.order import Course, Dice
+from adapters.local.packs.pack import Pack
 from engine.domain.results import ChatRow
 from engine.ports import Context, Trajectory, Tuned
 
@@ -139,7 +141,7 @@ class _Training:
             adapter,
             Dice(trajectory.seed, self._context.device) if settings.dropout else None,
         )
-        training_state.restore(member, self._context.device)
+        state.restore(member, self._context.device)
         member.quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
         return member
 
@@ -243,7 +245,7 @@ class _Training:
 
     def _save(self, member: Member) -> None:
         begun = time.monotonic()
-        training_state.save(member)
+        state.save(member)
         ended = time.monotonic()
         pause = max(SAVE_AT_MOST_EVERY, (ended - begun) * max(1, len(self._active)) / SAVING_SHARE)
         member.quiet_until = ended + pause

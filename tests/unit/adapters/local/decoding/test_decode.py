@@ -18,8 +18,10 @@ import dataclasses, json, pathlib, tempfile, time
 import torch
 from transformers import AutoModelForCausalLM
 
-from adapters.local import answering, batches, lora
-from adapters.local.decode import Batch
+from adapters.local import lora
+from adapters.local.decoding import answers
+from adapters.local.decoding import groups
+from adapters.local.decoding.decode import Batch
 from adapters.local.generate import TransformersGenerator
 from adapters.local.loaded import Remembered, loaded
 from engine import plugins
@@ -59,11 +61,11 @@ def run(tasks, ctx=None):
 
 def alone(tasks):
     # transformers' own loop, one prompt at a time
-    kept, batches.footprint = batches.footprint, lambda model: None
+    kept, groups.footprint = groups.footprint, lambda model: None
     try:
         return run(tasks, context(batch=1))
     finally:
-        batches.footprint = kept
+        groups.footprint = kept
 
 def texts(made):
     return {key: one.responses for key, one in made.items()}
@@ -91,7 +93,7 @@ assert [r.text for r in together["before"].responses] == [r.text for r in togeth
 assert [r.text for r in together["before"].responses] != [r.text for r in together["whole"].responses]
 """,
     "folded and unfolded adapters answer alike, and the model comes out of both as it was": """
-from adapters.local import merged
+from adapters.local.decoding import merged
 before = {name: weight.clone() for name, weight in host(context()).base.named_parameters()}
 tasks, ctx = [task(str(index), weights) for index, weights in enumerate(WEIGHTS[1:])], context()
 held, kept = host(ctx), merged.SMALL
@@ -131,15 +133,15 @@ class Tight(Batch):
         if len(asked) * max(map(len, asked)) > 5:
             raise torch.OutOfMemoryError("not here")
         super().__init__(model, adapters, asked, rules)
-batches.Batch = Tight
+groups.Batch = Tight
 assert texts(run(tasks)) == whole
 assert seen[0] == (3, 13) and (1, 13) in seen and max(members for members, _ in seen[-3:]) == 1, seen
 class Never(Batch):
     def __init__(self, *_):
         raise torch.OutOfMemoryError("nowhere")
-batches.Batch = Never
+groups.Batch = Never
 assert {key: type(made) for key, made in run(tasks).items()} == {key: torch.OutOfMemoryError for key in whole}
-batches.Batch = Batch
+groups.Batch = Batch
 """,
     "a task that fails takes no other with it": """
 (FOLDER / "tune-torn").mkdir()
@@ -162,19 +164,19 @@ assert made["long"].usage.device_seconds > made["short"].usage.device_seconds > 
 """,
     "a model's own settings of decoding are left to transformers": """
 model = host(context()).base
-assert batches.footprint(model) == batches.Footprint(2 * 3 * 96 * 4, float("inf"))
+assert groups.footprint(model) == groups.Footprint(2 * 3 * 96 * 4, float("inf"))
 model.generation_config.repetition_penalty = 1.3
-assert batches.footprint(model) is None
+assert groups.footprint(model) is None
 model.generation_config.repetition_penalty = 1.0
 model.config.sliding_window = 40
-assert batches.footprint(model).longest == 40
+assert groups.footprint(model).longest == 40
 """,
     "a computation that is not the model's own is noticed": """
-from adapters.local import cache
+from adapters.local.decoding import cache
 model = host(context()).base
 kept = cache.Places.mask
 cache.Places.mask = lambda self, dtype: kept(self, dtype) * 0
-assert batches.footprint(model) is None
+assert groups.footprint(model) is None
 cache.Places.mask = kept
 """,
     "the host remembers the adapters that it used last": """

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from adapters.local import batches
-from adapters.local.batches import Failed, Footprint, Member
-from adapters.local.decode import Answer, Question, Rules, shared_tokens
+from adapters.local.decoding import groups
+from adapters.local.decoding.decode import Answer, Question, Rules, shared_tokens
+from adapters.local.decoding.groups import Failed, Footprint, Member
 from adapters.local.loaded import LoadedModel, quiet
 from adapters.local.sheet import Sheet, reader, rendered
 from engine.domain.results import Finish
@@ -56,7 +56,7 @@ def _footprint(held: LoadedModel, task: GenerateTask, context: Context) -> Footp
     if task.settings.temperature > 0:
         return None
     key = f"{task.model.base} {task.settings.dtype} {context.device}"
-    return context.warm.get("footprint", key, lambda: batches.footprint(held.base))
+    return context.warm.get("footprint", key, lambda: groups.footprint(held.base))
 
 
 def _share(seconds: float, sheets: Sequence[Sheet]) -> None:
@@ -120,7 +120,7 @@ class _Crowd:
         settings = next(iter(self._open.values())).task.settings
         tokenizer = self._held.tokenizer
         rules = Rules(settings.max_new_tokens, end_tokens(model, tokenizer), tokenizer.pad_token_id)
-        for event in batches.answers(model, members, rules, self._footprint, self._context.generate_batch):
+        for event in groups.answers(model, members, rules, self._footprint, self._context.generate_batch):
             if isinstance(event, Failed):
                 failed = [self._open[key] for key in {one.task: None for one in event.questions} if key in self._open]
                 yield from self._failed(failed, event.error)
