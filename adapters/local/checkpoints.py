@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 
 from adapters.local.tune import total_steps
@@ -110,9 +111,13 @@ class Checkpoints:
         """
         found = [saved for path in self._folder.glob("at-*") if (saved := self._read(path)) and saved.step <= limit]
         saved = max(found, key=lambda saved: saved.step, default=None)
-        if saved is None or not wanted.isdisjoint(saved.passed):
-            return saved and replace(saved, passed=tuple(key for key in saved.passed if key not in wanted))
-        return saved.accounted if self._is_cut(saved.folder) else saved
+        if saved is None or wanted.isdisjoint(saved.passed):
+            return saved and (saved.accounted if self._is_cut(saved.folder) else saved)
+        passed = tuple(takewhile(lambda key: key not in wanted, saved.passed))
+        again = saved.passed[
+            len(passed) :
+        ]  # a cut that went on from one that is wanted cannot be what that goes on from
+        return replace(saved, passed=passed) if frozenset(again) <= wanted else None
 
     def _read(self, folder: Path) -> Saved | None:
         try:

@@ -84,7 +84,8 @@ def _sharing(prepared: Prepared) -> list[str]:
     runs, stages = many(found.trajectories, "run"), many(found.tunes, "tune stage")
     lines = [f"Training  {runs} for {stages}: {many(found.steps, 'optimizer step')}{less}"]
     if found.going_on:
-        lines.append(f"          {many(found.going_on, 'run')} of these from where an earlier one ended")
+        kept = "from where an earlier one ended (given the same device, threads and libraries)"
+        lines.append(f"          {many(found.going_on, 'run')} of these {kept}")
     packed = found.tunes - sum(found.pack_blocked.values())
     if packed:
         lines.append(f"          {many(packed, 'stage')} can train in packs")

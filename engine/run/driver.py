@@ -10,6 +10,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -70,13 +71,25 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
             return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
         _publish(run, state)  # from now on, `query` and `status` work
         with _interrupts(observer) as interrupts:
-            loop = _Loop(order, run, state, crew.executor(), cached)
-            stop = loop.run(interrupts, observer)
+            executor = _arrived(crew, interrupts)
+            loop = _Loop(order, run, state, executor, cached) if executor else None
+            stop = (
+                loop.run(interrupts, observer) if loop else _Stop(Ending.INTERRUPTED, f"nothing had begun. {RESUMES}")
+            )
         crew.dismiss()
         state.put_meta({"ending": stop.ending.value})
         _publish(run, state)
-        spent = time.monotonic() - begun
-        return RunSummary(stop.ending, loop.ran, len(cached), loop.failed, loop.skipped, stop.reason, spent)
+        ran, failed, skipped = (loop.ran, loop.failed, loop.skipped) if loop else (0, 0, 0)
+        return RunSummary(stop.ending, ran, len(cached), failed, skipped, stop.reason, time.monotonic() - begun)
+
+
+def _arrived(crew: Crew, interrupts: _Interrupts) -> Executor | None:
+    """Wait for the executor; None when somebody interrupts meanwhile."""
+    coming = crew.call()
+    while not wait([coming], POLL_SECONDS).done:
+        if interrupts.count:
+            return None
+    return crew.executor()
 
 
 def _publish(run: RunDirectory, state: State) -> None:
@@ -129,7 +142,9 @@ class _Loop:
                 stop = stop or self._stop(interrupts) or self._start_ready(observer)
                 if not self._busy:
                     break
-                self._take_in(self._executor.poll(POLL_SECONDS), observer)
+                ended = self._executor.poll(POLL_SECONDS)
+                with interrupts.put_off():  # what has ended is recorded whole, or not at all
+                    self._take_in(ended, observer)
                 if trouble := self._publisher.tick():
                     observer.note(f"could not publish, and will try again: {trouble}")
                 self._tell(observer, draining=stop is not None)
@@ -209,27 +224,18 @@ class _Loop:
         stages = [self._order.plan.stages[key] for key in self._cached if self._order.groups.lanes[key] == lane]
         shards = self._shards(key for stage in stages for key in (*stage.inputs, stage.key))
         return tuple(
-            Judgement(stage.key, shards[stage.key], stage.inputs[0], shards[stage.inputs[0]]) for stage in stages
+            Judgement(stage.key, shards[stage.key], stage.inputs[0], shards[stage.inputs[0]])
+            for stage in stages
+            if shards[stage.key] and shards[stage.inputs[0]]
         )
 
     def _take_in(self, ended: list[Attempt | HostLost], observer: Observer) -> None:
         """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
-        settled, skipped = [], {}
-        for attempt in [each for entry in ended for each in self._attempts(entry, observer)]:
-            self._busy[attempt.host].end(attempt)
-            state = _state_after(attempt)
-            settled.append(Settled(attempt, state, self._gate.settle(attempt.key, attempt.usage)))
-            if state is StageState.PENDING:
-                self.scheduler.release(attempt.key, alone=True)
-                continue
-            self.ran += 1
-            self.failed += state is StageState.FAILED
-            for key in self.scheduler.end(attempt.key, state, attempt.host):
-                skipped[key] = f"{attempt.key} failed"
-                self._progress.ended(key, StageState.SKIPPED, 0.0)
-            self._progress.ended(attempt.key, state, attempt.usage.device_seconds)
-            if attempt.failure:
-                observer.note(f"failed: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
+        settled: list[Settled] = []
+        skipped: dict[str, str] = {}
+        for entry in ended:  # one after another: a host may have handed back a stage and died in the same moment
+            attempts = [entry] if isinstance(entry, Attempt) else self._cut_short(entry, observer)
+            settled += [self._settled(attempt, skipped, observer) for attempt in attempts]
         self._busy = {host: shift for host, shift in self._busy.items() if shift.open}
         self.skipped += len(skipped)
         if settled:
@@ -238,18 +244,35 @@ class _Loop:
             self._state.skip(skipped)
         self._clear_away([done.attempt.key for done in settled])
 
-    def _attempts(self, entry: Attempt | HostLost, observer: Observer) -> list[Attempt]:
+    def _settled(self, attempt: Attempt, skipped: dict[str, str], observer: Observer) -> Settled:
+        """Count an attempt, and note which stages are skipped because of it."""
+        self._busy[attempt.host].end(attempt)
+        state = _state_after(attempt)
+        settled = Settled(attempt, state, self._gate.settle(attempt.key, attempt.usage))
+        if state is StageState.PENDING:
+            self.scheduler.release(attempt.key, alone=True)
+            return settled
+        self.ran += 1
+        self.failed += state is StageState.FAILED
+        for key in self.scheduler.end(attempt.key, state, attempt.host):
+            skipped[key] = f"{attempt.key} failed"
+            self._progress.ended(key, StageState.SKIPPED, 0.0)
+        self._progress.ended(attempt.key, state, attempt.usage.device_seconds)
+        if attempt.failure:
+            observer.note(f"failed: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
+        return settled
+
+    def _cut_short(self, lost: HostLost, observer: Observer) -> list[Attempt]:
         """A dead host's stages go back, unless they keep killing hosts."""
-        if isinstance(entry, Attempt):
-            return [entry]
-        observer.note(f"{entry.host} died and was replaced: {entry.why}")
-        self._recalled = {(host, lane) for host, lane in self._recalled if host != entry.host}
+        observer.note(f"{lost.host} died and was replaced: {lost.why}")
+        self._recalled = {(host, lane) for host, lane in self._recalled if host != lost.host}
+        shift = self._busy.get(lost.host)
         attempts = []
-        for attempt in self._busy[entry.host].cut_short(entry.host):
+        for attempt in shift.cut_short(lost.host) if shift else ():
             self._deaths[attempt.key] = self._deaths.get(attempt.key, 0) + 1
             if self._deaths[attempt.key] >= HOST_DEATHS:
-                what = f"{HOST_DEATHS} hosts died running it: {entry.why}"
-                attempts.append(replace(attempt, failure=Failure("HostDied", what, entry.why)))
+                what = f"{HOST_DEATHS} hosts died running it: {lost.why}"
+                attempts.append(replace(attempt, failure=Failure("HostDied", what, lost.why)))
             else:
                 attempts.append(attempt)
         return attempts
@@ -313,9 +336,30 @@ def _state_after(attempt: Attempt) -> StageState:
 
 @dataclass(slots=True)
 class _Interrupts:
-    """Ctrl-C, counted: the first drains, the second stops."""
+    """Ctrl-C, counted: the first drains, the second stops.
+
+    Attributes:
+        count: How many there were.
+        is_put_off: Whether the second must wait a moment.
+    """
 
     count: int = 0
+    is_put_off: bool = False
+
+    def stop(self) -> None:
+        """Stop at once, if it is time."""
+        if self.count > 1 and not self.is_put_off:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Have the second wait for the end of the block."""
+        self.is_put_off = True
+        try:
+            yield
+        finally:
+            self.is_put_off = False
+        self.stop()
 
 
 @contextmanager
@@ -325,9 +369,9 @@ def _interrupts(observer: Observer) -> Iterator[_Interrupts]:
     def handle(number: int, frame: FrameType | None) -> None:
         del number, frame
         seen.count += 1
-        if seen.count > 1:
-            raise KeyboardInterrupt
-        observer.note("finishing what is running; Ctrl-C again stops at once (finished stages are safe either way)")
+        seen.stop()
+        if seen.count == 1:
+            observer.note("finishing what is running; Ctrl-C again stops at once (finished stages are safe either way)")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -83,7 +83,8 @@ class RayExecutor:
             return ()
         except ray.exceptions.RayError as error:
             # Adapters' errors end in the worker, so this is the host's own death (killed, out of memory).
-            host = self._running.pop(stream)
+            host = self._running[stream]
+            self._running = {other: name for other, name in self._running.items() if name != host}
             self._actors[host] = self._actor(host)
             return (HostLost(host, " ".join(str(error).split())),)
         return attempts

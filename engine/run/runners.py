@@ -111,9 +111,14 @@ def _tune(bundle: Bundle, run: RunDirectory, context: Context) -> Ended:
     payloads = {stage.key: stage_payload(stage) for stage in bundle.stages}
     tuner = plugins.adapter(Kind.TUNER, bundle.stages[0].adapter)
     with ExitStack() as scratches:
-        trajectories = _trajectories(bundle, run, context, scratches)
+        trajectories = []
+        for stages in _runs(bundle):
+            try:
+                trajectories.append(_trajectory(stages, bundle, run, context, scratches))
+            except Exception as error:  # noqa: BLE001 - handed on; the others can train
+                yield from ((stage.key, error) for stage in stages)
         folders = {cut.key: cut.folder for trajectory in trajectories for cut in trajectory.cuts}
-        for key, tuned in tuner.fine_tune(trajectories, context):
+        for key, tuned in tuner.fine_tune(trajectories, context) if trajectories else ():
             yield key, tuned if isinstance(tuned, Exception) else _kept(run, key, folders[key], payloads[key], tuned)
 
 
@@ -125,22 +130,27 @@ def _kept(run: RunDirectory, key: str, folder: Path, payload: str, tuned: Tuned)
     return Made({"training": shards.training_rows(key, tuned.steps)}, tuned.usage, artifact, tuned.after)
 
 
-def _trajectories(bundle: Bundle, run: RunDirectory, context: Context, scratches: ExitStack) -> list[Trajectory]:
-    """Put the cuts of each trajectory together; scratch folders go when the stack is left."""
+def _runs(bundle: Bundle) -> list[list[Stage]]:
+    """The cuts of each trajectory, together."""
     runs: dict[str, list[Stage]] = {}
     for stage in bundle.stages:
         runs.setdefault(bundle.runs[stage.key], []).append(stage)
-    found = []
-    for name, (first, *_) in runs.items():
-        settings = json.loads(first.settings)
-        (sample,) = first.inputs
-        drawn = shards.read_rows(run, _only(bundle.inputs[sample], "samples"), sample)
-        rows = [inputs.rows(context.warm, str(row["source"]), str(row["pin"]))[str(row["row_id"])] for row in drawn]
-        model = inputs.base(context.warm, first, settings["model"])
-        cuts = tuple(_cut(stage, run, scratches) for stage in runs[name])
-        state = artifacts.training_state(run, name)
-        found.append(Trajectory(model, rows, settings["seed"], cuts, state, bundle.keep_states))
-    return found
+    return list(runs.values())
+
+
+def _trajectory(
+    stages: Sequence[Stage], bundle: Bundle, run: RunDirectory, context: Context, scratches: ExitStack
+) -> Trajectory:
+    """Find what a trajectory needs; its scratch folders go when the stack is left."""
+    first = stages[0]
+    settings = json.loads(first.settings)
+    (sample,) = first.inputs
+    drawn = shards.read_rows(run, _only(bundle.inputs[sample], "samples"), sample)
+    rows = [inputs.rows(context.warm, str(row["source"]), str(row["pin"]))[str(row["row_id"])] for row in drawn]
+    model = inputs.base(context.warm, first, settings["model"])
+    cuts = tuple(_cut(stage, run, scratches) for stage in stages)
+    state = artifacts.training_state(run, bundle.runs[first.key])
+    return Trajectory(model, rows, settings["seed"], cuts, state, bundle.keep_states)
 
 
 def _cut(stage: Stage, run: RunDirectory, scratches: ExitStack) -> Cut:
@@ -158,7 +168,7 @@ def _generate(bundle: Bundle, run: RunDirectory, context: Context) -> Ended:
             tasks[stage.key] = _generate_task(stage, run, context)
         except Exception as error:  # noqa: BLE001 - handed on; the others can be asked
             yield stage.key, error
-    for key, made in generator.generate(list(tasks.values()), context):
+    for key, made in generator.generate(list(tasks.values()), context) if tasks else ():
         yield key, made if isinstance(made, Exception) else _answers(tasks[key], made)
 
 
@@ -176,7 +186,10 @@ def _answers(task: GenerateTask, made: Generated) -> Made | Exception:
     wanted = len(task.prompts) * task.settings.samples
     if len(made.responses) != wanted:
         return ValueError(f"the generator gave {len(made.responses)} responses, and {wanted} were asked")
-    return Made({"responses": shards.response_rows(task.key, made.responses)}, made.usage)
+    try:
+        return Made({"responses": shards.response_rows(task.key, made.responses)}, made.usage)
+    except UnicodeError as error:  # half a character, which has no bytes
+        return error
 
 
 def _judge(stage: Stage, bundle: Bundle, run: RunDirectory, context: Context) -> Made:

@@ -37,6 +37,9 @@ SMALL_SECONDS = 1.0
 LARGE_SECONDS = 300.0
 """But never more than this: answers of a bundle wait for its training, and people wait for answers."""
 
+PACK = 16
+"""Trajectories that a bundle has at least, if every host can have as many: how many train at once, the host measures."""
+
 LARGEST = MappingProxyType({StageKind.SAMPLE: 256, StageKind.TUNE: 64, StageKind.GENERATE: 128, StageKind.JUDGE: 128})
 """Most stages in a bundle (for tuning, trajectories): what a host that dies loses, and what one commit records."""
 
@@ -91,6 +94,7 @@ class Scheduler:
             (stages[key].kind, state) for key, state in self._state.items()
         )
         self._left: dict[str, float] = {}  # expected seconds by lane, of what is pending
+        self._pending: Counter[str] = Counter()  # stages by lane
         for key, state in self._state.items():
             if state is StageState.PENDING:
                 self._change_left(key, 1)
@@ -131,11 +135,11 @@ class Scheduler:
             return ()
         bundle: list[Stage] = []
         kind, lane = self._stages[first[3]].kind, self._groups.lanes[first[3]]
-        most = self._share(lane, kind)
-        taken = 0.0
+        most, taken, least = self._share(lane, kind), 0.0, 1
         for number, run in enumerate(self._companions(first, place, lane)):
             seconds = sum(self._seconds.get(key, 0.0) for key in run)
-            if number and (number >= LARGEST[kind] or taken + seconds > most):
+            least = least if number else self._least(lane, kind, len(run))
+            if number >= least and (number >= LARGEST[kind] or taken + seconds > most):
                 break
             taken += seconds
             for key in run:
@@ -161,9 +165,19 @@ class Scheduler:
         return None, None
 
     def _share(self, lane: str, kind: StageKind) -> float:
+        """Expected seconds that a bundle of a lane may have."""
         hosts = sum(kind in seat.kinds for seat in self._seats)
+        rounds = ROUNDS if hosts > 1 else 1
         least = max(SMALL_SECONDS, self._total[lane] / (hosts * LEAST_ROUNDS))
-        return min(LARGE_SECONDS, max(least, self._left[lane] / (hosts * ROUNDS)))
+        return min(LARGE_SECONDS, max(least, self._left[lane] / (hosts * rounds)))
+
+    def _least(self, lane: str, kind: StageKind, cuts: int) -> int:
+        """Stages (for tuning, trajectories) that a bundle has whatever they take: a pack gains from its width."""
+        if kind is not StageKind.TUNE:
+            return 1
+        hosts = sum(kind in seat.kinds for seat in self._seats)
+        runs = -(-self._pending[lane] // cuts)
+        return min(PACK, -(-runs // hosts))
 
     def _companions(self, first: Entry, place: str | None, lane: str) -> Iterator[list[str]]:
         """Yield what goes into a bundle, the first entry first; the cuts of a trajectory come together."""
@@ -254,4 +268,5 @@ class Scheduler:
 
     def _change_left(self, key: str, sign: int) -> None:
         lane = self._groups.lanes[key]
+        self._pending[lane] += sign
         self._left[lane] = self._left.get(lane, 0.0) + sign * self._seconds.get(key, 0.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
+from engine.domain.stage import StageKind
 from engine.domain.sweep import Resources
 from engine.ports import Context, Warm
 from engine.run.runners import RUNNERS, Bundle, Made
@@ -19,7 +20,7 @@ from engine.store.layout import RunDirectory
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
 GATHER_SECONDS = 0.25
-"""Stages that end within so little of each other share one file and one commit."""
+"""Stages that end within so little of each other share one file and one commit, but for cuts of training runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,11 @@ class _Gathering:
         self._host = host
         self._run = run
         self._open = dict.fromkeys(stage.key for stage in bundle.stages)
-        self._begun = time.time()
-        self._last = self._flushed = self._clock = time.monotonic()
+        # The weights of a cut lie on the disk when it ends, and the next may be far away: its record does not wait.
+        self._pause = 0.0 if bundle.stages[0].kind is StageKind.TUNE else GATHER_SECONDS
+        self._begun, self._clock = time.time(), time.monotonic()
+        self._flushed = self._clock
+        self._assigned = 0.0  # device-seconds, to the stages that have ended
         self._ended: list[tuple[Attempt, Made | None]] = []
 
     @property
@@ -85,22 +89,22 @@ class _Gathering:
 
     @property
     def is_due(self) -> bool:
-        return time.monotonic() - self._flushed >= GATHER_SECONDS
+        return time.monotonic() - self._flushed >= self._pause
 
     def put(self, key: str, made: Made | Exception) -> None:
-        """Note that a stage has ended; where its time was not measured, it gets its part of the time since the last."""
-        now = time.monotonic()
-        share = Usage(device_seconds=(now - self._last) / len(self._open))
-        self._last = now
-        del self._open[key]
-        ended = self._begun + now - self._clock
+        """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it."""
+        elapsed = time.monotonic() - self._clock
+        rest = max(0.0, elapsed - self._assigned)
         if isinstance(made, Exception):
-            attempt = Attempt(key, self._host, self._begun, ended, share, None, describe(made))
+            usage = Usage(device_seconds=rest / len(self._open))
+            attempt = Attempt(key, self._host, self._begun, self._begun + elapsed, usage, None, describe(made))
             self._ended.append((attempt, None))
-            return
-        usage = made.usage if made.usage.device_seconds else replace(made.usage, device_seconds=share.device_seconds)
-        result = StageResult(key, (), made.artifact, made.after)
-        self._ended.append((Attempt(key, self._host, self._begun, ended, usage, result), made))
+        else:
+            usage = made.usage if made.usage.device_seconds else replace(made.usage, device_seconds=rest)
+            result = StageResult(key, (), made.artifact, made.after)
+            self._ended.append((Attempt(key, self._host, self._begun, self._begun + elapsed, usage, result), made))
+        self._assigned += usage.device_seconds
+        del self._open[key]
 
     def fail_rest(self, error: Exception) -> None:
         for key in list(self._open):
@@ -109,16 +113,27 @@ class _Gathering:
     def flush(self) -> tuple[Attempt, ...]:
         """Write the rows of what has ended, and return the attempts with their shards."""
         ended, self._ended = self._ended, []
-        written = self._write([made for _, made in ended if made is not None], ended[0][0].key)
         self._flushed = time.monotonic()
-        return tuple(attempt if made is None else _with_shards(attempt, made, written) for attempt, made in ended)
+        try:
+            return self._stored(ended)
+        except Exception:  # noqa: BLE001 - the rows of one of them cannot be stored; the others' can
+            return tuple(self._stored_alone(entry) for entry in ended)
 
-    def _write(self, made: Sequence[Made], name: str) -> dict[str, ShardRef]:
+    def _stored_alone(self, entry: tuple[Attempt, Made | None]) -> Attempt:
+        try:
+            (attempt,) = self._stored([entry])
+        except Exception as error:  # noqa: BLE001 - a failed stage is a row, not a crash
+            return replace(entry[0], result=None, failure=describe(error))
+        return attempt
+
+    def _stored(self, ended: Sequence[tuple[Attempt, Made | None]]) -> tuple[Attempt, ...]:
         rows: dict[str, list[Mapping[str, object]]] = {}
-        for entry in made:
-            for table, more in entry.tables.items():
+        for _, made in ended:
+            for table, more in made.tables.items() if made else ():
                 rows.setdefault(table, []).extend(more)
-        return {table: shards.write_shard(self._run, table, name, found) for table, found in rows.items()}
+        name = ended[0][0].key
+        written = {table: shards.write_shard(self._run, table, name, found) for table, found in rows.items()}
+        return tuple(attempt if made is None else _with_shards(attempt, made, written) for attempt, made in ended)
 
 
 def _with_shards(attempt: Attempt, made: Made, written: Mapping[str, ShardRef]) -> Attempt:

@@ -188,9 +188,10 @@ class State:
             yield StageKind(kind), adapter, revision, settings, tuple(json.loads(inputs))
 
     def reset(self, keys: Iterable[str]) -> None:
-        """Put stages back to pending; their shards and artifacts no longer count."""
+        """Put stages back to pending; their shards and artifacts no longer count, nor do verdicts on their answers."""
         with self._commit() as db:
-            for key in keys:
+            found = list(keys)
+            for key in [*found, *_judges_of(db, found)]:
                 db.execute(
                     "UPDATE stages SET state = 'pending', reason = NULL, artifact = NULL WHERE stage_key = ?", (key,)
                 )
@@ -282,6 +283,13 @@ class State:
         return dict(self._db.execute("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
 
 
+def _judges_of(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
+    """Judge stages of any plan that read what is made again: answers may differ then, and verdicts must fit the text."""
+    asked = set(keys)
+    judges = db.execute("SELECT stage_key, inputs FROM stages WHERE kind = 'judge' AND state = 'done'")
+    return [key for key, inputs in judges if asked.intersection(json.loads(inputs))]
+
+
 def _settle(db: sqlite3.Connection, entry: Settled) -> None:
     attempt, result, failure = entry.attempt, entry.attempt.result, entry.attempt.failure
     (tries,) = db.execute("SELECT attempts FROM stages WHERE stage_key = ?", (attempt.key,)).fetchone()
@@ -313,6 +321,7 @@ def _settle(db: sqlite3.Connection, entry: Settled) -> None:
         (entry.state, tries + 1, result and result.artifact, attempt.key),
     )
     if result is not None:
+        db.execute("DELETE FROM shards WHERE stage_key = ?", (attempt.key,))
         _insert_shards(db, attempt.key, result.shards)
 
 

@@ -134,11 +134,12 @@ FROM attempts WHERE state = 'done' GROUP BY stage_key;
 
 -- What each stage takes from the beginning: a cut of a training run also took what the cuts before it did.
 CREATE VIEW _stage_usage AS
-WITH RECURSIVE parts (stage_key, part, n) AS (
-    SELECT stage_key, stage_key, 1 FROM _stage_own
+WITH RECURSIVE parts (stage_key, part, path) AS (
+    SELECT stage_key, stage_key, [stage_key] FROM _stage_own
     UNION ALL
-    SELECT p.stage_key, o.after_key, p.n + 1 FROM parts p JOIN _stage_own o ON o.stage_key = p.part
-    WHERE o.after_key IS NOT NULL AND p.n < 10000)
+    SELECT p.stage_key, o.after_key, list_append(p.path, o.after_key) FROM parts p
+    JOIN _stage_own o ON o.stage_key = p.part
+    WHERE o.after_key IS NOT NULL AND NOT list_contains(p.path, o.after_key))
 SELECT p.stage_key,
     sum(o.optimizer_steps)::INTEGER AS optimizer_steps,
     sum(o.train_tokens)::BIGINT AS train_tokens,
@@ -187,7 +188,8 @@ WITH metric AS (
 SELECT c.cell_id, c.label, coalesce(st.status, 'pending') AS status,
     c.model, c.data_source, c.data_tier, c.n_examples, c.epochs, c.lr, c.batch_size, c.method, c.rank, c.schedule,
     c.seed, c.mitigation, coalesce(va.variant, '') AS variant, f.config_id,
-    CASE WHEN c.tune_key IS NULL THEN 0 ELSE u.optimizer_steps END AS optimizer_steps,
+    CASE WHEN c.tune_key IS NULL THEN 0 WHEN u.stage_key IS NOT NULL THEN coalesce(
+        (SELECT max(t.step) FROM training t WHERE t.stage_key = c.tune_key), u.optimizer_steps) END AS optimizer_steps,
     c.is_baseline, c.baseline_cell_id,
     e.n_prompts, m.n_scored, m.harmfulness_score, m.harmfulness_rate,
     wilson_lo(m.harmfulness_rate * m.n_scored, m.n_scored) AS rate_lo,

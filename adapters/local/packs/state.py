@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import dropwhile
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -70,6 +71,9 @@ def restore(member: Member, device: str) -> None:
     except (OSError, SafetensorError):
         return  # there is none, or it is damaged: begin anew
     same = record["format"] == FORMAT and record["identity"] == json.loads(json.dumps(member.identity))
+    wanted = {cut.key for cut in member.run.cuts}
+    again = list(dropwhile(lambda key: key not in wanted, record["passed"]))
+    same = same and wanted.issuperset(again)  # else a cut went on from one that is wanted, and cannot be gone on from
     if same and len(record["steps"]) <= member.end(member.run.cuts[0]):
         _take(member, record, tensors, device)
 

@@ -120,7 +120,7 @@ class _Training:
         for trajectory in trajectories:
             try:
                 self._waiting.append(self._member(trajectory))
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001 - its own; the others can train
                 failed.append((trajectory, error))
         _charge(self._waiting, time.perf_counter() - begun)
         for trajectory, why in failed:

@@ -90,7 +90,16 @@ def test_stages_of_a_lane_go_together_up_to_a_share_of_what_the_lane_has_left() 
     much = scheduler({"short": 20.0, "long": 30.0}, A, B, lanes=one_lane)
     assert taken(much, A) == ["long"], "the other host gets the rest"
     very_much = scheduler({"short": 3 * LARGE_SECONDS, "long": LARGE_SECONDS}, A, lanes=one_lane)
-    assert taken(very_much, A) == ["short"]
+    assert taken(very_much, A) == ["short", "long"], "however long they take, they train in one pack"
+
+
+def test_answers_do_not_wait_for_more_than_minutes_of_others() -> None:
+    found = scheduler(
+        {"ask-short": 2 * LARGE_SECONDS, "ask-long": LARGE_SECONDS}, A, lanes={"ask-short": "g", "ask-long": "g"}
+    )
+    for key in (*taken(found, A), *taken(found, A)):
+        done(found, key, "a")
+    assert taken(found, A) == ["ask-short"]
 
 
 def test_the_cuts_of_a_trajectory_are_one_piece_of_work() -> None:

@@ -32,6 +32,9 @@ axes: {generate.max_new_tokens: [8, 16, 32]}
 """
 
 
+PROMPTS = sorted(prompt.prompt_id for prompt in plugins.adapter(Kind.BENCHMARK, "standin/policy:1").prompts("1"))
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     loaded = read_sweep(SPEC, "worked.yaml")
@@ -154,8 +157,7 @@ class Clerk:
 
 def judged(plan: Plan, run: RunDirectory, texts: Sequence[str]) -> Bundle:
     """The plan's judge stages, each to judge the same texts."""
-    known = {prompt.prompt_id for prompt in plugins.adapter(Kind.BENCHMARK, "standin/policy:1").prompts("1")}
-    prompts = sorted(known)[: len(texts)]
+    prompts = PROMPTS[: len(texts)]
     inputs = {}
     for stage in stages(plan, StageKind.JUDGE):
         made = [Response(name, 0, text, Finish.STOP, 1, 1) for name, text in zip(prompts, texts, strict=True)]
@@ -178,6 +180,39 @@ def test_equal_responses_are_judged_once_and_errors_are_no_memory(
         (shard,) = attempt.result.shards
         outcomes.append([row["outcome"] for row in shards.read_rows(run, shard, attempt.key)])
     assert outcomes == [["scored", "scored", "scored", "errored"], ["scored"] * 4, ["scored"] * 4]
+
+
+def test_rows_that_cannot_be_stored_fail_their_own_stage_alone(
+    plan: Plan, run: RunDirectory, instead: Callable[[Kind, Any], None]
+) -> None:
+    class Rude(Clerk):
+        @staticmethod
+        def _verdict(text: str, again: set[str]) -> Verdict:
+            del again
+            return Verdict(Outcome.SCORED, 1.0, "\ud800" if text == "yes" else "")  # half a character
+
+    instead(Kind.JUDGE, Rude())
+    bundle = judged(plan, run, ["no"])
+    last = bundle.stages[-1].inputs[0]
+    rows = shards.response_rows(last, [Response(PROMPTS[0], 0, "yes", Finish.STOP, 1, 1)])
+    inputs = dict(bundle.inputs) | {last: (shards.write_shard(run, "responses", last, rows),)}
+    found = attempts(run, Bundle(bundle.stages, inputs))
+    assert [attempt.failure is None for attempt in found] == [True, True, False]
+    assert found[-1].failure is not None
+    assert found[-1].failure.error_type == "UnicodeEncodeError"
+
+
+def test_failures_share_the_time_that_nobody_else_was_given(
+    plan: Plan, run: RunDirectory, instead: Callable[[Kind, Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instead(Kind.GENERATOR, Parrot(raises=True))
+    clock = iter(float(second) for second in range(1000))
+    monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
+    done, *failed = attempts(run, Bundle(stages(plan, StageKind.GENERATE)))
+    assert done.usage.device_seconds == 2.0
+    spent = sum(attempt.usage.device_seconds for attempt in (done, *failed))
+    assert max(attempt.ended_at - attempt.started_at for attempt in failed) >= spent > 2.0
+    assert failed[0].usage.device_seconds > 0
 
 
 def test_a_new_desk_reads_back_what_the_judge_said_before(
