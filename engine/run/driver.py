@@ -132,6 +132,7 @@ class _Loop:
         self._recalled: set[tuple[str, str]] = set()  # (host, lane) whose earlier verdicts have been handed over
         self._cached = cached
         self._next_beat = 0.0
+        self._shown = False  # whether a finished cell of this run has been published, or is about to be
         self.ran = self.failed = self.skipped = 0
 
     def run(self, interrupts: _Interrupts, observer: Observer) -> _Stop:
@@ -145,6 +146,9 @@ class _Loop:
                 ended = self._executor.poll(POLL_SECONDS)
                 with interrupts.put_off():  # what has ended is recorded whole, or not at all
                     self._take_in(ended, observer)
+                if self._progress.finished and not self._shown:
+                    self._publisher.hasten()
+                    self._shown = True
                 if trouble := self._publisher.tick():
                     observer.note(f"could not publish, and will try again: {trouble}")
                 self._tell(observer, draining=stop is not None)

@@ -96,6 +96,11 @@ class Progress:
             elif self._open[index] == 0 and index not in self._broken:
                 self._done += 1
 
+    @property
+    def finished(self) -> int:
+        """Cells done in this run."""
+        return self._done - self._cached_cells
+
     def snapshot(
         self,
         stages: Counter[tuple[StageKind, StageState]],
@@ -113,7 +118,7 @@ class Progress:
             stages=dict(stages),
             elapsed=elapsed,
             seconds_left=self._seconds_left(),
-            cells_per_minute=60 * (self._done - self._cached_cells) / max(elapsed, 1e-9),
+            cells_per_minute=60 * self.finished / max(elapsed, 1e-9),
             usage=usage,
             usd=usd,
             draining=draining,

@@ -39,6 +39,10 @@ class Publisher:
         self._thread.start()
         return trouble
 
+    def hasten(self) -> None:
+        """Publish at the next tick: there is something to see for the first time."""
+        self._due = min(self._due, time.monotonic())
+
     def join(self) -> None:
         """Wait for a publication under way."""
         if self._thread is not None:
