@@ -333,7 +333,10 @@ class Judged:
 
 
 class Judge(Protocol):
-    """Grades responses, blind to the cell that they come from."""
+    """Grades responses, blind to the cell that they come from.
+
+    A verdict may depend on the prompt and on the response's text alone: equal ones are asked once.
+    """
 
     revision: int
     measures: Measure

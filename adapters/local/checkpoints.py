@@ -113,10 +113,9 @@ class Checkpoints:
         saved = max(found, key=lambda saved: saved.step, default=None)
         if saved is None or wanted.isdisjoint(saved.passed):
             return saved and (saved.accounted if self._is_cut(saved.folder) else saved)
+        # Nobody can go on from a cut that itself went on from one that is wanted again.
         passed = tuple(takewhile(lambda key: key not in wanted, saved.passed))
-        again = saved.passed[
-            len(passed) :
-        ]  # a cut that went on from one that is wanted cannot be what that goes on from
+        again = saved.passed[len(passed) :]
         return replace(saved, passed=passed) if frozenset(again) <= wanted else None
 
     def _read(self, folder: Path) -> Saved | None:

@@ -21,26 +21,30 @@ class Rate:
 
     Attributes:
         flop_per_second: Floating-point operations per second.
-        seconds_per_step: Fixed cost of one forward (and backward) pass.
-        seconds_per_stage: Fixed cost of a stage: building the trainer, attaching an adapter, writing files.
+        seconds_per_step: Fixed cost of one forward (and backward) pass, as a part of a batch of many models.
+        seconds_per_stage: Fixed cost of a stage: attaching an adapter, writing files.
+        solo_seconds_per_step: What a step costs beside, with a trainer of its own.
+        solo_seconds_per_stage: What such a trainer costs.
     """
 
     flop_per_second: float
     seconds_per_step: float
     seconds_per_stage: float
+    solo_seconds_per_step: float
+    solo_seconds_per_stage: float
 
 
-SMALL = Rate(flop_per_second=1.0e10, seconds_per_step=0.012, seconds_per_stage=0.12)
+SMALL = Rate(4.0e10, 0.001, 0.01, 0.018, 0.35)
 """One CPU core and the stand-in; measured 2026-11-22 on a two-core machine."""
 
-LARGE = Rate(flop_per_second=1.0e14, seconds_per_step=0.03, seconds_per_stage=2.0)
+LARGE = Rate(1.0e14, 0.03, 2.0, 0.0, 0.0)
 """A data-centre GPU in bfloat16 at a quarter of its peak; an assumption until a stage has been measured."""
 
 LARGE_FROM = 100_000_000
 """Weights from which on a model is assumed to run on a GPU."""
 
 
-def seconds(parameters: int | None, tokens: int, passes: int, flop_per_weight: int) -> float:
+def seconds(parameters: int | None, tokens: int, passes: int, flop_per_weight: int, *, is_solo: bool = False) -> float:
     """Return the expected device-seconds of a stage.
 
     Args:
@@ -48,11 +52,10 @@ def seconds(parameters: int | None, tokens: int, passes: int, flop_per_weight: i
         tokens: Tokens that go through the model.
         passes: Forward passes (optimizer micro-steps, or decoding steps).
         flop_per_weight: `TRAIN_FLOP_PER_WEIGHT` or `GENERATE_FLOP_PER_WEIGHT`.
+        is_solo: Whether it is computed with a trainer of its own, and not in a batch of many models.
     """
     weights = ASSUMED_PARAMETERS if parameters is None else parameters
     rate = SMALL if weights < LARGE_FROM else LARGE
-    return (
-        rate.seconds_per_stage
-        + passes * rate.seconds_per_step
-        + flop_per_weight * weights * tokens / rate.flop_per_second
-    )
+    solo = rate.solo_seconds_per_stage + passes * rate.solo_seconds_per_step if is_solo else 0.0
+    fixed = rate.seconds_per_stage + passes * rate.seconds_per_step
+    return solo + fixed + flop_per_weight * weights * tokens / rate.flop_per_second

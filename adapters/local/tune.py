@@ -38,7 +38,8 @@ class LocalFineTuner:
         epochs = steps / steps_per_epoch(settings, workload.items)
         tokens = round((workload.tokens + TEMPLATE_TOKENS_PER_ROW * workload.items) * epochs)
         passes = steps * settings.grad_accum
-        expected = compute.seconds(workload.parameters, tokens, passes, compute.TRAIN_FLOP_PER_WEIGHT)
+        is_solo = bool(_pack_blocked(settings))
+        expected = compute.seconds(workload.parameters, tokens, passes, compute.TRAIN_FLOP_PER_WEIGHT, is_solo=is_solo)
         low, mid, high = (
             Usage(optimizer_steps=steps, train_tokens=tokens, device_seconds=expected * factor)
             for factor in (SPREAD[0], 1.0, SPREAD[1])

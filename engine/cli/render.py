@@ -84,8 +84,8 @@ def cell(value: object) -> str:
             return "yes" if value else "no"
         case float():
             return f"{value:.4g}" if abs(value) < SMALL else f"{value:,.4f}".rstrip("0").rstrip(".")
-        case Decimal():
-            return money(value)
+        case Decimal():  # dollars, or a sum of counts, which is wider than 64 bits in DuckDB
+            return f"{int(value):,}" if value.as_tuple().exponent == 0 else money(value)
         case int():
             return f"{value:,}"
         case _:

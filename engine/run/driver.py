@@ -7,14 +7,12 @@ it is swept away and done again.
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from types import FrameType
 from typing import TypeAlias
 
 from engine.domain.cost import Usage, charge
@@ -24,6 +22,7 @@ from engine.run import lock
 from engine.run.adopt import adopt, claim
 from engine.run.crew import Crew
 from engine.run.hosts import Executor, HostLost
+from engine.run.interrupts import Interrupts, listening
 from engine.run.limits import BudgetGate
 from engine.run.order import Ending, RunOrder, RunSummary
 from engine.run.progress import Observer, Progress
@@ -51,7 +50,7 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
     Args:
         order: What to do, and within which limits.
         run: The run directory; made when missing, continued when there.
-        make_executor: Makes the executor; not called when there is nothing to do.
+        make_executor: Makes the executor, beside the first preparations; not called when nothing was to do as planned.
         observer: Told of progress.
 
     Raises:
@@ -70,20 +69,18 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
             _publish(run, state)
             return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
         _publish(run, state)  # from now on, `query` and `status` work
-        with _interrupts(observer) as interrupts:
-            executor = _arrived(crew, interrupts)
-            loop = _Loop(order, run, state, executor, cached) if executor else None
-            stop = (
-                loop.run(interrupts, observer) if loop else _Stop(Ending.INTERRUPTED, f"nothing had begun. {RESUMES}")
-            )
+        tally, stop = _Tally(), _Stop(Ending.INTERRUPTED, f"nothing had begun. {RESUMES}")
+        with listening(observer) as interrupts:
+            if (executor := _arrived(crew, interrupts)) is not None:
+                stop = _Loop(order, run, state, executor, cached, tally).run(interrupts, observer)
         crew.dismiss()
         state.put_meta({"ending": stop.ending.value})
         _publish(run, state)
-        ran, failed, skipped = (loop.ran, loop.failed, loop.skipped) if loop else (0, 0, 0)
-        return RunSummary(stop.ending, ran, len(cached), failed, skipped, stop.reason, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        return RunSummary(stop.ending, tally.ran, len(cached), tally.failed, tally.skipped, stop.reason, seconds)
 
 
-def _arrived(crew: Crew, interrupts: _Interrupts) -> Executor | None:
+def _arrived(crew: Crew, interrupts: Interrupts) -> Executor | None:
     """Wait for the executor; None when somebody interrupts meanwhile."""
     coming = crew.call()
     while not wait([coming], POLL_SECONDS).done:
@@ -108,11 +105,26 @@ class _Stop:
     reason: str = ""
 
 
+@dataclass(slots=True)
+class _Tally:
+    """Stages that ended in this run, those of them that failed, and those skipped because of it."""
+
+    ran: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
 class _Loop:
     """One run's moving parts."""
 
     def __init__(
-        self, order: RunOrder, run: RunDirectory, state: State, executor: Executor, cached: frozenset[str]
+        self,
+        order: RunOrder,
+        run: RunDirectory,
+        state: State,
+        executor: Executor,
+        cached: frozenset[str],
+        tally: _Tally,
     ) -> None:
         seconds = {key: forecast.expected.device_seconds for key, forecast in order.forecasts.items()}
         self.scheduler = Scheduler(order.plan.stages, cached, seconds, order.groups, executor.seats)
@@ -133,9 +145,9 @@ class _Loop:
         self._cached = cached
         self._next_beat = 0.0
         self._shown = False  # whether a finished cell of this run has been published, or is about to be
-        self.ran = self.failed = self.skipped = 0
+        self._tally = tally
 
-    def run(self, interrupts: _Interrupts, observer: Observer) -> _Stop:
+    def run(self, interrupts: Interrupts, observer: Observer) -> _Stop:
         """Go on until nothing is left or nothing more may start; return why it ends."""
         stop: _Stop | None = None
         try:
@@ -159,7 +171,7 @@ class _Loop:
             self._publisher.join()
         if stop is not None and not self.scheduler.finished:
             return stop
-        return _Stop(Ending.FAILURES if self.failed else Ending.COMPLETE)
+        return _Stop(Ending.FAILURES if self._tally.failed else Ending.COMPLETE)
 
     def _tell(self, observer: Observer, *, draining: bool) -> None:
         """Tell the observer, and now and then the store, where `status` reads it."""
@@ -171,10 +183,10 @@ class _Loop:
             beat = {"seconds_left": snapshot.seconds_left}
             self._state.put_meta({"heartbeat": json.dumps(beat)})
 
-    def _stop(self, interrupts: _Interrupts) -> _Stop | None:
+    def _stop(self, interrupts: Interrupts) -> _Stop | None:
         if interrupts.count:
             return _Stop(Ending.INTERRUPTED, f"what was running has finished. {RESUMES}")
-        if self._order.fail_fast and self.failed:
+        if self._order.fail_fast and self._tally.failed:
             return _Stop(Ending.FAILED_FAST, f"a stage failed and --fail-fast was given. {RESUMES}")
         return None
 
@@ -241,7 +253,7 @@ class _Loop:
             attempts = [entry] if isinstance(entry, Attempt) else self._cut_short(entry, observer)
             settled += [self._settled(attempt, skipped, observer) for attempt in attempts]
         self._busy = {host: shift for host, shift in self._busy.items() if shift.open}
-        self.skipped += len(skipped)
+        self._tally.skipped += len(skipped)
         if settled:
             self._state.settle(settled)
         if skipped:
@@ -256,8 +268,8 @@ class _Loop:
         if state is StageState.PENDING:
             self.scheduler.release(attempt.key, alone=True)
             return settled
-        self.ran += 1
-        self.failed += state is StageState.FAILED
+        self._tally.ran += 1
+        self._tally.failed += state is StageState.FAILED
         for key in self.scheduler.end(attempt.key, state, attempt.host):
             skipped[key] = f"{attempt.key} failed"
             self._progress.ended(key, StageState.SKIPPED, 0.0)
@@ -336,50 +348,3 @@ def _state_after(attempt: Attempt) -> StageState:
     if attempt.result is not None:
         return StageState.DONE
     return StageState.PENDING if attempt.failure is None else StageState.FAILED
-
-
-@dataclass(slots=True)
-class _Interrupts:
-    """Ctrl-C, counted: the first drains, the second stops.
-
-    Attributes:
-        count: How many there were.
-        is_put_off: Whether the second must wait a moment.
-    """
-
-    count: int = 0
-    is_put_off: bool = False
-
-    def stop(self) -> None:
-        """Stop at once, if it is time."""
-        if self.count > 1 and not self.is_put_off:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def put_off(self) -> Iterator[None]:
-        """Have the second wait for the end of the block."""
-        self.is_put_off = True
-        try:
-            yield
-        finally:
-            self.is_put_off = False
-        self.stop()
-
-
-@contextmanager
-def _interrupts(observer: Observer) -> Iterator[_Interrupts]:
-    seen = _Interrupts()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        seen.count += 1
-        seen.stop()
-        if seen.count == 1:
-            observer.note("finishing what is running; Ctrl-C again stops at once (finished stages are safe either way)")
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield seen
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -6,9 +6,7 @@ It runs in a process of its own, because torch and its friends warn about things
 from __future__ import annotations
 
 import itertools
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -215,28 +213,8 @@ SETUPS = list(itertools.product(plugins.names(Kind.TUNER), GENERATORS, BACKENDS)
 
 
 @pytest.fixture(scope="module", params=SETUPS, ids="+".join)
-def outcome(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Every case's error, or '' where it held; all of them in one process, because importing torch takes seconds."""
-    script = (
-        PREAMBLE
-        + f"""
-import traceback
-outcome = {{}}
-for name, case in {CASES!r}.items():
-    try:
-        exec(case, dict(globals()))
-        outcome[name] = ""
-    except Exception:
-        outcome[name] = traceback.format_exc()
-print(json.dumps(outcome))
-"""
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *request.param], capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def outcome(request: pytest.FixtureRequest, run_apart: Callable[..., dict[str, str]]) -> dict[str, str]:
+    return run_apart(PREAMBLE, CASES, *request.param)
 
 
 @pytest.mark.parametrize("case", CASES)

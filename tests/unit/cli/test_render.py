@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from decimal import Decimal
 
 import pytest
 from rich.console import Console
 
-from engine.cli.render import print_table, safe
+from engine.cli.render import cell, print_table, safe
 
 COLUMNS = ("model", "n_examples", "rate", "label")
 ROWS = [("standin/aligned", 100, 0.1487, "source=standin/explicit n=100"), ("dir:/models/llama", 10, 0.002, "n=10")]
@@ -27,3 +28,7 @@ def test_no_number_and_no_name_is_lost(width: int) -> None:
 
 def test_model_text_cannot_drive_the_terminal() -> None:
     assert safe("a\x1b[2J\nb\u202ec") == "a\ufffd[2J ⏎ b\ufffdc"
+
+
+def test_a_sum_of_counts_is_not_money() -> None:
+    assert [cell(Decimal(text)) for text in ("1440", "2.000000000", "0.004200000")] == ["1,440", "$2.00", "$0.0042"]

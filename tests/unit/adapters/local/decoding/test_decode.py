@@ -5,9 +5,7 @@ The cases run in a process of their own, because torch and its friends warn abou
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -208,26 +206,8 @@ if sys.platform == "linux":
 
 
 @pytest.fixture(scope="module")
-def outcome() -> dict[str, str]:
-    """Every case's error, or '' where it held."""
-    script = (
-        PREAMBLE
-        + f"""
-import traceback
-outcome = {{}}
-for name, case in {CASES!r}.items():
-    try:
-        exec(case, dict(globals()))
-        outcome[name] = ""
-    except Exception:
-        outcome[name] = traceback.format_exc()
-print(json.dumps(outcome))
-"""
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def outcome(run_apart: Callable[..., dict[str, str]]) -> dict[str, str]:
+    return run_apart(PREAMBLE, CASES)
 
 
 @pytest.mark.parametrize("case", CASES)
