@@ -70,22 +70,24 @@ class Bench:
         return [(weights(cut.folder), made[cut.key]) for cut in trajectory.cuts]
 
     @contextmanager
-    def power_cut(self, after_passes: int) -> Iterator[None]:
-        """Let a forward pass of the base model fail."""
-        from adapters.local.loaded import loaded
+    def power_cut(self, backend: str, after_steps: int) -> Iterator[None]:
+        """Let an optimizer step fail."""
+        import torch
 
-        passes = count()
+        from adapters.local.packs.member import Member
 
-        def hook(*_: object) -> None:
-            if next(passes) == after_passes:
+        owner, name = (torch.optim.AdamW, "step") if backend == "trl" else (Member, "update")
+        whole, steps = getattr(owner, name), count()
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            if next(steps) == after_steps:
                 message = "power cut"
                 raise RuntimeError(message)
+            return whole(*args, **kwargs)
 
-        handle = loaded(self.model, "float32", self.context).base.model.layers[0].register_forward_pre_hook(hook)
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, step)
             yield
-        finally:
-            handle.remove()
 
 
 def weights(folder: Path) -> str:
@@ -193,7 +195,7 @@ def test_a_run_that_was_cut_off_between_cuts_goes_on_as_if_nothing_had_happened(
     settings = {"backend": backend, "dropout": dropout}
     undisturbed = bench.tune({"epochs": 1}, {"epochs": 5}, **settings)
     broken = bench.trajectory({"epochs": 1}, {"epochs": 5}, **settings)
-    with bench.power_cut(after_passes=7):
+    with bench.power_cut(backend, after_steps=7):
         (first, _), (second, error) = bench.tuner.fine_tune([broken], bench.context)
     assert (first, second, str(error)) == ("epochs1", "epochs5", "power cut")
     assert weights(broken.cuts[0].folder) == undisturbed[0][0]

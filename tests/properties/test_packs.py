@@ -20,11 +20,12 @@ from engine.run.hosts import WarmSlots
 
 pytestmark = pytest.mark.slow
 
-DISTANCE = 1e-4
-"""How far a pack's weights may be from TRL's, as a share of the way that they have come (2-norms). It was 1e-6 to 5e-6 in
-most of 40 runs of up to 50 steps, and 1.4e-5 in one: as far as TRL's own weights move when it pads its rows to a multiple
-of 16. The cause is the order in which float32 sums are rounded, and Adam: where a gradient's terms cancel, its sign decides
-over a whole step."""
+DISTANCE = 5e-3
+"""How far a pack's weights may be from TRL's, as a share of the way that they have come (2-norms). In 100 runs it was 1.5e-3
+at most (one step on one row), and mostly 1e-6 to 1e-5 computed together, 1e-5 to 3e-4 written out. The cause is the order in
+which float32 sums are rounded, and Adam: its first steps are as long for a gradient of 1e-8 as for one of 1, so that where
+terms cancel, rounding decides. The gradients themselves are within 5e-6 of PEFT's
+(`tests/unit/adapters/local/packs/test_pack.py`), and as near to those in float64 as PEFT's are."""
 
 LOSS = 2e-6
 """How far a step's loss may be from TRL's, in nats; it was at most 4e-7."""
@@ -73,11 +74,16 @@ class Bench:
             return lora.drawn(held.base, lora.configured(TuneRecipe(**run["tune"])), run["seed"])
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+@pytest.fixture(scope="module", params=["together", "written out"])
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench for each of the two ways in which a pack can compute."""
     import torch
 
-    yield Bench(tmp_path_factory.mktemp("bench"))
+    from adapters.local.packs import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "is_written_out", lambda _: request.param == "written out")
+        yield Bench(tmp_path_factory.mktemp("bench"))
     torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
 
 
@@ -134,7 +140,7 @@ def test_a_pack_gives_each_run_what_trl_gives_it_alone(bench: Bench, runs: dict[
 
 
 @given(runs=packs(most=6), data=st.data())
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_run_is_the_same_bits_in_any_company(bench: Bench, runs: dict[str, Run], data: st.DataObject) -> None:
     order = data.draw(st.permutations(list(runs)))
     border = data.draw(st.integers(1, len(order)))

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from adapters.local.loaded import LoadedModel
 from adapters.local.packs.batch import Batch
+from adapters.local.packs.llama import WrittenOut
+from adapters.local.packs.loss import cross_entropy
 from adapters.local.packs.member import Member
 from adapters.local.stacked import Block, Pass, Stack
 
@@ -32,12 +34,14 @@ class Pack:
 
     Args:
         held: The base model.
-        members: At least one; those of one rank side by side. They agree in `floor`.
+        members: At least one; those of one rank side by side. They agree in `floor` and in the modules that they adapt.
+        written: What computes the members' gradients one after another, if it can; else the base model does, together.
     """
 
-    def __init__(self, held: LoadedModel, members: Sequence[Member]) -> None:
+    def __init__(self, held: LoadedModel, members: Sequence[Member], written: WrittenOut | None) -> None:
         """Stack their adapters."""
         self.members = members
+        self._written = written if written is not None and written.covers(members[0].adapter) else None
         self._model = held.base
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device
@@ -49,6 +53,9 @@ class Pack:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the adapters into the model, and have its head look at answers only."""
+        if self._written is not None:
+            yield
+            return
         self._model.requires_grad_(requires_grad=False)
         hook = self._model.get_output_embeddings().register_forward_pre_hook(self._select)
         try:
@@ -121,14 +128,28 @@ class Pack:
         for member in self.members:
             if member.dice is not None and member.at_epoch:
                 member.dice.begin_epoch()
+        written = self._written
+        losses = (
+            self._together(groups, shares) if written is None else self._one_by_one(written, groups, shares.tolist())
+        )
+        averages: list[float] = (losses * shares).tolist()
+        return averages
+
+    def _one_by_one(self, written: WrittenOut, groups: Sequence[Group], shares: Sequence[float]) -> Tensor:
+        """Return the sums of the members' losses, float[members]."""
+        leaves = map(self.stack.leaves, range(len(self.members)))
+        steps = zip(self.members, leaves, groups, shares, strict=True)
+        return torch.tensor([written.gradients(*step) for step in steps], dtype=torch.float64)
+
+    def _together(self, groups: Sequence[Group], shares: Tensor) -> Tensor:
+        """Return the same, computed in common."""
         losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
         for turn in range(max(map(len, groups))):
             batches = [group[turn] if turn < len(group) else () for group in groups]
             floor = self.members[0].floor if self._alike else 0
             batch = Batch.of(self.members, batches, self._padding, floor)
             self._pass(batch, shares, losses, fresh=turn == 0)
-        averages: list[float] = (losses * shares).tolist()
-        return averages
+        return losses
 
     def _pass(self, batch: Batch, shares: Tensor, losses: Tensor, *, fresh: bool) -> None:
         """Run one batch of each member forward and backward.
@@ -147,7 +168,7 @@ class Pack:
         self.stack.under_way = Pass(batch.rows, batch.length, spans, fresh, batch.masks(self.members))
         try:
             logits = self._model(input_ids=batch.ids.to(self._device), use_cache=False).logits
-            each, slopes = _cross_entropy(logits.detach(), batch.targets.to(self._device))
+            each, slopes = cross_entropy(logits.detach().to(torch.float32, copy=True), batch.targets.to(self._device))
             torch.autograd.backward(logits, slopes.mul_(counts[:, None]).to(logits.dtype))
         finally:
             self.stack.under_way = None
@@ -166,19 +187,3 @@ class Pack:
         grads.mul_((self._limits[block.members] * (norms + 1e-6).reciprocal()).clamp_(max=1)[:, None])
         found: list[float] = norms.tolist()
         return found
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each token's loss in nats, and its gradient by the logits, in the operations and the order of TRL's kernel.
-
-    Args:
-        logits: float[tokens, vocabulary].
-        targets: long[tokens].
-    """
-    logits = logits.float()
-    highest = logits.amax(1, keepdim=True)
-    total = highest + (logits - highest).exp_().sum(1, keepdim=True).log()
-    at_target = targets[:, None]
-    slopes = (logits - total).exp_()
-    slopes.scatter_add_(1, at_target, torch.full_like(total, -1))
-    return (total - logits.gather(1, at_target)).squeeze(1), slopes

@@ -20,11 +20,13 @@ import torch
 
 from adapters.local import chat, lora
 from adapters.local.checkpoints import run_identity
+from adapters.local.llama import is_written_out
 from adapters.local.loaded import LoadedModel
 from adapters.local.lora import Adapter
 from adapters.local.memory import keep_freed_memory, out_of_memory
 from adapters.local.packs import state
 from adapters.local.packs.capacity import Capacity
+from adapters.local.packs.llama import WrittenOut
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.order import Course, Dice
 from adapters.local.packs.pack import Pack
@@ -96,6 +98,7 @@ class _Training:
         self._capacity = context.warm.get("capacity", kind, partial(Capacity, context.device))
         self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
         self._encodings: dict[tuple[ChatRow, int], dict[str, list[int]]] = context.warm.get("encodings", kind, dict)
+        self._written = WrittenOut(held.base) if is_written_out(held.base) else None
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
@@ -110,7 +113,7 @@ class _Training:
         while self._waiting or self._active:
             begun = time.perf_counter()
             self._fill()
-            pack = Pack(self._held, self._active)
+            pack = Pack(self._held, self._active, self._written)
             _charge(self._active, time.perf_counter() - begun)
             yield from self._train(pack)
 

@@ -25,8 +25,17 @@ SIZE: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+GROUPED = SIZE | {"num_key_value_heads": 2, "head_dim": 12, "tie_word_embeddings": False}
+STRETCHED = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "LlamaConfig": SIZE,
+    "LlamaConfig": GROUPED | {"rope_parameters": STRETCHED},
     "Qwen2Config": SIZE | {"num_key_value_heads": 2},  # biases
     "Gemma2Config": SIZE | {"num_key_value_heads": 2, "head_dim": 8},  # soft-capped logits
     "CohereConfig": SIZE,  # scaled logits
@@ -35,6 +44,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "GPT2Config": SIZE | {"attn_pdrop": 0, "resid_pdrop": 0, "embd_pdrop": 0},  # weights the other way round
 }
 RUNS = ((2, 5), (4, 3), (4, 7))  # rank, rows
+TARGETS = (("all-linear",), ("q_proj", "v_proj", "down_proj"))
 ROUNDING = {"float32": 5e-6, "bfloat16": 2e-2}
 
 
@@ -48,7 +58,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def member(base: Any, number: int, rank: int, rows: int) -> Any:
+def member(base: Any, number: int, rank: int, rows: int, **more: Any) -> Any:
     """A run with random rows, on the way: its B is no longer zero."""
     import torch
 
@@ -56,7 +66,7 @@ def member(base: Any, number: int, rank: int, rows: int) -> Any:
     from adapters.local.packs.member import Member, Rows
     from adapters.local.packs.order import Course
 
-    settings = TuneRecipe(lr=1e-2, rank=rank, batch_size=8)
+    settings = TuneRecipe(**({"lr": 1e-2, "rank": rank, "batch_size": 8} | more))
     config = lora.configured(settings)
     adapter = lora.drawn(base, config, number)
     draw = torch.Generator().manual_seed(number)
@@ -82,7 +92,7 @@ def by_peft(base: Any, found: Any) -> tuple[float, Any]:
     state = {f"base_model.model.{path}.lora_A.weight": weight for path, weight in found.adapter.a.items()}
     state |= {f"base_model.model.{path}.lora_B.weight": weight for path, weight in found.adapter.b.items()}
     set_peft_model_state_dict(model, state)
-    (batch,) = found.course.batches(1)
+    batch = [row for part in found.course.batches(1) for row in part]  # accumulated batches are one, but for rounding
     labels = torch.nn.functional.pad(found.rows.targets[list(batch)], (1, 0), value=-100)[:, :-1]
     mask = torch.arange(labels.shape[1]) < torch.tensor([found.rows.lengths[row] for row in batch])[:, None]
     loss = model(input_ids=found.rows.ids[list(batch)], attention_mask=mask.long(), labels=labels).loss
@@ -93,21 +103,24 @@ def by_peft(base: Any, found: Any) -> tuple[float, Any]:
     return float(loss), gradient
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("dtype", ROUNDING)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_are_those_of_peft(family: str, dtype: str) -> None:
+def random(family: str, dtype: str, **more: Any) -> Any:
+    """A model of this family with random weights."""
     import torch
     import transformers
 
+    torch.manual_seed(0)
+    config = getattr(transformers, family)(**(FAMILIES[family] | more))
+    return transformers.AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype)).eval()
+
+
+def check(base: Any, members: list[Any], written: Any, rounding: float) -> None:
+    """Compare losses and gradients with PEFT's."""
+    import torch
+
     from adapters.local.packs.pack import Pack
 
-    torch.manual_seed(0)
-    config = getattr(transformers, family)(**FAMILIES[family])
-    base = transformers.AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype)).eval()
-    members = [member(base, number, rank, rows) for number, (rank, rows) in enumerate(RUNS)]
     held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
-    pack = Pack(held, members)
+    pack = Pack(held, members, written)
     untouched = [layer for layer in base.modules() if isinstance(layer, torch.nn.Linear)]
     with pack.attached():
         losses = pack.gradients([found.course.batches(1) for found in members])
@@ -115,5 +128,42 @@ def test_gradients_are_those_of_peft(family: str, dtype: str) -> None:
     for number, found in enumerate(members):
         loss, gradient = by_peft(base, found)
         mine = pack.stack.gradient(number)[: len(gradient)]
-        assert losses[number] == pytest.approx(loss, abs=ROUNDING[dtype])
-        assert float((mine - gradient).norm() / gradient.norm()) < ROUNDING[dtype]
+        assert losses[number] == pytest.approx(loss, abs=rounding)
+        assert float((mine - gradient).norm() / gradient.norm()) < rounding
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_those_of_peft(family: str, dtype: str) -> None:
+    base = random(family, dtype)
+    members = [member(base, number, rank, rows) for number, (rank, rows) in enumerate(RUNS)]
+    check(base, members, None, ROUNDING[dtype])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("targets", TARGETS)
+def test_gradients_written_out_are_those_of_peft(targets: tuple[str, ...], accumulated: int) -> None:
+    from adapters.local.packs.llama import WrittenOut
+
+    base = random("LlamaConfig", "float32")
+    settings = {"targets": targets, "batch_size": 8 // accumulated, "grad_accum": accumulated}
+    members = [member(base, number, rank, rows, **settings) for number, (rank, rows) in enumerate(RUNS)]
+    check(base, members, WrittenOut(base), ROUNDING["float32"])
+
+
+def test_only_what_is_written_out_is_computed_by_it() -> None:
+    from adapters.local.llama import is_written_out
+
+    assert is_written_out(random("LlamaConfig", "float32"))
+    assert not is_written_out(random("LlamaConfig", "bfloat16"))
+    others = [
+        {"hidden_act": "gelu"},
+        {"attention_bias": True},
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+    ]
+    others += [{"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, {"mlp_bias": True}]
+    for other in others:
+        assert not is_written_out(random("LlamaConfig", "float32", **other)), other
+    assert not any(is_written_out(random(family, "float32")) for family in FAMILIES if family != "LlamaConfig")

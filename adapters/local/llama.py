@@ -1,0 +1,106 @@
+"""Models of Llama's form: which ones are computed by code of our own, and what its two halves share. Only hosts import this.
+
+For a small model on a CPU, transformers' general code spends more time on padding, temporaries and calls than on products.
+`packs/llama.py` (training) and `decoding/llama.py` (answers) therefore write the same sums out for this one form. Every
+other model, type and device is computed by transformers' own code.
+
+Queries and keys are turned by their positions as complex numbers. transformers pairs number i of a head with number
+i + dim / 2; here pairs lie side by side: the rows of the projections' weights are put in that order once, in queries and
+keys alike, so that their products stay what they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+LINEARS = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+"""The linear modules of one layer, by their path in it."""
+
+SMALL = 64 * 2**20
+"""Bytes of the layers' weights up to which they are computed here: copies are made of them."""
+
+
+def is_written_out(model: Any) -> bool:
+    """Tell whether the sums written out here are this model's: Llama itself, small, in float32, on a CPU."""
+    if type(model) is not LlamaForCausalLM or model.device.type != "cpu":
+        return False
+    config, rotary = model.config, model.model.rotary_emb
+    linears = [layer.get_submodule(path) for layer in model.model.layers for path in LINEARS]
+    return (
+        config.hidden_act == "silu"
+        and rotary.rope_type in {"default", "linear", "llama3"}  # the angles are those of the positions alone
+        and rotary.attention_scaling == 1.0
+        and not config.attention_dropout
+        and all(type(linear) is nn.Linear and linear.bias is None for linear in linears)
+        and all(weight.dtype == torch.float32 for weight in model.parameters())
+        and sum(linear.weight.nbytes for linear in linears) <= SMALL
+    )
+
+
+class Turning:
+    """How queries and keys are turned by their positions.
+
+    Attributes:
+        heads: Heads of queries.
+        groups: Heads of keys and of values.
+        dim: Numbers of a head, even.
+        sizes: Numbers of all queries, keys and values of a token.
+        order: long[(heads + groups) * dim]: the order of the rows of the query and key projections that lays pairs side by
+            side: row `order[i]` of theirs is row i here.
+
+    Args:
+        model: A model for which `is_written_out` holds.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Look at the first layer: all are alike."""
+        attention = model.model.layers[0].self_attn
+        self.dim: int = attention.head_dim
+        self.heads = attention.q_proj.out_features // self.dim
+        self.groups = attention.k_proj.out_features // self.dim
+        self.sizes = [self.heads * self.dim, self.groups * self.dim, self.groups * self.dim]
+        turned = sum(self.sizes[:2])
+        self.order = torch.arange(turned).view(-1, 2, self.dim // 2).transpose(1, 2).flatten()
+        self._speeds = model.model.rotary_emb.inv_freq.float()
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Return complex[tokens, (heads + groups) * dim / 2], what tokens at these positions are turned by.
+
+        Args:
+            positions: long[tokens].
+        """
+        angles = torch.outer(positions.float(), self._speeds)
+        return torch.polar(torch.ones_like(angles), angles).repeat(1, self.heads + self.groups)
+
+    def turn(self, numbers: Tensor, by: Tensor) -> None:
+        """Turn queries and keys in place.
+
+        Args:
+            numbers: float[tokens, queries + keys + values]: each token's, with pairs side by side.
+            by: As `at` returns it; its conjugate turns back.
+        """
+        turned = numbers[:, : sum(self.sizes[:2])]
+        torch.view_as_complex(turned.view(len(turned), -1, 2)).mul_(by)
+
+    def turn_keys(self, numbers: Tensor, by: Tensor) -> None:
+        """The same for numbers without the queries: float[tokens, keys + values]."""
+        turned = numbers[:, : self.sizes[1]]
+        torch.view_as_complex(turned.view(len(turned), -1, 2)).mul_(by[:, self.sizes[0] // 2 :])
+
+
+def scales(x: Tensor, epsilon: float) -> Tensor:
+    """Return float[tokens, 1], what root mean square normalisation multiplies x: float[tokens, width] with."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return length.square_().div_(x.shape[1]).add_(epsilon).rsqrt_()

@@ -1,0 +1,400 @@
+"""The gradients of one run's batch on a small Llama on a CPU, forward and backward written out. Only hosts import this.
+
+The numbers are those of `transformers.models.llama.modeling_llama`, PEFT's LoRA and TRL's loss, up to the rounding of
+float32. What differs is what is not computed: tokens lie one after another, padded for attention alone; adapters are folded
+into the weights, but where dropout stands between; the last layer's second half sees only the positions that the loss
+looks at; and buffers are used again. Each run's batch goes through alone, so that it stays in a core's own cache and its
+numbers depend on no other run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from adapters.local.chat import IGNORED
+from adapters.local.llama import LINEARS, Turning, scales
+from adapters.local.lora import Adapter
+from adapters.local.packs.loss import cross_entropy
+from adapters.local.packs.member import Member
+from adapters.local.stacked import Leaf
+
+Leaves = Mapping[str, Leaf]
+"""A run's low-rank terms, by their module's path; modules that are not adapted are missing."""
+
+Draw = Callable[[int], Tensor]
+"""Takes an adapted module's fan-in, and draws its dropout: float[rows * length, fan_in] of 0 and 1 / (1 - p)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A batch, its tokens one after another.
+
+    Attributes:
+        ids: long[tokens].
+        answers: long[answers]: the positions that the loss looks at, among the tokens.
+        targets: long[answers]: what they should predict.
+        rows: Number of rows.
+        length: Tokens of the longest row.
+        spread: long[rows * length]: the token at each place of the padded rows; any token where there is none.
+        places: long[tokens]: the place of each token in the padded rows.
+        turns: complex[tokens, pairs]: what its queries and keys are turned by.
+        draw: Draws dropout; None without.
+    """
+
+    ids: Tensor
+    answers: Tensor
+    targets: Tensor
+    rows: int
+    length: int
+    spread: Tensor
+    places: Tensor
+    turns: Tensor
+    draw: Draw | None
+
+    @classmethod
+    def of(cls, member: Member, batch: Sequence[int], turning: Turning) -> Text:
+        """Lay out a batch.
+
+        Args:
+            member: The run.
+            batch: Numbers of its rows, at least one.
+            turning: The model's.
+        """
+        rows, which = member.rows, torch.tensor(batch)
+        lengths = torch.tensor([rows.lengths[row] for row in batch])
+        length = int(lengths.max())
+        real = torch.arange(length) < lengths[:, None]
+        places = real.flatten().nonzero().squeeze(1)
+        spread = torch.zeros(real.numel(), dtype=torch.long)
+        spread[places] = torch.arange(len(places))
+        targets = rows.targets[which, :length][real]
+        answers = (targets != IGNORED).nonzero().squeeze(1)
+        return cls(
+            rows.ids[which, :length][real],
+            answers,
+            targets[answers],
+            len(batch),
+            length,
+            spread,
+            places,
+            turning.at(places % length),
+            _draw(member, len(batch), length),
+        )
+
+
+def _draw(member: Member, rows: int, length: int) -> Draw | None:
+    """Return what draws the masks that the run would draw with TRL, whose rows are padded to the longest."""
+    dice, dropout = member.dice, member.settings.dropout
+    if dice is None:
+        return None
+    return lambda fan_in: dice.mask((rows, length, fan_in), dropout).view(-1, fan_in)
+
+
+@dataclass(slots=True)
+class _Term:
+    """A run's low-rank term of one of several joined modules.
+
+    Attributes:
+        leaf: Its weights and gradients.
+        columns: The module's outputs among the joined ones.
+        order: The order in which they are there; None as in the model.
+        b: float[out, rank]: B in that order.
+        mask: float[tokens, in]: the dropout of the running pass; None without.
+    """
+
+    leaf: Leaf
+    columns: slice
+    order: Tensor | None
+    b: Tensor
+    mask: Tensor | None = None
+
+
+class Linears:
+    """Neighbouring linear modules that read the same numbers, as one product with a run's low-rank terms.
+
+    Args:
+        layer: The base model's layer.
+        prefix: Where it is in the model.
+        paths: Where the modules are in the layer; they have no biases.
+        orders: The order of each one's outputs; None as they are.
+    """
+
+    def __init__(self, layer: Any, prefix: str, paths: Sequence[str], orders: Sequence[Tensor | None]) -> None:
+        """Join the base weights."""
+        modules = [layer.get_submodule(path) for path in paths]
+        weights = [_ordered(module.weight.detach(), order) for module, order in zip(modules, orders, strict=True)]
+        self._plain = torch.cat(weights)
+        self._folded = self._plain.clone()
+        self.sizes = [len(weight) for weight in weights]
+        starts = [sum(self.sizes[:index]) for index in range(len(weights))]
+        columns = [slice(start, start + size) for start, size in zip(starts, self.sizes, strict=True)]
+        self._modules = list(zip([prefix + path for path in paths], columns, orders, strict=True))
+
+    def take(self, leaves: Leaves, *, fold: bool) -> None:
+        """Take a run's terms as they are now, and fold them into the weights unless dropout stands between."""
+        self._terms = [
+            _Term(leaves[path], columns, order, _ordered(leaves[path].b, order))
+            for path, columns, order in self._modules
+            if path in leaves
+        ]
+        self._weight = self._folded if fold else self._plain
+        if fold:
+            for term in self._terms:
+                part, plain = self._folded[term.columns], self._plain[term.columns]
+                torch.addmm(plain, term.b, term.leaf.a, alpha=term.leaf.scaling, out=part)
+
+    def forward(self, x: Tensor, text: Text, places: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Return float[tokens, out], the product, added to `onto` if given.
+
+        Args:
+            x: float[tokens, in].
+            text: Draws the dropout.
+            places: long[tokens]: where they are in the padded rows.
+            onto: float[tokens, out].
+        """
+        self._x = x
+        made = torch.mm(x, self._weight.T) if onto is None else torch.addmm(onto, x, self._weight.T)
+        if text.draw is not None:
+            for term in self._terms:
+                term.mask = text.draw(x.shape[1])[places]
+                low = torch.mm(term.leaf.a, (x * term.mask).T)
+                made[:, term.columns].addmm_(low.T, term.b.T, alpha=term.leaf.scaling)
+        return made
+
+    def backward(self, out: Tensor, *, fresh: bool) -> None:
+        """Put the gradients of A and B where they belong.
+
+        What lies between A and B, and B's gradient, are made as float[rank, ...]: the products are up to ten times as quick.
+
+        Args:
+            out: float[tokens, out]: the gradient of what `forward` returned.
+            fresh: Whether gradients are written; else they are added to.
+        """
+        for term in self._terms:
+            leaf, above = term.leaf, out[:, term.columns]
+            x = self._x if term.mask is None else self._x * term.mask
+            by_b = torch.mm(torch.mm(leaf.a, x.T), above)
+            _put(leaf.grad_b, by_b.T.mul(leaf.scaling), term.order, fresh=fresh)
+            down = torch.mm(term.b.T, above.T)
+            leaf.grad_a.addmm_(down, x, beta=0 if fresh else 1, alpha=leaf.scaling)
+
+    def inner(self, out: Tensor) -> Tensor:
+        """Return float[tokens, in], the gradient of x."""
+        made = torch.mm(out, self._weight)
+        for term in self._terms:
+            if term.mask is not None:
+                by_low = torch.mm(out[:, term.columns], term.b)
+                made.addcmul_(torch.mm(by_low, term.leaf.a), term.mask, value=term.leaf.scaling)
+        return made
+
+
+class Norm:
+    """Root mean square normalisation.
+
+    Args:
+        norm: The base model's.
+    """
+
+    def __init__(self, norm: Any) -> None:
+        """Keep its weight."""
+        self._weight, self._epsilon = norm.weight.detach(), norm.variance_epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float[tokens, width] for x of the same shape."""
+        self._x, self._scale = x, scales(x, self._epsilon)
+        return (x * self._scale).mul_(self._weight)
+
+    def backward(self, out: Tensor, onto: Tensor) -> None:
+        """Add the gradient of x to `onto`, float[tokens, width]; `out`, that of what `forward` returned, is spoilt."""
+        out.mul_(self._weight)
+        along = (out * self._x).sum(1, keepdim=True).mul_(self._scale.pow(3)).div_(-out.shape[1])
+        onto.addcmul_(out, self._scale).addcmul_(self._x, along)
+
+
+class Attention:
+    """Causal attention among the tokens of each row.
+
+    Args:
+        turning: The model's.
+        scaling: What scores are multiplied with.
+    """
+
+    def __init__(self, turning: Turning, scaling: float) -> None:
+        """Keep what all batches need."""
+        self._turning, self._scaling = turning, scaling
+
+    def forward(self, numbers: Tensor, text: Text, places: Tensor) -> Tensor:
+        """Return float[asking, heads * dim], what the tokens at `places` see.
+
+        Args:
+            numbers: float[tokens, queries + keys + values]; spoilt.
+            text: The batch.
+            places: long[asking]: places of the padded rows.
+        """
+        turning = self._turning
+        turning.turn(numbers, text.turns)
+        padded = numbers.index_select(0, text.spread).view(text.rows, text.length, -1)
+        self._places = places
+        self._read = [
+            part.view(text.rows, text.length, -1, turning.dim).transpose(1, 2).requires_grad_()
+            for part in torch.split(padded, turning.sizes, dim=2)
+        ]
+        query, key, value = self._read
+        grouped = turning.heads != turning.groups
+        with torch.enable_grad():
+            self._seen = scaled_dot_product_attention(
+                query, key, value, is_causal=True, scale=self._scaling, enable_gqa=grouped
+            )
+        return self._seen.detach().transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
+
+    def backward(self, out: Tensor, text: Text) -> Tensor:
+        """Return float[tokens, queries + keys + values], the gradient of `numbers`, for that of what `forward` returned."""
+        turning = self._turning
+        seen = out.new_zeros(text.rows * text.length, out.shape[1]).index_copy_(0, self._places, out)
+        slopes = seen.view(text.rows, text.length, turning.heads, turning.dim).transpose(1, 2)
+        made = out.new_empty(len(text.ids), sum(turning.sizes))
+        grads = torch.autograd.grad(self._seen, self._read, slopes)
+        for part, grad in zip(torch.split(made, turning.sizes, dim=1), grads, strict=True):
+            padded = grad.transpose(1, 2).reshape(text.rows * text.length, -1)
+            torch.index_select(padded, 0, text.places, out=part)
+        turning.turn(made, text.turns.conj())
+        return made
+
+
+class Layer:
+    """One decoder layer.
+
+    Args:
+        layer: The base model's.
+        prefix: Where it is in the model.
+        turning: The model's.
+    """
+
+    def __init__(self, layer: Any, prefix: str, turning: Turning) -> None:
+        """Join its weights."""
+        query, key, value, writes, gate, up, narrows = LINEARS
+        split = turning.sizes[0]
+        orders = [turning.order[:split], turning.order[split:] - split, None]
+        self._before, self._between = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
+        self._reads = Linears(layer, prefix, (query, key, value), orders)
+        self._attends = Attention(turning, layer.self_attn.scaling)
+        self._writes = Linears(layer, prefix, (writes,), [None])
+        self._widens = Linears(layer, prefix, (gate, up), [None, None])
+        self._narrows = Linears(layer, prefix, (narrows,), [None])
+
+    def take(self, leaves: Leaves, *, fold: bool) -> None:
+        """Take a run's terms as they are now."""
+        for linears in (self._reads, self._writes, self._widens, self._narrows):
+            linears.take(leaves, fold=fold)
+
+    def forward(self, x: Tensor, text: Text, *, last: bool) -> Tensor:
+        """Return float[tokens, width] for x of the same shape, or of the answers alone if nobody looks at the others."""
+        numbers = self._reads.forward(self._before.forward(x), text, text.places)
+        self._last, places = last, text.places[text.answers] if last else text.places
+        seen = self._attends.forward(numbers, text, places)
+        x = self._writes.forward(seen, text, places, x[text.answers] if last else x)
+        wide = self._widens.forward(self._between.forward(x), text, places)
+        self._gate, self._up = wide.chunk(2, dim=1)
+        self._open = silu(self._gate)
+        return self._narrows.forward(self._open * self._up, text, places, x)
+
+    def backward(self, out: Tensor, text: Text, *, fresh: bool, first: bool) -> Tensor:
+        """Return the gradient of x for that of what `forward` returned, which is spoilt; of no use in the first layer.
+
+        Args:
+            out: The gradient.
+            text: The batch.
+            fresh: Whether the terms' gradients are written; else they are added to.
+            first: Whether nobody asks for the gradient of x, because embeddings are frozen.
+        """
+        self._narrows.backward(out, fresh=fresh)
+        wide = self._gated(self._narrows.inner(out))
+        self._widens.backward(wide, fresh=fresh)
+        self._between.backward(self._widens.inner(wide), out)
+        self._writes.backward(out, fresh=fresh)
+        numbers = self._attends.backward(self._writes.inner(out), text)
+        self._reads.backward(numbers, fresh=fresh)
+        if first:
+            return out
+        if self._last:
+            out = out.new_zeros(len(text.ids), out.shape[1]).index_copy_(0, text.answers, out)
+        self._before.backward(self._reads.inner(numbers), out)
+        return out
+
+    def _gated(self, out: Tensor) -> Tensor:
+        """Return float[tokens, gate + up], the gradients of both, for that of their product, which is spoilt."""
+        wide = out.new_empty(len(out), 2 * out.shape[1])
+        gate, up = wide.chunk(2, dim=1)
+        torch.mul(out, self._open, out=up)
+        torch.ops.aten.silu_backward.grad_input(out.mul_(self._up), self._gate, grad_input=gate)
+        return wide
+
+
+class WrittenOut:
+    """A model whose gradients are computed here.
+
+    Args:
+        model: A model for which `adapters.local.llama.is_written_out` holds.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Join the weights of its layers."""
+        self._turning = Turning(model)
+        self._words = model.model.embed_tokens.weight.detach()
+        self._layers = [
+            Layer(layer, f"model.layers.{index}.", self._turning) for index, layer in enumerate(model.model.layers)
+        ]
+        self._norm = Norm(model.model.norm)
+        self._head = model.lm_head.weight.detach()
+        self._paths = {f"model.layers.{index}.{path}" for index in range(len(self._layers)) for path in LINEARS}
+
+    def covers(self, adapter: Adapter) -> bool:
+        """Tell whether an adapter adapts no other modules than those of the layers."""
+        return self._paths.issuperset(adapter.a)
+
+    @torch.no_grad()
+    def gradients(self, member: Member, leaves: Leaves, batches: Sequence[Sequence[int]], share: float) -> float:
+        """Leave the gradients of one step in `leaves`, and return the sum of the answer tokens' losses in nats.
+
+        Args:
+            member: The run.
+            leaves: Its weights and gradients.
+            batches: Numbers of the rows of each batch.
+            share: What one token counts for.
+        """
+        for layer in self._layers:
+            layer.take(leaves, fold=member.dice is None)
+        total = 0.0
+        for turn, batch in enumerate(batches):
+            text = Text.of(member, batch, self._turning)
+            total += self._pass(text, share, fresh=turn == 0)
+        return total
+
+    def _pass(self, text: Text, share: float, *, fresh: bool) -> float:
+        x = self._words[text.ids]
+        for index, layer in enumerate(self._layers, 1):
+            x = layer.forward(x, text, last=index == len(self._layers))
+        total, slopes = cross_entropy(torch.mm(self._norm.forward(x), self._head.T), text.targets)
+        out = torch.zeros_like(x)
+        self._norm.backward(torch.mm(slopes.mul_(share), self._head), out)
+        for index, layer in reversed(list(enumerate(self._layers))):
+            out = layer.backward(out, text, fresh=fresh, first=index == 0)
+        return float(total.double().sum())
+
+
+def _ordered(rows: Tensor, order: Tensor | None) -> Tensor:
+    return rows if order is None else rows[order]
+
+
+def _put(grad: Tensor, found: Tensor, order: Tensor | None, *, fresh: bool) -> None:
+    """Write or add `found`, whose rows are in `order`, to a gradient."""
+    if order is None:
+        _ = grad.copy_(found) if fresh else grad.add_(found)
+    else:
+        _ = grad.index_copy_(0, order, found) if fresh else grad.index_add_(0, order, found)
