@@ -18,9 +18,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from adapters.local import chat, lora
-from adapters.local.decoding import groups
-from adapters.local.decoding import merged
-from adapters.local.decoding.decode import Batch, Question, Rules, shared_tokens
+from adapters.local import llama as form
+from adapters.local.decoding import groups, llama, merged
+from adapters.local.decoding.decode import Batch
+from adapters.local.decoding.questions import Question, Rules, shared_tokens
 from adapters.local.loaded import LoadedModel
 from engine import plugins
 from engine.domain.sweep import TuneRecipe
@@ -31,7 +32,7 @@ held = LoadedModel(plugins.adapter(Kind.MODEL, "standin/aligned").locate("").bas
 model, taken = held.base, groups.footprint(held.base)
 texts = [prompt.text for prompt in plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::11]]
 texts += [prompt.text for prompt in plugins.adapter(Kind.BENCHMARK, "standin/utility").prompts("")[::16]]
-texts += [" ".join(texts[:4]), " ".join(texts[:2])]
+texts += [" ".join(texts[:4]), " ".join(texts[:2]), " ".join(texts * 2)]
 SYSTEM = "you answer in one sentence and you are kind to all who ask you for help with a thing"
 
 def moved(rank, seed):
@@ -52,14 +53,13 @@ ROWS = [(prompt, 0) for prompt in PLAIN] + [(prompt, shared_tokens(INSTRUCTED)) 
 bits = {}
 
 class Spy(Batch):
-    def _forward(self, module, tokens, positions):
-        made = super()._forward(module, tokens, positions)
-        if module is self._model:
-            for seat, alive, logits in zip(self._seat.tolist(), self._alive.tolist(), made.logits, strict=True):
-                if alive:
-                    step = self._seats[seat].task, self._seats[seat].index, self._steps, merged.SMALL
-                    digest = hashlib.sha256(logits.numpy().tobytes()).hexdigest()
-                    assert bits.setdefault(step, digest) == digest, step
+    def _logits(self):
+        made = super()._logits()
+        for seat, alive, logits in zip(self._seat.tolist(), self._alive.tolist(), made, strict=True):
+            if alive:
+                step = self._seats[seat].task, self._seats[seat].index, self._steps, form.SMALL, merged.SMALL
+                digest = hashlib.sha256(logits.numpy().tobytes()).hexdigest()
+                assert bits.setdefault(step, digest) == digest, step
         return made
 
 groups.Batch = Spy
@@ -79,16 +79,18 @@ def ask(who, rows, size, reach, limit):
 some_rows = st.lists(st.sampled_from(range(len(ROWS))), min_size=1, max_size=12, unique=True)
 known = {}
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     who=st.lists(st.sampled_from(range(len(ADAPTERS))), min_size=1, unique=True),
     rows=st.lists(some_rows, min_size=len(ADAPTERS), max_size=len(ADAPTERS)),
     size=st.integers(1, 20),
     reach=st.sampled_from([1, 2**20, 2**30]),
-    small=st.sampled_from([0, merged.SMALL]),
+    small=st.sampled_from([(form.SMALL, 0), (0, merged.SMALL), (0, 0)]),  # written out, folded, neither
+    once=st.sampled_from([40, llama.AT_ONCE]),
 )
-def answers_do_not_depend_on_company(who, rows, size, reach, small):
-    merged.SMALL = small
+def answers_do_not_depend_on_company(who, rows, size, reach, small, once):
+    form.SMALL, merged.SMALL = small
+    llama.AT_ONCE = once
     found = ask(who, rows, size, reach, 20)
     assert set(found) == {(str(index), row) for index in who for row in rows[index]}
     for key, answer in found.items():

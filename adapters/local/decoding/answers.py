@@ -11,8 +11,8 @@ import torch
 from transformers import set_seed
 
 from adapters.local.decoding import groups
-from adapters.local.decoding.decode import Answer, Question, Rules, shared_tokens
 from adapters.local.decoding.groups import Failed, Footprint, Member
+from adapters.local.decoding.questions import Answer, Question, Rules, shared_tokens
 from adapters.local.loaded import LoadedModel, quiet
 from adapters.local.sheet import Sheet, reader, rendered
 from engine.domain.results import Finish

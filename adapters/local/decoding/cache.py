@@ -19,6 +19,9 @@ BLOCK = 16
 LEAST_SLOTS = 32
 """Slots of a row at the least: products of one query with 16 take another kernel, with other sums (torch 2.13, MKL)."""
 
+LEAST_ROWS = 4
+"""Rows of a matrix product from which on a row's bits do not depend on their number (measured: torch 2.13, MKL, AVX-512)."""
+
 
 class Places:
     """Where the tokens of the running forward pass go; all layers share it.

@@ -1,6 +1,7 @@
-"""Greedy decoding of many rows at once, for several adapters on one base model; the model's own code computes.
+"""Greedy decoding of many rows at once, for several adapters on one base model.
 
-A row's answer does not depend on its company: its tokens lie in the same slots (`cache.py`), every product has at least
+The model's own code computes (`passes.py`), or for small Llamas on a CPU code written for this (`llama.py`). With both, a
+row's answer does not depend on its company: its tokens lie in the same slots (`cache.py`), every product has at least
 `LEAST_ROWS` rows (fewer take another kernel, with other sums), and what prompts share is decided by their task alone. On
 a CPU answers are therefore the same bit for bit in any batch; on a GPU kernels choose by shape, and near ties may fall
 either way.
@@ -8,100 +9,40 @@ either way.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adapters.local.decoding.attention import quick
-from adapters.local.decoding.cache import BLOCK, SlotCache
-from adapters.local.decoding.merged import side_by_side
+from adapters.local.decoding import llama
+from adapters.local.decoding.cache import LEAST_ROWS
+from adapters.local.decoding.passes import ModulePasses, Passes
+from adapters.local.decoding.questions import Answer, Question, Rules
 from adapters.local.lora import Adapter
 from engine.domain.results import Finish
-
-LEAST_ROWS = 4
-"""Rows of a matrix product from which on a row's bits do not depend on their number (measured: torch 2.13, MKL, AVX-512)."""
-
-STRETCH = 128
-"""Prompt tokens of a row in one pass. From 192 on, torch's CPU attention cuts its products by the number of queries, and
-their bits with it; there, and here, it works on 32 queries at a time, and a rest of fewer than `LEAST_ROWS` differs."""
-
-AT_ONCE = 2048
-"""Prompt tokens, of all rows, that a CPU reads in one pass: what they become should stay in a core's own cache."""
 
 WORTH_COMPACTING = 0.9
 """Rows that have ended leave the batch once it would shrink to this share."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One row: a prompt of a task.
+def passes(model: Any, adapters: Sequence[Adapter] | None, filler: int) -> Passes:
+    """Return what computes a batch: the model and the adapted modules alone decide."""
+    if llama.takes(model, () if adapters is None else adapters[0].a):
+        return llama.LlamaPasses(model, adapters, filler)
+    return ModulePasses(model, adapters, filler)
 
-    Attributes:
-        task: The task's key.
-        index: Which of its prompts.
-        tokens: The rendered prompt, at least one token.
-        shared: Leading tokens that all prompts of the task share and that are worth computing once; a multiple of
-            `BLOCK`, smaller than the number of tokens.
+
+def best(logits: Tensor) -> Tensor:
+    """Return long[rows], the likeliest token of each row, from float[rows, vocabulary].
+
+    On a CPU numpy looks for it: torch takes ten times as long, half a millisecond for 350 rows of 980 (torch 2.13).
     """
-
-    task: str
-    index: int
-    tokens: Sequence[int]
-    shared: int = 0
-
-    @property
-    def head(self) -> tuple[int, ...]:
-        """The shared tokens."""
-        return tuple(self.tokens[: self.shared])
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One row, ended.
-
-    Attributes:
-        question: What was asked.
-        tokens: What was generated, the end token included.
-        finish: Why it ended.
-        seconds: Its share of the batch's wall time; the shares of a batch's rows add up to it.
-    """
-
-    question: Question
-    tokens: list[int]
-    finish: Finish
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How to decode.
-
-    Attributes:
-        limit: Longest answer, in tokens, >= 1.
-        ends: Tokens that end an answer.
-        filler: A token for rows that only fill up; any will do.
-    """
-
-    limit: int
-    ends: frozenset[int]
-    filler: int
-
-
-def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many leading tokens of a task's prompts are worth computing once: a multiple of `BLOCK`, perhaps 0."""
-    if len(prompts) < LEAST_ROWS:
-        return 0
-    least, most = min(map(tuple, prompts)), max(map(tuple, prompts))  # what the first and the last share, all share
-    ends = min(map(len, prompts)) - 1
-    same = next((place for place in range(ends) if least[place] != most[place]), ends)
-    return same // BLOCK * BLOCK
+    if logits.device.type != "cpu" or logits.dtype != torch.float32:
+        return logits.argmax(-1)
+    return torch.from_numpy(logits.numpy().argmax(-1))
 
 
 class Batch:
@@ -119,13 +60,13 @@ class Batch:
     ) -> None:
         """Read the prompts."""
         started = time.perf_counter()
-        self._model, self._rules = model, rules
-        self._members = None if adapters is None else side_by_side(model, adapters)
+        self._device, self._rules = model.device, rules
+        self._passes = passes(model, adapters, rules.filler)
         self._rows = max(LEAST_ROWS, *map(len, asked))
         self._idle = Question("", 0, [rules.filler])
         self._seats = [seat for own in asked for seat in (*own, *[self._idle] * (self._rows - len(own)))]
         self._left = Counter(question.task for own in asked for question in own)
-        with torch.inference_mode(), self._attached():
+        with torch.inference_mode(), self._passes.attached():
             self._begin()
         self._tokens = sum(len(question.tokens) for own in asked for question in own)
         self._reading = time.perf_counter() - started
@@ -141,84 +82,35 @@ class Batch:
         answers: list[Answer] = []
         with torch.inference_mode():
             self._mark = time.perf_counter() - self._owed
-            with self._attached():
+            with self._passes.attached():
                 while not (ended := self._step()) or not self._settle(ended, answers):
                     pass
             self._compact()
             self._owed = time.perf_counter() - self._mark
         return answers
 
-    @contextmanager
-    def _attached(self) -> Iterator[None]:
-        with quick(self._model), nullcontext() if self._members is None else self._members.attached():
-            yield
-
     def _tensor(self, numbers: Iterable[Any]) -> Tensor:
-        return torch.tensor(list(numbers), device=self._model.device)
+        return torch.tensor(list(numbers), device=self._device)
 
     def _begin(self) -> None:
         rows = self._seats
-        self._read(rows)
+        self._passes.read(rows, self._rows)
         self._next = self._tensor(row.tokens[-1] for row in rows)
         self._positions = self._tensor(len(row.tokens) - 1 for row in rows)
         self._longest = max(len(row.tokens) for row in rows) - 1
         self._alive = self._tensor(row is not self._idle for row in rows)
-        self._seat = torch.arange(len(rows), device=self._model.device)
-        self._made = torch.zeros(len(rows), self._rules.limit, dtype=torch.long, device=self._model.device)
+        self._seat = torch.arange(len(rows), device=self._device)
+        self._made = torch.zeros(len(rows), self._rules.limit, dtype=torch.long, device=self._device)
         self._ends = self._tensor(self._rules.ends).long()
         self._steps = 0
 
-    def _read(self, rows: Sequence[Question]) -> None:
-        """Compute keys and values of the prompts, save those of their last tokens: these go through the first step."""
-        self._cache = SlotCache(len(rows))
-        if any(row.shared for row in rows):
-            blocks = [rows[start : start + self._rows] for start in range(0, len(rows), self._rows)]
-            heads = [sorted({row.head for row in block}) for block in blocks]
-            width = max(map(len, heads))
-            self._cache = SlotCache(width * len(heads))
-            self._pass([head for own in heads for head in (*own, *[()] * (width - len(own)))], [0] * width * len(heads))
-            places = (k * width + heads[k].index(row.head) for k, block in enumerate(blocks) for row in block)
-            self._cache.select(self._tensor(places))
-        for seats in self._portions([len(row.tokens) - row.shared for row in rows]):
-            own = [rows[seat] for seat in seats]
-            self._pass([row.tokens[row.shared : -1] for row in own], [row.shared for row in own], self._tensor(seats))
-
-    def _portions(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yield the seats that are read in one pass: the next few of every member, about `AT_ONCE` tokens."""
-        starts = range(0, len(lengths), self._rows)
-        first = 0
-        while first < self._rows:
-            width = min(STRETCH, max(lengths[start + first] for start in starts))
-            many = self._rows if self._model.device.type != "cpu" else max(1, AT_ONCE // (len(starts) * width))
-            last = min(self._rows, first + many)
-            yield [start + seat for start in starts for seat in range(first, last)]
-            first = last
-
-    def _pass(self, tokens: Sequence[Sequence[int]], starts: Sequence[int], rows: Tensor | None = None) -> None:
-        """Put rows of tokens into the cache, each from a slot of its own on, `STRETCH` of them at a time."""
-        for done in range(0, max(map(len, tokens)), STRETCH):
-            part = [row[done : done + STRETCH] for row in tokens]
-            width = LEAST_ROWS * math.ceil(max(map(len, part)) / LEAST_ROWS)
-            padded = self._tensor([*row, *[self._rules.filler] * (width - len(row))] for row in part)
-            positions = self._tensor(starts)[:, None] + torch.arange(done, done + width, device=padded.device)
-            self._cache.places.put(positions, max(starts) + done + width - 1, rows)
-            self._forward(self._model.get_decoder(), padded, positions)
-
-    def _forward(self, module: Any, tokens: Tensor, positions: Tensor) -> Any:
-        return module(
-            input_ids=tokens,
-            attention_mask=self._cache.places.mask(self._model.dtype),
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+    def _logits(self) -> Tensor:
+        """Put the next token into every row, and return float[rows, vocabulary]."""
+        return self._passes.step(self._next, self._positions, self._longest)
 
     def _step(self) -> list[int]:
         """Generate one token in every row, and return the seats of the rows that end with it."""
-        positions = self._positions[:, None]
-        self._cache.places.put(positions, self._longest)
-        made = self._forward(self._model, self._next[:, None], positions)
-        self._next = made.logits[:, -1].argmax(-1)
+        self._next = best(self._logits())
         self._made[self._seat, self._steps] = self._next
         self._steps += 1
         self._positions += 1
@@ -263,10 +155,8 @@ class Batch:
         rows = max(LEAST_ROWS, *counts)
         order = torch.argsort(~self._alive.view(-1, self._rows)[kept], dim=1, stable=True)[:, :rows]
         keep = (order + self._tensor(kept)[:, None] * self._rows).flatten()
-        self._cache.select(keep)
+        self._passes.select(keep, kept)
         self._next, self._positions, self._alive, self._seat = (
             kind[keep] for kind in (self._next, self._positions, self._alive, self._seat)
         )
-        if self._members is not None and len(kept) < len(counts):
-            self._members.keep(kept)
         self._rows = rows

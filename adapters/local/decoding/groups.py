@@ -9,14 +9,19 @@ from typing import Any
 
 import torch
 
+from adapters.local.decoding import llama
 from adapters.local.decoding.attention import quick
 from adapters.local.decoding.cache import SlotCache
-from adapters.local.decoding.decode import Answer, Batch, Question, Rules
+from adapters.local.decoding.decode import Batch
+from adapters.local.decoding.questions import Answer, Question, Rules
 from adapters.local.lora import Adapter
-from adapters.local.memory import out_of_memory
+from adapters.local.memory import keep_freed_memory, out_of_memory
 
 IN_REACH = 96 * 2**20
 """Most bytes of keys and values on a CPU: rows enough that a step is worth its calls, and no more than caches bear."""
+
+COPIES = 96 * 2**20
+"""Most bytes of members' own copies of the weights, where passes make them (`llama.py`): each step reads them all."""
 
 FREE_SHARE = 0.5
 """Share of a GPU's free memory for keys and values; activations, and the copies made in growing, need the rest."""
@@ -145,6 +150,9 @@ def answers(
     waiting = [member for member in members if member.questions]
     longest = max((len(member.questions[0].tokens) for member in waiting), default=0)
     width, rows = _fitting(model.device, taken.bytes * (longest + rules.limit), rows)
+    if model.device.type == "cpu":
+        keep_freed_memory()
+        width = max(1, min(width, COPIES // _copied(model, waiting)))
     while waiting:
         chosen = waiting[:width]
         try:
@@ -165,6 +173,12 @@ def _fitting(device: Any, row: int, rows: int) -> tuple[int, int]:
         return max(1, IN_REACH // (row * rows)), rows
     fit = int(FREE_SHARE * torch.cuda.mem_get_info(device)[0]) // row
     return max(1, fit // rows), max(1, min(rows, fit))
+
+
+def _copied(model: Any, members: Sequence[Member]) -> int:
+    """Return the bytes of weights that each member has of its own, if the passes copy weights; else 1."""
+    adapter = next((member.adapter for member in members), None)
+    return llama.copied(model) if adapter is not None and llama.takes(model, adapter.a) else 1
 
 
 def _batch(model: Any, members: Sequence[Member], rules: Rules, rows: int) -> Iterator[list[Answer]]:

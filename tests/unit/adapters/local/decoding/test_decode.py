@@ -90,17 +90,22 @@ assert texts(together) == texts(alone(tasks))
 assert [r.text for r in together["before"].responses] == [r.text for r in together["after"].responses]
 assert [r.text for r in together["before"].responses] != [r.text for r in together["whole"].responses]
 """,
-    "folded and unfolded adapters answer alike, and the model comes out of both as it was": """
-from adapters.local.decoding import merged
+    "written out, folded and unfolded adapters answer alike, and the model comes out of all as it was": """
+from adapters.local import llama as form
+from adapters.local.decoding import llama, merged
 before = {name: weight.clone() for name, weight in host(context()).base.named_parameters()}
 tasks, ctx = [task(str(index), weights) for index, weights in enumerate(WEIGHTS[1:])], context()
-held, kept = host(ctx), merged.SMALL
+held, kept = host(ctx), (form.SMALL, merged.SMALL)
+assert all(llama.takes(held.base, held.adapter(weights).a) for weights in WEIGHTS[1:])
+written = texts(run(tasks, ctx))
+form.SMALL = 0
+assert not llama.takes(held.base, held.adapter(WEIGHTS[1]).a)
 assert all(merged.folds(held.base, held.adapter(weights)) for weights in WEIGHTS[1:])
-folded = texts(run(tasks, ctx))
+assert texts(run(tasks, ctx)) == written
 merged.SMALL = 0
 assert not merged.folds(held.base, held.adapter(WEIGHTS[1]))
-assert texts(run(tasks, ctx)) == folded
-merged.SMALL = kept
+assert texts(run(tasks, ctx)) == written
+form.SMALL, merged.SMALL = kept
 after = dict(held.base.named_parameters())
 assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in after)
 assert held.base.config._attn_implementation == "sdpa"
