@@ -172,9 +172,9 @@ def _size(adapter: Adapter) -> int:
 def _settle_garbage() -> None:
     """Set aside what is in memory now, since trainers collect garbage after every run: 0.26 s each, were it all looked at.
 
-    At exit it is given back, because extension modules count their objects then.
+    Nothing is collected before: imports leave next to none. At exit it is given back, because extension modules count
+    their objects then.
     """
-    gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)
 

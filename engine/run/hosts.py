@@ -69,6 +69,7 @@ class Host:
             for kind, name in needed:
                 plugins.adapter(kind, name).warm_up()
         finally:
+            gc.freeze()
             gc.enable()
 
     def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:

@@ -116,6 +116,19 @@ def _start_ray() -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
+    _dismiss_helpers()
+
+
+def _dismiss_helpers() -> None:
+    """Stop two processes of a local Ray that nobody uses here: they take CPU time, and closing waits a second for one.
+
+    They are the autoscaler's monitor and what copies logs to the driver. Ray has no public switch for them; where its private
+    one is gone, they stay.
+    """
+    node = getattr(ray._private.worker, "_global_node", None)  # noqa: SLF001 - it has no other name
+    for name in ("kill_monitor", "kill_log_monitor"):
+        if (kill := getattr(node, name, None)) is not None:
+            kill(check_alive=False)
 
 
 def _host_count(resources: Resources) -> int:
