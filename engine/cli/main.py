@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
-import gc
 import sys
 import traceback
 from collections.abc import Sequence
