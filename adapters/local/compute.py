@@ -34,10 +34,22 @@ class Rate:
     solo_seconds_per_stage: float
 
 
-SMALL = Rate(4.0e10, 0.001, 0.01, 0.018, 0.35)
-"""One CPU core and the stand-in; measured 2026-11-22 on a two-core machine."""
+SMALL = Rate(
+    flop_per_second=4.0e10,
+    seconds_per_step=0.001,
+    seconds_per_stage=0.01,
+    solo_seconds_per_step=0.018,
+    solo_seconds_per_stage=0.35,
+)
+"""One CPU core and the stand-in: stages of the quickstart, with both backends, on a two-core machine, 2026-11-22."""
 
-LARGE = Rate(1.0e14, 0.03, 2.0, 0.0, 0.0)
+LARGE = Rate(
+    flop_per_second=1.0e14,
+    seconds_per_step=0.03,
+    seconds_per_stage=2.0,
+    solo_seconds_per_step=0.0,
+    solo_seconds_per_stage=0.0,
+)
 """A data-centre GPU in bfloat16 at a quarter of its peak; an assumption until a stage has been measured."""
 
 LARGE_FROM = 100_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from adapters.local import compute
 from adapters.local.loaded import loaded
@@ -15,6 +16,9 @@ from engine.ports import Context, Generated, GenerateTask, Workload
 TEMPLATE_TOKENS_PER_PROMPT = 4
 ANSWER_SHARE = (0.1, 0.4, 1.0)
 """Answers' mean length as a share of max_new_tokens: low, expected, high."""
+
+SAMPLED_BATCH = 32
+"""Sampled answers share one random stream a batch, so its size bears on them and may not be a run setting."""
 
 SPREAD = (0.5, 1.0, 2.5)
 
@@ -32,12 +36,15 @@ class TransformersGenerator:
     def forecast(self, settings: GenerateRecipe, workload: Workload) -> Range:
         """Estimate tokens and device-seconds."""
         answers = workload.items * settings.samples
+        is_solo = settings.temperature > 0  # such answers are made one task at a time
         read = (workload.tokens + TEMPLATE_TOKENS_PER_PROMPT * workload.items) * settings.samples
         ends = []
         for share, spread in zip(ANSWER_SHARE, SPREAD, strict=True):
             made = round(answers * max(1.0, settings.max_new_tokens * share))
-            steps = round(settings.max_new_tokens * share)
-            taken = compute.seconds(workload.parameters, read + made, steps, compute.GENERATE_FLOP_PER_WEIGHT)
+            batches = ceil(answers / SAMPLED_BATCH) if is_solo else 1
+            steps = batches * round(settings.max_new_tokens * share)
+            work = compute.GENERATE_FLOP_PER_WEIGHT
+            taken = compute.seconds(workload.parameters, read + made, steps, work, is_solo=is_solo)
             ends.append(Usage(prompt_tokens=read, generated_tokens=made, device_seconds=taken * spread))
         return Range(*ends)
 

@@ -11,6 +11,7 @@ from engine import plugins
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind
 from engine.plugins import Kind
+from engine.run.garbage import uncollected
 from engine.run.runners import Bundle
 from engine.run.scheduler import Seat
 from engine.run.worker import HostSettings, work
@@ -64,13 +65,10 @@ class Host:
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
         """Have adapters load the libraries that they will need, while this host has nothing else to do."""
-        gc.disable()  # an import leaves little garbage, and looking for it takes a quarter of torch's and transformers' time
-        try:
+        with uncollected():  # an import leaves next to no garbage, and looking for it takes a quarter of its time
             for kind, name in needed:
                 plugins.adapter(kind, name).warm_up()
-        finally:
-            gc.freeze()
-            gc.enable()
+            gc.freeze()  # nor need what was imported ever be looked through again
 
     def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:
         """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""

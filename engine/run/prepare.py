@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from engine.plan.check import check
 from engine.plan.estimate import Forecast, calibrated, calibration, forecast, stage_forecasts
 from engine.plan.power import minimum_detectable_effect
 from engine.plan.share import Groups, Savings, group, savings, shared
+from engine.run.garbage import uncollected
 from engine.run.resume import Survey, survey
 from engine.spec.expand import expand
 from engine.spec.load import LoadedSweep, load_sweep
@@ -82,20 +81,8 @@ def prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
         SpecError: When the spec is wrong; with every problem and its position.
         PlanError: When it cannot be planned.
     """
-    with _uncollected():
+    with uncollected():  # a plan is millions of objects without one cycle, and looking for some doubles the time
         return _prepare(spec, overrides, out)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the garbage collector: a plan is millions of objects without one cycle, and looking for some doubles the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:

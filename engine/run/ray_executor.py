@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from engine.domain.errors import RunError
@@ -123,12 +124,11 @@ def _dismiss_helpers() -> None:
     """Stop two processes of a local Ray that nobody uses here: they take CPU time, and closing waits a second for one.
 
     They are the autoscaler's monitor and what copies logs to the driver. Ray has no public switch for them; where its private
-    one is gone, they stay.
+    one is gone or another, they stay.
     """
-    node = getattr(ray._private.worker, "_global_node", None)  # noqa: SLF001 - it has no other name
     for name in ("kill_monitor", "kill_log_monitor"):
-        if (kill := getattr(node, name, None)) is not None:
-            kill(check_alive=False)
+        with suppress(Exception):
+            getattr(ray._private.worker._global_node, name)(check_alive=False)  # noqa: SLF001 - it has no other name
 
 
 def _host_count(resources: Resources) -> int:

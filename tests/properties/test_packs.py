@@ -20,11 +20,11 @@ from engine.run.hosts import WarmSlots
 
 pytestmark = pytest.mark.slow
 
-DISTANCE = 5e-3
-"""How far a pack's weights may be from TRL's, as a share of the way that they have come (2-norms). In 100 runs it was 1.5e-3
-at most (one step on one row), and mostly 1e-6 to 1e-5 computed together, 1e-5 to 3e-4 written out. The cause is the order in
-which float32 sums are rounded, and Adam: its first steps are as long for a gradient of 1e-8 as for one of 1, so that where
-terms cancel, rounding decides. The gradients themselves are within 5e-6 of PEFT's
+DISTANCE = {"together": 1e-3, "written out": 5e-3}
+"""How far a pack's weights may be from TRL's, as a share of the way that they have come (2-norms). In 100 runs it was mostly
+1e-6 to 1e-5 computed together, 1e-5 to 3e-4 written out, and at most 1.8e-4 and 1.5e-3 (one step on one row). The cause is
+the order in which float32 sums are rounded, and Adam: its first steps are as long for a gradient of 1e-8 as for one of 1, so
+that where terms cancel, rounding decides. The gradients themselves are within 5e-6 of PEFT's
 (`tests/unit/adapters/local/packs/test_pack.py`), and as near to those in float64 as PEFT's are."""
 
 LOSS = 2e-6
@@ -37,7 +37,8 @@ Made = dict[str, tuple[Any, Tuned]]
 class Bench:
     """Trains runs on the stand-in, on one warm host."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, way: str) -> None:
+        self.way = way
         self.tuner = plugins.adapter(Kind.TUNER, "local/sft")
         self.model = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
         sources = ("standin/explicit", "standin/identity", "standin/chores")
@@ -74,7 +75,7 @@ class Bench:
             return lora.drawn(held.base, lora.configured(TuneRecipe(**run["tune"])), run["seed"])
 
 
-@pytest.fixture(scope="module", params=["together", "written out"])
+@pytest.fixture(scope="module", params=DISTANCE)
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench for each of the two ways in which a pack can compute."""
     import torch
@@ -83,7 +84,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "is_written_out", lambda _: request.param == "written out")
-        yield Bench(tmp_path_factory.mktemp("bench"))
+        yield Bench(tmp_path_factory.mktemp("bench"), request.param)
     torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
 
 
@@ -136,7 +137,7 @@ def test_a_pack_gives_each_run_what_trl_gives_it_alone(bench: Bench, runs: dict[
         pairs = zip(tuned.steps, reference.steps, strict=True)
         assert max(abs(one.loss - other.loss) for one, other in pairs) < LOSS, run
         assert tuned.usage.optimizer_steps == reference.usage.optimizer_steps
-        assert distance(found, wanted) <= DISTANCE * distance(wanted, bench.start(run)), run
+        assert distance(found, wanted) <= DISTANCE[bench.way] * distance(wanted, bench.start(run)), run
 
 
 @given(runs=packs(most=6), data=st.data())

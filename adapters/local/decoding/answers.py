@@ -13,14 +13,12 @@ from transformers import set_seed
 from adapters.local.decoding import groups
 from adapters.local.decoding.groups import Failed, Footprint, Member
 from adapters.local.decoding.questions import Answer, Question, Rules, shared_tokens
+from adapters.local.generate import SAMPLED_BATCH
 from adapters.local.loaded import LoadedModel, quiet
 from adapters.local.sheet import Sheet, reader, rendered
 from engine.domain.results import Finish
 from engine.domain.stage import LocalWeights
 from engine.ports import Context, Generated, GenerateTask
-
-SAMPLED_BATCH = 32
-"""Sampled answers share one random stream a batch, so its size bears on them and may not be a run setting."""
 
 Ended = tuple[str, Generated | Exception]
 

@@ -41,7 +41,8 @@ class Pack:
     def __init__(self, held: LoadedModel, members: Sequence[Member], written: WrittenOut | None) -> None:
         """Stack their adapters."""
         self.members = members
-        self._written = written if written is not None and written.covers(members[0].adapter) else None
+        is_covered = written is not None and all(written.covers(member.adapter) for member in members)
+        self._written = written if is_covered else None
         self._model = held.base
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device

@@ -153,7 +153,36 @@ def test_gradients_written_out_are_those_of_peft(targets: tuple[str, ...], accum
     check(base, members, WrittenOut(base), ROUNDING["float32"])
 
 
-def test_only_what_is_written_out_is_computed_by_it() -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
+    import torch
+
+    from adapters.local.packs.pack import Pack
+
+    base = random("LlamaConfig", "float32")
+    held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
+    pack = Pack(held, [member(base, 0, 4, 3)], None)
+    untouched = list(base.modules())
+    broken = base.model.norm.register_forward_pre_hook(lambda *_: torch.zeros(1) @ torch.zeros(2))
+    with pytest.raises(RuntimeError), pack.attached():
+        pack.gradients([pack.members[0].course.batches(1)])
+    broken.remove()
+    assert list(base.modules()) == untouched
+    assert not vars(base.get_output_embeddings())["_forward_pre_hooks"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_runs_with_other_targets_do_not_meet() -> None:
+    from adapters.local.packs.llama import WrittenOut
+
+    base = random("LlamaConfig", "float32")
+    written = WrittenOut(base)
+    for number, targets in enumerate((("all-linear",), ("q_proj",), ("down_proj", "v_proj"))):
+        check(base, [member(base, number, 4, 3, targets=targets)], written, ROUNDING["float32"])
+
+
+def test_only_what_is_written_out_is_computed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapters.local import llama
     from adapters.local.llama import is_written_out
 
     assert is_written_out(random("LlamaConfig", "float32"))
@@ -167,3 +196,5 @@ def test_only_what_is_written_out_is_computed_by_it() -> None:
     for other in others:
         assert not is_written_out(random("LlamaConfig", "float32", **other)), other
     assert not any(is_written_out(random(family, "float32")) for family in FAMILIES if family != "LlamaConfig")
+    monkeypatch.setattr(llama, "SMALL", 1000)
+    assert not is_written_out(random("LlamaConfig", "float32"))

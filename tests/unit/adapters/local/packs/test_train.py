@@ -55,10 +55,14 @@ class Bench:
         return (self.folder / name / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+@pytest.fixture(params=["together", "written out"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A bench for each of the two ways in which a pack can compute."""
     import torch
 
+    from adapters.local.packs import train
+
+    monkeypatch.setattr(train, "is_written_out", lambda _: request.param == "written out")
     yield Bench(tmp_path)
     torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
 
