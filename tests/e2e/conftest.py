@@ -65,6 +65,7 @@ def cli() -> Cli:
             timeout=300,
         )
         assert code is None or done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
+        assert "nanobind" not in done.stderr, "extension modules complain at exit"
         return done
 
     return run
