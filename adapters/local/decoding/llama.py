@@ -1,8 +1,9 @@
 """The forward passes of a batch, written out for small models of Llama's form on a CPU; see `adapters.local.llama`.
 
 The numbers are those of `transformers.models.llama.modeling_llama` up to the rounding of float32, at about two thirds of
-the time of `passes.py`: adapters are folded into joined copies of the weights, prompts are read without padding, the last
-layer makes no more of them than keys and values, and what attention reads lies as its products want it.
+the time of `passes.py`: adapters are folded into joined copies of the weights, prompts are read without padding, what
+they have in common at their beginnings is read once, the last layer makes no more of them than keys and values, and what
+attention reads lies as its products want it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from adapters.local.beginnings import once, side_by_side
 from adapters.local.decoding.cache import LEAST_ROWS
 from adapters.local.decoding.questions import Question, shared_heads
 from adapters.local.decoding.slots import Slots, attended, slots_for, unseen_by
@@ -141,42 +144,62 @@ def _by_member(x: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A pass's tokens, one after another, without padding.
+    """A pass's tokens, one after another, without padding; those of a beginning that rows share, once.
 
     Attributes:
         ids: long[tokens].
-        rows: long[tokens]: the row of each.
-        positions: long[tokens]: its slot.
-        places: long[tokens]: its place in the rows, padded to equal lengths.
-        padded: long[rows, length]: the slot of each of these places.
+        positions: long[tokens]: the slot of each.
+        spread: long[written]: the token of each slot that is written.
+        rows: long[written]: the row of the slot.
+        slots: long[written]: its number.
+        places: long[tokens]: the place of each token among those that ask, in rows of equal width.
+        asking: long[rows, width]: the slot of each of these places; any where there is none.
     """
 
     ids: Tensor
-    rows: Tensor
     positions: Tensor
+    spread: Tensor
+    rows: Tensor
+    slots: Tensor
     places: Tensor
-    padded: Tensor
+    asking: Tensor
 
 
-def _text(parts: Sequence[Sequence[int]], starts: Sequence[int], first: int, filler: int) -> Text:
-    """Lay out the next tokens of neighbouring rows, each from a slot of its own on.
+def _text(wholes: Sequence[Sequence[int]], starts: Sequence[int], ends: Sequence[int], first: int, filler: int) -> Text:
+    """Lay out some tokens of neighbouring rows.
 
     Args:
-        parts: Each row's tokens.
-        starts: The slot of the first of them.
+        wholes: Each row's tokens, from the first on.
+        starts: The first of them that is read in this pass.
+        ends: The one after the last.
         first: The index of the first row.
         filler: A token to fill up with.
     """
-    spare = LEAST_ROWS - sum(map(len, parts))  # into slots that decoding writes before anyone sees them
-    longest = max(range(len(parts)), key=lambda row: len(parts[row]))
-    parts = [[*part, *[filler] * spare] if row == longest else part for row, part in enumerate(parts)]
-    length = -(-len(parts[longest]) // LEAST_ROWS) * LEAST_ROWS
-    lengths, within = torch.tensor([len(part) for part in parts]), torch.arange(length)
-    padded = torch.tensor(starts)[:, None] + within
-    real = within < lengths[:, None]
-    rows = torch.arange(first, first + len(parts)).repeat_interleave(lengths)
-    ids = torch.tensor([token for part in parts for token in part])
-    return Text(ids, rows, padded[real], real.flatten().nonzero().squeeze(1), padded)
+    spare = max(0, LEAST_ROWS - sum(ends) + sum(starts))  # into slots that decoding writes before anyone sees them
+    longest = ends.index(max(ends))
+    ends = [end + spare if row == longest else end for row, end in enumerate(ends)]
+    ids = np.full((len(wholes), max(ends)), filler)
+    for own, tokens, end in zip(ids, wholes, ends, strict=True):
+        own[: min(end, len(tokens))] = tokens[:end]
+    column = np.arange(max(ends))
+    read = (column >= np.array(starts)[:, None]) & (column < np.array(ends)[:, None])
+    found = once(ids, read)
+    if len(found.places) < LEAST_ROWS:
+        found = once(np.arange(ids.size).reshape(ids.shape), read)
+    row, slot = np.divmod(found.filled, ids.shape[1])
+    own_row, positions = np.divmod(found.places, ids.shape[1])
+    places, width = side_by_side(own_row, len(wholes), LEAST_ROWS)
+    asking = np.zeros(len(wholes) * width, dtype=np.int64)
+    asking[places] = positions
+    return Text(
+        torch.from_numpy(ids.ravel()[found.places]),
+        torch.from_numpy(positions),
+        torch.from_numpy(found.tokens),
+        torch.from_numpy(row + first),
+        torch.from_numpy(slot),
+        torch.from_numpy(places),
+        torch.from_numpy(asking).view(len(wholes), width),
+    )
 
 
 def _portions(lengths: Sequence[int], block: int) -> Iterator[tuple[int, int]]:
@@ -230,41 +253,43 @@ class LlamaPasses:
         if heads is not None:
             self._pass(heads.tokens, [0] * len(heads.tokens), heads.block)
             self._slots.select(torch.tensor(heads.places))
-        self._pass([row.rest for row in rows], [row.shared for row in rows], block)
+        self._pass([row.tokens[:-1] for row in rows], [row.shared for row in rows], block)
 
     def _room(self, rows: int, tokens: int) -> Slots:
         slots = Slots(len(self._layers), rows, self._turning, tokens)
         self._turns = self._turning.at(torch.arange(slots.slots))
         return slots
 
-    def _pass(self, texts: Sequence[Sequence[int]], starts: Sequence[int], block: int) -> None:
+    def _pass(self, wholes: Sequence[Sequence[int]], starts: Sequence[int], block: int) -> None:
         """Put rows of tokens into their slots, each from a slot of its own on, `block` rows a member."""
-        for first, last in _portions([len(text) for text in texts], block):
-            own, member = texts[first:last], first // block
+        lengths = [len(whole) - start for whole, start in zip(wholes, starts, strict=True)]
+        for first, last in _portions(lengths, block):
+            own, begun, member = wholes[first:last], starts[first:last], first // block
             layers = [layer.of(slice(member, member + 1)) for layer in self._layers]
-            for done in range(0, max(map(len, own)), STRETCH):
-                parts = [tokens[done : done + STRETCH] for tokens in own]
-                text = _text(parts, [start + done for start in starts[first:last]], first, self._filler)
-                self._put(layers, text, slice(first, last))
+            for done in range(0, max(lengths[first:last]), STRETCH):
+                ends = [len(whole) for whole in own]
+                reached = [min(start + done, end) for start, end in zip(begun, ends, strict=True)]
+                limits = [min(start + STRETCH, end) for start, end in zip(reached, ends, strict=True)]
+                self._put(layers, _text(own, reached, limits, first, self._filler), slice(first, last))
 
     def _put(self, layers: Sequence[Layer], text: Text, rows: slice) -> None:
         """Compute keys and values of one member's tokens; in the last layer, nothing else."""
         queries = self._turning.sizes[0]
-        slots = min(self._slots.slots, slots_for(int(text.padded.max()) + 1, self._turning.dim))
-        unseen, turns = unseen_by(text.padded, slots), self._turns.index_select(0, text.positions)
-        places = self._slots.places(text.rows, text.positions)
+        slots = min(self._slots.slots, slots_for(int(text.positions.max()) + 1, self._turning.dim))
+        unseen, turns = unseen_by(text.asking, slots), self._turns.index_select(0, text.positions)
+        places = self._slots.places(text.rows, text.slots)
         x = self._embeddings.index_select(0, text.ids)
         for index, layer in enumerate(layers[:-1]):
             made = self._turned(x, layer, turns)
-            self._slots.write(index, places, made[:, queries:])
-            padded = x.new_zeros(text.padded.numel(), queries).index_copy_(0, text.places, made[:, :queries])
+            self._slots.write(index, places, made[:, queries:].index_select(0, text.spread))
+            padded = x.new_zeros(text.asking.numel(), queries).index_copy_(0, text.places, made[:, :queries])
             keys, values = self._slots.kept[index][:, rows, :, :slots]
-            seen = attended(padded.mul_(self._scaling).view(*text.padded.shape, queries), keys, values, unseen)
+            seen = attended(padded.mul_(self._scaling).view(*text.asking.shape, queries), keys, values, unseen)
             self._finish(x, seen.flatten(0, 1).index_select(0, text.places), layer)
         last = layers[-1]
         made = self._joined(x, last.first, last.reads[:, :, queries:])
         self._turning.turn_keys(made, turns)
-        self._slots.write(len(layers) - 1, places, made)
+        self._slots.write(len(layers) - 1, places, made.index_select(0, text.spread))
 
     def step(self, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
         """Put one token into each row, and return float[rows, vocabulary]; the next step writes over it."""

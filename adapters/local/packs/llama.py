@@ -1,9 +1,9 @@
 """The gradients of one run's batch on a small Llama on a CPU, forward and backward written out. Only hosts import this.
 
 The numbers are those of `transformers.models.llama.modeling_llama`, PEFT's LoRA and TRL's loss, up to the rounding of
-float32. What differs is what is not computed: tokens lie one after another, padded for attention alone; adapters are folded
-into the weights, but where dropout stands between; the last layer's second half sees only the positions that the loss
-looks at; and buffers are used again. Each run's batch goes through alone, so that it stays in a core's own cache and its
+float32. What differs is what is not computed: tokens lie one after another, padded for attention alone, and what rows have
+in common at their beginnings lies there once, unless dropout tells it apart; adapters are folded into the weights, unless
+dropout stands between; the last layer's second half sees only the positions that the loss looks at. Each run's batch goes through alone, so that it stays in a core's own cache and its
 numbers depend on no other run.
 """
 
@@ -15,14 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
 
 from adapters.local.llama import LINEARS, Turning, scales
-from adapters.local.lora import Adapter
+from adapters.local.packs.attention import Attention
 from adapters.local.packs.loss import cross_entropy
 from adapters.local.packs.member import Member
 from adapters.local.packs.text import Text
 from adapters.local.stacked import Leaf
+
+LONGEST = 512
+"""Tokens of a row up to which runs are computed here: scores take memory by the square."""
 
 Leaves = Mapping[str, Leaf]
 """A run's low-rank terms, by their module's path; modules that are not adapted are missing."""
@@ -151,56 +154,6 @@ class Norm:
         onto.addcmul_(out, self._scale).addcmul_(self._x, along)
 
 
-class Attention:
-    """Causal attention among the tokens of each row.
-
-    Args:
-        turning: The model's.
-        scaling: What scores are multiplied with.
-    """
-
-    def __init__(self, turning: Turning, scaling: float) -> None:
-        """Keep what all batches need."""
-        self._turning, self._scaling = turning, scaling
-
-    def forward(self, numbers: Tensor, text: Text, places: Tensor) -> Tensor:
-        """Return float[asking, heads * dim], what the tokens at `places` see.
-
-        Args:
-            numbers: float[tokens, queries + keys + values]; spoilt.
-            text: The batch.
-            places: long[asking]: places of the padded rows.
-        """
-        turning = self._turning
-        turning.turn(numbers, text.turns)
-        padded = numbers.index_select(0, text.spread).view(text.rows, text.length, -1)
-        self._places = places
-        self._read = [
-            part.view(text.rows, text.length, -1, turning.dim).transpose(1, 2).requires_grad_()
-            for part in torch.split(padded, turning.sizes, dim=2)
-        ]
-        query, key, value = self._read
-        grouped = turning.heads != turning.groups
-        with torch.enable_grad():
-            self._seen = scaled_dot_product_attention(
-                query, key, value, is_causal=True, scale=self._scaling, enable_gqa=grouped
-            )
-        return self._seen.detach().transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
-
-    def backward(self, out: Tensor, text: Text) -> Tensor:
-        """Return float[tokens, queries + keys + values], the gradient of `numbers`, for that of what `forward` returned."""
-        turning = self._turning
-        seen = out.new_zeros(text.rows * text.length, out.shape[1]).index_copy_(0, self._places, out)
-        slopes = seen.view(text.rows, text.length, turning.heads, turning.dim).transpose(1, 2)
-        made = out.new_empty(len(text.ids), sum(turning.sizes))
-        grads = torch.autograd.grad(self._seen, self._read, slopes)
-        for part, grad in zip(torch.split(made, turning.sizes, dim=1), grads, strict=True):
-            padded = grad.transpose(1, 2).reshape(text.rows * text.length, -1)
-            torch.index_select(padded, 0, text.places, out=part)
-        turning.turn(made, text.turns.conj())
-        return made
-
-
 class Layer:
     """One decoder layer.
 
@@ -229,10 +182,10 @@ class Layer:
 
     def forward(self, x: Tensor, text: Text, *, last: bool) -> Tensor:
         """Return float[tokens, width] for x of the same shape, or of the answers alone if nobody looks at the others."""
-        numbers = self._reads.forward(self._before.forward(x), text, text.places)
-        self._last, places = last, text.places[text.answers] if last else text.places
-        seen = self._attends.forward(numbers, text, places)
-        x = self._writes.forward(seen, text, places, x[text.answers] if last else x)
+        self._asking = text.answers if last else text.every
+        numbers = self._reads.forward(self._before.forward(x), text, text.every.padded)
+        seen, places = self._attends.forward(numbers, text, self._asking), self._asking.padded
+        x = self._writes.forward(seen, text, places, x[text.answers.tokens] if last else x)
         wide = self._widens.forward(self._between.forward(x), text, places)
         self._gate, self._up = wide.chunk(2, dim=1)
         self._open = silu(self._gate)
@@ -252,12 +205,12 @@ class Layer:
         self._widens.backward(wide, fresh=fresh)
         self._between.backward(self._widens.inner(wide), out)
         self._writes.backward(out, fresh=fresh)
-        numbers = self._attends.backward(self._writes.inner(out), text)
+        numbers = self._attends.backward(self._writes.inner(out), text, self._asking)
         self._reads.backward(numbers, fresh=fresh)
         if first:
             return out
-        if self._last:
-            out = out.new_zeros(len(text.ids), out.shape[1]).index_copy_(0, text.answers, out)
+        if self._asking is text.answers:
+            out = out.new_zeros(len(text.ids), out.shape[1]).index_copy_(0, text.answers.tokens, out)
         self._before.backward(self._reads.inner(numbers), out)
         return out
 
@@ -288,9 +241,9 @@ class WrittenOut:
         self._head = model.lm_head.weight.detach()
         self._paths = {f"model.layers.{index}.{path}" for index in range(len(self._layers)) for path in LINEARS}
 
-    def covers(self, adapter: Adapter) -> bool:
-        """Tell whether an adapter adapts no other modules than those of the layers."""
-        return self._paths.issuperset(adapter.a)
+    def covers(self, member: Member) -> bool:
+        """Tell whether a run's rows are short enough and it adapts no other modules than those of the layers."""
+        return member.rows.ids.shape[1] <= LONGEST and self._paths.issuperset(member.adapter.a)
 
     @torch.no_grad()
     def gradients(self, member: Member, leaves: Leaves, batches: Sequence[Sequence[int]], share: float) -> float:

@@ -41,13 +41,14 @@ class Pack:
     def __init__(self, held: LoadedModel, members: Sequence[Member], written: WrittenOut | None) -> None:
         """Stack their adapters."""
         self.members = members
-        is_covered = written is not None and all(written.covers(member.adapter) for member in members)
+        is_covered = written is not None and all(written.covers(member) for member in members)
         self._written = written if is_covered else None
         self._model = held.base
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device
         self._alike = self._device.type == "cpu"  # only there can a member get the very bits that it gets alone
         self.stack = Stack(held.base, [member.adapter for member in members], trainable=True)
+        self._leaves = [self.stack.leaves(place) for place in range(len(members))]
         self._limits = torch.tensor([member.settings.max_grad_norm for member in members], device=self._device)
         self._answers = torch.zeros(0, dtype=torch.long)
 
@@ -138,8 +139,7 @@ class Pack:
 
     def _one_by_one(self, written: WrittenOut, groups: Sequence[Group], shares: Sequence[float]) -> Tensor:
         """Return the sums of the members' losses, float[members]."""
-        leaves = map(self.stack.leaves, range(len(self.members)))
-        steps = zip(self.members, leaves, groups, shares, strict=True)
+        steps = zip(self.members, self._leaves, groups, shares, strict=True)
         return torch.tensor([written.gradients(*step) for step in steps], dtype=torch.float64)
 
     def _together(self, groups: Sequence[Group], shares: Tensor) -> Tensor:
