@@ -27,6 +27,14 @@ DESK_KINDS = frozenset({StageKind.SAMPLE, StageKind.JUDGE})
 """What needs neither: one desk does it, so that it remembers every verdict, and no device waits for it."""
 
 
+def warm_up(needed: tuple[Needed, ...]) -> None:
+    """Have adapters load the libraries that they will need."""
+    with uncollected():  # an import leaves next to no garbage, and looking for it takes a quarter of its time
+        for kind, name in needed:
+            plugins.adapter(kind, name).warm_up()
+        gc.freeze()  # nor need what was imported ever be looked through again
+
+
 class WarmSlots:
     """Named slots that hold one expensive thing each. Implements `engine.ports.Warm`."""
 
@@ -64,11 +72,8 @@ class Host:
         self._warm = WarmSlots()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
-        """Have adapters load the libraries that they will need, while this host has nothing else to do."""
-        with uncollected():  # an import leaves next to no garbage, and looking for it takes a quarter of its time
-            for kind, name in needed:
-                plugins.adapter(kind, name).warm_up()
-            gc.freeze()  # nor need what was imported ever be looked through again
+        """Do what `warm_up` does, while this host has nothing else to do."""
+        warm_up(needed)
 
     def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:
         """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""

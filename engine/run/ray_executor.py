@@ -7,14 +7,16 @@ host that dies is replaced, and the driver decides what becomes of its stages.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine.domain.errors import RunError
 from engine.domain.results import Attempt
 from engine.domain.sweep import Resources
+from engine.run.forks import Forks, can_fork
 from engine.run.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost, Needed
+from engine.run.relay import Relay
 from engine.run.runners import Bundle
 from engine.run.scheduler import Seat
 from engine.run.worker import host_settings
@@ -32,6 +34,10 @@ DESK = "desk"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """References and counts are all that crosses Ray, so its smallest comfortable object store is enough."""
 
+IDLERS = ("start_monitor", "start_log_monitor", "start_api_server")
+"""What starts three processes of a local Ray that nobody uses here: the autoscaler's monitor, what copies logs to the driver,
+and the dashboard's server. They take 2 CPU seconds as Ray starts, and closing waits a second for one of them."""
+
 
 class RayExecutor:
     """Runs bundles on Ray actors: one desk, and as many model hosts as fit.
@@ -47,6 +53,8 @@ class RayExecutor:
 
     def __init__(self, run_root: Path, resources: Resources, needed: tuple[Needed, ...] = ()) -> None:
         """Start or join Ray and make the hosts."""
+        is_here = not os.environ.get("RAY_ADDRESS")
+        self._forks = Forks(needed) if is_here and not resources.gpus_per_host and can_fork() else None
         _start_ray()
         self._settings = host_settings(run_root, resources)
         self._needed = needed
@@ -54,6 +62,8 @@ class RayExecutor:
         names = [f"host-{index}" for index in range(_host_count(resources))]
         self._seats = (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS))
         self._actors = {seat.name: self._actor(seat.name) for seat in self._seats}
+        for name in names:
+            self._occupy(name)
         self._running: dict[ray.ObjectRefGenerator, str] = {}
 
     @property
@@ -63,7 +73,8 @@ class RayExecutor:
 
     def submit(self, host: str, bundle: Bundle) -> None:
         """Start a bundle on a host; returns at once."""
-        self._running[self._actors[host].run.options(num_returns="streaming").remote(bundle)] = host
+        sent = bundle if host == DESK or self._forks is None else self._forks.packed(bundle)
+        self._running[self._actors[host].run.options(num_returns="streaming").remote(sent)] = host
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:
         """Return what has ended, waiting at most `timeout` seconds for the first."""
@@ -78,7 +89,7 @@ class RayExecutor:
     def _next(self, stream: ray.ObjectRefGenerator) -> tuple[Attempt | HostLost, ...]:
         """Take the attempts that have ended out of a bundle's stream; an exhausted stream is forgotten."""
         try:
-            attempts: tuple[Attempt, ...] = ray.get(next(stream))
+            attempts: tuple[Attempt, ...] | bytes = ray.get(next(stream))
         except StopIteration:
             del self._running[stream]
             return ()
@@ -86,21 +97,32 @@ class RayExecutor:
             # Adapters' errors end in the worker, so this is the host's own death (killed, out of memory).
             host = self._running[stream]
             self._running = {other: name for other, name in self._running.items() if name != host}
+            why = (self._forks and self._forks.stop(host)) or " ".join(str(error).split())
             self._actors[host] = self._actor(host)
-            return (HostLost(host, " ".join(str(error).split())),)
-        return attempts
+            self._occupy(host)
+            return (HostLost(host, why),)
+        return attempts if isinstance(attempts, tuple) else Forks.unpacked(attempts)
 
     def _actor(self, name: str) -> ray.actor.ActorHandle:
         size = {"num_cpus": 0, "num_gpus": 0} if name == DESK else self._model_host
-        actor = ray.remote(Host).options(**size, max_restarts=0, max_task_retries=0).remote(name, self._settings)
-        if name != DESK:
-            actor.warm_up.remote(self._needed)  # while the desk draws the samples
-        return actor
+        options = {**size, "max_restarts": 0, "max_task_retries": 0}
+        if name != DESK and self._forks is not None:
+            return ray.remote(Relay).options(**options).remote(self._forks.line(name))
+        return ray.remote(Host).options(**options).remote(name, self._settings)
+
+    def _occupy(self, name: str) -> None:
+        """Have a model host come, or load its libraries, while the desk draws the samples."""
+        if self._forks is None:
+            self._actors[name].warm_up.remote(self._needed)
+        else:
+            self._forks.fork(name, self._settings)
 
     def close(self) -> None:
         """Kill the hosts and leave Ray; a local one stops."""
         for actor in self._actors.values():
             ray.kill(actor)
+        if self._forks is not None:
+            self._forks.close()
         ray.shutdown()
 
 
@@ -108,27 +130,33 @@ def _start_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level="ERROR")
         return
-    # `local`, or Ray would join whatever cluster somebody once started on this machine.
-    ray.init(
-        address="local",
-        _node_ip_address=LOOPBACK,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    _dismiss_helpers()
+    with _core_alone():
+        # `local`, or Ray would join whatever cluster somebody once started on this machine.
+        ray.init(
+            address="local",
+            _node_ip_address=LOOPBACK,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
 
 
-def _dismiss_helpers() -> None:
-    """Stop two processes of a local Ray that nobody uses here: they take CPU time, and closing waits a second for one.
+@contextmanager
+def _core_alone() -> Iterator[None]:
+    """Keep Ray from starting its `IDLERS` while the block runs.
 
-    They are the autoscaler's monitor and what copies logs to the driver. Ray has no public switch for them; where its private
-    one is gone or another, they stay.
+    It has no public switch for them; where its private names are others, they start.
     """
-    for name in ("kill_monitor", "kill_log_monitor"):
-        with suppress(Exception):
-            getattr(ray._private.worker._global_node, name)(check_alive=False)  # noqa: SLF001 - it has no other name
+    node = ray._private.node.Node  # noqa: SLF001 - it has no other name
+    kept = {name: getattr(node, name) for name in IDLERS if hasattr(node, name)}
+    try:
+        for name in kept:
+            setattr(node, name, lambda *_, **__: None)
+        yield
+    finally:
+        for name, start in kept.items():
+            setattr(node, name, start)
 
 
 def _host_count(resources: Resources) -> int:

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,12 +55,20 @@ def wait_for(run_dir: Path, stages: int, running: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
+def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+
+
 def test_a_killed_run_resumes_on_ray_without_running_anything_twice(folder: Path, cli: Cli, undisturbed: Path) -> None:
     run_dir = folder / "runs" / "tiny"
     running = start(["run", "tiny.yaml"], folder)
     wait_for(run_dir, 20, running)
+    hosts = [process for process in descendants(running) if "forkserver" in " ".join(process.cmdline())]
+    assert len(hosts) == 3, "two hosts, and what they are forks of"
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
+    _, alive = psutil.wait_procs(hosts, timeout=20)
+    assert not alive, "no host outlives the driver, however it ends"
     before = finished_stages(run_dir)
     assert 20 <= len(before) < 60
     cli(folder, "run", "tiny.yaml")
@@ -86,11 +95,10 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-
-
-def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(folder: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("victim", ["host-", "ray::Relay.run"])
+def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
+    victim: str, folder: Path, undisturbed: Path
+) -> None:
     run_dir = folder / "runs" / "tiny"
     running = start(["run", "tiny.yaml"], folder)
     wait_for(run_dir, 5, running)
@@ -101,9 +109,11 @@ def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(fo
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "a local Ray must not listen to the network"
-    hosts = [process for process in descendants(running) if process.name().startswith("ray::Host")]
-    assert len(hosts) == 3, "two model hosts and the desk"
-    busy = next(process for process in hosts if process.name() == "ray::Host.run")
+    names = Counter(process.name().partition(".")[0] for process in descendants(running))
+    assert (names["host-0"], names["host-1"], names["ray::Relay"], names["ray::Host"]) == (1, 1, 2, 1)
+    commands = " ".join(part for process in descendants(running) for part in process.cmdline())
+    assert not re.search(r"monitor\.py|dashboard\.py", commands), "processes of Ray's that nobody uses here"
+    busy = next(process for process in descendants(running) if process.name().startswith(victim))
     before = finished_stages(run_dir)
     busy.kill()
     _, errors = running.communicate(timeout=120)

@@ -1,0 +1,138 @@
+"""Hosts as forks of one process that has imported what they need: on a CPU, imports are most of a host's start.
+
+multiprocessing's fork server imports once, while Ray starts; each host is a fork of it, and has its imports at once and its
+memory in common with the others. The Ray actor in its seat holds the resources and passes bundles on. Where hosts have
+GPUs, or may sit on other machines, actors are hosts themselves: what a process did before a fork can spoil CUDA in it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import secrets
+import signal
+import sys
+import threading
+from multiprocessing import forkserver
+from multiprocessing.connection import Listener
+from pathlib import Path
+
+from engine.domain.results import Attempt
+from engine.plugins import Kind
+from engine.run.hosts import Host, Needed
+from engine.run.relay import END, Line
+from engine.run.runners import Bundle
+from engine.run.worker import HostSettings
+
+_NEEDED = "DOSIMETER_NEEDED"
+
+NICENESS = 15
+"""As Ray's own workers have it: whoever sits at this machine comes first, and the desk is not starved."""
+
+
+GRACE_SECONDS = 0.5
+"""How long a process whose line has broken may take to be gone."""
+
+
+def can_fork() -> bool:
+    """Tell whether hosts can be forked here: macOS allows it too, but its libraries do not survive it."""
+    return sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def told() -> tuple[Needed, ...]:
+    """Return, in the fork server, what `Forks` was told."""
+    return tuple((Kind(kind), name) for kind, name in json.loads(os.environ[_NEEDED]))  # type: ignore[misc] # as it was
+
+
+class Forks:
+    """The fork server, and the hosts forked from it.
+
+    Args:
+        needed: The adapters that the hosts will need; their imports begin now.
+    """
+
+    def __init__(self, needed: tuple[Needed, ...]) -> None:
+        """Start the server; it imports on its own."""
+        os.environ[_NEEDED] = json.dumps(needed)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["engine.run.preloaded"])
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what an interrupt means, the driver decides
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._needed = needed
+        self._lines: dict[str, Line] = {}
+        self._hosts: dict[str, multiprocessing.process.BaseProcess] = {}
+
+    def line(self, name: str) -> Line:
+        """Return where the next host of this name will listen."""
+        address = f"\0dosimeter-{secrets.token_hex(16)}"  # a name of Linux's own, without a file
+        self._lines[name] = Line(address, secrets.token_bytes())
+        return self._lines[name]
+
+    def fork(self, name: str, settings: HostSettings) -> None:
+        """Fork a host that listens there; waits until the imports are done."""
+        arguments = (name, settings, self._needed, self._lines[name])
+        self._hosts[name] = self._context.Process(target=_serve, args=arguments, name=name)
+        self._hosts[name].start()
+
+    @staticmethod
+    def packed(bundle: Bundle) -> bytes:
+        """Return a bundle as it goes along a line."""
+        return pickle.dumps(bundle)
+
+    @staticmethod
+    def unpacked(attempts: bytes) -> tuple[Attempt, ...]:
+        """Return attempts that have come along a line."""
+        found: tuple[Attempt, ...] = pickle.loads(attempts)  # noqa: S301 - a process of our own has made them
+        return found
+
+    def stop(self, name: str) -> str | None:
+        """Kill a host, and return how it had ended before; None if it had not, or is not there."""
+        process = self._hosts.pop(name, None)
+        if process is None:
+            return None
+        process.join(GRACE_SECONDS)
+        code = process.exitcode
+        process.kill()
+        process.join()
+        process.close()
+        return None if code is None else _ending(code)
+
+    def close(self) -> None:
+        """Kill every host."""
+        for process in self._hosts.values():
+            process.kill()
+        for name in list(self._hosts):
+            self.stop(name)
+
+
+def _serve(name: str, settings: HostSettings, needed: tuple[Needed, ...], line: Line) -> None:
+    """Run the bundles that come along a line, until nobody holds its other end."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.nice(NICENESS)
+    Path("/proc/self/comm").write_text(name, encoding="ascii")  # what ps and top call it
+    host = Host(name, settings)
+    host.warm_up(needed)
+    with Listener(line.address, authkey=line.key) as listener, listener.accept() as caller:
+        while True:
+            try:
+                for attempts in host.run(caller.recv()):
+                    caller.send(attempts)
+                caller.send_bytes(END)
+            except (EOFError, ConnectionError):
+                return
+
+
+def _end_with_parent() -> None:
+    """End with the driver, however it ends: nothing else would tell this process."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _ending(code: int) -> str:
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"its process ended with {how}"
