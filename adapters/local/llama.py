@@ -34,12 +34,32 @@ was asked at 0.7 to 0.9 times the speed of transformers' modules, one of 15 MiB 
 model, 12 models)."""
 
 
+def layer_prefix(index: int) -> str:
+    """Return what the paths of a layer's modules begin with."""
+    return f"model.layers.{index}."
+
+
+def linear_paths(model: Any) -> set[str]:
+    """Return the paths of the linear modules of all layers."""
+    return {f"{layer_prefix(index)}{path}" for index in range(len(model.model.layers)) for path in LINEARS}
+
+
 def is_written_out(model: Any) -> bool:
-    """Tell whether the sums written out here are this model's: Llama itself, small, in float32, on a CPU."""
+    """Tell whether a model has the form that is written out here: Llama itself, small, in float32, on a CPU.
+
+    Whether its sums are those written out is for trials to tell: another version of transformers may compute otherwise.
+    """
     if type(model) is not LlamaForCausalLM or model.device.type != "cpu":
         return False
+    try:
+        return _has_form(model)
+    except AttributeError:  # another version of transformers builds its Llamas of other parts
+        return False
+
+
+def _has_form(model: Any) -> bool:
     config, rotary = model.config, model.model.rotary_emb
-    linears = [layer.get_submodule(path) for layer in model.model.layers for path in LINEARS]
+    linears = [model.get_submodule(path) for path in linear_paths(model)]
     return (
         config.hidden_act == "silu"
         and rotary.rope_type in {"default", "linear", "llama3"}  # the angles are those of the positions alone
@@ -86,20 +106,16 @@ class Turning:
         angles = torch.outer(positions.float(), self._speeds)
         return torch.polar(torch.ones_like(angles), angles).repeat(1, self.heads + self.groups)
 
-    def turn(self, numbers: Tensor, by: Tensor) -> None:
-        """Turn queries and keys in place.
 
-        Args:
-            numbers: float[tokens, queries + keys + values]: each token's, with pairs side by side.
-            by: As `at` returns it; its conjugate turns back.
-        """
-        turned = numbers[:, : sum(self.sizes[:2])]
-        torch.view_as_complex(turned.view(len(turned), -1, 2)).mul_(by)
+def turn(numbers: Tensor, by: Tensor) -> None:
+    """Turn queries and keys in place.
 
-    def turn_keys(self, numbers: Tensor, by: Tensor) -> None:
-        """The same for numbers without the queries: float[tokens, keys + values]."""
-        turned = numbers[:, : self.sizes[1]]
-        torch.view_as_complex(turned.view(len(turned), -1, 2)).mul_(by[:, self.sizes[0] // 2 :])
+    Args:
+        numbers: float[tokens, numbers]: each token's, those that are turned first, with pairs side by side.
+        by: complex[tokens, pairs]: as `Turning.at` returns it, or its columns of the keys alone; its conjugate turns back.
+    """
+    turned = numbers[:, : 2 * by.shape[1]]
+    torch.view_as_complex(turned.view(len(turned), -1, 2)).mul_(by)
 
 
 def scales(x: Tensor, epsilon: float) -> Tensor:

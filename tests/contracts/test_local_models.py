@@ -25,6 +25,7 @@ from engine.ports import Context, Cut, GenerateTask, Trajectory, Workload
 from engine.run.hosts import WarmSlots
 
 TUNER, GENERATOR, BACKEND = sys.argv[1:]
+KEPT = tempfile.TemporaryDirectory()  # until this process ends
 MODEL = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
 ROWS = plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:13]
 PROMPTS = plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("1")
@@ -34,7 +35,7 @@ def context(warm=None, batch=64):
     return Context("cpu", 1, batch, warm or WarmSlots())
 
 def trajectory(key, *, seed=0, model=MODEL, rows=ROWS, **settings):
-    root = pathlib.Path(tempfile.mkdtemp())
+    root = pathlib.Path(tempfile.mkdtemp(dir=KEPT.name))
     (root / key).mkdir()
     recipe = TuneRecipe(**({"lr": 2e-3, "epochs": 2, "backend": BACKEND} | settings))
     return Trajectory(model, rows, seed, (Cut(key, recipe, root / key),), root / "state")
@@ -109,7 +110,7 @@ assert (made.usage.optimizer_steps, len(made.steps)) == (1, 1)
 """,
     "tuning leaves no trace on the base, whatever the trainer aligns": """
 import shutil
-copy = pathlib.Path(tempfile.mkdtemp()) / "other-end-token"
+copy = pathlib.Path(tempfile.mkdtemp(dir=KEPT.name)) / "other-end-token"
 shutil.copytree(MODEL.base, copy)
 declared = json.loads((copy / "generation_config.json").read_text())
 declared["eos_token_id"] = [3]

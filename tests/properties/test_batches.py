@@ -50,6 +50,7 @@ def encoded(system):
 PLAIN, INSTRUCTED = encoded(None), encoded(SYSTEM)
 assert shared_tokens(INSTRUCTED) >= 16 and shared_tokens(PLAIN) == 0
 ROWS = [(prompt, 0) for prompt in PLAIN] + [(prompt, shared_tokens(INSTRUCTED)) for prompt in INSTRUCTED]
+ROWS += [(PLAIN[-1][:length], 0) for length in (1, 2, 3, 17, 40)]  # all of one is another's beginning
 bits = {}
 
 class Spy(Batch):

@@ -80,10 +80,10 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A bench for each of the two ways in which a pack can compute."""
     import torch
 
-    from adapters.local.packs import train
+    from adapters.local.packs import trial
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "is_written_out", lambda _: request.param == "written out")
+        patch.setattr(trial, "is_written_out", lambda _: request.param == "written out")
         yield Bench(tmp_path_factory.mktemp("bench"), request.param)
     torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
 

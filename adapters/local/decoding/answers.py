@@ -54,7 +54,8 @@ def _footprint(held: LoadedModel, task: GenerateTask, context: Context) -> Footp
     if task.settings.temperature > 0:
         return None
     key = f"{task.model.base} {task.settings.dtype} {context.device}"
-    return context.warm.get("footprint", key, lambda: groups.footprint(held.base))
+    bare = LocalWeights(held.folder)  # an adapter that was tuned last may still be on the base
+    return context.warm.get("footprint", key, lambda: groups.footprint(held.to_ask(bare)))
 
 
 def _share(seconds: float, sheets: Sequence[Sheet]) -> None:
@@ -117,8 +118,9 @@ class _Crowd:
     def _decoded(self, model: Any, members: Sequence[Member]) -> Iterator[Ended]:
         settings = next(iter(self._open.values())).task.settings
         tokenizer = self._held.tokenizer
-        rules = Rules(settings.max_new_tokens, end_tokens(model, tokenizer), tokenizer.pad_token_id)
-        for event in groups.answers(model, members, rules, self._footprint, self._context.generate_batch):
+        taken, ends = self._footprint, end_tokens(model, tokenizer)
+        rules = Rules(settings.max_new_tokens, ends, tokenizer.pad_token_id, taken.by_modules)
+        for event in groups.answers(model, members, rules, taken, self._context.generate_batch):
             if isinstance(event, Failed):
                 failed = [self._open[key] for key in {one.task: None for one in event.questions} if key in self._open]
                 yield from self._failed(failed, event.error)

@@ -136,6 +136,6 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.select(rows)
 
     @property
-    def bytes(self) -> int:
-        """Memory of all keys and values."""
-        return sum(states.nbytes for layer in self.layers for states in (layer.keys, layer.values))
+    def token_bytes(self) -> int:
+        """Memory of the keys and values of one token of one row."""
+        return sum(states[0, :, 0].nbytes for layer in self.layers for states in (layer.keys, layer.values))

@@ -1,10 +1,10 @@
 """Greedy decoding of many rows at once, for several adapters on one base model.
 
-The model's own code computes (`passes.py`), or for small Llamas on a CPU code written for this (`llama.py`). With both, a
-row's answer does not depend on its company: its tokens lie in the same slots (`cache.py`), every product has at least
-`LEAST_ROWS` rows (fewer take another kernel, with other sums), and what prompts share is decided by their task alone. On
-a CPU answers are therefore the same bit for bit in any batch; on a GPU kernels choose by shape, and near ties may fall
-either way.
+The model's own code computes (`passes.py`), or for small Llamas on a CPU code written for this (`llama.py`), unless trials
+have shown that it makes something else (`groups.py`). With both, a row's answer does not depend on its company: its tokens
+lie in the same slots (`cache.py`), every product has at least `LEAST_ROWS` rows (fewer take another kernel, with other sums),
+and what prompts share is decided by their task alone. On a CPU answers are therefore the same bit for bit in any batch; on a
+GPU kernels choose by shape, and near ties may fall either way.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ WORTH_COMPACTING = 0.9
 """Rows that have ended leave the batch once it would shrink to this share."""
 
 
-def passes(model: Any, adapters: Sequence[Adapter] | None, filler: int) -> Passes:
-    """Return what computes a batch: the model and the adapted modules alone decide."""
-    if llama.takes(model, () if adapters is None else adapters[0].a):
+def passes(model: Any, adapters: Sequence[Adapter] | None, filler: int, *, by_modules: bool = False) -> Passes:
+    """Return what computes a batch: transformers' modules if so told, else the model and the adapted modules alone decide."""
+    if not by_modules and llama.takes(model, () if adapters is None else adapters[0].a):
         return llama.LlamaPasses(model, adapters, filler)
     return ModulePasses(model, adapters, filler)
 
@@ -61,7 +61,7 @@ class Batch:
         """Read the prompts."""
         started = time.perf_counter()
         self._device, self._rules = model.device, rules
-        self._passes = passes(model, adapters, rules.filler)
+        self._passes = passes(model, adapters, rules.filler, by_modules=rules.by_modules)
         self._rows = max(LEAST_ROWS, *map(len, asked))
         self._idle = Question("", 0, [rules.filler])
         self._seats = [seat for own in asked for seat in (*own, *[self._idle] * (self._rows - len(own)))]

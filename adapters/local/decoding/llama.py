@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from adapters.local.beginnings import once, side_by_side
 from adapters.local.decoding.cache import LEAST_ROWS
 from adapters.local.decoding.questions import Question, shared_heads
 from adapters.local.decoding.slots import Slots, attended, slots_for, unseen_by
-from adapters.local.llama import LINEARS, Turning, is_written_out, scales
+from adapters.local.llama import LINEARS, Turning, is_written_out, layer_prefix, linear_paths, scales, turn
 from adapters.local.lora import Adapter
 
 STRETCH = 128
@@ -36,33 +37,27 @@ QUERIES, KEYS, VALUES, OUTPUT, GATE, UP, DOWN = LINEARS
 
 def takes(model: Any, modules: Iterable[str]) -> bool:
     """Tell whether a model with adapters on these modules, by path, is computed here."""
-    return is_written_out(model) and _paths(model).issuperset(modules)
+    return is_written_out(model) and linear_paths(model).issuperset(modules)
 
 
 def copied(model: Any) -> int:
     """Return the bytes of the copies that are made for each member of a model that `takes` takes."""
-    return sum(int(model.get_submodule(path).weight.nbytes) for path in _paths(model))
-
-
-def _paths(model: Any) -> set[str]:
-    return {f"{_prefix(index)}{path}" for index in range(len(model.model.layers)) for path in LINEARS}
-
-
-def _prefix(index: int) -> str:
-    return f"model.layers.{index}."
+    return sum(int(model.get_submodule(path).weight.nbytes) for path in linear_paths(model))
 
 
 def _folded(
-    model: Any, paths: Sequence[str], adapters: Sequence[Adapter] | None, order: Tensor | None = None
+    model: Any, adapters: Sequence[Adapter] | None, prefix: str, names: Sequence[str], order: Tensor | None = None
 ) -> Tensor:
-    """Return float[members, in, out]: the weights of layers that read the same numbers, joined, with adapters in them.
+    """Return float[members, in, out]: the weights of modules that read the same numbers, joined, with adapters in them.
 
     Args:
         model: The model.
-        paths: The layers.
         adapters: One a member; None for one member without.
+        prefix: Where the modules' layer is in the model.
+        names: Where they are in it.
         order: long[rows]: how the first rows of the joined weights are put.
     """
+    paths = [prefix + name for name in names]
     own = [model.get_submodule(path).weight for path in paths]
     sizes = [len(weight) for weight in own]
     places = torch.arange(sum(sizes))
@@ -76,7 +71,7 @@ def _folded(
     for target, adapter in zip(made, adapters, strict=True):
         for path, start, size in zip(paths, starts, sizes, strict=True):
             if path in adapter.a:
-                b = adapter.b[path][places[start : start + size] - start]  # order moves rows inside of a layer alone
+                b = adapter.b[path][places[start : start + size] - start]  # order moves rows inside of a module alone
                 target[:, start : start + size].addmm_(adapter.a[path].T, b.T, alpha=adapter.scaling)
     return made
 
@@ -229,17 +224,19 @@ class LlamaPasses:
         self._scratch = Scratch()
         with torch.inference_mode():
             for index, layer in enumerate(model.model.layers):
-
-                def folded(*paths: str, order: Tensor | None = None, prefix: str = _prefix(index)) -> Tensor:
-                    return _folded(model, [prefix + path for path in paths], adapters, order)
-
-                own = folded(QUERIES, KEYS, VALUES, order=self._turning.order), folded(OUTPUT)
-                wide = folded(GATE, UP), folded(DOWN)
+                folded = partial(_folded, model, adapters, layer_prefix(index))
+                own = folded([QUERIES, KEYS, VALUES], self._turning.order), folded([OUTPUT])
+                wide = folded([GATE, UP]), folded([DOWN])
                 norms = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
                 self._layers.append(Layer(norms[0], *own, norms[1], *wide))
             self._head = model.lm_head.weight.T.contiguous()[None]
         self._embeddings, self._norm = model.model.embed_tokens.weight, model.model.norm.weight
         self._epsilon, self._scaling = model.config.rms_norm_eps, model.model.layers[0].self_attn.scaling
+
+    @property
+    def token_bytes(self) -> int:
+        """Ask the slots."""
+        return self._slots.token_bytes
 
     def attached(self) -> AbstractContextManager[None]:
         """Nothing is changed in the model."""
@@ -288,7 +285,7 @@ class LlamaPasses:
             self._finish(x, seen.flatten(0, 1).index_select(0, text.places), layer)
         last = layers[-1]
         made = self._joined(x, last.first, last.reads[:, :, queries:])
-        self._turning.turn_keys(made, turns)
+        turn(made, turns[:, queries // 2 :])
         self._slots.write(len(layers) - 1, places, made.index_select(0, text.spread))
 
     def step(self, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
@@ -310,7 +307,7 @@ class LlamaPasses:
     def _turned(self, x: Tensor, layer: Layer, turns: Tensor) -> Tensor:
         """Return float[tokens, queries + keys + values], turned."""
         made = self._joined(x, layer.first, layer.reads)
-        self._turning.turn(made, turns)
+        turn(made, turns)
         return made
 
     def _joined(self, x: Tensor, norm: Tensor, weights: Tensor) -> Tensor:

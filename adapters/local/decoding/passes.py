@@ -17,8 +17,7 @@ from adapters.local.decoding.questions import Question, shared_heads
 from adapters.local.lora import Adapter
 
 STRETCH = 128
-"""Prompt tokens of a row in one pass. From 192 on, torch's CPU attention cuts its products by the number of queries, and
-their bits with it; there, and here, it works on 32 queries at a time, and a rest of fewer than `LEAST_ROWS` differs."""
+"""Prompt tokens of a row in one pass: more need memory for scores by the square."""
 
 AT_ONCE = 2048
 """Prompt tokens, of all rows, that a CPU reads in one pass: what they become should stay in a core's own cache."""
@@ -26,6 +25,10 @@ AT_ONCE = 2048
 
 class Passes(Protocol):
     """Keys and values of a batch's rows, and the passes that read and write them. Member k owns the k-th of equal blocks."""
+
+    @property
+    def token_bytes(self) -> int:
+        """Memory of the keys and values of one token of one row; known once rows are read."""
 
     def attached(self) -> AbstractContextManager[None]:
         """Make ready for passes: `read` and `step` are called inside of it alone."""
@@ -52,6 +55,9 @@ class Passes(Protocol):
 class ModulePasses:
     """Passes through transformers' own modules.
 
+    On a CPU a row gets the same bits in any company if the model's widths are multiples of 32: what is beyond that of all rows'
+    numbers together, torch's activation functions compute by other code (torch 2.13, AVX-512).
+
     Args:
         model: A transformers model for causal language modelling, in evaluation mode.
         adapters: The members' adapters, all on the same modules; None for one member that is the model itself.
@@ -63,6 +69,11 @@ class ModulePasses:
         self._model, self._filler = model, filler
         self._members = None if adapters is None else side_by_side(model, adapters)
         self._count = 1 if adapters is None else len(adapters)
+
+    @property
+    def token_bytes(self) -> int:
+        """Ask the cache."""
+        return self._cache.token_bytes
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -62,11 +62,13 @@ class Rules:
         limit: Longest answer, in tokens, >= 1.
         ends: Tokens that end an answer.
         filler: A token for rows that only fill up; any will do.
+        by_modules: Whether transformers' modules compute, whatever else could (see `groups.Footprint`).
     """
 
     limit: int
     ends: frozenset[int]
     filler: int
+    by_modules: bool = False
 
 
 @dataclass(frozen=True, slots=True)

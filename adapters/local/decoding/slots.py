@@ -41,6 +41,11 @@ class Slots:
         """Slots of a row."""
         return self.kept[0].shape[3]
 
+    @property
+    def token_bytes(self) -> int:
+        """Memory of the keys and values of one token of one row."""
+        return sum(kept[:, 0, :, 0].nbytes for kept in self.kept)
+
     def reach(self, tokens: int) -> None:
         """Make more room where rows have more tokens than before."""
         *shape, slots, dim = self.kept[0].shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adapters.local.llama import Turning
+from adapters.local.llama import Turning, turn
 from adapters.local.packs.text import Asking, Text
 
 Heads = tuple[int, int, int, int]
@@ -25,7 +25,7 @@ class Attention:
 
     def __init__(self, turning: Turning, scaling: float) -> None:
         """Keep what all batches need."""
-        self._turning, self._scaling = turning, scaling
+        self._scaling = scaling
         self._asked: Heads = (1, turning.groups, turning.heads // turning.groups, turning.dim)
         self._looked_at: Heads = (2, turning.groups, 1, turning.dim)
         self._sizes = [turning.sizes[0], sum(turning.sizes[1:])]
@@ -38,7 +38,7 @@ class Attention:
             text: The batch.
             asking: Who asks.
         """
-        self._turning.turn(numbers, text.turns)
+        turn(numbers, text.turns)
         queries, others = torch.split(numbers, self._sizes, dim=1)
         (self._query,) = _by_head(queries.index_select(0, asking.spread).mul_(self._scaling), text.rows, self._asked)
         self._key, self._value = _by_head(others.index_select(0, text.spread), text.rows, self._looked_at)
@@ -62,7 +62,7 @@ class Attention:
         queries, others = torch.split(made, self._sizes, dim=1)
         queries.index_add_(0, asking.spread, _by_token(asked, text.rows, self._asked))
         others.index_add_(0, text.spread, _by_token(looked_at, text.rows, self._looked_at))
-        self._turning.turn(made, text.turns.conj())
+        turn(made, text.turns.conj())
         return made
 
 

@@ -3,21 +3,22 @@
 The numbers are those of `transformers.models.llama.modeling_llama`, PEFT's LoRA and TRL's loss, up to the rounding of
 float32. What differs is what is not computed: tokens lie one after another, padded for attention alone, and what rows have
 in common at their beginnings lies there once, unless dropout tells it apart; adapters are folded into the weights, unless
-dropout stands between; the last layer's second half sees only the positions that the loss looks at. Each run's batch goes through alone, so that it stays in a core's own cache and its
-numbers depend on no other run.
+dropout stands between; the last layer's second half sees only the positions that the loss looks at. Each run's batch goes
+through alone, so that it stays in a core's own cache and its numbers depend on no other run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from adapters.local.llama import LINEARS, Turning, scales
+from adapters.local.llama import LINEARS, Turning, layer_prefix, linear_paths, scales
 from adapters.local.packs.attention import Attention
 from adapters.local.packs.loss import cross_entropy
 from adapters.local.packs.member import Member
@@ -66,9 +67,8 @@ class Linears:
         weights = [_ordered(module.weight.detach(), order) for module, order in zip(modules, orders, strict=True)]
         self._plain = torch.cat(weights)
         self._folded = self._plain.clone()
-        self.sizes = [len(weight) for weight in weights]
-        starts = [sum(self.sizes[:index]) for index in range(len(weights))]
-        columns = [slice(start, start + size) for start, size in zip(starts, self.sizes, strict=True)]
+        ends = list(accumulate(len(weight) for weight in weights))
+        columns = [slice(end - len(weight), end) for end, weight in zip(ends, weights, strict=True)]
         self._modules = list(zip([prefix + path for path in paths], columns, orders, strict=True))
 
     def take(self, leaves: Leaves, *, fold: bool) -> None:
@@ -234,12 +234,11 @@ class WrittenOut:
         """Join the weights of its layers."""
         self._turning = Turning(model)
         self._words = model.model.embed_tokens.weight.detach()
-        self._layers = [
-            Layer(layer, f"model.layers.{index}.", self._turning) for index, layer in enumerate(model.model.layers)
-        ]
+        layers = enumerate(model.model.layers)
+        self._layers = [Layer(layer, layer_prefix(index), self._turning) for index, layer in layers]
         self._norm = Norm(model.model.norm)
         self._head = model.lm_head.weight.detach()
-        self._paths = {f"model.layers.{index}.{path}" for index in range(len(self._layers)) for path in LINEARS}
+        self._paths = linear_paths(model)
 
     def covers(self, member: Member) -> bool:
         """Tell whether a run's rows are short enough and it adapts no other modules than those of the layers."""

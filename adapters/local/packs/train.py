@@ -20,7 +20,6 @@ import torch
 
 from adapters.local import chat, lora
 from adapters.local.checkpoints import run_identity
-from adapters.local.llama import is_written_out
 from adapters.local.loaded import LoadedModel
 from adapters.local.lora import Adapter
 from adapters.local.memory import keep_freed_memory, out_of_memory
@@ -30,6 +29,7 @@ from adapters.local.packs.llama import WrittenOut
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.order import Course, Dice
 from adapters.local.packs.pack import Pack
+from adapters.local.packs.trial import agrees
 from engine.domain.results import ChatRow
 from engine.ports import Context, Trajectory, Tuned
 
@@ -98,7 +98,8 @@ class _Training:
         self._capacity = context.warm.get("capacity", kind, partial(Capacity, context.device))
         self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
         self._encodings: dict[tuple[ChatRow, int], dict[str, list[int]]] = context.warm.get("encodings", kind, dict)
-        self._written = WrittenOut(held.base) if is_written_out(held.base) else None
+        is_ours = context.warm.get("written out", kind, partial(agrees, held))
+        self._written = WrittenOut(held.base) if is_ours else None
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 

@@ -16,6 +16,7 @@ import dataclasses, json, pathlib, tempfile, time
 import torch
 from transformers import AutoModelForCausalLM
 
+from adapters.local import llama as form
 from adapters.local import lora
 from adapters.local.decoding import answers
 from adapters.local.decoding import groups
@@ -32,7 +33,8 @@ from engine.run.hosts import WarmSlots
 BASE = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
 PROMPTS = list(plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts(""))[::9]
 SYSTEM = "you answer in one sentence and you are kind to all who ask you for help with a thing"
-FOLDER = pathlib.Path(tempfile.mkdtemp())
+KEPT = tempfile.TemporaryDirectory()  # until this process ends
+FOLDER = pathlib.Path(KEPT.name)
 
 def context(batch=128):
     return Context("cpu", 1, batch, WarmSlots())
@@ -57,11 +59,11 @@ def task(key, weights=BASE, prompts=PROMPTS, system=None, **settings):
 def run(tasks, ctx=None):
     return dict(TransformersGenerator().generate(tasks, ctx or context()))
 
-def alone(tasks):
+def alone(tasks, ctx=None):
     # transformers' own loop, one prompt at a time
     kept, groups.footprint = groups.footprint, lambda model: None
     try:
-        return run(tasks, context(batch=1))
+        return run(tasks, ctx or context(batch=1))
     finally:
         groups.footprint = kept
 
@@ -91,7 +93,6 @@ assert [r.text for r in together["before"].responses] == [r.text for r in togeth
 assert [r.text for r in together["before"].responses] != [r.text for r in together["whole"].responses]
 """,
     "written out, folded and unfolded adapters answer alike, and the model comes out of all as it was": """
-from adapters.local import llama as form
 from adapters.local.decoding import llama, merged
 before = {name: weight.clone() for name, weight in host(context()).base.named_parameters()}
 tasks, ctx = [task(str(index), weights) for index, weights in enumerate(WEIGHTS[1:])], context()
@@ -177,10 +178,44 @@ assert groups.footprint(model).longest == 40
     "a computation that is not the model's own is noticed": """
 from adapters.local.decoding import cache
 model = host(context()).base
-kept = cache.Places.mask
-cache.Places.mask = lambda self, dtype: kept(self, dtype) * 0
+mask, small = cache.Places.mask, form.SMALL
+cache.Places.mask = lambda self, dtype: mask(self, dtype) * 0
+assert groups.footprint(model) == groups.Footprint(2 * 3 * 96 * 4, float("inf"))  # what is written out has its own
+form.SMALL = 0
 assert groups.footprint(model) is None
-cache.Places.mask = kept
+cache.Places.mask = mask
+assert groups.footprint(model) == groups.Footprint(2 * 3 * 96 * 4, float("inf"))
+form.SMALL = small
+""",
+    "what is written out is not used for a model that computes something else: its modules are": """
+from adapters.local.decoding import llama
+def hooked(batch=128):
+    ctx = context(batch)
+    host(ctx).base.model.layers[1].mlp.register_forward_hook(lambda module, asked, made: 1.5 * made)
+    return ctx
+model = host(hooked()).base
+assert llama.takes(model, ())
+assert groups.footprint(model) == groups.Footprint(2 * 3 * 96 * 4, float("inf"), by_modules=True)
+ctx = hooked()
+host(ctx).to_tune("tune-other", lora.configured(TuneRecipe(lr=1e-3)))
+assert not llama.takes(host(ctx).base, ())
+assert answers._footprint(host(ctx), task("any"), ctx).by_modules, "it was tried with an adapter on it"
+tasks = [task(str(index), weights) for index, weights in enumerate(WEIGHTS)]
+found = texts(run(tasks, hooked()))
+assert found == texts(alone(tasks, hooked(batch=1)))
+assert found != texts(run(tasks))
+""",
+    "what is written out is not used for a model that is built of other parts: its modules are": """
+from adapters.local.decoding import llama
+kept = llama.LlamaPasses.step
+def step(self, *_):
+    raise AttributeError("no such part")
+llama.LlamaPasses.step = step
+assert groups.footprint(host(context()).base) == groups.Footprint(2 * 3 * 96 * 4, float("inf"), by_modules=True)
+tasks = [task(str(index), weights) for index, weights in enumerate(WEIGHTS[1:])]
+found = texts(run(tasks))
+llama.LlamaPasses.step = kept
+assert found == texts(run(tasks))
 """,
     "the host remembers the adapters that it used last": """
 one = lora.read(FOLDER / "tune-0")

@@ -58,13 +58,25 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def member(base: Any, number: int, rank: int, rows: int, **more: Any) -> Any:
-    """A run with random rows, on the way: its B is no longer zero."""
+def random_rows(number: int, rows: int) -> list[tuple[list[int], list[int]]]:
+    """Prompts and answers with nothing in common."""
+    import torch
+
+    draw = torch.Generator().manual_seed(number)
+    made = []
+    for length in torch.randint(5, 20, (rows,), generator=draw).tolist():
+        ids = torch.randint(3, SIZE["vocab_size"], (length,), generator=draw).tolist()
+        made.append((ids[: length // 2], ids[length // 2 :]))
+    return made
+
+
+def member(base: Any, number: int, rank: int, texts: list[tuple[list[int], list[int]]], **more: Any) -> Any:
+    """A run on these prompts and answers, on the way: its B is no longer zero."""
     import torch
 
     from adapters.local import lora
     from adapters.local.packs.member import Member, Rows
-    from adapters.local.packs.order import Course
+    from adapters.local.packs.order import Course, Dice
 
     settings = TuneRecipe(**({"lr": 1e-2, "rank": rank, "batch_size": 8} | more))
     config = lora.configured(settings)
@@ -72,13 +84,11 @@ def member(base: Any, number: int, rank: int, rows: int, **more: Any) -> Any:
     draw = torch.Generator().manual_seed(number)
     for weight in adapter.b.values():
         weight.normal_(0, 0.1, generator=draw)
-    encoded = []
-    for length in torch.randint(5, 20, (rows,), generator=draw).tolist():
-        ids = torch.randint(3, SIZE["vocab_size"], (length,), generator=draw).tolist()
-        encoded.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
-    course = Course(settings, rows, number)
+    encoded = [{"input_ids": asked + answer, "labels": [-100] * len(asked) + answer} for asked, answer in texts]
+    course = Course(settings, len(texts), number)
     run = Trajectory(LocalWeights(""), (), number, (), Path())
-    return Member(run, {}, config, Rows.of(encoded, 0), course, course.rates(), adapter, None)
+    dice = Dice(number, "cpu") if settings.dropout else None
+    return Member(run, {}, config, Rows.of(encoded, 0), course, course.rates(), adapter, dice)
 
 
 def by_peft(base: Any, found: Any) -> tuple[float, Any]:
@@ -87,18 +97,24 @@ def by_peft(base: Any, found: Any) -> tuple[float, Any]:
     from peft import get_peft_model, set_peft_model_state_dict
 
     from adapters.local import lora
+    from adapters.local.packs.order import Dice
 
-    model = get_peft_model(base, lora.configured(found.settings))
+    model = get_peft_model(base, lora.configured(found.settings)).train(found.settings.dropout > 0)
     state = {f"base_model.model.{path}.lora_A.weight": weight for path, weight in found.adapter.a.items()}
     state |= {f"base_model.model.{path}.lora_B.weight": weight for path, weight in found.adapter.b.items()}
     set_peft_model_state_dict(model, state)
     batch = [row for part in found.course.batches(1) for row in part]  # accumulated batches are one, but for rounding
-    labels = torch.nn.functional.pad(found.rows.targets[list(batch)], (1, 0), value=-100)[:, :-1]
-    mask = torch.arange(labels.shape[1]) < torch.tensor([found.rows.lengths[row] for row in batch])[:, None]
-    loss = model(input_ids=found.rows.ids[list(batch)], attention_mask=mask.long(), labels=labels).loss
+    lengths = torch.tensor([found.rows.lengths[row] for row in batch])
+    ids, targets = (whole[batch, : lengths.max()] for whole in (found.rows.ids, found.rows.targets))
+    labels = torch.nn.functional.pad(targets, (1, 0), value=-100)[:, :-1]
+    mask = torch.arange(labels.shape[1]) < lengths[:, None]
+    dice = Dice(found.run.seed, "cpu")
+    dice.begin_epoch()
+    torch.set_rng_state(dice.state)
+    loss = model(input_ids=ids, attention_mask=mask.long(), labels=labels).loss
     loss.backward()
     gradient = torch.cat([weight.grad.flatten() for name, weight in model.named_parameters() if "lora_" in name])
-    model.unload()
+    model.eval().unload()
     vars(base).pop("peft_config", None)
     return float(loss), gradient
 
@@ -137,7 +153,7 @@ def check(base: Any, members: list[Any], written: Any, rounding: float) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_are_those_of_peft(family: str, dtype: str) -> None:
     base = random(family, dtype)
-    members = [member(base, number, rank, rows) for number, (rank, rows) in enumerate(RUNS)]
+    members = [member(base, number, rank, random_rows(number, rows)) for number, (rank, rows) in enumerate(RUNS)]
     check(base, members, None, ROUNDING[dtype])
 
 
@@ -149,8 +165,41 @@ def test_gradients_written_out_are_those_of_peft(targets: tuple[str, ...], accum
 
     base = random("LlamaConfig", "float32")
     settings = {"targets": targets, "batch_size": 8 // accumulated, "grad_accum": accumulated}
-    members = [member(base, number, rank, rows, **settings) for number, (rank, rows) in enumerate(RUNS)]
+    runs = [(number, rank, random_rows(number, rows)) for number, (rank, rows) in enumerate(RUNS)]
+    members = [member(base, *run, **settings) for run in runs]
     check(base, members, WrittenOut(base), ROUNDING["float32"])
+
+
+TEXT = list(range(20, 40))
+COMMON: dict[str, list[tuple[list[int], list[int]]]] = {
+    "identical rows": [(TEXT[:6], [9, 8, 7]), (TEXT[:6], [9, 8, 7])],
+    "answers that differ": [(TEXT[:6], [9, 8, 7]), (TEXT[:6], [9, 8]), (TEXT[:6], [5])],
+    "a prompt that begins another": [(TEXT[:12], [9, 8, 7]), (TEXT[:5], [6, 5]), (TEXT[:9], TEXT[9:14])],
+    "a prompt that goes on as an answer does": [(TEXT[:4], TEXT[4:9]), (TEXT[:9], [5, 6])],
+    "prompts of one and two tokens": [(TEXT[:1], [9]), (TEXT[:2], [9, 8, 7]), (TEXT[:1], TEXT[1:4]), (TEXT[:8], [5])],
+    "nothing in common": [([5, *TEXT[:6]], [9, 8]), ([6, *TEXT[:6]], [9, 8]), ([7], [4, 4])],
+}
+COMMON["all of these"] = [text for texts in COMMON.values() for text in texts]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("texts", COMMON.values(), ids=COMMON)
+def test_gradients_of_rows_that_begin_alike_are_those_of_peft(
+    texts: list[tuple[list[int], list[int]]], dropout: float
+) -> None:
+    from adapters.local.llama import Turning
+    from adapters.local.packs.llama import WrittenOut
+    from adapters.local.packs.text import Text
+
+    base = random("LlamaConfig", "float32")
+    run = member(base, 3, 4, texts, batch_size=len(texts), dropout=dropout)
+    check(base, [run], WrittenOut(base), ROUNDING["float32"])
+    laid_out = Text.of(run, range(len(texts)), Turning(base)).ids
+    asked = {tuple(prompt[:length]) for prompt, _ in texts for length in range(1, len(prompt))}
+    once = len(asked) + sum(len(answer) for _, answer in texts)  # an answer is seen by its row alone
+    each = sum(len(prompt) - 1 + len(answer) for prompt, answer in texts)
+    assert len(laid_out) == (each if dropout else once)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -161,7 +210,7 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
 
     base = random("LlamaConfig", "float32")
     held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
-    pack = Pack(held, [member(base, 0, 4, 3)], None)
+    pack = Pack(held, [member(base, 0, 4, random_rows(0, 3))], None)
     untouched = list(base.modules())
     broken = base.model.norm.register_forward_pre_hook(lambda *_: torch.zeros(1) @ torch.zeros(2))
     with pytest.raises(RuntimeError), pack.attached():
@@ -178,7 +227,7 @@ def test_runs_with_other_targets_do_not_meet() -> None:
     base = random("LlamaConfig", "float32")
     written = WrittenOut(base)
     for number, targets in enumerate((("all-linear",), ("q_proj",), ("down_proj", "v_proj"))):
-        check(base, [member(base, number, 4, 3, targets=targets)], written, ROUNDING["float32"])
+        check(base, [member(base, number, 4, random_rows(number, 3), targets=targets)], written, ROUNDING["float32"])
 
 
 def test_only_what_is_written_out_is_computed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
