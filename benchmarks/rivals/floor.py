@@ -1,10 +1,11 @@
-"""The arithmetic that no way can leave out.
+"""The arithmetic of a grid whose work is done once, a row at a time.
 
 Training is counted once a trajectory, that is for the longest of the cells that differ in epochs only, with 4 FLOP for each
 weight and token: 2 forward, 2 to carry the gradient back through a frozen weight. Generation is counted for each cell,
 with 2 FLOP for each weight and token read or made. The weights are those of the linear layers; the output layer counts
 only where its result is used, on answer tokens in training and on new tokens in generation. Attention, the adapters'
-own weights, normalisation, sampling and grading are left out, which makes the floor lower and the ratio to it larger.
+own weights, normalisation, sampling and grading are left out, which makes the floor lower and the ratio to it larger; what
+rows have in common at their beginnings is counted in each row, although it can be computed once.
 """
 
 from __future__ import annotations

@@ -15,9 +15,12 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from multiprocessing.connection import Listener
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
+from types import ModuleType
 
 from engine.domain.results import Attempt
 from engine.plugins import Kind
@@ -75,7 +78,8 @@ class Forks:
         """Fork a host that listens there; waits until the imports are done."""
         arguments = (name, settings, self._needed, self._lines[name])
         self._hosts[name] = self._context.Process(target=_serve, args=arguments, name=name)
-        self._hosts[name].start()
+        with _no_main():
+            self._hosts[name].start()
 
     @staticmethod
     def packed(bundle: Bundle) -> bytes:
@@ -88,41 +92,65 @@ class Forks:
         found: tuple[Attempt, ...] = pickle.loads(attempts)  # noqa: S301 - a process of our own has made them
         return found
 
-    def stop(self, name: str) -> str | None:
-        """Kill a host, and return how it had ended before; None if it had not, or is not there."""
-        process = self._hosts.pop(name, None)
-        if process is None:
+    def ending(self, name: str) -> str | None:
+        """Return how a host has ended; None while it has not, or when it is not there."""
+        process = self._hosts.get(name)
+        if process is None or (code := process.exitcode) is None:
             return None
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"its process ended with {how}"
+
+    def stop(self, name: str) -> str | None:
+        """Have a host end whose line nobody holds any more, and return how it did if it needed no killing."""
+        if name not in self._hosts:
+            return None
+        process = self._hosts[name]
         process.join(GRACE_SECONDS)
-        code = process.exitcode
+        ending = self.ending(name)
         process.kill()
         process.join()
         process.close()
-        return None if code is None else _ending(code)
+        del self._hosts[name]
+        return ending
 
     def close(self) -> None:
-        """Kill every host."""
-        for process in self._hosts.values():
-            process.kill()
+        """Have every host end."""
         for name in list(self._hosts):
             self.stop(name)
 
 
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the program from multiprocessing, which would run it in every host unless it guards itself against that."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _serve(name: str, settings: HostSettings, needed: tuple[Needed, ...], line: Line) -> None:
     """Run the bundles that come along a line, until nobody holds its other end."""
+    # Semaphores of libraries are then known to nobody else, who would tell the user about those of a host that was killed.
+    multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(NICENESS)
     Path("/proc/self/comm").write_text(name, encoding="ascii")  # what ps and top call it
     host = Host(name, settings)
     host.warm_up(needed)
     with Listener(line.address, authkey=line.key) as listener, listener.accept() as caller:
+        for bundle in _bundles(caller):
+            for attempts in host.run(bundle):
+                caller.send(attempts)
+            caller.send_bytes(END)
+    os._exit(0)  # everything is written, and taking torch apart takes half a second
+
+
+def _bundles(caller: Connection) -> Iterator[Bundle]:
+    with suppress(EOFError, ConnectionError):
         while True:
-            try:
-                for attempts in host.run(caller.recv()):
-                    caller.send(attempts)
-                caller.send_bytes(END)
-            except (EOFError, ConnectionError):
-                return
+            yield caller.recv()
 
 
 def _end_with_parent() -> None:
@@ -131,8 +159,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _ending(code: int) -> str:
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"its process ended with {how}"

@@ -84,7 +84,12 @@ class RayExecutor:
             if not ready:
                 break
             found += self._next(ready[0])
-        return found
+        return found or self._vanished()
+
+    def _vanished(self) -> list[Attempt | HostLost]:
+        """Replace hosts that ended without a word, perhaps before they listened: their relays would wait for them."""
+        busy = {name: self._forks and self._forks.ending(name) for name in self._running.values()}
+        return [self._replaced(name, why) for name, why in busy.items() if why]
 
     def _next(self, stream: ray.ObjectRefGenerator) -> tuple[Attempt | HostLost, ...]:
         """Take the attempts that have ended out of a bundle's stream; an exhausted stream is forgotten."""
@@ -95,13 +100,17 @@ class RayExecutor:
             return ()
         except ray.exceptions.RayError as error:
             # Adapters' errors end in the worker, so this is the host's own death (killed, out of memory).
-            host = self._running[stream]
-            self._running = {other: name for other, name in self._running.items() if name != host}
-            why = (self._forks and self._forks.stop(host)) or " ".join(str(error).split())
-            self._actors[host] = self._actor(host)
-            self._occupy(host)
-            return (HostLost(host, why),)
+            return (self._replaced(self._running[stream], " ".join(str(error).split())),)
         return attempts if isinstance(attempts, tuple) else Forks.unpacked(attempts)
+
+    def _replaced(self, name: str, why: str) -> HostLost:
+        """Put another host in the place of one that has died."""
+        self._running = {stream: host for stream, host in self._running.items() if host != name}
+        ray.kill(self._actors[name])
+        ending = self._forks and self._forks.stop(name)
+        self._actors[name] = self._actor(name)
+        self._occupy(name)
+        return HostLost(name, ending or why)
 
     def _actor(self, name: str) -> ray.actor.ActorHandle:
         size = {"num_cpus": 0, "num_gpus": 0} if name == DESK else self._model_host

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
 
-PATIENCE_SECONDS = 120.0
-"""How long to wait for a host to listen: it is forked once the imports are done."""
+PATIENCE_SECONDS = 60.0
+"""How long to wait for a host to listen, which it does a moment after it was forked."""
 
 END = b""
 """What a host says after the last attempts of a bundle."""

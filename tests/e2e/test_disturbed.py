@@ -126,6 +126,19 @@ def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
+def test_a_host_that_dies_before_it_listens_is_replaced(folder: Path, undisturbed: Path) -> None:
+    running = start(["run", "tiny.yaml"], folder)
+    deadline = time.monotonic() + 60
+    while not (hosts := [process for process in descendants(running) if process.name() == "host-0"]):
+        assert time.monotonic() < deadline, running.communicate()
+        time.sleep(0.001)
+    hosts[0].kill()
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    assert "host-0 died and was replaced: its process ended with signal SIGKILL" in errors
+    assert final_tables(folder / "runs" / "tiny") == final_tables(undisturbed / "runs" / "tiny")
+
+
 def test_two_interrupts_stop_the_run_and_lose_nothing_that_had_finished(folder: Path) -> None:
     run_dir = folder / "runs" / "tiny"
     running = start(["run", "tiny.yaml"], folder)
