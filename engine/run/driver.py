@@ -144,7 +144,8 @@ class _Loop:
         self._recalled: set[tuple[str, str]] = set()  # (host, lane) whose earlier verdicts have been handed over
         self._cached = cached
         self._next_beat = 0.0
-        self._shown = False  # whether a finished cell of this run has been published, or is about to be
+        self._baselines = order.plan.counts.baselines
+        self._shown = False  # whether a finished tuned cell of this run has been published, or is about to be
         self._tally = tally
 
     def run(self, interrupts: Interrupts, observer: Observer) -> _Stop:
@@ -158,7 +159,7 @@ class _Loop:
                 ended = self._executor.poll(POLL_SECONDS)
                 with interrupts.put_off():  # what has ended is recorded whole, or not at all
                     self._take_in(ended, observer)
-                if self._progress.finished and not self._shown:
+                if self._progress.finished > self._baselines and not self._shown:
                     self._publisher.hasten()
                     self._shown = True
                 if trouble := self._publisher.tick():
