@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import AuthenticationError, forkserver, resource_tracker
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from types import ModuleType
@@ -34,9 +34,12 @@ _NEEDED = "DOSIMETER_NEEDED"
 NICENESS = 15
 """As Ray's own workers have it: whoever sits at this machine comes first, and the desk is not starved."""
 
-
 GRACE_SECONDS = 0.5
 """How long a process whose line has broken may take to be gone."""
+
+SIGNALS = {one.value: one.name for one in signal.Signals}
+
+_hidden = threading.Lock()
 
 
 def can_fork() -> bool:
@@ -58,15 +61,13 @@ class Forks:
 
     def __init__(self, needed: tuple[Needed, ...]) -> None:
         """Start the server; it imports on its own."""
-        os.environ[_NEEDED] = json.dumps(needed)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["engine.run.preloaded"])
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what an interrupt means, the driver decides
-        forkserver.ensure_running()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._needed = needed
         self._lines: dict[str, Line] = {}
         self._hosts: dict[str, multiprocessing.process.BaseProcess] = {}
+        with _launching(needed):
+            forkserver.ensure_running()
 
     def line(self, name: str) -> Line:
         """Return where the next host of this name will listen."""
@@ -77,9 +78,10 @@ class Forks:
     def fork(self, name: str, settings: HostSettings) -> None:
         """Fork a host that listens there; waits until the imports are done."""
         arguments = (name, settings, self._needed, self._lines[name])
-        self._hosts[name] = self._context.Process(target=_serve, args=arguments, name=name)
-        with _no_main():
-            self._hosts[name].start()
+        process = self._context.Process(target=_serve, args=arguments, name=name)
+        with _launching(self._needed), _no_main():
+            process.start()
+        self._hosts[name] = process
 
     @staticmethod
     def packed(bundle: Bundle) -> bytes:
@@ -93,15 +95,15 @@ class Forks:
         return found
 
     def ending(self, name: str) -> str | None:
-        """Return how a host has ended; None while it has not, or when it is not there."""
+        """Return how a host has died; None while it lives, when it ended of itself, or when it is not there."""
         process = self._hosts.get(name)
-        if process is None or (code := process.exitcode) is None:
+        if process is None or not (code := process.exitcode):
             return None
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"exit code {code}" if code > 0 else f"signal {SIGNALS.get(-code, -code)}"
         return f"its process ended with {how}"
 
     def stop(self, name: str) -> str | None:
-        """Have a host end whose line nobody holds any more, and return how it did if it needed no killing."""
+        """Have a host end whose line nobody holds any more, and return how it had died, if it had."""
         if name not in self._hosts:
             return None
         process = self._hosts[name]
@@ -114,20 +116,48 @@ class Forks:
         return ending
 
     def close(self) -> None:
-        """Have every host end."""
+        """Kill every host: what counts is written."""
+        for process in self._hosts.values():
+            process.kill()
         for name in list(self._hosts):
             self.stop(name)
 
 
 @contextmanager
-def _no_main() -> Iterator[None]:
-    """Hide the program from multiprocessing, which would run it in every host unless it guards itself against that."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+def _launching(needed: tuple[Needed, ...]) -> Iterator[None]:
+    """Give the fork server, should it be launched now, its surroundings.
+
+    It knows what to import, takes no module from the folder that somebody happens to be in, and neither it nor its forks hear
+    interrupts: what they mean, the driver decides.
+    """
+    resource_tracker.ensure_running()  # as launching would: it unblocks interrupts
+    told_so = {_NEEDED: json.dumps(needed), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in told_so}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(told_so)
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the program from multiprocessing, which would run it in every host unless it guards itself against that.
+
+    It is hidden from this process's other threads, too, which have no use for it by name.
+    """
+    with _hidden:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _serve(name: str, settings: HostSettings, needed: tuple[Needed, ...], line: Line) -> None:
@@ -138,13 +168,21 @@ def _serve(name: str, settings: HostSettings, needed: tuple[Needed, ...], line: 
     os.nice(NICENESS)
     Path("/proc/self/comm").write_text(name, encoding="ascii")  # what ps and top call it
     host = Host(name, settings)
-    host.warm_up(needed)
-    with Listener(line.address, authkey=line.key) as listener, listener.accept() as caller:
+    with suppress(Exception):  # the stages that need what cannot be imported meet the error themselves, and report it
+        host.warm_up(needed)
+    with Listener(line.address, authkey=line.key) as listener, _caller(listener) as caller:
         for bundle in _bundles(caller):
             for attempts in host.run(bundle):
                 caller.send(attempts)
             caller.send_bytes(END)
     os._exit(0)  # everything is written, and taking torch apart takes half a second
+
+
+def _caller(listener: Listener) -> Connection:
+    """Return the first caller with the key; others are none of ours."""
+    while True:
+        with suppress(AuthenticationError, EOFError, ConnectionError):
+            return listener.accept()
 
 
 def _bundles(caller: Connection) -> Iterator[Bundle]:

@@ -1,4 +1,6 @@
-"""Hosts as persistent Ray actors. The only module that imports ray. Ray is never the record: it carries references.
+"""Hosts, or the relays of forked hosts, as persistent Ray actors. The only module that imports ray.
+
+Ray is never the record: it carries references.
 
 Ray core, not Ray Tune: a cell is a graph with shared stages, not one function. Actor tasks are at-most-once here; a
 host that dies is replaced, and the driver decides what becomes of its stages.
@@ -55,16 +57,25 @@ class RayExecutor:
         """Start or join Ray and make the hosts."""
         is_here = not os.environ.get("RAY_ADDRESS")
         self._forks = Forks(needed) if is_here and not resources.gpus_per_host and can_fork() else None
-        _start_ray()
         self._settings = host_settings(run_root, resources)
         self._needed = needed
         self._model_host = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
-        names = [f"host-{index}" for index in range(_host_count(resources))]
-        self._seats = (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS))
-        self._actors = {seat.name: self._actor(seat.name) for seat in self._seats}
+        self._actors: dict[str, ray.actor.ActorHandle] = {}
+        self._running: dict[ray.ObjectRefGenerator, str] = {}
+        try:
+            _start_ray()
+            self._seats = self._filled(_host_count(resources))
+        except BaseException:
+            self.close()
+            raise
+
+    def _filled(self, hosts: int) -> tuple[Seat, ...]:
+        """Make the desk and so many hosts, and return their seats."""
+        names = [f"host-{index}" for index in range(hosts)]
+        self._actors = {name: self._actor(name) for name in (*names, DESK)}
         for name in names:
             self._occupy(name)
-        self._running: dict[ray.ObjectRefGenerator, str] = {}
+        return (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS))
 
     @property
     def seats(self) -> tuple[Seat, ...]:
@@ -88,8 +99,10 @@ class RayExecutor:
 
     def _vanished(self) -> list[Attempt | HostLost]:
         """Replace hosts that ended without a word, perhaps before they listened: their relays would wait for them."""
-        busy = {name: self._forks and self._forks.ending(name) for name in self._running.values()}
-        return [self._replaced(name, why) for name, why in busy.items() if why]
+        if self._forks is None:
+            return []
+        endings = {name: self._forks.ending(name) for name in self._running.values()}
+        return [self._replaced(name, ending) for name, ending in endings.items() if ending is not None]
 
     def _next(self, stream: ray.ObjectRefGenerator) -> tuple[Attempt | HostLost, ...]:
         """Take the attempts that have ended out of a bundle's stream; an exhausted stream is forgotten."""
@@ -107,7 +120,7 @@ class RayExecutor:
         """Put another host in the place of one that has died."""
         self._running = {stream: host for stream, host in self._running.items() if host != name}
         ray.kill(self._actors[name])
-        ending = self._forks and self._forks.stop(name)
+        ending = None if self._forks is None else self._forks.stop(name)
         self._actors[name] = self._actor(name)
         self._occupy(name)
         return HostLost(name, ending or why)
@@ -128,11 +141,13 @@ class RayExecutor:
 
     def close(self) -> None:
         """Kill the hosts and leave Ray; a local one stops."""
-        for actor in self._actors.values():
-            ray.kill(actor)
-        if self._forks is not None:
-            self._forks.close()
-        ray.shutdown()
+        try:
+            for actor in self._actors.values():
+                ray.kill(actor)
+        finally:
+            if self._forks is not None:
+                self._forks.close()
+            ray.shutdown()
 
 
 def _start_ray() -> None:
@@ -157,7 +172,7 @@ def _core_alone() -> Iterator[None]:
 
     It has no public switch for them; where its private names are others, they start.
     """
-    node = ray._private.node.Node  # noqa: SLF001 - it has no other name
+    node = getattr(getattr(getattr(ray, "_private", None), "node", None), "Node", None)
     kept = {name: getattr(node, name) for name in IDLERS if hasattr(node, name)}
     try:
         for name in kept:
@@ -173,7 +188,6 @@ def _host_count(resources: Resources) -> int:
     fits = sum(_fit_on(node, resources) for node in nodes)
     if fits < 1:
         there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        ray.shutdown()
         raise RunError(
             f"no host fits: one needs {resources.cpus_per_host:g} CPUs and {resources.gpus_per_host:g} GPUs on one"
             f" machine, and there are {there}",

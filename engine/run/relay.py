@@ -47,13 +47,18 @@ class Relay:
             OSError: It never listened.
         """
         if self._host is None:
-            self._host = _connected(self._line)
+            self._host = connected(self._line)
         self._host.send_bytes(bundle)
         while (attempts := self._host.recv_bytes()) != END:
             yield attempts
 
 
-def _connected(line: Line) -> Connection:
+def connected(line: Line) -> Connection:
+    """Call a host, waiting for it to listen.
+
+    Raises:
+        ConnectionRefusedError: It did not listen for too long.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

@@ -55,6 +55,23 @@ def wait_for(run_dir: Path, stages: int, running: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
+def test_an_interrupt_at_the_terminal_lets_hosts_finish_what_they_run(
+    folder: Path, cli: Cli, undisturbed: Path
+) -> None:
+    run_dir = folder / "runs" / "tiny"
+    running = start(["run", "tiny.yaml"], folder)
+    wait_for(run_dir, 5, running)
+    os.killpg(running.pid, signal.SIGINT)  # a terminal tells every process of the command
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "died" not in errors
+    db = sqlite3.connect(run_dir / "state.sqlite")
+    assert db.execute("SELECT count(*) FROM attempts WHERE state <> 'done'").fetchone() == (0,)
+    db.close()
+    cli(folder, "run", "tiny.yaml")
+    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+
+
 def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
     return [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
 

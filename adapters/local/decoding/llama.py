@@ -171,7 +171,7 @@ def _text(wholes: Sequence[Sequence[int]], starts: Sequence[int], ends: Sequence
         filler: A token to fill up with.
     """
     spare = max(0, LEAST_ROWS - sum(ends) + sum(starts))  # into slots that decoding writes before anyone sees them
-    longest = ends.index(max(ends))
+    longest = max(range(len(ends)), key=lambda row: ends[row] - starts[row])
     ends = [end + spare if row == longest else end for row, end in enumerate(ends)]
     ids = np.full((len(wholes), max(ends)), filler)
     for own, tokens, end in zip(ids, wholes, ends, strict=True):

@@ -21,12 +21,13 @@ from torch.nn.functional import silu
 from adapters.local.llama import LINEARS, Turning, layer_prefix, linear_paths, scales
 from adapters.local.packs.attention import Attention
 from adapters.local.packs.loss import cross_entropy
-from adapters.local.packs.member import Member
+from adapters.local.packs.member import LANES, SHORT, Member
 from adapters.local.packs.text import Text
 from adapters.local.stacked import Leaf
 
-LONGEST = 512
-"""Tokens of a row up to which runs are computed here: scores take memory by the square."""
+LONGEST = SHORT - LANES
+"""Tokens of a padded row up to which runs are computed here: from about there on, transformers' modules with torch's fused attention
+are quicker. Runs that may share a pack must all be on one side, and from `SHORT` on only runs of one length share one."""
 
 Leaves = Mapping[str, Leaf]
 """A run's low-rank terms, by their module's path; modules that are not adapted are missing."""

@@ -105,6 +105,7 @@ adapters = [adapted(model, 1, 4), adapted(model, 2, 8)]
 long, short = rows((300, 280, 150, 129), 5, shared=144 - 16), rows((20, 18, 17, 17), 6, shared=16)
 close(model, adapters, [*long, *short], steps=3)
 close(model, adapters, [*rows((131, 1, 1, 1), 5), *rows((1, 1, 1, 2), 6)], steps=3)
+close(model, adapters[:1], [*rows((256, 250, 240), 2, shared=144), *rows((130,), 1)], steps=3)  # one is read before others go on
 """,
     "rows of any length are the same bits alone and in any company, and those that begin alike, too": """
 import random

@@ -203,6 +203,22 @@ def test_gradients_of_rows_that_begin_alike_are_those_of_peft(
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    "texts", [[([5], [])], [([5, 6, 7], []), ([5, 6], []), ([8], [])]], ids=["one token", "prompts"]
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_rows_without_answers_teach_nothing(texts: list[tuple[list[int], list[int]]], dropout: float) -> None:
+    from adapters.local.packs.llama import WrittenOut
+    from adapters.local.packs.pack import Pack
+
+    base = random("LlamaConfig", "float32")
+    held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
+    pack = Pack(held, [member(base, 1, 4, texts, dropout=dropout)], WrittenOut(base))
+    assert pack.gradients([[range(len(texts))]]) == [0.0]
+    assert not pack.stack.gradient(0).any()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
     import torch
 
