@@ -1,6 +1,6 @@
 """Rows of tokens that begin alike: what a causal model makes of a common beginning, it needs to compute once.
 
-Laid out with numpy: for a few hundred whole numbers, torch takes five times as long. Only hosts import this.
+Laid out with numpy: for the few hundred tokens of a batch, torch took twice as long (0.50 ms against 0.24). Only hosts import this.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def once(rows: Whole, real: Flags) -> Once:
     return Once(places, filled, numbers[chosen])
 
 
-def side_by_side(rows: Whole, count: int, multiple: int = 1) -> tuple[Whole, int]:
+def in_equal_rows(rows: Whole, count: int, multiple: int = 1) -> tuple[Whole, int]:
     """Lay out tokens as rows of equal width.
 
     Args:

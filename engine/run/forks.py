@@ -175,7 +175,7 @@ def _serve(name: str, settings: HostSettings, needed: tuple[Needed, ...], line: 
             for attempts in host.run(bundle):
                 caller.send(attempts)
             caller.send_bytes(END)
-    os._exit(0)  # everything is written, and taking torch apart takes half a second
+    os._exit(0)  # everything is written, and taking torch apart takes time
 
 
 def _caller(listener: Listener) -> Connection:

@@ -55,21 +55,12 @@ def wait_for(run_dir: Path, stages: int, running: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
-def test_an_interrupt_at_the_terminal_lets_hosts_finish_what_they_run(
-    folder: Path, cli: Cli, undisturbed: Path
-) -> None:
+def under_way(folder: Path, stages: int, *options: str) -> tuple[Path, subprocess.Popen[str]]:
+    """A run of the tiny sweep of which so many stages have finished, and its directory."""
     run_dir = folder / "runs" / "tiny"
-    running = start(["run", "tiny.yaml"], folder)
-    wait_for(run_dir, 5, running)
-    os.killpg(running.pid, signal.SIGINT)  # a terminal tells every process of the command
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert "died" not in errors
-    db = sqlite3.connect(run_dir / "state.sqlite")
-    assert db.execute("SELECT count(*) FROM attempts WHERE state <> 'done'").fetchone() == (0,)
-    db.close()
-    cli(folder, "run", "tiny.yaml")
-    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
+    running = start(["run", "tiny.yaml", *options], folder)
+    wait_for(run_dir, stages, running)
+    return run_dir, running
 
 
 def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -77,9 +68,7 @@ def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_a_killed_run_resumes_on_ray_without_running_anything_twice(folder: Path, cli: Cli, undisturbed: Path) -> None:
-    run_dir = folder / "runs" / "tiny"
-    running = start(["run", "tiny.yaml"], folder)
-    wait_for(run_dir, 20, running)
+    run_dir, running = under_way(folder, 20)
     hosts = [process for process in descendants(running) if "forkserver" in " ".join(process.cmdline())]
     assert len(hosts) == 3, "two hosts, and what they are forks of"
     os.kill(running.pid, signal.SIGKILL)
@@ -94,21 +83,21 @@ def test_a_killed_run_resumes_on_ray_without_running_anything_twice(folder: Path
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
+@pytest.mark.parametrize("executor", ["ray", "inline"])
 def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
-    folder: Path, cli: Cli, undisturbed: Path
+    executor: str, folder: Path, cli: Cli, undisturbed: Path
 ) -> None:
-    run_dir = folder / "runs" / "tiny"
-    running = start(["run", "tiny.yaml", "--executor", "inline"], folder)
-    wait_for(run_dir, 5, running)
-    os.kill(running.pid, signal.SIGINT)
+    run_dir, running = under_way(folder, 5, "--executor", executor)
+    os.killpg(running.pid, signal.SIGINT)  # a terminal tells every process of the command
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert "The same command resumes." in errors
+    assert "died" not in errors
     db = sqlite3.connect(run_dir / "state.sqlite")
     assert db.execute("SELECT count(*) FROM attempts WHERE state <> 'done'").fetchone() == (0,)
     db.close()
     assert json.loads(cli(folder, "status", "--json").stdout)["phase"] == "interrupted"
-    cli(folder, "run", "tiny.yaml", "--executor", "inline")
+    cli(folder, "run", "tiny.yaml", "--executor", executor)
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
@@ -116,9 +105,7 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
 def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
     victim: str, folder: Path, undisturbed: Path
 ) -> None:
-    run_dir = folder / "runs" / "tiny"
-    running = start(["run", "tiny.yaml"], folder)
-    wait_for(run_dir, 5, running)
+    run_dir, running = under_way(folder, 5)
     listening = {
         connection.laddr.ip
         for process in descendants(running)
@@ -157,9 +144,7 @@ def test_a_host_that_dies_before_it_listens_is_replaced(folder: Path, undisturbe
 
 
 def test_two_interrupts_stop_the_run_and_lose_nothing_that_had_finished(folder: Path) -> None:
-    run_dir = folder / "runs" / "tiny"
-    running = start(["run", "tiny.yaml"], folder)
-    wait_for(run_dir, 5, running)
+    run_dir, running = under_way(folder, 5)
     before = finished_stages(run_dir)
     os.kill(running.pid, signal.SIGINT)
     time.sleep(0.05)

@@ -106,7 +106,7 @@ def footprint(model: Any) -> Footprint | None:
     if not plain or "dynamic" in rope or "longrope" in rope:
         return None
     longest = getattr(config, "sliding_window", None) or float("inf")
-    for by_modules in (False, True):
+    for by_modules in (False, True) if llama.takes(model, ()) else (False,):
         taken = _tried_out(model, by_modules=by_modules)
         if taken is not None:
             return Footprint(taken, longest, by_modules)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from adapters.local.beginnings import once, side_by_side
+from adapters.local.beginnings import in_equal_rows, once
 from adapters.local.decoding.cache import LEAST_ROWS
 from adapters.local.decoding.questions import Question, shared_heads
 from adapters.local.decoding.slots import Slots, attended, slots_for, unseen_by
@@ -183,7 +183,7 @@ def _text(wholes: Sequence[Sequence[int]], starts: Sequence[int], ends: Sequence
         found = once(np.arange(ids.size).reshape(ids.shape), read)
     row, slot = np.divmod(found.filled, ids.shape[1])
     own_row, positions = np.divmod(found.places, ids.shape[1])
-    places, width = side_by_side(own_row, len(wholes), LEAST_ROWS)
+    places, width = in_equal_rows(own_row, len(wholes), LEAST_ROWS)
     asking = np.zeros(len(wholes) * width, dtype=np.int64)
     asking[places] = positions
     return Text(

@@ -15,8 +15,8 @@ Heads = tuple[int, int, int, int]
 class Attention:
     """What tokens see of their rows.
 
-    For rows of some dozens of tokens, plain products and a softmax take less time than torch's fused kernel, whose blocks are
-    larger than such rows and which looks from every token.
+    By plain products and a softmax. For ten rows of 26 tokens these take 0.7 of the time of torch's fused kernel, of 55 tokens
+    0.8, of 128 as long or longer (forward and backward, looking from every token; torch 2.13); and fewer tokens may look.
 
     Args:
         turning: The model's.

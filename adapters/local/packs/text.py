@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters.local.beginnings import Whole, once, side_by_side
+from adapters.local.beginnings import Whole, in_equal_rows, once
 from adapters.local.chat import IGNORED
 from adapters.local.llama import Turning
 from adapters.local.packs.member import Member
@@ -41,7 +41,7 @@ class Asking:
     def of(cls, tokens: Whole, padded: Whole, rows: int, length: int) -> Asking:
         """Lay out tokens whose places in `rows` padded rows of `length` tokens are given."""
         row, column = np.divmod(padded, length)
-        places, width = side_by_side(row, rows)
+        places, width = in_equal_rows(row, rows)
         spread, seen = np.zeros((2, rows * width), dtype=np.int64)
         spread[places], seen[places] = tokens, column
         later = (np.arange(length) > seen[:, None]).reshape(rows, width, length)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.local.beginnings import once, side_by_side
+from adapters.local.beginnings import in_equal_rows, once
 
 Rows = list[list[int]]
 ROWS: st.SearchStrategy[Rows] = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=8)
@@ -37,8 +37,8 @@ def test_rows_that_begin_alike_take_turns() -> None:
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 4))
-def test_tokens_lie_side_by_side_in_their_rows(rows: list[int], multiple: int) -> None:
-    places, width = side_by_side(np.array(rows), 6, multiple)
+def test_tokens_lie_in_equal_rows_in_their_rows(rows: list[int], multiple: int) -> None:
+    places, width = in_equal_rows(np.array(rows), 6, multiple)
     assert width % multiple == 0
     assert (places // width).tolist() == rows
     assert len(set(places.tolist())) == len(rows)
