@@ -100,9 +100,12 @@ def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Execu
         return InlineExecutor(host_settings(root, resources))
 
     def on_ray() -> Executor:
+        from engine.run.forks import forked
+
+        forks = forked(resources, order.needed)  # whose imports take longest: before those of Ray
         from engine.run.ray_executor import RayExecutor
 
-        return RayExecutor(root, resources, order.needed)
+        return RayExecutor(root, resources, order.needed, forks)
 
     return inline if name == "inline" else on_ray
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 from engine.domain.results import Attempt
+from engine.domain.sweep import Resources
 from engine.plugins import Kind
 from engine.run.hosts import Host, Needed
 from engine.run.relay import END, Line
@@ -45,6 +46,12 @@ _hidden = threading.Lock()
 def can_fork() -> bool:
     """Tell whether hosts can be forked here: macOS allows it too, but its libraries do not survive it."""
     return sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def forked(resources: Resources, needed: tuple[Needed, ...]) -> Forks | None:
+    """Return a fork server that begins its imports now, where hosts can be forks: on this machine, without GPUs."""
+    is_here = not os.environ.get("RAY_ADDRESS")
+    return Forks(needed) if is_here and not resources.gpus_per_host and can_fork() else None
 
 
 def told() -> tuple[Needed, ...]:

@@ -9,14 +9,16 @@ host that dies is replaced, and the driver decides what becomes of its stages.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from engine.domain.errors import RunError
 from engine.domain.results import Attempt
 from engine.domain.sweep import Resources
-from engine.run.forks import Forks, can_fork
+from engine.run.forks import Forks
 from engine.run.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost, Needed
 from engine.run.relay import Relay
 from engine.run.runners import Bundle
@@ -40,6 +42,10 @@ IDLERS = ("start_monitor", "start_log_monitor", "start_api_server")
 """What starts three processes of a local Ray that nobody uses here: the autoscaler's monitor, what copies logs to the driver,
 and the dashboard's server. They take 2 CPU seconds as Ray starts, and closing waits a second for one of them."""
 
+STARTS_RAYLET = "start_ray_processes"
+REGISTERS_SECONDS, LOOK_SECONDS = 5.0, 0.02
+"""How long a raylet's registration may take before Ray's own waiting begins, and how often to look."""
+
 
 class RayExecutor:
     """Runs bundles on Ray actors: one desk, and as many model hosts as fit.
@@ -51,12 +57,14 @@ class RayExecutor:
         run_root: The run directory, on a disk that every host sees.
         resources: What each host gets, and how many there are.
         needed: The adapters that the hosts will need, as `engine.run.hosts.Host.warm_up` takes them.
+        forks: Where hosts are forked from; None to have the actors be hosts themselves.
     """
 
-    def __init__(self, run_root: Path, resources: Resources, needed: tuple[Needed, ...] = ()) -> None:
+    def __init__(
+        self, run_root: Path, resources: Resources, needed: tuple[Needed, ...] = (), forks: Forks | None = None
+    ) -> None:
         """Start or join Ray and make the hosts."""
-        is_here = not os.environ.get("RAY_ADDRESS")
-        self._forks = Forks(needed) if is_here and not resources.gpus_per_host and can_fork() else None
+        self._forks = forks
         self._settings = host_settings(run_root, resources)
         self._needed = needed
         self._model_host = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
@@ -72,7 +80,7 @@ class RayExecutor:
     def _filled(self, hosts: int) -> tuple[Seat, ...]:
         """Make the desk and so many hosts, and return their seats."""
         names = [f"host-{index}" for index in range(hosts)]
-        self._actors = {name: self._actor(name) for name in (*names, DESK)}
+        self._actors = {name: self._actor(name) for name in (DESK, *names)}  # its samples come before all training
         for name in names:
             self._occupy(name)
         return (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS))
@@ -168,19 +176,35 @@ def _start_ray() -> None:
 
 @contextmanager
 def _core_alone() -> Iterator[None]:
-    """Keep Ray from starting its `IDLERS` while the block runs.
+    """Have Ray start without its `IDLERS` while the block runs, and see at once that its raylet is there.
 
-    It has no public switch for them; where its private names are others, they start.
+    It has no public switches for this; where its private names are others, it starts as it always does.
     """
     node = getattr(getattr(getattr(ray, "_private", None), "node", None), "Node", None)
-    kept = {name: getattr(node, name) for name in IDLERS if hasattr(node, name)}
+    changes: dict[str, Callable[..., None]] = {name: lambda *_, **__: None for name in IDLERS}
+    if start := getattr(node, STARTS_RAYLET, None):
+        changes[STARTS_RAYLET] = _seen_at_once(start)
+    kept = {name: getattr(node, name) for name in changes if hasattr(node, name)}
     try:
         for name in kept:
-            setattr(node, name, lambda *_, **__: None)
+            setattr(node, name, changes[name])
         yield
     finally:
         for name, start in kept.items():
             setattr(node, name, start)
+
+
+def _seen_at_once(start: Callable[..., None]) -> Callable[..., None]:
+    """Return what starts a raylet and waits for it to register: Ray's own next look would be a second later."""
+
+    def started(node: Any, *arguments: Any, **options: Any) -> None:
+        start(node, *arguments, **options)
+        deadline = time.monotonic() + REGISTERS_SECONDS
+        with suppress(Exception):  # Ray itself looks next, and says what is wrong
+            while not node.get_gcs_client().get_all_node_info() and time.monotonic() < deadline:
+                time.sleep(LOOK_SECONDS)
+
+    return started
 
 
 def _host_count(resources: Resources) -> int:
