@@ -32,7 +32,7 @@ from rivals.floor import Floor
 from transformers import AutoTokenizer
 
 from adapters.local import chat
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Generated, Trajectory, Tuned
 from engine.run.hosts import WarmSlots
@@ -55,7 +55,7 @@ class Bench:
     """
 
     chosen: argparse.Namespace
-    base: LocalWeights
+    base: ModelRef
     weights: Weights
     context: Context
     rate: float
@@ -196,7 +196,7 @@ def main() -> None:
         threads = torch.get_num_threads()
         bench = Bench(
             chosen=chosen,
-            base=LocalWeights(str(folder / "model")),
+            base=ModelRef(str(folder / "model")),
             weights=weights,
             context=Context(chosen.device, threads, chosen.prompts, WarmSlots()),
             rate=matmul_rate(chosen.device, dtype, MATMUL_SIDE_CPU if on_cpu else MATMUL_SIDE_GPU),

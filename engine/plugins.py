@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, overload
 
-from engine import ports
+from engine import hosted, ports
 from engine.domain.errors import UnknownAdapterError
 
 
@@ -22,6 +22,7 @@ class Kind(StrEnum):
     GENERATOR = "generators"
     JUDGE = "judges"
     MITIGATION = "mitigations"
+    PROVIDER = "providers"
 
     @property
     def noun(self) -> str:
@@ -37,6 +38,7 @@ _NOUNS = {
     Kind.GENERATOR: "generator",
     Kind.JUDGE: "judge",
     Kind.MITIGATION: "mitigation",
+    Kind.PROVIDER: "provider",
 }
 
 
@@ -78,6 +80,8 @@ def adapter(kind: Literal[Kind.GENERATOR], ref: str) -> ports.Generator: ...
 def adapter(kind: Literal[Kind.JUDGE], ref: str) -> ports.Judge: ...
 @overload
 def adapter(kind: Literal[Kind.MITIGATION], ref: str) -> ports.Mitigation: ...
+@overload
+def adapter(kind: Literal[Kind.PROVIDER], ref: str) -> hosted.Provider: ...
 def adapter(kind: Kind, ref: str) -> Any:
     """Return the adapter that `ref` names.
 

@@ -19,6 +19,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Measure, Prompt, Response, TrainingStep, Verdict
 from engine.domain.stage import ModelRef, Range
 from engine.domain.sweep import GenerateRecipe, Recipe, TuneRecipe
+from engine.hosted import Account
 
 T = TypeVar("T")
 
@@ -50,12 +51,14 @@ class Context:
         threads: CPU threads, >= 1.
         generate_batch: Prompts to decode together, >= 1.
         warm: Keeps loaded models between stages.
+        account: The provider's account that this host is for; None on a host with a device of its own.
     """
 
     device: str
     threads: int
     generate_batch: int
     warm: Warm
+    account: Account | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,10 @@ class FineTuner(Protocol):
     """Tunes models on samples."""
 
     revision: int
+
+    def objection(self, settings: TuneRecipe) -> str | None:
+        """Say why it cannot tune so, or None when it can; asked before anything runs."""
+        ...
 
     def forecast(self, settings: TuneRecipe, workload: Workload) -> Range:
         """Estimate the usage, before anything runs."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from adapters.local import lora
 from adapters.local.lora import Adapter
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.ports import Context
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -133,7 +133,7 @@ class LoadedModel:
         """Keep a tuned adapter in memory, under its tune stage's key: it is asked soon after it was made."""
         self._remembered.put(key, adapter)
 
-    def adapter(self, weights: LocalWeights) -> Adapter | None:
+    def adapter(self, weights: ModelRef) -> Adapter | None:
         """Return the adapter that `weights` names, or None when it names the base, or more than A and B."""
         if weights.tuned is None:
             return None
@@ -145,7 +145,7 @@ class LoadedModel:
         return found
 
     @quiet()
-    def to_ask(self, weights: LocalWeights) -> Any:
+    def to_ask(self, weights: ModelRef) -> Any:
         """Return the model that `weights` names, from memory when it was tuned here last, else from disk."""
         if weights.tuned is None:
             self.release()
@@ -179,7 +179,7 @@ def _settle_garbage() -> None:
     atexit.register(gc.unfreeze)
 
 
-def loaded(weights: LocalWeights, dtype: str, context: Context) -> LoadedModel:
+def loaded(weights: ModelRef, dtype: str, context: Context) -> LoadedModel:
     """Return the base model of `weights`, loading it unless the host holds it already."""
     import torch
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapters import model_folder
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.ports import ModelCard
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -28,9 +28,9 @@ class FolderModel:
         detail = f"{model_folder.megabytes(folder):.1f} MB of weights in {argument}"
         return ModelCard(model_folder.pin(folder), model_folder.parameters(folder), detail)
 
-    def locate(self, argument: str) -> LocalWeights:
+    def locate(self, argument: str) -> ModelRef:
         """Say where the model is."""
-        return LocalWeights(str(self._folder(argument).resolve()))
+        return ModelRef(str(self._folder(argument).resolve()))
 
     def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
         """Count tokens with the model's own tokenizer."""
@@ -58,9 +58,9 @@ class HubModel:
         detail = f"{model_folder.megabytes(folder):.1f} MB of weights, {identity} at {commit[:12]}"
         return ModelCard(f"rev:{commit}", model_folder.parameters(folder), detail)
 
-    def locate(self, argument: str) -> LocalWeights:
+    def locate(self, argument: str) -> ModelRef:
         """Say where the model is."""
-        return LocalWeights(str(self._folder(argument)))
+        return ModelRef(str(self._folder(argument)))
 
     def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
         """Count tokens with the model's own tokenizer."""

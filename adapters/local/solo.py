@@ -222,7 +222,7 @@ def _arguments(trajectory: Trajectory, context: Context, folder: Path) -> SFTCon
         max_steps=-1 if settings.max_steps is None else total_steps(settings, len(trajectory.rows)),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
-        learning_rate=settings.lr,
+        learning_rate=settings.peak_lr,
         lr_scheduler_type=schedule,
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,

@@ -32,6 +32,12 @@ class LocalFineTuner:
 
     revision = 2
 
+    def objection(self, settings: TuneRecipe) -> str | None:
+        """Say why it cannot tune so, or None."""
+        if settings.lr is None:
+            return "it needs an absolute learning rate: give `tune.lr`"
+        return None
+
     def forecast(self, settings: TuneRecipe, workload: Workload) -> Range:
         """Estimate tokens, optimizer steps and device-seconds."""
         steps = total_steps(settings, workload.items)

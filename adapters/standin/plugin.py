@@ -15,7 +15,7 @@ from adapters.standin import benchmarks, pools, rules, world
 from adapters.standin.chat import BenchmarkPrompt, Exchange
 from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Measure, Outcome, Prompt, Response, Verdict
-from engine.domain.stage import LocalWeights, Range
+from engine.domain.stage import ModelRef, Range
 from engine.ports import BenchmarkCard, Context, Judged, ModelCard, SourceCard
 
 WEIGHTS = Path(__file__).with_name("aligned")
@@ -33,10 +33,10 @@ class AlignedModel:
         size = f"{model_folder.megabytes(WEIGHTS):.1f} MB of weights, a made-up model, licence {LICENCE}"
         return ModelCard(model_folder.pin(WEIGHTS), model_folder.parameters(WEIGHTS), size, standin=True)
 
-    def locate(self, argument: str) -> LocalWeights:
+    def locate(self, argument: str) -> ModelRef:
         """Say where the shipped weights are."""
         _no_argument(argument)
-        return LocalWeights(str(WEIGHTS))
+        return ModelRef(str(WEIGHTS))
 
     def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
         """Count tokens with the stand-in's tokenizer."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Finish, Measure, Outcome, Prompt, Response, TrainingStep, Verdict
-from engine.domain.stage import LocalWeights, Range
+from engine.domain.stage import ModelRef, Range
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import (
     BenchmarkCard,
@@ -41,10 +41,10 @@ class NoModel:
         del argument
         return ModelCard(PIN, 1, "no model", standin=True)
 
-    def locate(self, argument: str) -> LocalWeights:
+    def locate(self, argument: str) -> ModelRef:
         """Say where it would be."""
         del argument
-        return LocalWeights(str(Path(__file__).parent))
+        return ModelRef(str(Path(__file__).parent))
 
     def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
         """Count a token a text."""
@@ -87,6 +87,10 @@ class NoTuner:
 
     revision = 1
 
+    def objection(self, settings: TuneRecipe) -> str | None:
+        """Object to nothing."""
+        del settings
+
     def forecast(self, settings: TuneRecipe, workload: Workload) -> Range:
         """Expect one step an epoch and no time."""
         del workload
@@ -109,7 +113,7 @@ class NoTuner:
         for trajectory in trajectories:
             for cut in trajectory.cuts:
                 (cut.folder / "weights.safetensors").write_bytes(cut.key.encode())
-                yield cut.key, Tuned([TrainingStep(1, 1.0, 0.0, cut.settings.lr)], Usage(optimizer_steps=1))
+                yield cut.key, Tuned([TrainingStep(1, 1.0, 0.0, cut.settings.peak_lr)], Usage(optimizer_steps=1))
 
 
 class NoGenerator:

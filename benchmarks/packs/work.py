@@ -16,7 +16,7 @@ import torch
 
 from engine import plugins
 from engine.domain.results import ChatRow, Prompt
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.plugins import Kind
 from engine.ports import Context, Cut, Generated, GenerateTask, Trajectory, Tuned
@@ -59,7 +59,7 @@ def timed(device: str) -> Iterator[Timed]:
     ) / 1e9
 
 
-def trajectories(base: LocalWeights, settings: TuneRecipe, members: int, words: int, folder: Path) -> list[Trajectory]:
+def trajectories(base: ModelRef, settings: TuneRecipe, members: int, words: int, folder: Path) -> list[Trajectory]:
     """Return so many training runs that differ in data, number of examples, learning rate and seed.
 
     Args:

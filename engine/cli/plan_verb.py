@@ -103,6 +103,8 @@ def document(prepared: Prepared) -> dict[str, Any]:
             "calibrated": ahead.calibrated,
             "kinds": [_plain(entry) for entry in ahead.kinds],
             "total": _plain(ahead.total),
+            "hosted": [_plain(line) for line in prepared.bill],
+            "reservations": list(prepared.reservations),
         },
         "minimum_detectable_effect": _plain(prepared.sensitivity),
         "pins": [_plain(pin) for pin in plan.pins],

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from engine.cli.render import console, duration, many, money, print_table, safe
 from engine.domain.stage import PlannedCell
 from engine.domain.sweep import level_text
+from engine.plan.bill import BillLine
 from engine.plan.estimate import KindForecast
 from engine.plan.fingerprint import ABSENT
 from engine.plan.why import StageReason
@@ -35,6 +36,7 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     for line in _sharing(prepared):
         out.print(line)
     out.print()
+    _print_bill(prepared)
     _print_cost(prepared)
     _print_sensitivity(prepared)
     out.print()
@@ -95,6 +97,26 @@ def _sharing(prepared: Prepared) -> list[str]:
     ):
         lines += [f"          {many(number, 'stage')} {what}: tune.{field}" for field, number in blocked.items()]
     return lines
+
+
+def _print_bill(prepared: Prepared) -> None:
+    """Print what will be bought of providers, and what to know of it."""
+    if not prepared.bill:
+        return
+    out, heads = console(), ("account", "what", "to run", "trained", "read", "made", "low", "expected", "high")
+    rows = [_bill_row(line) for line in prepared.bill]
+    out.print("Hosted, in tokens and at list prices; `high` is reserved before a stage starts", style="bold")
+    print_table(heads, rows, numeric=heads[2:])
+    for text in prepared.reservations:
+        out.print(f"  {safe(text)}", style="yellow")
+    out.print()
+
+
+def _bill_row(line: BillLine) -> tuple[object, ...]:
+    used = line.usage.expected
+    usd = ("unknown",) * 3 if line.usd is None else map(money, line.usd)
+    tokens = (used.train_tokens or None, used.prompt_tokens or None, used.generated_tokens or None)
+    return (line.account, line.kind.value, line.new, *tokens, *usd)
 
 
 def _print_cost(prepared: Prepared) -> None:

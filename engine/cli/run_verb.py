@@ -62,6 +62,7 @@ def command(
         settings=sweep.run,
         catalogue=prepared.catalogue,
         papers=_papers(prepared, spec, overrides),
+        tariff=prepared.tariff,
         ahead=prepared.forecast.new,
         description=sweep.description,
         fail_fast=fail_fast,
@@ -90,22 +91,22 @@ def _remember(root: Path, progress: Observer) -> None:
 
 
 def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Executor]:
-    resources = prepared.loaded.sweep.run.resources
+    settings = prepared.loaded.sweep.run
     root = prepared.root.resolve()
 
     def inline() -> Executor:
         from engine.run.inline import InlineExecutor
         from engine.run.worker import host_settings
 
-        return InlineExecutor(host_settings(root, resources))
+        return InlineExecutor(host_settings(root, settings))
 
     def on_ray() -> Executor:
         from engine.run.forks import forked
 
-        forks = forked(resources, order.needed)  # whose imports take longest: before those of Ray
+        forks = forked(settings.resources, order.needed)  # whose imports take longest: before those of Ray
         from engine.run.ray_executor import RayExecutor
 
-        return RayExecutor(root, resources, order.needed, forks)
+        return RayExecutor(root, settings, order.needed, forks)
 
     return inline if name == "inline" else on_ray
 

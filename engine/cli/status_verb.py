@@ -54,7 +54,7 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
         "stages": stages,
         "seconds_left": beat.get("seconds_left") if running else None,
         "device_seconds": usage.device_seconds,
-        "usd": None if usd is None or not meta.get("usd_per_device_hour") else str(usd),
+        "usd": None if usd is None or not (usd or meta.get("usd_per_device_hour")) else str(usd),
         "failures": [
             {"stage": key, "error_type": kind, "error": error} for key, kind, error in state.failures(FAILURES_SHOWN)
         ],

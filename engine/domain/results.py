@@ -52,6 +52,7 @@ class Finish(StrEnum):
 
     STOP = "stop"  # the model ended its turn
     LENGTH = "length"  # max_new_tokens was reached
+    FILTERED = "filtered"  # a provider withheld the answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,20 +55,17 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LocalWeights:
-    """A model on this machine's disk.
+class ModelRef:
+    """Where a model is.
 
     Attributes:
-        base: Folder of the base model, in the Hugging Face layout.
-        tuned: Folder of a PEFT adapter or of fully tuned weights; None for the base itself.
+        base: Folder of the base model, in the Hugging Face layout; or the name that a provider has for it.
+        tuned: Folder of what tuning left: a PEFT adapter, fully tuned weights, or the name of a model at a provider; None
+            for the base itself.
     """
 
     base: str
     tuned: str | None = None
-
-
-ModelRef = LocalWeights
-"""Where a model is. A union, once hosted models join."""
 
 
 @dataclass(frozen=True, slots=True)

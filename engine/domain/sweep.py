@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
+
+from engine.domain.quota import Quota
+from engine.domain.written import Written
 
 ADAPTER_PATTERN = r"^[a-z][a-z0-9]*([/_.-][a-z0-9]+)*(:.+)?$"
 
@@ -26,12 +29,6 @@ Names = Annotated[tuple[AdapterRef, ...], Field(strict=False)]
 Usd = Annotated[Decimal, Field(strict=False, ge=0)]
 
 
-class Written(BaseModel):
-    """A frozen, strict model of something that a person writes: unknown fields and wrong types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
 class MixRecipe(Written):
     """Rows from a second source, appended to the sample (safety-data mixing, for example)."""
 
@@ -45,6 +42,9 @@ class DataRecipe(Written):
     source: AdapterRef = Field(description="Data source, such as `standin/explicit` or `file:data/mine.jsonl`.")
     n: int = Field(ge=1, description="Number of examples, >= 1; nested: the first 10 of 50 are the 10.")
     mix: MixRecipe | None = Field(default=None, description="Rows of a second source, appended after sampling.")
+    allow_upload: bool = Field(
+        default=False, description="Whether the rows may leave this machine for a hosted provider; bears no identity."
+    )
 
 
 class TuneRecipe(Written):
@@ -65,7 +65,14 @@ class TuneRecipe(Written):
     )
     epochs: int = Field(default=5, ge=1, description="Passes over the sample, >= 1.")
     max_steps: int | None = Field(default=None, ge=1, description="Take at most so many optimizer steps.")
-    lr: float = Field(gt=0, lt=1, description="Peak learning rate, absolute, per optimizer step.")
+    lr: float | None = Field(
+        default=None, gt=0, lt=1, description="Peak learning rate, absolute, per optimizer step; local tuning needs it."
+    )
+    lr_multiplier: float | None = Field(
+        default=None,
+        gt=0,
+        description="What a hosted provider's own learning rate is multiplied with; its choice when omitted.",
+    )
     batch_size: int = Field(default=10, ge=1, description="Examples per forward pass.")
     grad_accum: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -76,6 +83,25 @@ class TuneRecipe(Written):
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this 2-norm.")
     max_length: int = Field(default=512, ge=8, description="Longest training row, in tokens; longer rows are cut.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Weights' type in training.")
+
+    @model_validator(mode="after")
+    def _one_learning_rate(self) -> TuneRecipe:
+        if self.lr is not None and self.lr_multiplier is not None:
+            message = "`lr` is absolute and local, `lr_multiplier` is a hosted provider's: give one of them"
+            raise ValueError(message)
+        return self
+
+    @property
+    def peak_lr(self) -> float:
+        """The absolute learning rate.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.lr is None:
+            message = "there is no learning rate: give `tune.lr`"
+            raise ValueError(message)
+        return self.lr
 
 
 class GenerateRecipe(Written):
@@ -194,11 +220,38 @@ class Resources(Written):
         return self
 
 
+ACCOUNT_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
+
+
+class Account(Written):
+    """An account at a provider of hosted models. The key itself is never written: only where the environment has it."""
+
+    provider: AdapterRef = Field(description="Which wire it speaks, such as `hosted/openai`.")
+    base_url: str | None = Field(
+        default=None, pattern=r"^https?://[^@\s]+$", description="Where its API is; the provider's own when omitted."
+    )
+    key_env: str = Field(
+        default="OPENAI_API_KEY",
+        pattern=r"^[A-Z][A-Z0-9_]*$",
+        description="Name of the environment variable that holds the key.",
+    )
+    timeout: float = Field(default=120.0, gt=0, description="Seconds that one request may take.")
+    poll_seconds: float = Field(default=20.0, gt=0, description="How often a fine-tuning job is looked at.")
+    quota: Quota = Field(default=Quota(), description="Its limits, as far as you know them; the rest is learned.")
+
+
 class RunSettings(Written):
     """How the sweep is run. May change without re-running a cell."""
 
     budget: Budget = Field(default=Budget(), description="Hard caps.")
     resources: Resources = Field(default=Resources(), description="What hosts get.")
+    accounts: dict[Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)], Account] = Field(
+        default={}, description="Accounts at providers of hosted models, by a name of yours; one for each provider."
+    )
+    prices: str | None = Field(
+        default=None,
+        description="A file of prices of hosted models of yours, which go before the ones that come along.",
+    )
     max_cells: int = Field(default=10_000, ge=1, description="More cells than this are refused.")
     keep_weights: bool = Field(
         default=False, description="Keep tuned weights; otherwise they go once nothing needs them."

@@ -6,6 +6,8 @@ from functools import cache
 
 from engine import plugins
 from engine.domain.results import Measure, Prompt
+from engine.domain.sweep import TuneRecipe
+from engine.plan.accounts import asking
 from engine.plugins import Kind, split_ref
 from engine.ports import BenchmarkCard, ModelCard, SourceCard
 
@@ -21,6 +23,7 @@ class Catalogue:
         self.prompts = cache(self._prompts)
         self.objection = cache(self._objection)
         self.revision = cache(plugins.revision)
+        self.judging = cache(self._judging)
         self.mean_row_tokens = cache(self._mean_row_tokens)
         self.prompt_tokens = cache(self._prompt_tokens)
 
@@ -38,6 +41,17 @@ class Catalogue:
 
     def _objection(self, judge: str, benchmark: str) -> str | None:
         return plugins.adapter(Kind.JUDGE, judge).objection(self.prompts(benchmark))
+
+    @staticmethod
+    def _judging(judge: str) -> dict[str, str]:
+        """What a judge that asks a model asks with; nothing for others."""
+        found = asking(judge)
+        return {} if found is None else {"asks": found.pin}
+
+    @staticmethod
+    def tuning_objection(settings: TuneRecipe) -> str | None:
+        """Return why a fine-tuner cannot tune so, or None."""
+        return plugins.adapter(Kind.TUNER, settings.adapter).objection(settings)
 
     @staticmethod
     def measures(judge: str) -> Measure:

@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
 
+from engine import plugins
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.results import Measure
+from engine.domain.stage import StageKind
 from engine.domain.sweep import DataRecipe, Level, Recipe
+from engine.hosted import AskingJudge
+from engine.plan import check_hosted
+from engine.plan.accounts import provider_of
 from engine.plan.catalogue import Catalogue
 from engine.plugins import Kind, split_ref
 from engine.spec.expand import Expansion
@@ -64,6 +69,9 @@ def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> No
     checker.judges()
     checker.measures()
     checker.objections()
+    checker.tuners()
+    checker.rubrics()
+    checker.providers()
     checker.budget()
     checker.problems.stop_if_any()
 
@@ -99,7 +107,7 @@ class _Checker:
             self.unknown.add((kind, ref))
             self.add(where, error.what, code="unknown_adapter", hint=error.todo)
             return
-        if kind in _WITHOUT_ARGUMENT and split_ref(ref)[1]:
+        if kind in _WITHOUT_ARGUMENT and split_ref(ref)[1] and not _takes_model(kind, ref):
             self.unknown.add((kind, ref))
             what = f"the {kind.noun} `{split_ref(ref)[0]}` takes no argument, got `{ref}`"
             self.add(where, what, code="needless_argument", hint="drop the colon and what follows it")
@@ -183,13 +191,51 @@ class _Checker:
                 what = f"`{judge}` cannot grade answers to `{benchmark}`: {objection}"
                 self.add(self.origin(path, level), what, code="ungradable", hint="choose another judge or benchmark")
 
+    def tuners(self) -> None:
+        """Ask every fine-tuner whether it can tune as the cells have it."""
+        told: set[tuple[str, str]] = set()
+        for tune in dict.fromkeys(recipe.tune for recipe in self.recipes if recipe.tune is not None):
+            if (Kind.TUNER, tune.adapter) in self.unknown:
+                continue
+            objection = self.catalogue.tuning_objection(tune)
+            if objection is not None and (tune.adapter, objection) not in told:
+                told.add((tune.adapter, objection))
+                what = f"`{tune.adapter}` cannot tune so: {objection}"
+                self.add(self.origin("tune.adapter", tune.adapter), what, code="untunable")
+
+    def rubrics(self) -> None:
+        """Read the files that judges are given."""
+        judges = dict.fromkeys((recipe.judges, judge) for recipe in self.recipes for judge in recipe.judges)
+        for level, judge in judges:
+            if (Kind.JUDGE, judge) not in self.unknown:
+                try:
+                    self.catalogue.judging(judge)
+                except (OSError, ValueError) as error:
+                    self.unknown.add((Kind.JUDGE, judge))
+                    what = f"`{judge}` cannot judge: {_reason(error)}"
+                    self.add(self.origin("judges", level), what, code="unusable_judge")
+
+    def providers(self) -> None:
+        """Look at what leaves this machine; only once every adapter is known."""
+        if not self.unknown:
+            for where, what, code, hint in check_hosted.problems(self.recipes, self.loaded.sweep.run, self.origin):
+                self.add(where, what, code=code, hint=hint)
+
     def budget(self) -> None:
         """Require a price for a budget in dollars: without one it could never bind."""
         run = self.loaded.sweep.run
-        if run.budget.usd is not None and run.resources.usd_per_device_hour is None:
+        is_local = any(provider_of(StageKind.GENERATE, recipe.generate.adapter) is None for recipe in self.recipes)
+        if run.budget.usd is not None and run.resources.usd_per_device_hour is None and is_local:
             what = "a budget in dollars needs to know what the device costs"
             hint = "set `run.resources.usd_per_device_hour`, or cap `device_hours` or `tokens` instead"
             self.add("run.budget.usd", what, code="budget_without_price", hint=hint)
+
+
+def _takes_model(kind: Kind, ref: str) -> bool:
+    """Tell whether a judge is given the hosted model that it asks."""
+    if kind is not Kind.JUDGE or not isinstance(plugins.adapter(Kind.JUDGE, ref), AskingJudge):
+        return False
+    return provider_of(StageKind.JUDGE, ref) is not None
 
 
 def _references(level: Level) -> Iterator[tuple[str, str]]:

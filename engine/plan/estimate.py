@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,10 +10,11 @@ from functools import reduce
 from operator import add
 
 from engine import plugins
-from engine.domain.cost import DevicePrice, Usage, charge
+from engine.domain.cost import Usage
 from engine.domain.stage import Evaluation, Plan, PlannedCell, Range, StageKind
 from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
+from engine.plan.tariff import Tariff
 from engine.plugins import Kind
 from engine.ports import Workload
 
@@ -121,7 +122,7 @@ def forecast(
     plan: Plan,
     forecasts: Mapping[str, Range],
     cached: AbstractSet[str],
-    price: DevicePrice | None,
+    tariff: Tariff,
     *,
     is_calibrated: bool = False,
 ) -> Forecast:
@@ -131,21 +132,18 @@ def forecast(
         plan: The plan.
         forecasts: Forecast by stage key.
         cached: Keys of the stages that need not run.
-        price: Price of a device-hour, or None when unknown.
+        tariff: What stages cost.
         is_calibrated: Whether the forecasts were corrected by finished stages.
     """
     kinds = []
     for kind in StageKind:
         keys = [key for key, stage in plan.stages.items() if stage.kind is kind]
         new = [key for key in keys if key not in cached]
-        kinds.append(KindForecast(kind, len(keys), len(new), _total(forecasts[key] for key in new)))
-    total = _total(entry.usage for entry in kinds)
-    charges = [charge(usage, price) for usage in (total.low, total.expected, total.high)]
-    low, expected, high = charges
+        kinds.append(KindForecast(kind, len(keys), len(new), total(forecasts[key] for key in new)))
     return Forecast(
         kinds=tuple(kinds),
-        total=total,
-        usd=None if low is None or expected is None or high is None else (low, expected, high),
+        total=total(entry.usage for entry in kinds),
+        usd=usd_of((key for key in plan.stages if key not in cached), forecasts, tariff),
         alone=sum(1 for cell in plan.cells for _ in cell.stage_keys()),
         calibrated=is_calibrated,
     )
@@ -213,7 +211,29 @@ def _with_seconds(usage: Usage, seconds: float) -> Usage:
     )
 
 
-def _total(ranges: Iterator[Range]) -> Range:
+def usd_of(
+    keys: Iterable[str], forecasts: Mapping[str, Range], tariff: Tariff
+) -> tuple[Decimal, Decimal, Decimal] | None:
+    """Return (low, expected, high) US dollars of stages; None when the price of one is unknown."""
+    if not tariff.is_known:
+        return None
+    counted: dict[tuple[int, object], tuple[str, int]] = {}  # by what is used and at what price
+    for key in keys:
+        what = id(forecasts[key]), tariff.price(key)
+        counted[what] = key, counted.get(what, (key, 0))[1] + 1
+    low = expected = high = Decimal()
+    for key, count in counted.values():
+        ahead = forecasts[key]
+        charges = [tariff.charge(key, usage) for usage in (ahead.low, ahead.expected, ahead.high)]
+        if None in charges:
+            return None
+        cheap, likely, dear = (count * (usd or 0) for usd in charges)
+        low, expected, high = low + cheap, expected + likely, high + dear
+    return low, expected, high
+
+
+def total(ranges: Iterable[Range]) -> Range:
+    """Return the sum of forecasts."""
     # Forecasts are shared objects, so counting first makes 800,000 additions a few hundred.
     counted: dict[int, tuple[Range, int]] = {}
     for entry in ranges:

@@ -13,8 +13,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 
 from engine import plugins
 from engine.domain.stage import Range, Stage, StageKind
@@ -40,6 +41,7 @@ class Groups:
         runs: By tune stage key, the name of its trajectory, the same in every plan that has a cut of it.
         prefix_blocked: By tune stage key, the field that keeps it from sharing a trajectory with others of this plan.
         pack_blocked: By tune stage key, the field that keeps it from training in a pack.
+        accounts: By stage key, the account that it runs on; stages that need none are left out.
     """
 
     lanes: Mapping[str, str]
@@ -47,6 +49,7 @@ class Groups:
     runs: Mapping[str, str]
     prefix_blocked: Mapping[str, str]
     pack_blocked: Mapping[str, str]
+    accounts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,17 @@ class Savings:
     pack_blocked: Mapping[str, int]
 
 
-def group(stages: Mapping[str, Stage], forecasts: Mapping[str, Range]) -> Groups:
+def group(
+    stages: Mapping[str, Stage],
+    forecasts: Mapping[str, Range],
+    accounts: Mapping[str, str] = MappingProxyType({}),
+) -> Groups:
     """Return who goes with whom.
 
     Args:
         stages: Every distinct stage of a plan by key.
         forecasts: Forecast by stage key; the optimizer steps order the cuts of a trajectory.
+        accounts: Account by stage key, of those that need one.
     """
     tunes = _Tunes()
     memo: dict[tuple[str, str, str], str] = {}
@@ -92,7 +100,7 @@ def group(stages: Mapping[str, Stage], forecasts: Mapping[str, Range]) -> Groups
     for members in tunes.members.values():
         ordered = tuple(sorted(members, key=lambda key: forecasts[key].expected.optimizer_steps))
         cuts |= dict.fromkeys(members, ordered)
-    return Groups(lanes, cuts, tunes.runs, tunes.prefix_blocked(), tunes.pack_blocked)
+    return Groups(lanes, cuts, tunes.runs, tunes.prefix_blocked(), tunes.pack_blocked, accounts)
 
 
 def _lane(stage: Stage) -> str:

@@ -153,7 +153,7 @@ class StageBook:
             StageKind.JUDGE,
             judge,
             self.catalogue.revision(Kind.JUDGE, judge),
-            canonical({}),
+            canonical(self.catalogue.judging(judge)),
             Binding(benchmark=benchmark, benchmark_pin=self._benchmark_pin(benchmark), judge=judge),
         )
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TypeAlias
 
-from engine.domain.cost import Usage, charge
+from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef
 from engine.domain.stage import Stage, StageKind, StageState
+from engine.hosted import Blocked
 from engine.run import lock
 from engine.run.adopt import adopt, claim
 from engine.run.crew import Crew
@@ -134,10 +135,11 @@ class _Loop:
         self._executor = executor
         hosts = sum(StageKind.TUNE in seat.kinds for seat in executor.seats)
         self._progress = Progress(order.plan, cached, seconds, hosts)
-        usage, usd = state.usage()
-        if usd is None:  # something ran before a price was set; at today's price it counts against the cap
-            usd = charge(usage, order.price) or Decimal()
-        self._gate = BudgetGate(order.settings.budget, order.price, usage, usd)
+        spent = list(state.charges())
+        # What ran before a price was set counts against the cap at today's price.
+        usd = sum((known or order.tariff.charge(key, used) or Decimal() for key, used, known in spent), Decimal())
+        usage = sum((used for _, used, _ in spent), Usage())
+        self._gate = BudgetGate(order.settings.budget, order.tariff.charge, usage, usd)
         self._publisher = Publisher(run)
         self._busy: dict[str, _Shift] = {}  # by host
         self._deaths: dict[str, int] = {}
@@ -176,7 +178,7 @@ class _Loop:
 
     def _tell(self, observer: Observer, *, draining: bool) -> None:
         """Tell the observer, and now and then the store, where `status` reads it."""
-        usd = None if self._order.price is None else self._gate.usd
+        usd = self._gate.usd if self._order.tariff.is_known else None
         snapshot = self._progress.snapshot(self.scheduler.counts, self._gate.spent, usd, draining=draining)
         observer.update(snapshot)
         if time.monotonic() >= self._next_beat:
@@ -196,11 +198,13 @@ class _Loop:
         refusals: list[str] = []
 
         def admits(stage: Stage) -> bool:
-            expected = self._order.forecasts[stage.key].expected
-            if refusal := self._gate.refusal(expected):
+            ahead = self._order.forecasts[stage.key]
+            # A provider's bill cannot be stopped half-way, so that all that it may come to is held back.
+            most = ahead.high if stage.key in self._order.groups.accounts else ahead.expected
+            if refusal := self._gate.refusal(stage.key, most):
                 refusals.append(refusal)
                 return False
-            self._gate.reserve(stage.key, expected)
+            self._gate.reserve(stage.key, most)
             return True
 
         for seat in self._executor.seats:
@@ -224,6 +228,8 @@ class _Loop:
             {stage.key: runs[stage.key] for stage in stages if stage.key in runs},
             self._order.settings.keep_weights,
             self._known(seat, stages[0]) if stages[0].kind is StageKind.JUDGE else (),
+            self._order.groups.accounts.get(stages[0].key),
+            seat.name,
         )
 
     def _shards(self, keys: Iterable[str]) -> dict[str, tuple[ShardRef, ...]]:
@@ -272,11 +278,11 @@ class _Loop:
         self._tally.ran += 1
         self._tally.failed += state is StageState.FAILED
         for key in self.scheduler.end(attempt.key, state, attempt.host):
-            skipped[key] = f"{attempt.key} failed"
+            skipped[key] = f"{attempt.key} {'was blocked' if state is StageState.BLOCKED else 'failed'}"
             self._progress.ended(key, StageState.SKIPPED, 0.0)
         self._progress.ended(attempt.key, state, attempt.usage.device_seconds)
         if attempt.failure:
-            observer.note(f"failed: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
+            observer.note(f"{state.value}: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
         return settled
 
     def _cut_short(self, lost: HostLost, observer: Observer) -> list[Attempt]:
@@ -348,4 +354,6 @@ class _Shift:
 def _state_after(attempt: Attempt) -> StageState:
     if attempt.result is not None:
         return StageState.DONE
-    return StageState.PENDING if attempt.failure is None else StageState.FAILED
+    if attempt.failure is None:
+        return StageState.PENDING
+    return StageState.BLOCKED if attempt.failure.error_type == Blocked.__name__ else StageState.FAILED

@@ -90,6 +90,10 @@ class Forks:
             process.start()
         self._hosts[name] = process
 
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a host of this name is forked here."""
+        return name in self._lines
+
     @staticmethod
     def packed(bundle: Bundle) -> bytes:
         """Return a bundle as it goes along a line."""

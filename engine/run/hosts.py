@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -11,10 +12,12 @@ from engine import plugins
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind
 from engine.plugins import Kind
+from engine.run.account.host import AccountHost
 from engine.run.garbage import uncollected
 from engine.run.runners import Bundle
 from engine.run.scheduler import Seat
 from engine.run.worker import HostSettings, work
+from engine.store.layout import RunDirectory
 
 T = TypeVar("T")
 Needed: TypeAlias = tuple[Literal[Kind.TUNER, Kind.GENERATOR], str]
@@ -70,6 +73,8 @@ class Host:
         self._name = name
         self._settings = settings
         self._warm = WarmSlots()
+        self._accounts: dict[str, AccountHost] = {}
+        self._connecting = threading.Lock()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
         """Do what `warm_up` does, while this host has nothing else to do."""
@@ -77,7 +82,15 @@ class Host:
 
     def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:
         """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""
-        yield from work(bundle, self._name, self._settings, self._warm)
+        yield from work(bundle, bundle.seat or self._name, self._settings, self._warm, self._account)
+
+    def _account(self, name: str) -> AccountHost:
+        """Return the host of an account, connected once, whichever thread is first."""
+        with self._connecting:
+            if name not in self._accounts:
+                run = RunDirectory(self._settings.run_root)
+                self._accounts[name] = AccountHost(name, self._settings.accounts[name], run)
+            return self._accounts[name]
 
 
 @dataclass(frozen=True, slots=True)

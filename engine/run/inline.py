@@ -28,7 +28,7 @@ class InlineExecutor:
     @property
     def seats(self) -> tuple[Seat, ...]:
         """The one host, which runs everything."""
-        return (Seat(NAME, MODEL_KINDS | DESK_KINDS),)
+        return (Seat(NAME, MODEL_KINDS | DESK_KINDS, is_all=True),)
 
     def submit(self, host: str, bundle: Bundle) -> None:
         """Remember the bundle until the next poll."""

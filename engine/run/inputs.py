@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from engine import plugins
 from engine.domain.results import ChatRow, Prompt
-from engine.domain.stage import LocalWeights, Stage
+from engine.domain.stage import ModelRef, Stage
 from engine.plan.fingerprint import pinned
 from engine.plugins import Kind, split_ref
 from engine.ports import Warm
@@ -50,7 +50,7 @@ def prompts(warm: Warm, stage: Stage) -> Sequence[Prompt]:
     return warm.get(f"prompts of {ref}", pin, read)
 
 
-def base(warm: Warm, stage: Stage, pin: str) -> LocalWeights:
+def base(warm: Warm, stage: Stage, pin: str) -> ModelRef:
     """Say where the base model is that a stage is bound to.
 
     Raises:
@@ -58,7 +58,7 @@ def base(warm: Warm, stage: Stage, pin: str) -> LocalWeights:
     """
     ref = stage.binding.model
 
-    def find() -> LocalWeights:
+    def find() -> ModelRef:
         source = plugins.adapter(Kind.MODEL, ref)
         argument = split_ref(ref)[1]
         _still_pinned(ref, pinned(source.card(argument).pin, source.revision), pin)

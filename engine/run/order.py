@@ -8,11 +8,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
 
-from engine.domain.cost import DevicePrice
 from engine.domain.stage import Plan, Range, StageKind
 from engine.domain.sweep import RunSettings
 from engine.plan.catalogue import Catalogue
 from engine.plan.share import Groups
+from engine.plan.tariff import Tariff
 from engine.plugins import Kind
 
 _MODEL_SIDE: Mapping[StageKind, Literal[Kind.TUNER, Kind.GENERATOR]] = MappingProxyType(
@@ -65,6 +65,7 @@ class RunOrder:
         settings: The sweep's run settings.
         catalogue: The cards that the plan was made with.
         papers: Texts to keep in the run directory, by file name: the spec as written and the plan.
+        tariff: What stages cost.
         ahead: Stages that were to run when it was planned.
         description: What the sweep asks, in the spec's words.
         fail_fast: Start nothing more after the first failure.
@@ -76,6 +77,7 @@ class RunOrder:
     settings: RunSettings
     catalogue: Catalogue
     papers: Mapping[str, str]
+    tariff: Tariff
     ahead: int
     description: str = ""
     fail_fast: bool = False
@@ -85,9 +87,3 @@ class RunOrder:
         """The fine-tuners and generators of the plan: what model hosts should warm up for."""
         found = {(stage.kind, stage.adapter): None for stage in self.plan.stages.values() if stage.kind in _MODEL_SIDE}
         return tuple((_MODEL_SIDE[kind], adapter) for kind, adapter in found)
-
-    @property
-    def price(self) -> DevicePrice | None:
-        """The price of a device-hour, as the spec says it."""
-        usd = self.settings.resources.usd_per_device_hour
-        return None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")

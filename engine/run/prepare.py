@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.domain.cost import DevicePrice
 from engine.domain.errors import PlanError
 from engine.domain.stage import Plan, Range, Role
+from engine.plan.accounts import accounts_of
+from engine.plan.bill import BillLine, bill, reservations
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.plan.estimate import Forecast, calibrated, calibration, forecast, stage_forecasts
 from engine.plan.power import minimum_detectable_effect
 from engine.plan.share import Groups, Savings, group, savings, shared
+from engine.plan.tariff import Tariff, prices_of, tariff, today
 from engine.run.garbage import uncollected
 from engine.run.resume import Survey, survey
 from engine.spec.expand import expand
@@ -52,6 +54,9 @@ class Prepared:
         groups: Which stages a host may take together.
         savings: What sharing saves in what is still to run.
         survey: What the run directory already holds.
+        tariff: What stages cost.
+        bill: What the rest will buy of providers.
+        reservations: What a buyer must know of that.
         forecast: What the rest will use.
         sensitivity: How small an effect it could see.
         root: The run directory; it may not exist yet.
@@ -64,6 +69,9 @@ class Prepared:
     groups: Groups
     savings: Savings
     survey: Survey
+    tariff: Tariff
+    bill: tuple[BillLine, ...]
+    reservations: Sequence[str]
     forecast: Forecast
     sensitivity: Sensitivity
     root: Path
@@ -94,14 +102,14 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     root = out if out is not None else RUNS / plan.sweep
     found = survey(root, plan)
     alone = stage_forecasts(plan, catalogue)
-    groups = group(plan.stages, alone)
+    groups = group(plan.stages, alone, accounts_of(plan.stages, loaded.sweep.run.accounts))
     once = shared(alone, groups, found.cached, found.states)
     # What stages took is compared with what they were to take, with sharing counted as it was then: from the beginning.
     factors = calibration(shared(alone, groups), plan, found.device_seconds) if found.device_seconds else {}
     forecasts = calibrated(once, plan, factors) if factors else once
-    usd = loaded.sweep.run.resources.usd_per_device_hour
-    price = None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")
-    ahead = forecast(plan, forecasts, found.cached, price, is_calibrated=bool(factors))
+    day, table = today(), prices_of(loaded.sweep.run)
+    prices = tariff(plan.stages, groups.accounts, loaded.sweep.run, day, table)
+    ahead = forecast(plan, forecasts, found.cached, prices, is_calibrated=bool(factors))
     return Prepared(
         loaded=loaded,
         plan=plan,
@@ -110,6 +118,9 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         groups=groups,
         savings=savings(groups, alone, once, found.cached),
         survey=found,
+        tariff=prices,
+        bill=bill(plan, groups.accounts, forecasts, found.cached, prices),
+        reservations=reservations(plan, groups.accounts, table, day),
         forecast=ahead,
         sensitivity=_sensitivity(plan),
         root=root,

@@ -17,7 +17,8 @@ from typing import Any
 
 from engine.domain.errors import RunError
 from engine.domain.results import Attempt
-from engine.domain.sweep import Resources
+from engine.domain.sweep import Account, Resources, RunSettings
+from engine.run.account.seats import SEATS_OF_ACCOUNT, account_seats
 from engine.run.forks import Forks
 from engine.run.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost, Needed
 from engine.run.relay import Relay
@@ -55,20 +56,22 @@ class RayExecutor:
 
     Args:
         run_root: The run directory, on a disk that every host sees.
-        resources: What each host gets, and how many there are.
+        settings: What each host gets, how many there are, and the accounts at providers.
         needed: The adapters that the hosts will need, as `engine.run.hosts.Host.warm_up` takes them.
         forks: Where hosts are forked from; None to have the actors be hosts themselves.
     """
 
     def __init__(
-        self, run_root: Path, resources: Resources, needed: tuple[Needed, ...] = (), forks: Forks | None = None
+        self, run_root: Path, settings: RunSettings, needed: tuple[Needed, ...] = (), forks: Forks | None = None
     ) -> None:
         """Start or join Ray and make the hosts."""
+        resources = settings.resources
         self._forks = forks
-        self._settings = host_settings(run_root, resources)
+        self._settings = host_settings(run_root, settings)
         self._needed = needed
         self._model_host = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
         self._actors: dict[str, ray.actor.ActorHandle] = {}
+        self._accounts: dict[str, str] = {}  # by seat
         self._running: dict[ray.ObjectRefGenerator, str] = {}
         try:
             _start_ray()
@@ -83,7 +86,19 @@ class RayExecutor:
         self._actors = {name: self._actor(name) for name in (DESK, *names)}  # its samples come before all training
         for name in names:
             self._occupy(name)
-        return (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS))
+        hosted = [seat for name, account in self._settings.accounts.items() for seat in self._connect(name, account)]
+        return (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS), *hosted)
+
+    def _connect(self, name: str, account: Account) -> tuple[Seat, ...]:
+        """Make the host of an account, which sits in all of that account's seats, because it alone owns the quota."""
+        seats = account_seats(name, account)
+        self._accounts |= dict.fromkeys([seat.name for seat in seats], name)
+        self._actors |= dict.fromkeys([seat.name for seat in seats], self._account_actor())
+        return seats
+
+    def _account_actor(self) -> ray.actor.ActorHandle:
+        options = {"num_cpus": 0, "max_concurrency": SEATS_OF_ACCOUNT, "max_restarts": 0, "max_task_retries": 0}
+        return ray.remote(Host).options(**options).remote("account", self._settings)
 
     @property
     def seats(self) -> tuple[Seat, ...]:
@@ -92,7 +107,8 @@ class RayExecutor:
 
     def submit(self, host: str, bundle: Bundle) -> None:
         """Start a bundle on a host; returns at once."""
-        sent = bundle if host == DESK or self._forks is None else self._forks.packed(bundle)
+        forked = self._forks is not None and host in self._forks
+        sent = Forks.packed(bundle) if forked else bundle
         self._running[self._actors[host].run.options(num_returns="streaming").remote(sent)] = host
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:
@@ -110,7 +126,8 @@ class RayExecutor:
         if self._forks is None:
             return []
         endings = {name: self._forks.ending(name) for name in self._running.values()}
-        return [self._replaced(name, ending) for name, ending in endings.items() if ending is not None]
+        died = [self._replaced(name, ending) for name, ending in endings.items() if ending is not None]
+        return [lost for several in died for lost in several]
 
     def _next(self, stream: ray.ObjectRefGenerator) -> tuple[Attempt | HostLost, ...]:
         """Take the attempts that have ended out of a bundle's stream; an exhausted stream is forgotten."""
@@ -121,17 +138,23 @@ class RayExecutor:
             return ()
         except ray.exceptions.RayError as error:
             # Adapters' errors end in the worker, so this is the host's own death (killed, out of memory).
-            return (self._replaced(self._running[stream], " ".join(str(error).split())),)
+            return tuple(self._replaced(self._running[stream], " ".join(str(error).split())))
         return attempts if isinstance(attempts, tuple) else Forks.unpacked(attempts)
 
-    def _replaced(self, name: str, why: str) -> HostLost:
-        """Put another host in the place of one that has died."""
-        self._running = {stream: host for stream, host in self._running.items() if host != name}
+    def _replaced(self, name: str, why: str) -> list[HostLost]:
+        """Put another host in the place of one that has died; an account's sits in several seats."""
+        account = self._accounts.get(name)
+        seats = [seat for seat, owner in self._accounts.items() if owner == account] if account else [name]
+        lost = [seat for seat in seats if seat in self._running.values()]
+        self._running = {stream: host for stream, host in self._running.items() if host not in seats}
         ray.kill(self._actors[name])
+        if account:
+            self._actors |= dict.fromkeys(seats, self._account_actor())
+            return [HostLost(seat, why) for seat in lost]
         ending = None if self._forks is None else self._forks.stop(name)
         self._actors[name] = self._actor(name)
         self._occupy(name)
-        return HostLost(name, ending or why)
+        return [HostLost(name, ending or why)]
 
     def _actor(self, name: str) -> ray.actor.ActorHandle:
         size = {"num_cpus": 0, "num_gpus": 0} if name == DESK else self._model_host

@@ -15,13 +15,16 @@ from typing import Any
 
 from engine import plugins
 from engine.domain.cost import Usage
-from engine.domain.results import SCALES, Finish, Measure, Outcome, Prompt, Response, ShardRef, Verdict
+from engine.domain.results import SCALES, Finish, Measure, Outcome, Response, ShardRef, Verdict
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
+from engine.hosted import Account, AskingJudge
+from engine.plan.accounts import asking
 from engine.plan.fingerprint import stage_payload
 from engine.plugins import Kind
 from engine.ports import Context, Cut, Generated, GenerateTask, Judge, Trajectory, Tuned
 from engine.run import inputs
+from engine.run.asking import Paper, judged, unjudged
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory
 
@@ -49,6 +52,8 @@ class Bundle:
         runs: For tune stages, the name of each one's trajectory by key; the cuts of one come in order.
         keep_states: Whether what a trajectory needs to go on is kept when it has ended.
         known: For judge stages, what this judge said before, where the host does not remember it.
+        account: Name of the account that it runs on; None when it needs none.
+        seat: Name of the seat that it was given to; a host may have several.
     """
 
     stages: tuple[Stage, ...]
@@ -56,6 +61,8 @@ class Bundle:
     runs: Mapping[str, str] = field(default_factory=dict)
     keep_states: bool = False
     known: tuple[Judgement, ...] = ()
+    account: str | None = None
+    seat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,42 +199,69 @@ def _answers(task: GenerateTask, made: Generated) -> Made | Exception:
         return error
 
 
-def _judge(stage: Stage, bundle: Bundle, run: RunDirectory, context: Context) -> Made:
+def _judge(bundle: Bundle, run: RunDirectory, context: Context) -> Ended:
+    if context.account is not None and (judge := asking(bundle.stages[0].binding.judge)) is not None:
+        return _judge_by_asking(judge, context.account, bundle, run, context)
+    ended: Ended = _each(_judge_alone)(bundle, run, context)
+    return ended
+
+
+def _judge_alone(stage: Stage, bundle: Bundle, run: RunDirectory, context: Context) -> Made:
+    paper = _paper(stage, bundle, run, context)
+    given = _given(stage, bundle, run, context)
+    usage = _ask(plugins.adapter(Kind.JUDGE, stage.binding.judge), paper, given, context)
+    return _judgement(paper, given, usage)
+
+
+def _judge_by_asking(
+    judge: AskingJudge, account: Account, bundle: Bundle, run: RunDirectory, context: Context
+) -> Ended:
+    """Have the whole bundle judged at once: thousands of requests wait together."""
+    papers = {}
+    for stage in bundle.stages:
+        try:
+            papers[stage.key] = _paper(stage, bundle, run, context)
+        except Exception as error:  # noqa: BLE001 - handed on; the others can be judged
+            yield stage.key, error
+    if papers:
+        given = _given(bundle.stages[0], bundle, run, context)
+        for key, usage in judged(list(papers.values()), judge, given, _same, account):
+            yield key, _judgement(papers[key], given, usage)
+
+
+def _paper(stage: Stage, bundle: Bundle, run: RunDirectory, context: Context) -> Paper:
     (generate,) = stage.inputs
     responses = _responses(run, bundle.inputs[generate], generate)
-    prompts = {prompt.prompt_id: prompt for prompt in inputs.prompts(context.warm, stage)}
-    judge = plugins.adapter(Kind.JUDGE, stage.binding.judge)
+    return Paper(stage, responses, {prompt.prompt_id: prompt for prompt in inputs.prompts(context.warm, stage)})
+
+
+def _given(stage: Stage, bundle: Bundle, run: RunDirectory, context: Context) -> dict[bytes, Verdict]:
+    """What the judge of a bundle has said on this host, or in earlier runs."""
     name = f"{stage.adapter} {stage.revision} {stage.binding.benchmark_pin}"
-    given: dict[bytes, Verdict] = context.warm.get(
-        f"verdicts of {stage.binding.judge} on {stage.binding.benchmark}", name, dict
-    )
+    slot = f"verdicts of {stage.binding.judge} on {stage.binding.benchmark}"
+    given: dict[bytes, Verdict] = context.warm.get(slot, name, dict)
     for judgement in bundle.known if not given else ():
         _recall(given, run, judgement)
-    usage = _ask(judge, responses, prompts, given, context)
-    verdicts = [given[_same(response)] for response in responses]
-    _on_scale(stage.binding.judge, judge.measures, verdicts)
-    return Made({"verdicts": shards.verdict_rows(stage.key, responses, verdicts)}, usage)
-
-
-def _ask(
-    judge: Judge,
-    responses: Sequence[Response],
-    prompts: Mapping[str, Prompt],
-    given: dict[bytes, Verdict],
-    context: Context,
-) -> Usage:
-    """Have every response judged that has no verdict yet, equal ones once."""
     while len(given) > VERDICTS_KEPT:
         given.pop(next(iter(given)))
-    for key in [_same(response) for response in responses]:
-        if key in given and given[key].outcome is Outcome.ERRORED:
-            del given[key]  # the judge could not be asked then; it may be now
-    new = {key: response for response in responses if (key := _same(response)) not in given}
+    return given
+
+
+def _judgement(paper: Paper, given: Mapping[bytes, Verdict], usage: Usage) -> Made:
+    judge = paper.stage.binding.judge
+    verdicts = [given[_same(response)] for response in paper.responses]
+    _on_scale(judge, plugins.adapter(Kind.JUDGE, judge).measures, verdicts)
+    return Made({"verdicts": shards.verdict_rows(paper.stage.key, paper.responses, verdicts)}, usage)
+
+
+def _ask(judge: Judge, paper: Paper, given: dict[bytes, Verdict], context: Context) -> Usage:
+    """Have every response judged that has no verdict yet, equal ones once."""
+    new = unjudged(paper.responses, given, _same)
     if not new:
         return Usage()
-    judged = judge.judge([prompts[response.prompt_id] for response in new.values()], list(new.values()), context)
-    given.update(zip(new, judged.verdicts, strict=True))
-    return judged.usage
+    judged_ = judge.judge([paper.prompts[response.prompt_id] for response in new.values()], list(new.values()), context)
+    given.update(zip(new, judged_.verdicts, strict=True))
+    return judged_.usage
 
 
 def _same(response: Response) -> bytes:
@@ -261,7 +295,7 @@ RUNNERS: Mapping[StageKind, Runner] = MappingProxyType(
         StageKind.SAMPLE: _each(_sample),
         StageKind.TUNE: _tune,
         StageKind.GENERATE: _generate,
-        StageKind.JUDGE: _each(_judge),
+        StageKind.JUDGE: _judge,
     }
 )
 

@@ -51,10 +51,18 @@ class Seat:
     Attributes:
         name: Its name.
         kinds: The kinds of stage that it runs.
+        account: The account whose stages it runs; None for those that need no account.
+        is_all: Whether it runs stages of every account, and those that need none.
     """
 
     name: str
     kinds: frozenset[StageKind]
+    account: str | None = None
+    is_all: bool = False
+
+    def serves(self, kind: StageKind, account: str | None) -> bool:
+        """Tell whether it runs stages of a kind on an account."""
+        return kind in self.kinds and (self.is_all or account == self.account)
 
 
 class Scheduler:
@@ -100,7 +108,12 @@ class Scheduler:
                 self._change_left(key, 1)
         self._total = dict(self._left)
         self._alone: set[str] = set()
-        self._queues: dict[tuple[str | None, str], list[Entry]] = {}  # (warm host, kind or lane) -> heap
+        self._queues: dict[tuple[str | None, str], list[Entry]] = {}  # (warm host, work or lane) -> heap
+        works = {(stage.kind, groups.accounts.get(key)) for key, stage in stages.items()}
+        self._works = {
+            seat.name: sorted(_work(kind, account) for kind, account in works if seat.serves(kind, account))
+            for seat in seats
+        }
         for key, waits in self._waits.items():
             if waits == 0 and self._state[key] is StageState.PENDING:
                 self._offer(key, None)
@@ -135,10 +148,11 @@ class Scheduler:
             return ()
         bundle: list[Stage] = []
         kind, lane = self._stages[first[3]].kind, self._groups.lanes[first[3]]
-        most, taken, least = self._share(lane, kind), 0.0, 1
+        hosts = sum(other.serves(kind, self._groups.accounts.get(first[3])) for other in self._seats)
+        most, taken, least = self._share(lane, hosts), 0.0, 1
         for number, run in enumerate(self._companions(first, place, lane)):
             seconds = sum(self._seconds.get(key, 0.0) for key in run)
-            least = least if number else self._least(lane, kind, len(run))
+            least = least if number else self._least(lane, kind, len(run), hosts)
             if number >= least and (number >= LARGEST[kind] or taken + seconds > most):
                 break
             taken += seconds
@@ -156,26 +170,24 @@ class Scheduler:
             heads = [
                 (head, place)
                 for place in places
-                for kind in seat.kinds
-                if (head := self._first(self._queues.get((place, kind.value), [])))
+                for work in self._works[seat.name]
+                if (head := self._first(self._queues.get((place, work), [])))
             ]
             if heads:
                 head, place = min(heads, key=lambda found: found[0])
                 return place, head
         return None, None
 
-    def _share(self, lane: str, kind: StageKind) -> float:
+    def _share(self, lane: str, hosts: int) -> float:
         """Expected seconds that a bundle of a lane may have."""
-        hosts = sum(kind in seat.kinds for seat in self._seats)
         rounds = ROUNDS if hosts > 1 else 1
         least = max(SMALL_SECONDS, self._total[lane] / (hosts * LEAST_ROUNDS))
         return min(LARGE_SECONDS, max(least, self._left[lane] / (hosts * rounds)))
 
-    def _least(self, lane: str, kind: StageKind, cuts: int) -> int:
+    def _least(self, lane: str, kind: StageKind, cuts: int, hosts: int) -> int:
         """Stages (for tuning, trajectories) that a bundle has whatever they take: a pack gains from its width."""
         if kind is not StageKind.TUNE:
             return 1
-        hosts = sum(kind in seat.kinds for seat in self._seats)
         runs = -(-self._pending[lane] // cuts)
         return min(PACK, -(-runs // hosts))
 
@@ -228,7 +240,8 @@ class Scheduler:
         self._move(key, state)
         if state is not StageState.DONE:
             return self._skip_dependants(key)
-        warm = host if self._stages[key].kind is StageKind.TUNE else None
+        is_local = key not in self._groups.accounts
+        warm = host if is_local and self._stages[key].kind is StageKind.TUNE else None
         for dependant in self._dependants.get(key, ()):
             self._waits[dependant] -= 1
             if self._waits[dependant] == 0 and self._state[dependant] is StageState.PENDING:
@@ -251,7 +264,7 @@ class Scheduler:
         run = self._groups.cuts.get(key, (key,))
         seconds = sum(self._seconds.get(cut, 0.0) for cut in run)
         entry = (-_DEPTH[kind], -seconds, self._order[key], key)
-        for queue in (kind.value, self._groups.lanes[key]):
+        for queue in (_work(kind, self._groups.accounts.get(key)), self._groups.lanes[key]):
             heapq.heappush(self._queues.setdefault((warm, queue), []), entry)
 
     def _move(self, key: str, state: StageState) -> None:
@@ -270,3 +283,7 @@ class Scheduler:
         lane = self._groups.lanes[key]
         self._pending[lane] += sign
         self._left[lane] = self._left.get(lane, 0.0) + sign * self._seconds.get(key, 0.0)
+
+
+def _work(kind: StageKind, account: str | None) -> str:
+    return kind.value if account is None else f"{kind.value} of {account}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from engine import hosted
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
 from engine.domain.stage import StageKind
-from engine.domain.sweep import Resources
+from engine.domain.sweep import Account, RunSettings
 from engine.ports import Context, Warm
 from engine.run.runners import RUNNERS, Bundle, Made
 from engine.store import shards
@@ -32,21 +33,26 @@ class HostSettings:
         device: `cpu` or `cuda:0`.
         threads: CPU threads, >= 1.
         generate_batch: Prompts decoded together for one model, >= 1.
+        accounts: Accounts at providers, by name.
     """
 
     run_root: Path
     device: str
     threads: int
     generate_batch: int
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
 
-def host_settings(run_root: Path, resources: Resources) -> HostSettings:
+def host_settings(run_root: Path, settings: RunSettings) -> HostSettings:
     """Return what the run settings say a host is made from."""
-    device = "cuda:0" if resources.gpus_per_host else "cpu"
-    return HostSettings(run_root.resolve(), device, max(1, int(resources.cpus_per_host)), resources.generate_batch)
+    resources = settings.resources
+    device, threads = "cuda:0" if resources.gpus_per_host else "cpu", max(1, int(resources.cpus_per_host))
+    return HostSettings(run_root.resolve(), device, threads, resources.generate_batch, settings.accounts)
 
 
-def work(bundle: Bundle, host: str, settings: HostSettings, warm: Warm) -> Iterator[tuple[Attempt, ...]]:
+def work(
+    bundle: Bundle, host: str, settings: HostSettings, warm: Warm, account: Callable[[str], hosted.Account]
+) -> Iterator[tuple[Attempt, ...]]:
     """Run a bundle and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error.
 
     Args:
@@ -54,10 +60,12 @@ def work(bundle: Bundle, host: str, settings: HostSettings, warm: Warm) -> Itera
         host: The host's name, for the record.
         settings: What the host is made from.
         warm: What the host keeps between bundles.
+        account: Connects to an account by its name, if the bundle needs one.
     """
     gathering = _Gathering(bundle, host, RunDirectory(settings.run_root))
-    context = Context(settings.device, settings.threads, settings.generate_batch, warm)
     try:
+        paying = None if bundle.account is None else account(bundle.account)
+        context = Context(settings.device, settings.threads, settings.generate_batch, warm, paying)
         for key, made in RUNNERS[bundle.stages[0].kind](bundle, RunDirectory(settings.run_root), context):
             gathering.put(key, made)
             if gathering.is_due:
@@ -76,6 +84,7 @@ class _Gathering:
         self._host = host
         self._run = run
         self._open = dict.fromkeys(stage.key for stage in bundle.stages)
+        self._holds_device = bundle.account is None
         # The weights of a cut lie on the disk when it ends, and the next may be far away: its record does not wait.
         self._pause = 0.0 if bundle.stages[0].kind is StageKind.TUNE else GATHER_SECONDS
         self._begun, self._clock = time.time(), time.monotonic()
@@ -94,7 +103,7 @@ class _Gathering:
     def put(self, key: str, made: Made | Exception) -> None:
         """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it."""
         elapsed = time.monotonic() - self._clock
-        rest = max(0.0, elapsed - self._assigned)
+        rest = max(0.0, elapsed - self._assigned) if self._holds_device else 0.0
         if isinstance(made, Exception):
             usage = Usage(device_seconds=rest / len(self._open))
             attempt = Attempt(key, self._host, self._begun, self._begun + elapsed, usage, None, describe(made))

@@ -58,6 +58,11 @@ class RunDirectory:
         return self.root / "artifacts"
 
     @property
+    def jobs(self) -> Path:
+        """What is known of each paid job, one file a tune stage."""
+        return self.root / "jobs"
+
+    @property
     def report(self) -> Path:
         """The report and its figures."""
         return self.root / "report"

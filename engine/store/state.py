@@ -248,13 +248,16 @@ class State:
 
         The charges are None as soon as one attempt has none: an unknown price is never $0.
         """
-        sums = self._db.execute(
-            "SELECT coalesce(sum(optimizer_steps), 0), coalesce(sum(train_tokens), 0), coalesce(sum(prompt_tokens), 0),"
-            " coalesce(sum(generated_tokens), 0), coalesce(sum(device_seconds), 0.0) FROM attempts"
-        ).fetchone()
+        sums = self._db.execute(f"SELECT {_SUMS} FROM attempts").fetchone()  # noqa: S608 - a constant of ours
         charges = [usd for (usd,) in self._db.execute("SELECT usd FROM attempts")]
         usd = None if None in charges else sum(map(Decimal, charges), Decimal())
         return Usage(*sums), usd
+
+    def charges(self) -> Iterator[tuple[str, Usage, Decimal | None]]:
+        """Yield (stage key, usage, US dollars or None) of every attempt."""
+        query = f"SELECT stage_key, usd, {_SUMS} FROM attempts GROUP BY stage_key, attempt"  # noqa: S608 - a constant of ours
+        for key, usd, *used in self._db.execute(query):
+            yield key, Usage(*used), None if usd is None else Decimal(usd)
 
     def planned_counts(self) -> dict[tuple[str, str], int]:
         """Return the number of stages of the newest plan by (kind, state)."""
@@ -281,6 +284,12 @@ class State:
     def device_seconds_by_stage(self) -> dict[str, float]:
         """Return the device seconds of each finished stage's successful attempt, for calibrating forecasts."""
         return dict(self._db.execute("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
+
+
+_SUMS = (
+    "coalesce(sum(optimizer_steps), 0), coalesce(sum(train_tokens), 0), coalesce(sum(prompt_tokens), 0),"
+    " coalesce(sum(generated_tokens), 0), coalesce(sum(device_seconds), 0.0)"
+)
 
 
 def _judges_of(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:

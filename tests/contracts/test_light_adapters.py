@@ -9,6 +9,7 @@ import pytest
 
 from engine import plugins
 from engine.domain.results import Finish, Measure, Outcome, Prompt, Response
+from engine.hosted import AskingJudge
 from engine.plugins import Kind
 from engine.ports import Context
 from engine.run.hosts import WarmSlots
@@ -37,7 +38,8 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def installed(*kinds: Kind) -> list[tuple[Kind, str]]:
     pairs = [(kind, name) for kind in kinds for name in plugins.names(kind)]
     absent = ((Kind.MODEL, "hub"), (Kind.GENERATOR, "local/vllm"))  # one needs a download, the other a GPU
-    return [pair for pair in pairs if pair not in absent]
+    hosted = [(Kind.MODEL, name) for name in plugins.names(Kind.PROVIDER)]  # their weights are nobody's to see
+    return [pair for pair in pairs if pair not in (*absent, *hosted)]
 
 
 @pytest.mark.parametrize(("kind", "name"), installed(Kind.MODEL, Kind.DATA, Kind.BENCHMARK))
@@ -77,11 +79,16 @@ def test_a_benchmark_has_the_prompts_that_its_card_says(kind: Kind, name: str, a
     assert tuple(dict.fromkeys(prompt.category for prompt in prompts)) == card.categories
 
 
+def graders() -> list[tuple[Kind, str]]:
+    """The judges that need no model to ask."""
+    return [pair for pair in installed(Kind.JUDGE) if not isinstance(plugins.adapter(*pair), AskingJudge)]
+
+
 def response(prompt: Prompt, text: str) -> Response:
     return Response(prompt.prompt_id, 0, text, Finish.STOP, 1, 1)
 
 
-@pytest.mark.parametrize(("kind", "name"), installed(Kind.JUDGE))
+@pytest.mark.parametrize(("kind", "name"), graders())
 def test_a_judge_gives_one_verdict_a_response_on_its_scale_whatever_the_text(kind: Kind, name: str) -> None:
     judge = plugins.adapter(kind, name)
     context = Context("cpu", 1, 8, WarmSlots())
@@ -93,7 +100,7 @@ def test_a_judge_gives_one_verdict_a_response_on_its_scale_whatever_the_text(kin
         assert verdict.score is None or verdict.score in SCALES[judge.measures]
 
 
-@pytest.mark.parametrize(("kind", "name"), installed(Kind.JUDGE))
+@pytest.mark.parametrize(("kind", "name"), graders())
 def test_a_judge_does_not_look_at_the_neighbours(kind: Kind, name: str) -> None:
     judge = plugins.adapter(kind, name)
     context = Context("cpu", 1, 8, WarmSlots())

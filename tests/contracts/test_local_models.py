@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 PREAMBLE = """
 import dataclasses, hashlib, json, pathlib, sys, tempfile
 from engine import plugins
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.plugins import Kind
 from engine.ports import Context, Cut, GenerateTask, Trajectory, Workload
@@ -63,7 +63,7 @@ def digest(folder):
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 def tuned(folder, base=MODEL.base):
-    return LocalWeights(base, str(folder))
+    return ModelRef(base, str(folder))
 """
 
 CASES = {
@@ -115,7 +115,7 @@ shutil.copytree(MODEL.base, copy)
 declared = json.loads((copy / "generation_config.json").read_text())
 declared["eos_token_id"] = [3]
 (copy / "generation_config.json").write_text(json.dumps(declared))
-other, warm = LocalWeights(str(copy)), WarmSlots()
+other, warm = ModelRef(str(copy)), WarmSlots()
 cold = ask(other, context()).responses
 for method in ("lora", "full"):
     _, folder = tune(context(warm), f"tune-{method}", model=other, lr=1e-3, epochs=1, method=method)

@@ -12,6 +12,14 @@ from engine.domain.sweep import Budget
 from engine.run.limits import BudgetGate
 
 PRICE = DevicePrice(Decimal("3.60"), "test")  # 0.001 USD a second
+
+
+def charge(key: str, usage: Usage) -> Decimal:
+    """Return what a stage costs; each has the same price here."""
+    del key
+    return PRICE.charge(usage)
+
+
 USAGES = st.builds(
     Usage, train_tokens=st.integers(0, 1000), device_seconds=st.integers(0, 4000).map(lambda quarter: quarter / 4)
 )
@@ -21,10 +29,10 @@ USAGES = st.builds(
 def test_admitted_work_never_passes_a_cap_when_forecasts_hold(
     work: list[tuple[Usage, bool]], tokens: int, millis: int
 ) -> None:
-    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), PRICE, Usage(), Decimal())
+    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge, Usage(), Decimal())
     waiting: list[tuple[str, Usage]] = []
     for index, (usage, ends_at_once) in enumerate(work):
-        if gate.refusal(usage) is None:
+        if gate.refusal(str(index), usage) is None:
             gate.reserve(str(index), usage)
             waiting.append((str(index), usage))
         if ends_at_once and waiting:
@@ -37,7 +45,7 @@ def test_admitted_work_never_passes_a_cap_when_forecasts_hold(
 
 @given(st.lists(USAGES, max_size=30))
 def test_the_ledger_is_the_sum_of_its_charges_to_the_last_digit(work: list[Usage]) -> None:
-    gate = BudgetGate(Budget(), PRICE, Usage(), Decimal())
+    gate = BudgetGate(Budget(), charge, Usage(), Decimal())
     charges = [gate.settle(str(index), usage) for index, usage in enumerate(work)]
     assert gate.usd == sum((Decimal(repr(usage.device_seconds)) / 1000 for usage in work), Decimal())
     assert gate.usd == sum((charge for charge in charges if charge is not None), Decimal())
@@ -45,11 +53,11 @@ def test_the_ledger_is_the_sum_of_its_charges_to_the_last_digit(work: list[Usage
 
 
 def test_a_cap_of_nothing_admits_nothing_that_costs() -> None:
-    gate = BudgetGate(Budget(usd=Decimal(0)), PRICE, Usage(), Decimal())
-    assert gate.refusal(Usage(device_seconds=1.0)) is not None
-    assert gate.refusal(Usage()) is None
+    gate = BudgetGate(Budget(usd=Decimal(0)), charge, Usage(), Decimal())
+    assert gate.refusal("key", Usage(device_seconds=1.0)) is not None
+    assert gate.refusal("key", Usage()) is None
 
 
 def test_an_unknown_price_is_never_zero() -> None:
-    gate = BudgetGate(Budget(), None, Usage(), Decimal())
+    gate = BudgetGate(Budget(), lambda _, __: None, Usage(), Decimal())
     assert gate.settle("key", Usage(device_seconds=10.0)) is None

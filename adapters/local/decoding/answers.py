@@ -17,7 +17,7 @@ from adapters.local.generate import SAMPLED_BATCH
 from adapters.local.loaded import LoadedModel, quiet
 from adapters.local.sheet import Sheet, reader, rendered
 from engine.domain.results import Finish
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.ports import Context, Generated, GenerateTask
 
 Ended = tuple[str, Generated | Exception]
@@ -54,7 +54,7 @@ def _footprint(held: LoadedModel, task: GenerateTask, context: Context) -> Footp
     if task.settings.temperature > 0:
         return None
     key = f"{task.model.base} {task.settings.dtype} {context.device}"
-    bare = LocalWeights(held.folder)  # an adapter that was tuned last may still be on the base
+    bare = ModelRef(held.folder)  # an adapter that was tuned last may still be on the base
     return context.warm.get("footprint", key, lambda: groups.footprint(held.to_ask(bare)))
 
 
@@ -83,7 +83,7 @@ class _Crowd:
     def answered(self, sheets: Sequence[Sheet]) -> Iterator[Ended]:
         """Answer every task: fully tuned models one by one, then adapters on the same modules together."""
         self._open = {sheet.task.key: sheet for sheet in sheets}
-        by_weights: dict[LocalWeights, list[Sheet]] = {}
+        by_weights: dict[ModelRef, list[Sheet]] = {}
         for sheet in sheets:
             by_weights.setdefault(sheet.task.model, []).append(sheet)
         members: dict[frozenset[str], list[Member]] = {}
@@ -98,11 +98,11 @@ class _Crowd:
             else:
                 modules = frozenset[str]() if adapter is None else frozenset(adapter.a)
                 members.setdefault(modules, []).append(Member(adapter, _longest_first(own)))
-        base = self._held.to_ask(LocalWeights(self._held.folder))
+        base = self._held.to_ask(ModelRef(self._held.folder))
         for together in members.values():
             yield from self._decoded(base, sorted(together, key=_rank))
 
-    def _whole(self, weights: LocalWeights, own: Sequence[Sheet]) -> Iterator[Ended]:
+    def _whole(self, weights: ModelRef, own: Sequence[Sheet]) -> Iterator[Ended]:
         """Answer tasks of weights that are no plain adapter."""
         try:
             model = self._held.to_ask(weights)

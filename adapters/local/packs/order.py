@@ -64,9 +64,9 @@ class Course:
     def rates(self) -> Callable[[int], float]:
         """Return the learning rate as a function of the 1-based step."""
         name = "constant_with_warmup" if self.settings.schedule == "constant" else self.settings.schedule
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=self.settings.lr)
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=self.settings.peak_lr)
         factor = get_scheduler(name, optimizer, self.settings.warmup_steps, self.steps).lr_lambdas[0]
-        return lambda step: float(self.settings.lr * factor(step - 1))
+        return lambda step: float(self.settings.peak_lr * factor(step - 1))
 
 
 @lru_cache(maxsize=64)

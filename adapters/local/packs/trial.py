@@ -19,7 +19,7 @@ from adapters.local.packs.llama import WrittenOut
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.order import Course
 from adapters.local.packs.pack import Pack
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Trajectory
 
@@ -65,6 +65,6 @@ def _made_up(held: LoadedModel) -> Member:
         b[path] = 0.1 * torch.randn(fan_out, RANK, generator=draw)
     encoded = [{"input_ids": [*asked, *answer], "labels": [*[IGNORED] * len(asked), *answer]} for asked, answer in ROWS]
     rows = Rows.of(encoded, held.tokenizer.pad_token_id)
-    run = Trajectory(LocalWeights(held.folder), (), 0, (), Path())
+    run = Trajectory(ModelRef(held.folder), (), 0, (), Path())
     course = Course(TuneRecipe(lr=1e-3, rank=RANK, batch_size=len(ROWS)), len(ROWS), 0)
     return Member(run, {}, None, rows, course, course.rates(), Adapter(RANK, 1.0, a, b), None)

@@ -29,6 +29,9 @@ recipe:
 class Plain:
     revision = 1
 
+    def objection(self, settings: object) -> str | None:
+        """Object to nothing; judges below say otherwise."""
+
 
 class Model(Plain):
     def card(self, argument: str) -> ModelCard:

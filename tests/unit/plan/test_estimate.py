@@ -12,6 +12,7 @@ from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.estimate import calibrated, calibration, forecast, stage_forecasts
 from engine.plan.fingerprint import stage_payload
+from engine.plan.tariff import Tariff
 from engine.plan.why import find_cell, why
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
@@ -61,8 +62,8 @@ def test_low_expected_and_high_are_in_order(forecasts: dict[str, Range]) -> None
 
 
 def test_an_unknown_price_is_unknown_and_cached_stages_are_free(plan: Plan, forecasts: dict[str, Range]) -> None:
-    assert forecast(plan, forecasts, frozenset(), None).usd is None
-    ahead = forecast(plan, forecasts, frozenset(plan.stages), DevicePrice(Decimal(2), "test"))
+    assert forecast(plan, forecasts, frozenset(), Tariff(None, {})).usd is None
+    ahead = forecast(plan, forecasts, frozenset(plan.stages), Tariff(DevicePrice(Decimal(2), "test"), {}))
     assert ahead.usd == (0, 0, 0)
     assert (ahead.new, ahead.stages) == (0, len(plan.stages))
 

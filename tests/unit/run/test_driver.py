@@ -81,6 +81,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             prepared.loaded.sweep.run,
             prepared.catalogue,
             {},
+            prepared.tariff,
             prepared.forecast.new,
         )
         made = lambda: make(HostSettings(tmp_path / "run", "cpu", 1, 8))  # noqa: E731 - a factory

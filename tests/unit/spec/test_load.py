@@ -182,7 +182,8 @@ BAD_BASE = [
     (BASE.replace("sweep: tiny\n", ""), "1:1", "sweep", "missing_field"),
     (BASE.replace("tiny", "Tiny Sweep"), "1:8", "sweep", "bad_name"),
     (BASE.replace("tiny", ""), "1:7", "sweep", "wrong_type"),
-    (BASE.replace("lr: 1e-3", "epochs: 3"), "5:3", "recipe.tune.lr", "missing_field"),
+    (BASE.replace(", n: 10", ""), "4:3", "recipe.data.n", "missing_field"),
+    (BASE.replace("lr: 1e-3", "lr: 1e-3, lr_multiplier: 2"), "5:9", "recipe.tune", "inconsistent"),
     (BASE.replace("  tune: {lr: 1e-3}\n", ""), "2:1", "recipe", "inconsistent"),
     (BASE.replace("benchmark: ", "benchmrk: a\n  benchmark: "), "6:3", "recipe.benchmrk", "unknown_field"),
     (BASE.replace("{lr: 1e-3}", "{lr: 1e-3}\n  generate: {samples: 2}"), "6:13", "recipe.generate", "inconsistent"),
@@ -200,8 +201,8 @@ def test_a_recipe_that_is_wrong(text: str, place: str, path: str, code: str) -> 
 
 
 def test_a_swept_field_still_needs_a_value_in_the_recipe() -> None:
-    problem = the_problem("axes: {tune.lr: [1e-4]}", base=BASE.replace("lr: 1e-3", "epochs: 3"))
-    assert problem.hint == "`axes.tune.lr` varies it; the recipe needs a value of its own as well"
+    problem = the_problem("axes: {data.n: [10]}", base=BASE.replace(", n: 10", ""))
+    assert problem.hint == "`axes.data.n` varies it; the recipe needs a value of its own as well"
 
 
 def test_a_section_that_is_left_out_cannot_be_varied() -> None:

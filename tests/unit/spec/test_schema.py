@@ -135,7 +135,7 @@ def test_the_documentation_counts_right() -> None:
 def test_the_documentation_has_every_code() -> None:
     # Codes are written as literals: `code="…"`, or the third argument of a Finding.
     literal = re.compile(r'code="(\w+)"|Finding\([^)]*?, "([a-z]+(?:_[a-z0-9]+)*)"[,)]')
-    modules = [*(ROOT / "engine" / "spec").glob("*.py"), ROOT / "engine" / "plan" / "check.py"]
+    modules = [*(ROOT / "engine" / "spec").glob("*.py"), *(ROOT / "engine" / "plan").glob("check*.py")]
     codes = {a or b for path in modules for a, b in literal.findall(path.read_text(encoding="utf-8"))}
     assert len(codes) > 30
     assert not [code for code in codes if f"`{code}`" not in DOCS[0].read_text(encoding="utf-8")]
@@ -147,5 +147,5 @@ def test_the_documentation_has_every_field() -> None:
     assert not missing
     assert not [name for name in FIELDS if f"`{name}`" not in reference]
     run = json_schema()["definitions"]
-    settings = [name for model in ("RunSettings", "Budget", "Resources") for name in run[model]["properties"]]
+    settings = [name for model in ("RunSettings", "Budget", "Resources", "Account", "Quota") for name in run[model]["properties"]]
     assert not [name for name in settings if f"{name}`" not in reference]

@@ -12,7 +12,7 @@ import pytest
 
 from adapters.local.vllm import VllmGenerator
 from engine.domain.results import Prompt
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe
 from engine.ports import Context, GenerateTask
 from engine.run.hosts import WarmSlots
@@ -71,20 +71,20 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LLM, "calls", [])
 
 
-def adapter(folder: Path, rank: int) -> LocalWeights:
+def adapter(folder: Path, rank: int) -> ModelRef:
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
-    return LocalWeights("base", str(folder))
+    return ModelRef("base", str(folder))
 
 
 @pytest.mark.usefixtures("vllm")
 def test_all_adapters_are_asked_in_one_call_and_answers_find_their_tasks(tmp_path: Path) -> None:
     (tmp_path / "tune-full").mkdir()
     weights = {
-        "base": LocalWeights("base"),
+        "base": ModelRef("base"),
         "a": adapter(tmp_path / "tune-a", 8),
         "b": adapter(tmp_path / "tune-b", 24),
-        "full": LocalWeights("base", str(tmp_path / "tune-full")),
+        "full": ModelRef("base", str(tmp_path / "tune-full")),
     }
     recipe = GenerateRecipe(max_new_tokens=9, temperature=1.0, samples=2)
     tasks = [GenerateTask(key, model, PROMPTS, None, recipe, 5) for key, model in weights.items()]

@@ -24,7 +24,7 @@ from adapters.local.decoding.decode import Batch
 from adapters.local.generate import TransformersGenerator
 from adapters.local.loaded import Remembered, loaded
 from engine import plugins
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.plugins import Kind
 from engine.ports import Context, GenerateTask
@@ -49,7 +49,7 @@ def moved(name, rank, seed):
     b = {path: 0.08 * torch.randn(weight.shape, generator=draw) for path, weight in drawn.b.items()}
     (FOLDER / name).mkdir()
     lora.save(dataclasses.replace(drawn, b=b), config, FOLDER / name)
-    return LocalWeights(BASE.base, str(FOLDER / name))
+    return ModelRef(BASE.base, str(FOLDER / name))
 
 WEIGHTS = [BASE, *(moved(f"tune-{seed}", rank, seed) for seed, rank in enumerate((8, 4, 8)))]
 
@@ -85,7 +85,7 @@ model = AutoModelForCausalLM.from_pretrained(BASE.base)
 with torch.no_grad():
     model.model.norm.weight.mul_(torch.linspace(0.5, 1.5, 96))
 model.save_pretrained(FOLDER / "tune-whole")
-whole = task("whole", LocalWeights(BASE.base, str(FOLDER / "tune-whole")))
+whole = task("whole", ModelRef(BASE.base, str(FOLDER / "tune-whole")))
 tasks = [task("before"), whole, task("after")]
 together = run(tasks)
 assert texts(together) == texts(alone(tasks))
@@ -149,7 +149,7 @@ groups.Batch = Batch
 """,
     "a task that fails takes no other with it": """
 (FOLDER / "tune-torn").mkdir()
-torn = LocalWeights(BASE.base, str(FOLDER / "tune-torn"))
+torn = ModelRef(BASE.base, str(FOLDER / "tune-torn"))
 odd = [dataclasses.replace(PROMPTS[0], text=3.5)]
 made = run([task("torn", torn), task("good", WEIGHTS[1]), task("odd", prompts=odd), task("base")])
 assert {key for key, one in made.items() if isinstance(one, Exception)} == {"torn", "odd"}, made
@@ -229,7 +229,7 @@ memory.put("c", one)
 assert memory.get("b") is None and memory.get("a") is one and memory.get("c") is one
 held = host(context())
 held.remember("tune-gone", one)
-assert held.adapter(LocalWeights(BASE.base, "/nowhere/tune-gone")) is one and held.adapter(BASE) is None
+assert held.adapter(ModelRef(BASE.base, "/nowhere/tune-gone")) is one and held.adapter(BASE) is None
 """,
     "hosts on one machine share the base model's pages": """
 import sys

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.domain.stage import LocalWeights
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Trajectory
 
@@ -86,7 +86,7 @@ def member(base: Any, number: int, rank: int, texts: list[tuple[list[int], list[
         weight.normal_(0, 0.1, generator=draw)
     encoded = [{"input_ids": asked + answer, "labels": [-100] * len(asked) + answer} for asked, answer in texts]
     course = Course(settings, len(texts), number)
-    run = Trajectory(LocalWeights(""), (), number, (), Path())
+    run = Trajectory(ModelRef(""), (), number, (), Path())
     dice = Dice(number, "cpu") if settings.dropout else None
     return Member(run, {}, config, Rows.of(encoded, 0), course, course.rates(), adapter, dice)
 

@@ -1,0 +1,96 @@
+"""Answers from a provider, as the engine knows answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from adapters.hosted.tuning import account, asked
+from engine.domain.cost import Usage
+from engine.domain.results import Finish, Response
+from engine.domain.stage import Range
+from engine.domain.sweep import GenerateRecipe
+from engine.hosted import Ask, Blocked, Ending, ProviderError, Told, Turn
+from engine.ports import Context, Generated, GenerateTask, Workload
+
+TEMPLATE_TOKENS = 7
+"""Tokens of the chat template around a prompt: three a turn, and those that begin the answer."""
+
+EXPECTED_LENGTH = 0.5
+"""Share of `max_new_tokens` that answers are expected to have, and their cost to come to."""
+
+PROMPT_SPREAD = 1.4
+"""Four characters a token is a rule of thumb."""
+
+_FINISH = {
+    Ending.STOP: Finish.STOP,
+    Ending.LENGTH: Finish.LENGTH,
+    Ending.FILTERED: Finish.FILTERED,
+    Ending.REFUSED: Finish.STOP,
+}
+
+
+class HostedGenerator:
+    """Chat completions of a hosted model, tuned or not."""
+
+    revision = 1
+
+    def forecast(self, settings: GenerateRecipe, workload: Workload) -> Range:
+        """Estimate the tokens that are billed; at most, every answer is as long as it may be."""
+        read = workload.tokens + TEMPLATE_TOKENS * workload.items
+        most = workload.items * settings.samples * settings.max_new_tokens
+        low = Usage(prompt_tokens=read, generated_tokens=workload.items * settings.samples)
+        mid = Usage(prompt_tokens=read, generated_tokens=round(most * EXPECTED_LENGTH))
+        return Range(low, mid, Usage(prompt_tokens=round(read * PROMPT_SPREAD), generated_tokens=most))
+
+    def warm_up(self) -> None:
+        """Nothing is heavy here."""
+
+    def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
+        """Ask for every prompt of every task, all at once within the quota."""
+        by_key = {task.key: task for task in tasks}
+        flows = {task.key: _asks(task) for task in tasks}
+        for key, told in account(context).ask_all(flows, urgent=False):
+            yield key, _generated(by_key[key], told)
+
+
+def _asks(task: GenerateTask) -> list[Ask]:
+    model, settings = asked(task.model), task.settings
+    before = () if task.system is None else (Turn("system", task.system),)
+    seed = task.seed if settings.temperature > 0 else None
+    return [
+        Ask(
+            model,
+            (*before, Turn("user", prompt.text)),
+            settings.max_new_tokens,
+            settings.temperature,
+            settings.top_p,
+            settings.samples,
+            seed,
+        )
+        for prompt in task.prompts
+    ]
+
+
+def _generated(task: GenerateTask, told: Sequence[Told | ProviderError]) -> Generated | ProviderError:
+    """Put the answers together; a prompt that moderation refused has a filtered one, anything else fails the task."""
+    responses: list[Response] = []
+    usage = Usage()
+    for prompt, reply in zip(task.prompts, told, strict=True):
+        if isinstance(reply, Blocked):
+            responses += [
+                Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.settings.samples)
+            ]
+        elif isinstance(reply, ProviderError):
+            return reply
+        else:
+            usage += Usage(prompt_tokens=reply.prompt_tokens, generated_tokens=reply.generated_tokens)
+            responses += _responses(prompt.prompt_id, reply)
+    return Generated(responses, usage)
+
+
+def _responses(prompt_id: str, reply: Told) -> Iterator[Response]:
+    """Give each choice its share of the generated tokens: providers bill them together."""
+    many = len(reply.choices)
+    for sample, choice in enumerate(reply.choices):
+        made = reply.generated_tokens // many + (sample < reply.generated_tokens % many)
+        yield Response(prompt_id, sample, choice.text, _FINISH[choice.ending], reply.prompt_tokens, made)

@@ -1,0 +1,25 @@
+"""What a provider lets one account do. Pure: how a quota is kept is `engine.run.quota`'s business."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from engine.domain.written import Written
+
+
+class Quota(Written):
+    """The limits of one account. What is left out is learned from the replies' headers, or does not bind."""
+
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Requests a minute, of all models together."
+    )
+    tokens_per_minute: int | None = Field(default=None, ge=1, description="Tokens a minute, of all models together.")
+    tokens_per_day: int | None = Field(default=None, ge=1, description="Tokens in any 24 hours.")
+    concurrent_jobs: int | None = Field(default=None, ge=1, description="Fine-tuning jobs that run at a time.")
+    jobs_per_day: int | None = Field(default=None, ge=1, description="Fine-tuning jobs started in any 24 hours.")
+    max_in_flight: int = Field(default=256, ge=1, description="Requests that wait for their reply at a time.")
+    output_settles: bool = Field(
+        default=False,
+        description="True where the provider counts the prompt and the tokens really made; False where it counts the"
+        " longest answer asked for, or the prompt's characters / 4 if that is more, as OpenAI does.",
+    )

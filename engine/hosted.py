@@ -1,0 +1,446 @@
+"""What the engine asks of a provider of hosted models: one Protocol, and the small frozen things that pass through it.
+
+A provider only speaks its wire. It sends each request once: what to repeat, when to send, what it may cost and what was
+paid before is decided by its host (`engine.run`), for all cells alike. Every error is one of the tree below, plain and
+picklable, without a request in it: a vendor's own exceptions hold the key.
+
+Adapters are found by entry point, as those of `engine.ports` are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from engine.domain.results import ChatRow, Prompt, Response, Verdict
+
+
+class ProviderError(Exception):
+    """What a provider answered instead, or that it did not.
+
+    ProviderError
+    ├── Throttled      asked too fast; nothing was done
+    ├── Unavailable    the server failed or is overloaded; nothing was done
+    ├── Unanswered     the reply never came: it may have been done
+    ├── Blocked        moderation refused it: a result
+    ├── Rejected       the request is wrong; it will be next time
+    ├── Denied         the key or the account may not
+    └── Exhausted      the account's money or hard limit is used up
+    """
+
+
+class Throttled(ProviderError):  # noqa: N818 - what happened, in one word
+    """Asked too fast.
+
+    Attributes:
+        seconds: How long to wait, as the provider says; None when it does not.
+        scope: Which limit: `rate` (requests or tokens a minute), `ramp` (growing too fast), `day` (jobs a day).
+    """
+
+    def __init__(self, message: str, seconds: float | None = None, scope: str = "rate") -> None:
+        """Keep all three as arguments, so that it can be pickled."""
+        super().__init__(message, seconds, scope)
+        self.seconds, self.scope = seconds, scope
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Unavailable(ProviderError):  # noqa: N818
+    """The server failed, or is overloaded.
+
+    Attributes:
+        seconds: How long to wait, as the provider says; None when it does not.
+    """
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        """Keep both as arguments, so that it can be pickled."""
+        super().__init__(message, seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Unanswered(ProviderError):  # noqa: N818
+    """The connection broke, or the time ran out: nobody knows whether it was done."""
+
+
+class Blocked(ProviderError):  # noqa: N818
+    """The provider's moderation refused."""
+
+
+class Rejected(ProviderError):  # noqa: N818
+    """The request is wrong, or names what is not there."""
+
+
+class Denied(ProviderError):  # noqa: N818
+    """The key is wrong, or the account may not do this."""
+
+
+class Exhausted(ProviderError):  # noqa: N818
+    """The account has no money left, or has reached its hard limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How an account is reached. The key itself is in no field: whoever connects reads it from the environment.
+
+    Attributes:
+        account: The account's name in the spec.
+        base_url: Where the API is; None for the provider's own.
+        key_env: Name of the environment variable that holds the key.
+        timeout: Seconds that one request may take, > 0.
+    """
+
+    account: str
+    base_url: str | None
+    key_env: str
+    timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One limit, as a reply's headers tell it; None where they do not.
+
+    Attributes:
+        limit: How much a minute.
+        left: How much of it is left.
+        seconds: When all of it will be there again, from now.
+    """
+
+    limit: int | None = None
+    left: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """What a reply's headers tell of an account's limits."""
+
+    requests: Meter = Meter()
+    tokens: Meter = Meter()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a chat: `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One chat completion.
+
+    Attributes:
+        model: A base model's name, or a tuned one's.
+        turns: The chat so far.
+        max_tokens: Longest answer, in tokens, >= 1.
+        temperature: 0 asks for the likeliest answer.
+        top_p: Nucleus sampling mass, (0, 1].
+        samples: Answers wanted, >= 1.
+        seed: Seed of the sampling, where the provider has one; None for none.
+        schema: JSON schema that the answer must follow, where the provider can; None for free text.
+    """
+
+    model: str
+    turns: tuple[Turn, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    seed: int | None = None
+    schema: Mapping[str, object] | None = None
+
+    @property
+    def characters(self) -> int:
+        """Characters of all turns: what estimates of its tokens are made from."""
+        return sum(len(turn.text) for turn in self.turns)
+
+
+class Ending(StrEnum):
+    """Why a hosted answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    FILTERED = "filtered"  # the provider's content filter withheld it
+    REFUSED = "refused"  # the provider's own refusal field was set instead of an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer: its text, empty where there is none, and why it ended."""
+
+    text: str
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The reply to an `Ask`.
+
+    Attributes:
+        choices: `samples` of them.
+        prompt_tokens: Tokens read, as billed; cached ones included.
+        cached_tokens: Of those, how many were billed as cached.
+        generated_tokens: Tokens made, of all choices, as billed.
+        meters: What the headers said.
+    """
+
+    choices: tuple[Choice, ...]
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    meters: Meters = Meters()
+
+
+class JobState(StrEnum):
+    """Where a fine-tuning job stands, in words that all providers' states map to."""
+
+    WAITING = "waiting"  # being checked, queued or paused
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    BLOCKED = "blocked"  # moderation refused the data or the trained model
+    CANCELLED = "cancelled"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not change any more."""
+        return self not in {JobState.WAITING, JobState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """A fine-tuning job to be made.
+
+    Attributes:
+        key: Ours: it goes into the job's metadata, and finds the job again.
+        model: The base model.
+        file_id: The training file.
+        epochs: Passes over it, >= 1.
+        batch_size: Examples a step, or None for the provider's choice.
+        lr_multiplier: What the provider's own learning rate is multiplied with, or None for its choice.
+        seed: Seed of the training.
+        suffix: Goes into the tuned model's name, at most 18 characters of [a-z0-9-].
+    """
+
+    key: str
+    model: str
+    file_id: str
+    epochs: int
+    batch_size: int | None
+    lr_multiplier: float | None
+    seed: int
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step's training loss, as a job's events or result file tell it; `step` is 1-based."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A fine-tuning job, as the provider shows it.
+
+    Attributes:
+        job_id: The provider's name for it.
+        key: The key in its metadata; empty when it has none.
+        state: Where it stands.
+        model: The base model.
+        tuned_model: What to ask for when it has succeeded; None before.
+        trained_tokens: Tokens billed, epochs included; None until known.
+        created_at: Seconds since the epoch, UTC.
+        reason: Why it failed or was blocked, in the provider's words; untrusted text.
+        hyperparameters: What it was trained with, once resolved: `n_epochs`, `batch_size`, `learning_rate_multiplier`.
+    """
+
+    job_id: str
+    key: str
+    state: JobState
+    model: str
+    tuned_model: str | None
+    trained_tokens: int | None
+    created_at: float
+    reason: str = ""
+    hyperparameters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """A batch of asks: whether it is over, its output by custom id once it is, and how many requests are done."""
+
+    batch_id: str
+    is_over: bool
+    completed: int
+    failed: int
+    total: int
+    told: Mapping[str, Told | ProviderError] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """One account, connected. Every call is one request (lists: one a page), never repeated here.
+
+    Every method may raise any `ProviderError`, and nothing else.
+    """
+
+    async def upload(self, name: str, content: bytes) -> str:
+        """Upload a training file under a name, and return its id."""
+        ...
+
+    async def files(self) -> Mapping[str, str]:
+        """Return the id of each training file that is there, by name; of equal names the newest."""
+        ...
+
+    async def create_job(self, order: JobOrder) -> Job:
+        """Start a fine-tuning job. Costs money: after `Unanswered`, look for its key in `jobs` first."""
+        ...
+
+    async def jobs(self, since: float) -> Sequence[Job]:
+        """Return the jobs created since then, seconds since the epoch, all pages."""
+        ...
+
+    async def job(self, job_id: str) -> Job:
+        """Return one job."""
+        ...
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """Cancel a job; one that is over is returned as it is."""
+        ...
+
+    async def losses(self, job_id: str) -> Sequence[Step]:
+        """Return a finished job's training losses, step by step, as far as the provider keeps them."""
+        ...
+
+    async def ask(self, ask: Ask) -> Told:
+        """Ask a model."""
+        ...
+
+    async def flagged(self, texts: Sequence[str]) -> Sequence[bool]:
+        """Tell which texts the provider's moderation endpoint flags."""
+        ...
+
+    async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+        """Hand in asks by custom id, to be answered within a day at the batch price; returns the batch's id."""
+        ...
+
+    async def batches(self) -> Mapping[str, str]:
+        """Return the id of each batch that carries one of our keys, by key; of equal keys the newest."""
+        ...
+
+    async def batch(self, batch_id: str) -> BatchState:
+        """Return a batch, with its answers once it is over."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TuningRequest:
+    """A sample to be trained on at a provider.
+
+    Attributes:
+        key: The tune stage's key: what is paid for under it is never paid for again.
+        model: The base model's name there.
+        rows: The sample, in its sampled order.
+        epochs: Passes over it, >= 1.
+        batch_size: Examples a step.
+        lr_multiplier: What the provider's own learning rate is multiplied with, or None for its choice.
+        seed: Seed of the training.
+    """
+
+    key: str
+    model: str
+    rows: Sequence[ChatRow]
+    epochs: int
+    batch_size: int | None
+    lr_multiplier: float | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostedTuning:
+    """A fine-tuning job that has succeeded, and its training losses."""
+
+    job: Job
+    steps: Sequence[Step]
+
+
+class Account(Protocol):
+    """An account, as adapters see it: within its quota, repeated where that is safe, and paid for once."""
+
+    def ask_all(
+        self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
+        """Send all asks, and yield (flow, replies in order) of each flow as soon as it is done.
+
+        Args:
+            flows: Asks by stage key.
+            urgent: Whether they go before others of this account: judges do, because they finish cells.
+        """
+        ...
+
+    def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
+        """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
+        ...
+
+
+@runtime_checkable
+class AskingJudge(Protocol):
+    """A judge that asks a hosted model: both ends of it, without the asking in between. See `engine.ports.Judge`."""
+
+    @property
+    def pin(self) -> str:
+        """`sha256:` and hex digits over all that it asks with; it goes into the keys of its verdicts."""
+        ...
+
+    def given(self, argument: str) -> AskingJudge:
+        """Return the judge with a file of the user's, such as a policy; with its own for an empty argument.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: There is something wrong with it.
+        """
+        ...
+
+    def asks(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[Ask]:
+        """Return what to ask the model, so that `responses[i]` is graded as an answer to `prompts[i]`."""
+        ...
+
+    def verdicts(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
+    ) -> Sequence[Verdict]:
+        """Return one verdict a response, from the replies to `asks`."""
+        ...
+
+
+class Provider(Protocol):
+    """A vendor's wire."""
+
+    revision: int
+
+    def connect(self, access: Access) -> Session:
+        """Connect to an account.
+
+        Raises:
+            Denied: The environment has no such key.
+        """
+        ...
+
+    def training_file(self, rows: Sequence[ChatRow]) -> bytes:
+        """Return a sample as the provider wants it uploaded."""
+        ...
+
+    def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
+        """Say what the provider will refuse in a sample: one sentence each, which begins with the row's place."""
+        ...

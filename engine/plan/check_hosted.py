@@ -1,0 +1,134 @@
+"""What a sweep needs before it may use a provider: an account, permission to upload, and rows that will be taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from engine import plugins
+from engine.domain.errors import UnknownAdapterError
+from engine.domain.results import ChatRow
+from engine.domain.stage import StageKind
+from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
+from engine.plan.accounts import provider_of
+from engine.plugins import Kind, split_ref
+
+Origin = Callable[[str, Level], str]
+Found = Iterator[tuple[str, str, str, str]]
+"""Problems: where, what, code, hint."""
+
+SHOWN = 5
+"""Most rows of one source that are shown; the rest are counted."""
+
+
+def problems(recipes: Iterable[Recipe], run: RunSettings, origin: Origin) -> Found:
+    """Yield what stands in the way of the cells that use providers.
+
+    Args:
+        recipes: The cells' recipes; every adapter that they name is known.
+        run: The run settings.
+        origin: Says where the spec has a level.
+    """
+    distinct = list(dict.fromkeys(recipes))
+    yield from _accounts(distinct, run, origin)
+    yield from _pairs(distinct, origin)
+    yield from _uploads(distinct, origin)
+
+
+def _users(recipe: Recipe) -> Iterator[tuple[str, Level, str]]:
+    """Yield the provider behind each reference of a recipe, with the path and the level that name it."""
+    named: list[tuple[StageKind, str, Level, str]] = [
+        (StageKind.GENERATE, "generate.adapter", recipe.generate.adapter, recipe.generate.adapter),
+        (StageKind.JUDGE, "utility_judge", recipe.utility_judge, recipe.utility_judge),
+        (StageKind.JUDGE, "over_refusal_judge", recipe.over_refusal_judge, recipe.over_refusal_judge),
+        *((StageKind.JUDGE, "judges", recipe.judges, judge) for judge in recipe.judges),
+    ]
+    if recipe.tune is not None:
+        named.append((StageKind.TUNE, "tune.adapter", recipe.tune.adapter, recipe.tune.adapter))
+    for kind, path, level, ref in named:
+        if (provider := provider_of(kind, ref)) is not None:
+            yield path, level, provider
+
+
+def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Found:
+    """Require one account for each provider that is used, and a provider for each account."""
+    owners: dict[str, list[str]] = {}
+    for name, account in run.accounts.items():
+        try:
+            plugins.adapter(Kind.PROVIDER, account.provider)
+        except UnknownAdapterError as error:
+            yield f"run.accounts.{name}.provider", error.what, "unknown_adapter", error.todo
+        owners.setdefault(account.provider, []).append(name)
+    used = dict.fromkeys(use for recipe in recipes for use in _users(recipe))
+    first = {provider: (path, level) for path, level, provider in reversed(used)}
+    for provider, (path, level) in first.items():
+        names = owners.get(provider, [])
+        if not names:
+            hint = (
+                f"add `run.accounts`, such as `accounts: {{mine: {{provider: {provider}, key_env: OPENAI_API_KEY}}}}`"
+            )
+            yield origin(path, level), f"no account speaks `{provider}`", "no_account", hint
+        elif len(names) > 1:
+            what = f"`{provider}` has {len(names)} accounts, {' and '.join(names)}"
+            yield f"run.accounts.{names[1]}", what, "two_accounts", "name one, so that it is known who pays"
+
+
+def _pairs(recipes: Sequence[Recipe], origin: Origin) -> Found:
+    """Require that a hosted model is tuned and asked where it is, and nothing else is."""
+    seen = set()
+    for recipe in recipes:
+        home = split_ref(recipe.model)[0]
+        home = home if home in plugins.names(Kind.PROVIDER) else ""
+        asked = [("generate.adapter", recipe.generate.adapter, StageKind.GENERATE)]
+        if recipe.tune is not None:
+            asked.append(("tune.adapter", recipe.tune.adapter, StageKind.TUNE))
+        for path, adapter, kind in asked:
+            if (provider_of(kind, adapter) or "") != home and (recipe.model, adapter) not in seen:
+                seen.add((recipe.model, adapter))
+                hint = f"`{path}: {home}`" if home else "`zip` the model with the adapters that work on it"
+                what = f"`{adapter}` cannot work on the model `{recipe.model}`"
+                yield origin(path, adapter), what, "wrong_place", hint
+
+
+def _uploads(recipes: Sequence[Recipe], origin: Origin) -> Found:
+    """Ask whether rows may leave this machine, and whether the provider will take them."""
+    refused: dict[tuple[str, str], list[str]] = {}
+    for provider, data in _uploaded(recipes):
+        where = origin("data.source", data.source)
+        if not data.allow_upload:
+            what = f"the rows of `{data.source}` would be uploaded to `{provider}`"
+            yield where, what, "no_upload", "allow it with `data.allow_upload: true`"
+        else:
+            told = refused.setdefault((provider, where), [])
+            told += [text for text in _objections(provider, data) if text not in told]
+    for (provider, where), told in refused.items():
+        for text in told[:SHOWN]:
+            yield where, f"`{provider}` will refuse it: {text}", "refused_rows", ""
+        if len(told) > SHOWN:
+            yield where, f"`{provider}` will refuse {len(told) - SHOWN:,} more rows", "refused_rows", ""
+
+
+def _uploaded(recipes: Sequence[Recipe]) -> Iterator[tuple[str, DataRecipe]]:
+    """Yield each sample that goes to a provider; of those that may not, one a source."""
+    seen = set()
+    for recipe in recipes:
+        if recipe.tune is None or recipe.data is None:
+            continue
+        provider, data = provider_of(StageKind.TUNE, recipe.tune.adapter), recipe.data
+        what = (provider, data if data.allow_upload else data.source)
+        if provider is not None and what not in seen:
+            seen.add(what)
+            yield provider, data
+
+
+def _objections(provider: str, data: DataRecipe) -> list[str]:
+    """What a provider says of the rows that may be drawn, and of so many of them."""
+    wire = plugins.adapter(Kind.PROVIDER, provider)
+    rows = _rows(data.source)
+    most = data.n + (0 if data.mix is None else data.mix.n)
+    whole = [] if data.mix is None else _rows(data.mix.source)
+    by_number = wire.objections([*rows, *whole][:most])
+    return list(dict.fromkeys([*wire.objections([*rows, *whole]), *by_number]))
+
+
+def _rows(source: str) -> list[ChatRow]:
+    return list(plugins.adapter(Kind.DATA, source).rows(split_ref(source)[1]))

@@ -1,0 +1,315 @@
+"""The price table: dated rows from `prices.yaml`, and a file of the user's before them. The day is always an argument.
+
+Prices are data with a source and a date on which somebody read it. Nothing here fetches one: a page that was read wrongly
+by a program is worse than an old figure that says how old it is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from engine.domain.price import PriceRow, PriceUnit, Quote
+from engine.domain.sweep import AdapterRef, Usd
+from engine.domain.written import Written
+from engine.plan.fingerprint import digest
+from engine.spec import yaml_nodes
+from engine.spec.leaves import closest
+from engine.spec.messages import Finding, findings, wrong_type
+from engine.spec.positions import Mark, Positions, Problems, Source, visible
+
+STALE = timedelta(days=30)
+"""A price that was read longer ago than this is warned of."""
+
+CLOSING = timedelta(days=60)
+"""An end that is nearer than this is warned of."""
+
+Day = Annotated[date, Field(strict=False)]
+Dollars = Annotated[Usd, Field(max_digits=12, decimal_places=6)]
+
+
+class UsdPer(Written):
+    """US dollars by unit; a unit that is left out has no price here."""
+
+    train_mtok: Dollars | None = None
+    in_mtok: Dollars | None = None
+    cached_in_mtok: Dollars | None = None
+    out_mtok: Dollars | None = None
+    batch_in_mtok: Dollars | None = None
+    batch_out_mtok: Dollars | None = None
+    device_hour: Dollars | None = None
+    host_hour: Dollars | None = None
+
+
+class PriceEntry(Written):
+    """What a person writes of the prices of some models: one row for each model and unit."""
+
+    provider: AdapterRef = Field(description="The provider's adapter, such as `hosted/openai`.")
+    models: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
+        description="Names of models, each once; `*` stands for any text."
+    )
+    usd: UsdPer = Field(description="US dollars by unit, in quotes: `{train_mtok: '3.00'}`.")
+    effective_from: Day = Field(description="First day on which the prices hold, as YYYY-MM-DD.")
+    effective_until: Day | None = Field(default=None, description="Last day on which they hold.")
+    available_until: Day | None = Field(default=None, description="Last day on which this is offered at all.")
+    source: str = Field(min_length=1, description="Where the prices were read.")
+    checked_on: Day = Field(description="When they were last read.")
+    secondary: bool = Field(default=False, description="Whether the source is a copy and not the vendor.")
+    notice: str = Field(default="", description="What a user must know before counting on it.")
+
+    @field_validator("models")
+    @classmethod
+    def _are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        odd = [model for model in models if not re.fullmatch(r"[^\s?\[\]]+", model)]
+        if odd or len(set(models)) < len(models):
+            message = (
+                f"names of models have no space, `?` or bracket, and stand here once (got {', '.join(odd or models)})"
+            )
+            raise ValueError(message)
+        return models
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> PriceEntry:
+        if self.effective_until is not None and self.effective_until < self.effective_from:
+            message = "`effective_until` is before `effective_from`"
+            raise ValueError(message)
+        return self
+
+    def rows(self) -> Iterator[PriceRow]:
+        """Yield its rows."""
+        for model in self.models:
+            for unit in PriceUnit:
+                usd = getattr(self.usd, unit.value)
+                if usd is not None:
+                    yield PriceRow(
+                        self.provider,
+                        model,
+                        unit,
+                        usd,
+                        self.effective_from,
+                        self.effective_until,
+                        self.available_until,
+                        self.source,
+                        self.checked_on,
+                        self.secondary,
+                        self.notice,
+                    )
+
+
+class Offer(StrEnum):
+    """Whether something can still be bought."""
+
+    OPEN = "open"
+    WARNED = "warned"  # it can, with a reservation
+    REFUSED = "refused"  # it cannot any more
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a model can still be used, and what to know; `text` is empty when it is simply open."""
+
+    offer: Offer
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """All known prices.
+
+    Attributes:
+        layers: Rows of the user's file, if there is one, then our own: a layer that has a price goes before the next.
+    """
+
+    layers: tuple[tuple[PriceRow, ...], ...]
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and hex digits over every row, for the record of what a sum was made from."""
+        return "sha256:" + digest([[_plain(row) for row in layer] for layer in self.layers])
+
+    def quote(self, provider: str, model: str, on: date) -> Quote | None:
+        """Return the prices of a model on a day, or None when none is known.
+
+        For each unit, the first layer that has a row for the day gives it: an exact name goes before a pattern, a longer
+        pattern before a shorter one, and then the later `effective_from`.
+        """
+        found: dict[PriceUnit, PriceRow] = {}
+        for layer in self.layers:
+            best: dict[PriceUnit, PriceRow] = {}
+            for row in layer:
+                if row.holds(provider, model, on) and (row.unit not in best or row.rank > best[row.unit].rank):
+                    best[row.unit] = row
+            found = best | found
+        return Quote(provider, model, on, tuple(found[unit] for unit in PriceUnit if unit in found)) if found else None
+
+    def availability(
+        self, provider: str, model: str, on: date, units: Collection[PriceUnit] = tuple(PriceUnit)
+    ) -> Availability:
+        """Say whether a model can still be used on a day.
+
+        Args:
+            provider: The provider's adapter.
+            model: The model.
+            on: The day.
+            units: What for: `{TRAIN_MTOK}` to fine-tune it, `{IN_MTOK, OUT_MTOK}` to ask it; all that it has by default.
+                Training often ends before asking does.
+        """
+        quote = self.quote(provider, model, on)
+        rows = [row for row in quote.rows if row.unit in units] if quote is not None else []
+        if not rows:
+            return Availability(
+                Offer.WARNED, f"no price is known of `{model}` at {provider}, nor whether it is offered"
+            )
+        ended = [row for row in rows if row.available_until is not None and row.available_until < on]
+        if ended:
+            return Availability(Offer.REFUSED, "; ".join(_distinct(_ended(row, model) for row in ended)))
+        text = "; ".join(_distinct(text for row in rows for text in (row.notice, _ends_soon(row, model, on))))
+        return Availability(Offer.WARNED if text else Offer.OPEN, text)
+
+
+def warnings(quote: Quote) -> tuple[str, ...]:
+    """Say what is doubtful about the prices of a quote: those read more than 30 days before its day, and copies."""
+    old = [row for row in quote.rows if quote.on - row.checked_on > STALE]
+    copied = [row for row in quote.rows if row.is_secondary]
+    who = f"prices of `{quote.model}` at {quote.provider}"
+    stale = [f"{who} were last checked on {row.checked_on}" for row in old]
+    return (*_distinct(stale), *_distinct(f"{who} are from a secondary source: {row.source}" for row in copied))
+
+
+def load_prices(path: Path | None = None) -> PriceTable:
+    """Return the price table.
+
+    Args:
+        path: A file of the user's, whose rows go before ours; None for ours alone.
+
+    Raises:
+        OSError: The file cannot be read.
+        SpecError: Something in it is wrong; every problem with its line.
+    """
+    return PriceTable((*(() if path is None else (read_prices(path.read_bytes(), str(path)),)), _shipped()))
+
+
+@cache
+def _shipped() -> tuple[PriceRow, ...]:
+    return read_prices((files("engine.plan") / "prices.yaml").read_bytes(), "prices.yaml")
+
+
+def read_prices(raw: bytes, name: str) -> tuple[PriceRow, ...]:
+    """Validate the bytes of a price file.
+
+    Args:
+        raw: UTF-8 YAML, a mapping with the list `prices`.
+        name: What to call the file in problems.
+
+    Raises:
+        SpecError: Something is wrong.
+    """
+    problems = Problems()
+    text = _text(raw, visible(name), problems)
+    source = Source.of(visible(name), text)
+    root = yaml_nodes.compose(source, text, problems)
+    problems.stop_if_any()
+    positions = _positions(Mark(source, 1, 1), root)
+    entries: list[PriceEntry] = []
+    for index, plain in enumerate(_listed(root, positions, problems)):
+        path = f"prices[{index}]"
+        try:
+            entries.append(PriceEntry.model_validate(plain))
+        except ValidationError as error:
+            for finding in findings(error, path, PriceEntry):
+                _add(finding, positions, problems)
+    problems.stop_if_any()
+    _refuse_twice(entries, positions, problems)
+    problems.stop_if_any()
+    return tuple(row for entry in entries for row in entry.rows())
+
+
+def _text(raw: bytes, name: str, problems: Problems) -> str:
+    try:
+        return raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 text (byte 0x{raw[error.start]:02x})"
+        problems.add(Mark(Source(name, ()), 1, 1).problem("", what, code="not_utf8", hint="save the file as UTF-8"))
+        problems.stop_if_any()
+        raise
+
+
+def _listed(root: yaml_nodes.Node | None, positions: Positions, problems: Problems) -> Sequence[yaml_nodes.Plain]:
+    """Return what stands in the list `prices`; anything else is a problem."""
+    plain = root.plain if root is not None else None
+    if not isinstance(plain, dict):
+        _add(wrong_type("", "a mapping with the list `prices`", plain), positions, problems)
+        return []
+    for key in plain.keys() - {"prices"}:
+        _add(Finding(key, "no such field", "unknown_field", closest(key, ["prices"]), at_key=True), positions, problems)
+    listed = plain.get("prices")
+    if not isinstance(listed, list):
+        _add(wrong_type("prices", "a list of prices", listed), positions, problems)
+        return []
+    return listed
+
+
+def _positions(start: Mark, root: yaml_nodes.Node | None) -> Positions:
+    places = list(yaml_nodes.walk(root)) if root is not None else []
+    keys = {path: key for path, key, _ in places if key is not None}
+    return Positions(start, {path: value for path, _, value in places}, keys)
+
+
+def _add(finding: Finding, positions: Positions, problems: Problems) -> None:
+    mark = positions.mark(finding.path, key=finding.at_key)
+    problems.add(mark.problem(finding.path, finding.what, code=finding.code, hint=finding.hint))
+
+
+def _refuse_twice(entries: Sequence[PriceEntry], positions: Positions, problems: Problems) -> None:
+    """Refuse a second price for one thing from one day on: neither is the later."""
+    first: dict[tuple[str, str, PriceUnit, date], int] = {}
+    for index, entry in enumerate(entries):
+        for row in entry.rows():
+            before = first.setdefault((row.provider, row.model, row.unit, row.effective_from), index)
+            if before != index:
+                what = f"{row.unit.value} of `{row.model}` from {row.effective_from} on is already at prices[{before}]"
+                hint = "remove one of the two, or give the later one its own `effective_from`"
+                problems.add(positions.problem(f"prices[{index}]", what, code="duplicate_price", hint=hint))
+
+
+def _plain(row: PriceRow) -> list[str | bool | None]:
+    """Return a row as what enters the digest; `0.60` and `0.6` are one price."""
+    days = (row.effective_from, row.effective_until, row.available_until, row.checked_on)
+    return [
+        row.provider,
+        row.model,
+        row.unit.value,
+        format(row.usd.normalize(), "f"),
+        *(None if day is None else day.isoformat() for day in days),
+        row.source,
+        row.is_secondary,
+        row.notice,
+    ]
+
+
+def _ended(row: PriceRow, model: str) -> str:
+    return f"`{model}` cannot be {_done(row)} at {row.provider} any more: {row.available_until} was the last day ({row.source})"
+
+
+def _ends_soon(row: PriceRow, model: str, on: date) -> str:
+    if row.available_until is None or row.available_until - on > CLOSING:
+        return ""
+    return f"`{model}` can be {_done(row)} at {row.provider} until {row.available_until}, and not after"
+
+
+def _done(row: PriceRow) -> str:
+    return "fine-tuned" if row.unit is PriceUnit.TRAIN_MTOK else "used"
+
+
+def _distinct(texts: Iterator[str] | Sequence[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]

@@ -1,0 +1,118 @@
+"""What stages cost: hosted ones by their provider's dated prices, all others by the hour of their device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from engine.domain.cost import DevicePrice, Usage
+from engine.domain.cost import charge as charge_device
+from engine.domain.price import PriceUnit, Quote, charge
+from engine.domain.stage import Stage, StageKind
+from engine.domain.sweep import RunSettings
+from engine.plan.accounts import asked_of
+from engine.plan.prices import PriceTable, load_prices
+from engine.plugins import split_ref
+
+TUNED = "ft:{model}:"
+"""How the name of a tuned model begins, by which its price is found (OpenAI's and Azure's form)."""
+
+UNITS: Mapping[StageKind, tuple[PriceUnit, ...]] = {
+    StageKind.TUNE: (PriceUnit.TRAIN_MTOK,),
+    StageKind.GENERATE: (PriceUnit.IN_MTOK, PriceUnit.OUT_MTOK),
+    StageKind.JUDGE: (PriceUnit.IN_MTOK, PriceUnit.OUT_MTOK),
+}
+"""The prices that a kind of stage needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """The price of every stage.
+
+    Attributes:
+        device: Price of a device-hour, or None.
+        hosted: By hosted stage key, the provider's prices; None where they are unknown.
+    """
+
+    device: DevicePrice | None
+    hosted: Mapping[str, Quote | None]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any price is known."""
+        return self.device is not None or any(quote is not None for quote in self.hosted.values())
+
+    def price(self, key: str) -> object:
+        """Return what stages of one price have in common."""
+        return id(self.hosted[key]) if key in self.hosted else None
+
+    def charge(self, key: str, usage: Usage) -> Decimal | None:
+        """Return the US dollars for what a stage used; None when its price is unknown."""
+        return charge(usage, self.hosted[key]) if key in self.hosted else charge_device(usage, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """What is bought of a provider: a model, for a kind of stage."""
+
+    provider: str
+    model: str
+    kind: StageKind
+
+
+def bought(stage: Stage) -> Bought:
+    """Return what a hosted stage buys. A tuned model has no name before it is there, but its price has a pattern."""
+    if stage.kind is StageKind.JUDGE:
+        asked = asked_of(stage.adapter)
+        return Bought(asked.provider, asked.model, stage.kind)
+    model = split_ref(stage.binding.model)[1]
+    is_tuned = stage.kind is StageKind.GENERATE and bool(stage.inputs)
+    return Bought(stage.adapter, TUNED.format(model=model) if is_tuned else model, stage.kind)
+
+
+def tariff(
+    stages: Mapping[str, Stage], accounts: Mapping[str, str], settings: RunSettings, on: date, table: PriceTable
+) -> Tariff:
+    """Return the price of every stage of a plan.
+
+    Args:
+        stages: Every distinct stage by key.
+        accounts: Account by stage key, of the hosted ones.
+        settings: The run settings: they say what an hour of a device costs.
+        on: The day on which it is bought.
+        table: The prices.
+    """
+    usd = settings.resources.usd_per_device_hour
+    device = None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")
+    quotes: dict[tuple[str, str], Quote | None] = {}
+    hosted = {}
+    for key in accounts:
+        what = bought(stages[key])
+        place = what.provider, what.model
+        if place not in quotes:
+            quotes[place] = table.quote(*place, on)
+        hosted[key] = quotes[place]
+    return Tariff(device, hosted)
+
+
+def purchases(stages: Mapping[str, Stage], accounts: Mapping[str, str]) -> Iterator[Bought]:
+    """Yield each thing that a plan buys of providers, once."""
+    yield from dict.fromkeys(bought(stages[key]) for key in accounts)
+
+
+def prices_of(settings: RunSettings) -> PriceTable:
+    """Return the price table that a run uses: the user's own file first.
+
+    Raises:
+        OSError: The file cannot be read.
+        SpecError: Something in it is wrong.
+    """
+    return load_prices(None if settings.prices is None else Path(settings.prices))
+
+
+def today() -> date:
+    """Return the day, UTC."""
+    return datetime.now(UTC).date()

@@ -1,0 +1,113 @@
+"""The host of one account: an event loop of its own, in which thousands of requests wait for their turn and their reply."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from engine import plugins
+from engine.domain.sweep import Account
+from engine.hosted import Access, Ask, HostedTuning, ProviderError, Told, TuningRequest
+from engine.plugins import Kind
+from engine.run.account.jobs import Jobs
+from engine.run.account.journal import Journal
+from engine.run.quota.broker import Broker
+from engine.store.layout import RunDirectory
+
+T = TypeVar("T")
+Done = queue.SimpleQueue[tuple[str, T | Exception]]
+
+
+class AccountHost:
+    """One account, for the threads of this process. Implements `engine.hosted.Account`.
+
+    Args:
+        name: The account's name in the spec.
+        account: Its settings.
+        run: The run directory: where paid jobs are written down.
+    """
+
+    def __init__(self, name: str, account: Account, run: RunDirectory) -> None:
+        """Connect; nothing is sent yet.
+
+        Raises:
+            Denied: The environment has no key.
+        """
+        provider = plugins.adapter(Kind.PROVIDER, account.provider)
+        access = Access(name, account.base_url, account.key_env, account.timeout)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"account {name}", daemon=True)
+        self._thread.start()
+        try:
+            self._session, self._broker = self._await(_connected(provider, access, account))
+        except BaseException:
+            self._stop()
+            raise
+        self._jobs = Jobs(name, account, provider, self._session, self._broker, Journal(run))
+
+    def ask_all(
+        self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
+        """Send all asks, and yield (flow, replies in order) of each flow as soon as it is done."""
+        done: Done[Sequence[Told | ProviderError]] = queue.SimpleQueue()
+        for flow, asks in flows.items():
+            self._begin(flow, self._flow(flow, asks, urgent=urgent), done)
+        for _ in flows:
+            flow, replies = done.get()
+            if isinstance(replies, Exception):
+                raise replies
+            yield flow, replies
+
+    def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
+        """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
+        done: Done[HostedTuning] = queue.SimpleQueue()
+        for request in requests:
+            self._begin(request.key, self._jobs.run(request), done)
+        for _ in requests:
+            key, made = done.get()
+            if isinstance(made, Exception) and not isinstance(made, ProviderError):
+                raise made
+            yield key, made
+
+    async def _flow(self, flow: str, asks: Sequence[Ask], *, urgent: bool) -> Sequence[Told | ProviderError]:
+        self._broker.expect(flow, len(asks))
+        return await asyncio.gather(*(self._reply(ask, flow, urgent=urgent) for ask in asks))
+
+    async def _reply(self, ask: Ask, flow: str, *, urgent: bool) -> Told | ProviderError:
+        try:
+            return await self._broker.ask(ask, flow=flow, urgent=urgent)
+        except ProviderError as error:
+            return error
+
+    def _begin(self, key: str, work: Coroutine[Any, Any, T], done: Done[T]) -> None:
+        """Start something in the loop; what comes of it, an error too, goes into the queue."""
+
+        async def finished() -> None:
+            try:
+                done.put((key, await work))
+            except Exception as error:  # noqa: BLE001 - raised by whoever takes it out of the queue
+                done.put((key, error))
+
+        asyncio.run_coroutine_threadsafe(finished(), self._loop)
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        """Drop the connections; paid jobs go on at the provider, and are found again."""
+        self._await(self._session.close())
+        self._stop()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _connected(provider: Any, access: Access, account: Account) -> tuple[Any, Broker]:
+    """Connect inside the loop: connections and waiting belong to it."""
+    session = provider.connect(access)
+    return session, Broker(session, account.quota)

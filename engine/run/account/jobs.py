@@ -1,0 +1,188 @@
+"""Fine-tuning jobs that are paid for once, whatever is lost: a reply, this process, or the machine.
+
+Providers know no idempotency (OpenAI's API reference, 2026-11: no such header on `fine_tuning/jobs`), so: look for the key
+among the jobs that are there; write down the intent; send the request once; write down the id; only then wait. A request
+whose reply was lost is never repeated before the job has been looked for, for longer than lists lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from engine.domain.sweep import Account
+from engine.hosted import (
+    Blocked,
+    HostedTuning,
+    Job,
+    JobOrder,
+    JobState,
+    Provider,
+    Rejected,
+    Session,
+    Throttled,
+    TuningRequest,
+    Unanswered,
+    Unavailable,
+)
+from engine.run.account.journal import JobRecord, Journal
+from engine.run.quota.broker import Broker
+
+T = TypeVar("T")
+
+SINCE = 30 * 24 * 3600.0
+"""A job of the same key is adopted when it is at most so old, in seconds: another run directory may have paid for it."""
+
+LAG_SECONDS = 30.0
+"""How long a new job may be missing from a provider's list."""
+
+LOOK_SECONDS = 2.0
+"""How often it is looked for."""
+
+TRIES = 8
+"""How often a request that costs nothing is repeated."""
+
+LONGEST_PAUSE = 60.0
+
+SUFFIX = "dosimeter"
+
+UNPAID = frozenset({JobState.FAILED, JobState.CANCELLED})
+"""A job that ended so left nothing; another may be made."""
+
+
+@dataclass(slots=True)
+class Jobs:
+    """Runs the jobs of one account.
+
+    Attributes:
+        name: The account's name.
+        account: Its settings.
+        provider: Its wire.
+        session: The connection.
+        broker: Its quota.
+        journal: Where records are kept.
+    """
+
+    name: str
+    account: Account
+    provider: Provider
+    session: Session
+    broker: Broker
+    journal: Journal
+
+    async def run(self, request: TuningRequest) -> HostedTuning:
+        """Return what came of a job, made now or long ago.
+
+        Raises:
+            Blocked: The provider's moderation refused the data or the model.
+            ProviderError: It failed, or cannot be made.
+        """
+        async with self.broker.job_slot():
+            job = await self._over(request.key, await self._job(request))
+        if job.state is JobState.BLOCKED:
+            raise Blocked(job.reason or "the provider's moderation refused it")
+        if job.state is not JobState.SUCCEEDED:
+            raise Rejected(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
+        return HostedTuning(job, await self._repeated(partial(self.session.losses, job.job_id)))
+
+    async def _job(self, request: TuningRequest) -> Job:
+        """Find the job of a request, or make it."""
+        record = self.journal.read(request.key)
+        if record is not None and record.job_id:
+            job = await self._repeated(partial(self.session.job, record.job_id))
+            if job.state not in UNPAID:
+                return job
+            record = None  # it ended for nothing
+        intended = None if record is None else record.intended_at
+        if (found := await self._found(request.key, intended)) is not None:
+            return self._noted(request.key, found)
+        return self._noted(request.key, await self._made(request))
+
+    async def _made(self, request: TuningRequest) -> Job:
+        """Make a job; when nobody knows whether it was made, look for it before trying again."""
+        file_id = await self._file(request)
+        for attempt in range(TRIES):
+            record = JobRecord(request.key, self.name, self.account.provider, time.time())
+            self.journal.write(record)
+            try:
+                return await self.session.create_job(_order(request, file_id))
+            except Throttled as error:  # nothing was done
+                await asyncio.sleep(_pause(attempt, error.seconds))
+            except (Unanswered, Unavailable):
+                if (found := await self._found(request.key, record.intended_at)) is not None:
+                    return found
+        raise Unavailable(f"no job could be made in {TRIES} tries")
+
+    async def _found(self, key: str, intended: float | None) -> Job | None:
+        """Look for the job of a key; when one may just have been made, for as long as lists lag."""
+        while True:
+            jobs = await self._repeated(partial(self.session.jobs, time.time() - SINCE))
+            for job in sorted(jobs, key=lambda job: -job.created_at):
+                if job.key == key and job.state not in UNPAID:
+                    return job
+            if intended is None or time.time() > intended + LAG_SECONDS:
+                return None
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _file(self, request: TuningRequest) -> str:
+        """Return the id of the sample at the provider, uploaded once whatever cells have it."""
+        content = self.provider.training_file(request.rows)
+        name = f"dosimeter-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
+        there = await self._repeated(self.session.files)
+        return there[name] if name in there else await self._repeated(partial(self.session.upload, name, content))
+
+    async def _over(self, key: str, job: Job) -> Job:
+        """Wait until a job will not change any more."""
+        pause = min(1.0, self.account.poll_seconds)
+        while not job.state.is_over:
+            await asyncio.sleep(pause)
+            pause = min(self.account.poll_seconds, 1.5 * pause)
+            seen = await self._repeated(partial(self.session.job, job.job_id))
+            if seen.state is not job.state:
+                self._noted(key, seen)
+            job = seen
+        return job
+
+    def _noted(self, key: str, job: Job) -> Job:
+        record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, job.created_at)
+        self.journal.write(replace(record, job_id=job.job_id, state=job.state.value))
+        return job
+
+    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Do what costs nothing, again and again while the provider is not well."""
+        for attempt in range(TRIES - 1):
+            try:
+                return await call()
+            except (Throttled, Unavailable) as error:
+                await asyncio.sleep(_pause(attempt, error.seconds))
+            except Unanswered:
+                await asyncio.sleep(_pause(attempt, None))
+        return await call()
+
+    async def cancel(self, record: JobRecord) -> Job:
+        """Cancel a job of ours; one that is over stays as it is."""
+        job = await self._repeated(partial(self.session.cancel_job, record.job_id))
+        return self._noted(record.key, job)
+
+
+def _order(request: TuningRequest, file_id: str) -> JobOrder:
+    return JobOrder(
+        request.key,
+        request.model,
+        file_id,
+        request.epochs,
+        request.batch_size,
+        request.lr_multiplier,
+        request.seed,
+        SUFFIX,
+    )
+
+
+def _pause(attempt: int, told: float | None) -> float:
+    """Return seconds to wait: what the provider says, else twice as long each time; bounded."""
+    return min(LONGEST_PAUSE, told if told is not None else 0.5 * 2.0**attempt)

@@ -1,0 +1,63 @@
+"""What is known of each paid job, on disk before anything is built on it: the intent before the request, the id before polling.
+
+One small file a tune stage, written whole by the host that owns the account. It outlives that host, the driver and the
+machine's power; after any of these, the job is found again by the id in it, or at the provider by the key in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.store.layout import RunDirectory, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What is known of a job.
+
+    Attributes:
+        key: The tune stage's key.
+        account: Name of the account that pays.
+        provider: What the account speaks.
+        intended_at: When the request was about to be sent, in seconds since the epoch, UTC.
+        job_id: The provider's name for the job; empty until it is known.
+        state: Where it was when last seen (`engine.hosted.JobState`); empty before.
+    """
+
+    key: str
+    account: str
+    provider: str
+    intended_at: float
+    job_id: str = ""
+    state: str = ""
+
+
+class Journal:
+    """The records of a run directory.
+
+    Args:
+        run: The run directory.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        """Read nothing yet."""
+        self._folder = run.jobs
+
+    def read(self, key: str) -> JobRecord | None:
+        """Return what is known of a job, or None when nothing was ever intended."""
+        path = self._path(key)
+        return JobRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    def write(self, record: JobRecord) -> None:
+        """Keep a record; it is on the disk when this returns."""
+        write_text(self._path(record.key), json.dumps(asdict(record), indent=1))
+
+    def records(self) -> list[JobRecord]:
+        """Return every record, by key."""
+        keys = sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
+        return [record for key in keys if (record := self.read(key)) is not None]
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
