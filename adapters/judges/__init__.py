@@ -1,1 +1,1 @@
-"""Judges that need no model."""
+"""Judges: by rules, and by rubrics that a hosted model is asked with."""
