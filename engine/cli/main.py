@@ -30,10 +30,12 @@ VERBS = {
     "init": "Write a commented starter spec.",
     "plan": "Show what a spec will do and cost, before anything runs.",
     "run": "Run a sweep; the same command resumes it.",
+    "rehearse": "Run a sweep against servers of ours: no key, no network, no bill.",
     "status": "Show how far a run is, from any terminal.",
     "query": "Ask the results: a named question or your own SQL.",
     "report": "Draw the charts and write the report.",
     "schema": "Print the JSON Schema of a spec, for editors.",
+    "serve-standin": "Serve the stand-in over a hosted provider's wire, to rehearse against.",
 }
 
 
@@ -50,7 +52,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"engine.cli.{cmd_name}_verb").command
+        command: click.Command = importlib.import_module(f"engine.cli.{cmd_name.partition('-')[0]}_verb").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

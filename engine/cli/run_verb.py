@@ -45,8 +45,29 @@ def command(
       dosimeter run sweeps/quickstart.yaml
       dosimeter run sweeps/quickstart.yaml --set 'seed=[0,1,2,3,4]'
     """
-    from engine.cli.live import LiveProgress
     from engine.cli.render import print_json
+
+    summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(summary) | {"run_dir": str(root)})
+    return exit_code(summary)
+
+
+def execute(
+    spec: Path, overrides: tuple[str, ...], out: Path | None, executor: str, *, fail_fast: bool
+) -> tuple[RunSummary, Path]:
+    """Run a sweep, show how it goes, and return how it ended and where.
+
+    Args:
+        spec: The YAML file.
+        overrides: `--set` texts.
+        out: The run directory; `runs/<sweep name>` when None.
+        executor: `ray` or `inline`.
+        fail_fast: Start nothing more after the first failure.
+    """
+    from engine.cli.live import LiveProgress
     from engine.run.adopt import claim
     from engine.run.driver import run_sweep
     from engine.run.order import RunOrder
@@ -55,6 +76,7 @@ def command(
 
     prepared = prepare(spec, overrides, out)
     sweep = prepared.loaded.sweep
+    _look_for_keys(prepared)
     order = RunOrder(
         plan=prepared.plan,
         forecasts=prepared.forecasts,
@@ -69,15 +91,31 @@ def command(
     )
     with LiveProgress() as progress:
         progress.note(_opening(prepared))
+        for text in prepared.reservations if prepared.forecast.new else ():
+            progress.note(text)
         claim(RunDirectory(prepared.root))
         _remember(prepared.root, progress)
         summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, order, executor), progress)
-    if as_json:
-        from dataclasses import asdict
-
-        print_json(asdict(summary) | {"run_dir": str(prepared.root)})
     _say(summary, prepared.root)
-    return _exit_code(summary)
+    return summary, prepared.root
+
+
+def _look_for_keys(prepared: Prepared) -> None:
+    """Refuse to begin without the keys that will be needed.
+
+    Raises:
+        RunError: One is missing.
+    """
+    import os
+
+    from engine.domain.errors import RunError
+
+    needed = {account for key, account in prepared.groups.accounts.items() if key not in prepared.survey.cached}
+    for name in sorted(needed):
+        variable = prepared.loaded.sweep.run.accounts[name].key_env
+        if not os.environ.get(variable):
+            todo = f"export {variable}, or `dosimeter rehearse` the sweep, which needs no key"
+            raise RunError(f"the environment has no {variable}", where=f"run.accounts.{name}.key_env", todo=todo)
 
 
 def _remember(root: Path, progress: Observer) -> None:
@@ -147,7 +185,8 @@ def _say(summary: RunSummary, root: Path) -> None:
         out.print(f"Stopped early: {summary.reason}")
 
 
-def _exit_code(summary: RunSummary) -> int:
+def exit_code(summary: RunSummary) -> int:
+    """Return the exit code of a run that ended so."""
     from engine.run.order import Ending
 
     return {

@@ -1,0 +1,94 @@
+"""The bodies of OpenAI's requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from adapters.hosted.replies import KEY
+from adapters.hosted.training import json_line
+from engine.hosted import Ask, JobOrder, Rejected
+
+CHAT = "/v1/chat/completions"
+"""How a batch calls the endpoint."""
+
+
+class Limit(StrEnum):
+    """How a server wants the longest answer written: OpenAI's newer models refuse the old name, older servers the new."""
+
+    NEW = "max_completion_tokens"
+    OLD = "max_tokens"
+
+    @property
+    def other(self) -> Limit:
+        """The other name."""
+        return Limit.OLD if self is Limit.NEW else Limit.NEW
+
+
+def chat(ask: Ask, limit: Limit) -> dict[str, object]:
+    """Return the body of a chat completion. What the ask leaves at its default is not sent."""
+    body: dict[str, object] = {
+        "model": ask.model,
+        "messages": [{"role": turn.role, "content": turn.text} for turn in ask.turns],
+        limit.value: ask.max_tokens,
+        "temperature": ask.temperature,
+    }
+    if ask.top_p != 1:
+        body["top_p"] = ask.top_p
+    if ask.samples != 1:
+        body["n"] = ask.samples
+    if ask.seed is not None:
+        body["seed"] = ask.seed
+    if ask.schema is not None:
+        form = {"name": "answer", "schema": dict(ask.schema), "strict": _is_closed(ask.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
+    return body
+
+
+def job(order: JobOrder) -> dict[str, object]:
+    """Return the body of a fine-tuning job. What is left to the provider's choice is not sent."""
+    hyperparameters: dict[str, object] = {"n_epochs": order.epochs}
+    if order.batch_size is not None:
+        hyperparameters["batch_size"] = order.batch_size
+    if order.lr_multiplier is not None:
+        hyperparameters["learning_rate_multiplier"] = order.lr_multiplier
+    return {
+        "model": order.model,
+        "training_file": order.file_id,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "metadata": {KEY: order.key},
+        "seed": order.seed,
+        "suffix": order.suffix,
+    }
+
+
+def batch_file(asks: Mapping[str, Ask], limit: Limit) -> bytes:
+    """Return the input file of a batch, one request a line.
+
+    Raises:
+        Rejected: A text holds half of a character.
+    """
+    lines = (
+        json_line({"custom_id": custom_id, "method": "POST", "url": CHAT, "body": chat(ask, limit)})
+        for custom_id, ask in asks.items()
+    )
+    try:
+        return "".join(lines).encode()
+    except UnicodeEncodeError:
+        raise Rejected("a text holds half of a character (a lone surrogate), which cannot be sent") from None
+
+
+def batch(key: str, file_id: str) -> dict[str, object]:
+    """Return the body of a batch."""
+    return {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h", "metadata": {KEY: key}}
+
+
+def _is_closed(schema: object) -> bool:
+    """Tell whether every object in a schema lists all of its fields as required: only then may it be called strict."""
+    if isinstance(schema, Mapping):
+        if "properties" in schema:
+            named, required = schema["properties"], schema.get("required", ())
+            if schema.get("additionalProperties") is not False or set(named) != set(required):
+                return False
+        return all(_is_closed(part) for part in schema.values())
+    return all(_is_closed(part) for part in schema) if isinstance(schema, list | tuple) else True

@@ -1,0 +1,223 @@
+"""An account at a server that speaks OpenAI's wire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from adapters.hosted import batches, replies, requests
+from adapters.hosted.replies import (
+    Batch,
+    Completion,
+    Event,
+    Filed,
+    FineTuningJob,
+    Moderation,
+    Page,
+)
+from adapters.hosted.requests import Limit
+from adapters.hosted.training import tokens
+from adapters.hosted.wire import Wire
+from engine.hosted import Ask, BatchState, Job, JobOrder, JobState, Rejected, Step, Told, Unanswered
+
+TRAINING = "fine-tune"
+JOBS = "/fine_tuning/jobs"
+PAGE = 100
+FILES_A_PAGE = 10_000
+MODERATION_MODEL = "omni-moderation-latest"
+
+Item = TypeVar("Item", Filed, FineTuningJob, Event, Batch)
+
+
+class OpenAISession:
+    """One account, connected; see `engine.hosted.Session`.
+
+    Two calls may take a request more than the protocol says, both free: a job's failure is looked up in its events, once a job;
+    and the first ask of a model that wants the longest answer under its other name is refused and sent again under that.
+    """
+
+    def __init__(self, wire: Wire, limit: Limit) -> None:
+        """Speak over a wire.
+
+        Args:
+            wire: Sends requests.
+            limit: The name for the longest answer that is tried first.
+        """
+        self._wire = wire
+        self._first_limit = limit
+        self._limits: dict[str, Limit] = {}
+        self._over: dict[str, Job] = {}
+
+    async def upload(self, name: str, content: bytes) -> str:
+        """Upload a training file under a name, and return its id."""
+        return await self._upload(TRAINING, name, content)
+
+    async def files(self) -> Mapping[str, str]:
+        """Return the id of each training file that is there, by name; of equal names the newest."""
+        found = [
+            file
+            async for file in self._all("/files", Page[Filed], {"purpose": TRAINING, "limit": FILES_A_PAGE})
+            if file.purpose in {TRAINING, ""} and file.status not in {"error", "deleted"}
+        ]
+        return {file.filename: file.id for file in sorted(found, key=lambda file: file.created_at)}
+
+    async def create_job(self, order: JobOrder) -> Job:
+        """Start a fine-tuning job. Costs money: after `Unanswered`, look for its key in `jobs` first."""
+        answer = await self._wire.post(JOBS, requests.job(order), costs=True)
+        return await self._shown(self._wire.read(FineTuningJob, answer))
+
+    async def jobs(self, since: float) -> Sequence[Job]:
+        """Return the jobs created since then, seconds since the epoch, newest first.
+
+        Servers count whole seconds and list the newest first: reading ends at the first page that is older altogether. The list
+        is not filtered by the server: its filter takes one value of the metadata, and we want the jobs of every key.
+        """
+        floor, found = math.floor(since), list[Job]()
+        async for page in self._pages(JOBS, Page[FineTuningJob], {"limit": PAGE}):
+            young = [reply for reply in page if reply.created_at >= floor]
+            found += [await self._shown(reply) for reply in young]
+            if not young:
+                break
+        return found
+
+    async def job(self, job_id: str) -> Job:
+        """Return one job."""
+        return await self._look(job_id)
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """Cancel a job; one that is over is returned as it is."""
+        try:
+            answer = await self._wire.post(f"{JOBS}/{job_id}/cancel")
+        except (Rejected, Unanswered):
+            job = await self._look(job_id)
+            if job.state.is_over:
+                return job
+            raise
+        return await self._shown(self._wire.read(FineTuningJob, answer))
+
+    async def losses(self, job_id: str) -> Sequence[Step]:
+        """Return a finished job's training losses: of its result file, or of its events where it has none."""
+        job = self._wire.read(FineTuningJob, await self._wire.get(f"{JOBS}/{job_id}"))
+        for file_id in job.result_files or ():
+            if steps := replies.steps_of_file(await self._content(file_id)):
+                return steps
+        return replies.steps_of_events(await self._events(job_id))
+
+    async def ask(self, ask: Ask) -> Told:
+        """Ask a model."""
+        limit = self._limits.get(ask.model, self._first_limit)
+        try:
+            answer = await self._wire.post("/chat/completions", requests.chat(ask, limit))
+        except Rejected as refusal:
+            if ask.model in self._limits or limit.value not in str(refusal):
+                raise
+            answer = await self._wire.post("/chat/completions", requests.chat(ask, limit.other))
+            limit = limit.other
+        self._limits[ask.model] = limit
+        asked = sum(tokens(turn.text) for turn in ask.turns)
+        told = replies.told(self._wire.read(Completion, answer), asked, answer.meters)
+        if len(told.choices) != ask.samples:
+            raise Rejected(f"the server gave {len(told.choices)} of {ask.samples} samples")
+        return told
+
+    async def flagged(self, texts: Sequence[str]) -> Sequence[bool]:
+        """Tell which texts the provider's moderation endpoint flags."""
+        if not texts:
+            return ()
+        answer = await self._wire.post("/moderations", {"model": MODERATION_MODEL, "input": list(texts)})
+        flags = [result.flagged for result in self._wire.read(Moderation, answer).results]
+        if len(flags) != len(texts):
+            raise Rejected(f"the moderation endpoint judged {len(flags)} of {len(texts)} texts")
+        return flags
+
+    async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+        """Hand in asks by custom id, to be answered within a day at the batch price; returns the batch's id.
+
+        Its file goes up first, which is free; `Unanswered` may come of either request.
+        """
+        limits = {self._limits.get(ask.model, self._first_limit) for ask in asks.values()}
+        content = requests.batch_file(asks, limits.pop() if len(limits) == 1 else self._first_limit)
+        file_id = await self._upload("batch", f"{key}.jsonl", content)
+        answer = await self._wire.post("/batches", requests.batch(key, file_id), costs=True)
+        return self._wire.read(Batch, answer).id
+
+    async def batches(self) -> Mapping[str, str]:
+        """Return the id of each batch that carries one of our keys, by key; of equal keys the newest."""
+        found = [batch async for batch in self._all("/batches", Page[Batch], {"limit": PAGE})]
+        ours = ((batch.metadata or {}).get(replies.KEY, "") for batch in found)
+        dated = sorted(zip(ours, found, strict=True), key=lambda pair: pair[1].created_at)
+        return {key: batch.id for key, batch in dated if key}
+
+    async def batch(self, batch_id: str) -> BatchState:
+        """Return a batch, with its answers once it is over.
+
+        Raises:
+            ProviderError: As of a request; and when the whole batch was refused, why.
+        """
+        batch = self._wire.read(Batch, await self._wire.get(f"/batches/{batch_id}"))
+        state = batches.state(batch)
+        if not state.is_over:
+            return state
+        if refusal := batches.refused(batch, self._wire.clean):
+            raise refusal
+        contents = [await self._content(file) for file in (batch.output_file_id, batch.error_file_id) if file]
+        return replace(state, told=MappingProxyType(batches.answers(contents, self._wire)))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._wire.close()
+
+    async def _look(self, job_id: str) -> Job:
+        return await self._shown(self._wire.read(FineTuningJob, await self._wire.get(f"{JOBS}/{job_id}")))
+
+    async def _shown(self, reply: FineTuningJob) -> Job:
+        """Return a job as the engine sees it; of one that failed, its events tell whether moderation kept its model back."""
+        if reply.id in self._over:
+            return self._over[reply.id]
+        job = replies.job(reply, self._wire.clean)
+        if job.state is JobState.FAILED or (job.state is JobState.SUCCEEDED and job.tuned_model is None):
+            job = await self._explained(job)
+        if job.state.is_over:
+            self._over[job.job_id] = job
+        return job
+
+    async def _explained(self, job: Job) -> Job:
+        try:
+            events = await self._events(job.job_id)
+        except Rejected:
+            events = []  # some servers keep no events
+        blocked = replies.blocked_by(events)
+        if blocked is not None:
+            return replace(job, state=JobState.BLOCKED, reason=self._wire.clean(blocked))
+        last = next((event.message for event in events if event.level == "error"), "")
+        reason = job.reason or self._wire.clean(last) or f"the provider says `{job.state}` and names no model"
+        return replace(job, state=JobState.FAILED, reason=reason)
+
+    async def _events(self, job_id: str) -> list[Event]:
+        return [event async for event in self._all(f"{JOBS}/{job_id}/events", Page[Event], {"limit": PAGE})]
+
+    async def _upload(self, purpose: str, name: str, content: bytes) -> str:
+        return self._wire.read(Filed, await self._wire.upload(purpose, name, content)).id
+
+    async def _content(self, file_id: str) -> bytes:
+        return (await self._wire.get(f"/files/{file_id}/content")).content
+
+    async def _all(self, path: str, kind: type[Page[Item]], query: Mapping[str, object]) -> AsyncIterator[Item]:
+        async for page in self._pages(path, kind, query):
+            for item in page:
+                yield item
+
+    async def _pages(
+        self, path: str, kind: type[Page[Item]], query: Mapping[str, object]
+    ) -> AsyncIterator[Sequence[Item]]:
+        after: dict[str, object] = {}
+        while True:
+            page = self._wire.read(kind, await self._wire.get(path, {**query, **after}))
+            if page.data:
+                yield page.data
+                after = {"after": page.data[-1].id}
+            if not (page.data and page.has_more):
+                return

@@ -1,0 +1,120 @@
+"""The account behind the wire: all that the server knows. Endpoints get it, and it imports none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.rehearsal.audit import Audit
+from adapters.rehearsal.bench import Bench
+from adapters.rehearsal.faults import Faults
+from adapters.rehearsal.quotas import Quotas
+from adapters.rehearsal.settings import FaultKind, ServerSettings
+from adapters.rehearsal.wire import ApiError, id_maker
+from adapters.rehearsal.workshop import Workshop
+
+if TYPE_CHECKING:
+    from adapters.rehearsal.batches import Batch
+    from adapters.rehearsal.deployments import Deployment
+    from adapters.rehearsal.files import StoredFile
+    from adapters.rehearsal.jobs import Job
+
+_log = logging.getLogger(__name__)
+
+
+class Account:
+    """What one server holds.
+
+    Args:
+        settings: How it is to behave.
+        workshop: What trains, answers and grades.
+    """
+
+    def __init__(self, settings: ServerSettings, workshop: Workshop) -> None:
+        """Start with nothing in it."""
+        self.settings = settings
+        self.workshop = workshop
+        self.new_id = id_maker(settings.seed)
+        self.draw = random.Random(settings.seed)  # noqa: S311 - no secret
+        self.audit = Audit(settings.prices, settings.batch_percent)
+        self.quotas = Quotas(settings.quota)
+        self.faults = Faults(settings.faults, settings.seed)
+        self.files: dict[str, StoredFile] = {}
+        self.jobs: dict[str, Job] = {}
+        self.tuned: dict[str, str] = {}
+        self.batches: dict[str, Batch] = {}
+        self.deployments: dict[str, Deployment] = {}
+        self.folder = Path(tempfile.mkdtemp(prefix="rehearsal-"))
+        self.trainer = Bench(workshop)
+        self.answerer = Bench(workshop)
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_azure(self) -> bool:
+        """Whether it speaks Azure's form of the wire."""
+        return self.settings.dialect == "azure"
+
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Start something that goes on beside the requests."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a bug of the rehearsal server", exc_info=error)
+
+    def slot(self, model: str) -> AbstractAsyncContextManager[object]:
+        """Return what a job holds while it runs; where they are limited, jobs wait for one in turn."""
+        limit = self.settings.quota.of(model).running_jobs
+        if limit is None:
+            return nullcontext()
+        return self._slots.setdefault(model, asyncio.Semaphore(limit))
+
+    async def pause(self, between: tuple[float, float]) -> None:
+        """Wait as long as something takes: drawn between two numbers of seconds, divided by the time scale."""
+        await asyncio.sleep(self.draw.uniform(*between) / self.settings.time_scale)
+
+    def listed_until(self, call: str) -> float:
+        """Return until when what was created is listed, in seconds since the epoch: lists may lag."""
+        lag = self.faults.strikes(FaultKind.LIST_LAG, call)
+        return time.time() - (lag.seconds if lag else 0.0)
+
+    def check_money(self) -> None:
+        """Refuse when the account has spent all that it may.
+
+        Raises:
+            ApiError: 429, for good.
+        """
+        limit = self.settings.spend_limit
+        if limit is not None and self.audit.micro_dollars >= limit:
+            raise no_quota()
+
+    async def close(self) -> None:
+        """Stop all that goes on, and remove what was written."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.trainer.close()
+        self.answerer.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def no_quota() -> ApiError:
+    """Return the 429 of an account without money."""
+    message = (
+        "You exceeded your current quota, please check your plan and billing details. For more information on this"
+        " error, read the docs."
+    )
+    return ApiError(429, message, "insufficient_quota", code="insufficient_quota")

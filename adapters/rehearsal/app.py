@@ -1,0 +1,87 @@
+"""The application: which path is which endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from adapters.rehearsal import batches, chat, control, deployments, files, jobs, models, moderation
+from adapters.rehearsal.account import Account
+from adapters.rehearsal.door import Endpoint, guarded
+from adapters.rehearsal.wire import ApiError, json_reply
+
+OPENAI_PREFIX = "/v1"
+AZURE_PREFIX = "/openai/v1"
+
+ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
+    ("POST", "/chat/completions", chat.create),
+    ("POST", "/moderations", moderation.create),
+    ("GET", "/models", models.listed),
+    ("GET", "/models/{model}", models.retrieve),
+    ("DELETE", "/models/{model}", models.delete),
+    ("POST", "/files", files.upload),
+    ("GET", "/files", files.listed),
+    ("GET", "/files/{file_id}", files.retrieve),
+    ("DELETE", "/files/{file_id}", files.delete),
+    ("GET", "/files/{file_id}/content", files.content),
+    ("POST", "/fine_tuning/jobs", jobs.create),
+    ("GET", "/fine_tuning/jobs", jobs.listed),
+    ("GET", "/fine_tuning/jobs/{job_id}", jobs.retrieve),
+    ("POST", "/fine_tuning/jobs/{job_id}/cancel", jobs.cancel),
+    ("POST", "/fine_tuning/jobs/{job_id}/pause", jobs.pause),
+    ("POST", "/fine_tuning/jobs/{job_id}/resume", jobs.resume),
+    ("GET", "/fine_tuning/jobs/{job_id}/events", jobs.events),
+    ("GET", "/fine_tuning/jobs/{job_id}/checkpoints", jobs.checkpoints),
+    ("POST", "/batches", batches.create),
+    ("GET", "/batches", batches.listed),
+    ("GET", "/batches/{batch_id}", batches.retrieve),
+    ("POST", "/batches/{batch_id}/cancel", batches.cancel),
+)
+
+DEPLOYMENT = "/deployments/{name}"
+MANAGED = (
+    "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{account}"
+)
+AZURE_ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = tuple(
+    (method, place + DEPLOYMENT, endpoint)
+    for place in ("/openai", MANAGED)
+    for method, endpoint in (("PUT", deployments.put), ("GET", deployments.get), ("DELETE", deployments.delete))
+)
+
+
+def application(account: Account) -> Starlette:
+    """Return the application over an account, which it closes when it ends."""
+    prefix = AZURE_PREFIX if account.is_azure else OPENAI_PREFIX
+    endpoints = [(method, prefix + path, endpoint) for method, path, endpoint in ENDPOINTS]
+    endpoints += AZURE_ENDPOINTS if account.is_azure else ()
+    routes = [Route(path, guarded(account, endpoint), methods=[method]) for method, path, endpoint in endpoints]
+    routes += [
+        Route("/__audit", _own(account, control.audit), methods=["GET"]),
+        Route("/__faults", _own(account, control.faults), methods=["GET", "POST"]),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        del app
+        yield
+        await account.close()
+
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _unknown, 405: _unknown})
+
+
+def _own(account: Account, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def passed(request: Request) -> Response:
+        return await endpoint(account, request)
+
+    return passed
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    return json_reply(ApiError(status, f"Invalid URL ({request.method} {request.url.path})").body, status)

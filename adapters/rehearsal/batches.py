@@ -1,0 +1,247 @@
+"""Batches: asks handed in as a file, answered later at the batch price, without passing the limits a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from adapters.rehearsal import chat, files
+from adapters.rehearsal.account import Account
+from adapters.rehearsal.jobs import Metadata
+from adapters.rehearsal.wire import ApiError, Json, json_reply, page, read_body
+
+ENDPOINT = "/v1/chat/completions"
+WINDOW, WINDOW_SECONDS = "24h", 86_400
+MOST_LINES = 50_000
+AT_ONCE = 64
+ACTIVE = frozenset({"validating", "in_progress", "finalizing"})
+
+
+class BatchBody(BaseModel):
+    """The body that creates a batch."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: Metadata | None = None
+
+
+class Line(BaseModel):
+    """One request of a batch."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    custom_id: str
+    method: str
+    url: str
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch.
+
+    Attributes:
+        batch_id: Its id.
+        body: What was asked for.
+        times: When it entered its states: `created_at` and so on, seconds since the epoch, UTC.
+        status: Where it stands.
+        model: The model that it asks.
+        total: Requests in it.
+        answered: Lines of the output file.
+        refused: Lines of the error file.
+        output_file_id: The answers, once it is over.
+        error_file_id: What failed, once it is over.
+        errors: Why it could not be begun.
+        read: Prompt tokens billed.
+        made: Completion tokens billed.
+        work: What lets it pass.
+    """
+
+    batch_id: str
+    body: BatchBody
+    times: dict[str, float]
+    status: str = "validating"
+    model: str | None = None
+    total: int = 0
+    answered: list[Json] = field(default_factory=list)
+    refused: list[Json] = field(default_factory=list)
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    errors: list[Json] = field(default_factory=list)
+    read: int = 0
+    made: int = 0
+    work: asyncio.Task[None] | None = None
+
+    def enter(self, status: str) -> None:
+        """Move it on."""
+        self.status = status
+        self.times[f"{status}_at"] = time.time()
+
+    def shown(self) -> Json:
+        """Return it as the wire shows it."""
+        states = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+        return {
+            "id": self.batch_id,
+            "object": "batch",
+            "endpoint": self.body.endpoint,
+            "model": self.model,
+            "errors": {"object": "list", "data": self.errors} if self.errors else None,
+            "input_file_id": self.body.input_file_id,
+            "completion_window": self.body.completion_window,
+            "status": self.status,
+            "output_file_id": self.output_file_id,
+            "error_file_id": self.error_file_id,
+            "created_at": int(self.times["created_at"]),
+            "expires_at": int(self.times["created_at"] + WINDOW_SECONDS),
+            **{f"{state}_at": _whole(self.times.get(f"{state}_at")) for state in states},
+            "request_counts": {"total": self.total, "completed": len(self.answered), "failed": len(self.refused)},
+            "usage": {
+                "input_tokens": self.read,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens": self.made,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": self.read + self.made,
+            },
+            "metadata": self.body.metadata,
+        }
+
+
+async def create(account: Account, request: Request) -> Response:
+    """POST /v1/batches."""
+    body = await read_body(request, BatchBody)
+    if body.endpoint != ENDPOINT:
+        raise ApiError(400, f"This server batches {ENDPOINT} only.", code="invalid_value", param="endpoint")
+    if body.completion_window != WINDOW:
+        raise ApiError(400, f"The completion window must be {WINDOW}.", code="invalid_value", param="completion_window")
+    file = files.find(account, body.input_file_id)
+    if file.purpose != "batch":
+        raise ApiError(400, "The input file's purpose must be batch.", code="invalid_value", param="input_file_id")
+    account.check_money()
+    batch = Batch(account.new_id("batch_"), body, {"created_at": time.time()})
+    account.batches[batch.batch_id] = batch
+    batch.work = account.start(_run(account, batch, file.content))
+    return json_reply(batch.shown())
+
+
+async def listed(account: Account, request: Request) -> Response:
+    """GET /v1/batches: newest first."""
+    until = account.listed_until(request.state.entry.call)
+    found = [batch.shown() for batch in reversed(account.batches.values()) if batch.times["created_at"] <= until]
+    return page(request, found, ends=True)
+
+
+async def retrieve(account: Account, request: Request) -> Response:
+    """GET /v1/batches/{id}."""
+    return json_reply(_find(account, request).shown())
+
+
+async def cancel(account: Account, request: Request) -> Response:
+    """POST /v1/batches/{id}/cancel: what is answered already is in its output file."""
+    batch = _find(account, request)
+    if batch.status not in ACTIVE:
+        raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
+    if batch.work is not None:
+        batch.work.cancel()
+    batch.enter("cancelling")
+    batch.enter("cancelled")
+    _write(account, batch)
+    return json_reply(batch.shown())
+
+
+async def _run(account: Account, batch: Batch, content: bytes) -> None:
+    """Let a batch pass, to its end."""
+    lines = _lines(batch, content)
+    if batch.errors:
+        batch.enter("failed")
+        return
+    batch.total, batch.model = len(lines), str(lines[0].body.get("model", ""))
+    batch.enter("in_progress")
+    gate = asyncio.Semaphore(AT_ONCE)
+    answers = (_answer(account, batch, line, gate) for line in lines)
+    await asyncio.gather(account.pause(account.settings.durations.batch), *answers)
+    batch.enter("finalizing")
+    _write(account, batch)
+    batch.enter("completed")
+
+
+def _lines(batch: Batch, content: bytes) -> list[Line]:
+    """Return the requests of a batch; what is wrong with them is noted in it."""
+    lines: dict[str, Line] = {}
+    for number, text in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
+        try:
+            line = Line.model_validate_json(text)
+        except ValidationError:
+            batch.errors.append(_problem("invalid_json_line", "This line is not parseable as valid JSON.", number))
+            continue
+        if line.custom_id in lines:
+            batch.errors.append(
+                _problem("duplicate_custom_id", f"The custom_id {line.custom_id} is not unique.", number)
+            )
+        if line.url != ENDPOINT:
+            batch.errors.append(_problem("invalid_url", "The URL does not match the batch's endpoint.", number))
+        lines[line.custom_id] = line
+    if not lines and not batch.errors:
+        batch.errors.append(_problem("empty_file", "The input file is empty.", 1))
+    if len(lines) > MOST_LINES:
+        batch.errors.append(_problem("too_many_requests", f"A batch has at most {MOST_LINES} requests.", MOST_LINES))
+    return list(lines.values())
+
+
+async def _answer(account: Account, batch: Batch, line: Line, gate: asyncio.Semaphore) -> None:
+    async with gate:
+        try:
+            body = chat.ChatBody.model_validate(line.body)
+            model = chat.model_of(account, body)
+            answer = await chat.answered(account, body, model, f"POST {ENDPOINT}")
+        except ValidationError as error:
+            wrong = ApiError(400, f"Invalid request: {error.errors(include_url=False)[0]['msg']}")
+            batch.refused.append(_reply(account, line, 400, wrong.body))
+        except ApiError as error:
+            batch.refused.append(_reply(account, line, error.status, error.body))
+        else:
+            batch.answered.append(_reply(account, line, 200, chat.shown(account, body.model, answer)))
+            batch.read, batch.made = batch.read + answer.read, batch.made + answer.made
+            account.audit.bill(model, read=answer.read, made=answer.made, batched=True)
+
+
+def _reply(account: Account, line: Line, status: int, body: Json) -> Json:
+    response = {"status_code": status, "request_id": account.new_id("req_"), "body": body}
+    return {"id": account.new_id("batch_req_"), "custom_id": line.custom_id, "response": response, "error": None}
+
+
+def _write(account: Account, batch: Batch) -> None:
+    """Write the output and error files, where there is something for them."""
+    if batch.answered:
+        batch.output_file_id = _kept(account, f"{batch.batch_id}_output.jsonl", batch.answered)
+    if batch.refused:
+        batch.error_file_id = _kept(account, f"{batch.batch_id}_error.jsonl", batch.refused)
+
+
+def _kept(account: Account, name: str, replies: list[Json]) -> str:
+    text = "".join(f"{json.dumps(reply)}\n" for reply in replies)
+    return files.keep(account, name, "batch_output", text.encode()).file_id
+
+
+def _find(account: Account, request: Request) -> Batch:
+    batch_id = request.path_params["batch_id"]
+    if batch_id not in account.batches:
+        raise ApiError(404, f"No batch found with id '{batch_id}'.")
+    return account.batches[batch_id]
+
+
+def _problem(code: str, message: str, line: int) -> Json:
+    return {"code": code, "message": message, "param": None, "line": line}
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)

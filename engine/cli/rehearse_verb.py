@@ -1,0 +1,115 @@
+"""`dosimeter rehearse`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli import options
+
+if TYPE_CHECKING:
+    from engine.run.prepare import Prepared
+    from engine.run.rehearsal import Served
+
+SPEED = 60.0
+
+
+@click.command("rehearse")
+@options.SPEC
+@options.OVERRIDES
+@options.OUT
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=1.0),
+    default=SPEED,
+    show_default=True,
+    help="How many times faster than at the provider time passes: jobs take less, limits a minute are higher.",
+)
+@click.option(
+    "--server", "server", multiple=True, metavar="KEY=VALUE", help="A setting of the server, as serve-standin takes it."
+)
+@click.option(
+    "--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True, help="As for `run`."
+)
+def command(
+    *, spec: Path, overrides: tuple[str, ...], out: Path | None, speed: float, server: tuple[str, ...], executor: str
+) -> int:
+    """Run SPEC with every provider played by a server of ours on this machine.
+
+    The server speaks the provider's wire, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
+    the models are called. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
+    itself, it does as always.
+
+    \b
+    Examples:
+      dosimeter rehearse sweeps/hosted_vs_local.yaml
+      dosimeter rehearse sweeps/hosted_vs_local.yaml --speed 600 --server 'quota.policy=sliding'
+    """
+    from engine.cli.run_verb import execute, exit_code
+    from engine.run.prepare import RUNS, prepare
+    from engine.run.rehearsal import overrides as pointing
+    from engine.run.rehearsal import serving
+
+    prepared = prepare(spec, overrides, None)
+    root = out if out is not None else RUNS / f"{prepared.plan.sweep}-rehearsal"
+    accounts = prepared.loaded.sweep.run.accounts
+    with serving(_settings(prepared, speed, server)) as served:
+        pointed = [text for one in served for text in pointing(one, accounts[one.account], speed)]
+        began = time.monotonic()
+        summary, root = execute(spec, (*overrides, *pointed), root, executor, fail_fast=False)
+        _say(served, root, time.monotonic() - began, speed)
+    return exit_code(summary)
+
+
+def _settings(prepared: Prepared, speed: float, server: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Return the settings of the server of each account that the plan uses.
+
+    Raises:
+        PlanError: It uses none.
+    """
+    from engine.domain.errors import PlanError
+    from engine.plan.tariff import prices_of, purchases, today
+    from engine.run.rehearsal import server_settings
+
+    run, table, day = prepared.loaded.sweep.run, prices_of(prepared.loaded.sweep.run), today()
+    what = list(purchases(prepared.plan.stages, prepared.groups.accounts))
+    if not what:
+        raise PlanError("this sweep asks nothing of a provider", where="run.accounts", todo="`dosimeter run` runs it")
+    found = {}
+    for name, account in run.accounts.items():
+        own = {one: table.quote(one.provider, one.model, day) for one in what if one.provider == account.provider}
+        if own:
+            found[name] = server_settings(account, own, speed, _more(server))
+    return found
+
+
+def _more(server: Sequence[str]) -> Mapping[str, Any]:
+    """Return the user's settings of the server, checked as `serve-standin` checks them."""
+    from engine.cli.serve_verb import read_settings
+
+    return read_settings(None, server).model_dump(mode="json", exclude_unset=True)
+
+
+def _say(served: Sequence[Served], root: Path, wall: float, speed: float) -> None:
+    """Print what the servers saw, beside what our own books say."""
+    from engine.cli.render import console, duration, many, print_table
+    from engine.store.layout import RunDirectory
+    from engine.store.state import State
+
+    out = console(err=True)
+    rows = []
+    for one in served:
+        audit = one.audit()
+        rows.append(
+            (one.account, audit["requests"], audit["rate_limited"], audit["peak_in_flight"], f"${audit['usd']}")
+        )
+    print_table(("account", "requests", "429s", "most at a time", "billed"), rows, numeric=("requests", "429s"))
+    state = State.peek(RunDirectory(root))
+    hosted = [usd for _, used, usd in state.charges() if used.device_seconds == 0 and usd is not None]
+    state.close()
+    out.print(f"Our books: ${sum(hosted)} in {many(len(hosted), 'attempt')}")
+    out.print(f"This took {duration(wall)}; at the provider's pace, about {duration(wall * speed)}")

@@ -1,0 +1,1 @@
+"""One account's quota: who may send what, and when."""

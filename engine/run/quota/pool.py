@@ -1,0 +1,227 @@
+"""The state of one account's quota: who may send now, and when to look again. Pure: no I/O, and the time is an argument.
+
+Everything that an ask needs (a request, its tokens, tokens of the day, a place in flight) is taken at once or not at all, and
+whose turn it is keeps it until all of it is there: large prompts do not starve. The server's own words (its headers, its
+Retry-After) correct what is assumed; 429s only trim it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+
+from engine.domain.quota import Quota
+from engine.hosted import Ask, Meters, Throttled, Unanswered, Unavailable
+from engine.run.quota.flows import Flows, Ticket
+from engine.run.quota.rate import DAY, NEVER, Rate
+
+TRIES = 8
+"""An ask that the server failed, or did not answer, so often is given up."""
+
+REFUSALS = 30
+"""An ask that was sent too fast so often was not sent too fast: something else is wrong with it."""
+
+BACKOFF_S = 1.0
+MOST_BACKOFF_S = 60.0
+MOST_PAUSE_S = 3600.0
+"""Waits grow from the first to the second; what a provider asks for is heeded up to the third."""
+
+PARK_S = 900.0
+"""How often to look again whether a day's limit is there again, when the provider does not say."""
+
+JITTER = 0.1
+LEAST_JITTER_S = 0.02
+
+LEAST_LOOK_S = 0.002
+"""Timers of an event loop are no finer."""
+
+FIRST = 4
+"""Asks in flight at first where no limit is known; each reply that tells none adds one, so that they double at each round."""
+
+
+def estimate(ask: Ask, *, output_settles: bool) -> int:
+    """Return the tokens that the provider will count at first for an ask, >= 1.
+
+    Source: OpenAI's rate limit guide (read 2026-11-22): the larger of the longest answer asked for and the characters / 4.
+    Providers that settle are expected to hold back the prompt and the longest answer.
+    """
+    answer, prompt = ask.max_tokens * ask.samples, math.ceil(ask.characters / 4)
+    return max(1, prompt + answer if output_settles else max(prompt, answer))
+
+
+class Pool:
+    """Who waits, what is in flight, and what is left.
+
+    Args:
+        quota: The limits that are known.
+        seed: Of the jitter.
+
+    Attributes:
+        in_flight: Asks that are sent and not answered.
+        paused_until: When a pause ends, which the provider asked for; in the past when there is none.
+    """
+
+    def __init__(self, quota: Quota, seed: int = 0) -> None:
+        """Start with nothing sent."""
+        self.requests = Rate(quota.requests_per_minute)
+        self.tokens = Rate(quota.tokens_per_minute)
+        self.day = Rate(quota.tokens_per_day, DAY)
+        self.flows = Flows()
+        self.in_flight = 0
+        self.paused_until = -NEVER
+        self._quota = quota
+        self._random = random.Random(seed)  # noqa: S311 - jitter is no secret
+        self._later: list[tuple[float, int, Ticket]] = []
+        self._room = NEVER if self.requests.known or self.tokens.known else FIRST  # in flight
+        self._reproached_at = -NEVER
+        self._reproaches = 0  # since the last answer
+
+    @property
+    def waiting(self) -> int:
+        """Asks that wait to be sent, for the first time or again."""
+        return self.flows.waiting + len(self._later)
+
+    def next(self, now: float) -> Ticket | None:
+        """Take the next ask that may be sent now, or None."""
+        self._promote(now)
+        head = self.flows.peek()
+        if head is None or self._shut(now) > 0:
+            return None
+        ticket = self.flows.take() if self._lacks(head.tokens, now) <= 0 else self._smaller(head, now)
+        if ticket is None:
+            return None
+        ticket.sent_at = now
+        ticket.taken = (
+            self.requests.take(1, now),
+            self.tokens.take(ticket.tokens, now),
+            self.day.take(ticket.tokens, now),
+        )
+        self.in_flight += 1
+        return ticket
+
+    def wait(self, now: float) -> float:
+        """Return after how many seconds `next` should be asked again; infinity when only a reply or an ask changes it."""
+        self._promote(now)
+        later = self._later[0][0] - now if self._later else NEVER
+        head = self.flows.peek()
+        if head is None:
+            return later
+        shut = self._shut(now)
+        if shut > 0:
+            return min(later, shut)
+        lacks = self._lacks(head.tokens, now)
+        if lacks > 0 and self.flows.waiting > 1:  # a smaller one may fit before
+            lacks = min(lacks, max(self.requests.stirs(now), self.tokens.stirs(now), LEAST_LOOK_S))
+        return min(later, lacks)
+
+    def answered(self, ticket: Ticket, meters: Meters, tokens: int, now: float) -> None:
+        """Note a reply.
+
+        Args:
+            ticket: What was answered.
+            meters: What its headers say.
+            tokens: What was really used.
+            now: The time.
+        """
+        self._landed()
+        self._reproaches = 0
+        self._room += 1
+        self.requests.learn(meters.requests, now)
+        self.tokens.learn(meters.tokens, now)
+        if self.requests.known or self.tokens.known:
+            self._room = NEVER
+        if self._quota.output_settles:
+            for rate, grain in zip((self.tokens, self.day), ticket.taken[1:], strict=True):
+                rate.give(grain, ticket.tokens - tokens, now)
+        self.flows.ended(ticket.flow)
+
+    def throttled(self, ticket: Ticket, error: Throttled, now: float) -> bool:
+        """Note that an ask was sent too fast, and return whether it is sent again: then before all others of its flow.
+
+        Everything pauses for as long as the provider says. What is larger than a whole minute's limit will never pass.
+        """
+        self._landed()
+        ticket.refusals += 1
+        if not self.tokens.allows(ticket.tokens) or ticket.refusals >= REFUSALS:
+            self.flows.ended(ticket.flow)
+            return False
+        if ticket.sent_at >= self._reproached_at:  # later ones only tell again what is known
+            self._reproached_at = now
+            self._reproaches += 1
+            for rate in (self.requests, self.tokens):
+                if error.scope == "ramp":
+                    rate.halve(now)
+                elif error.scope == "rate":
+                    rate.reproach(now)
+        seconds = error.seconds
+        if seconds is None:
+            seconds = PARK_S if error.scope == "day" else self._backoff(self._reproaches)
+        self.paused_until = max(self.paused_until, now + self._jittered(min(seconds, MOST_PAUSE_S)))
+        self.flows.put_back(ticket)
+        return True
+
+    def failed(self, ticket: Ticket, error: Unavailable | Unanswered, now: float) -> bool:
+        """Note that the server failed or did not answer, and return whether the ask is sent again."""
+        self._landed()
+        ticket.failures += 1
+        if ticket.failures >= TRIES:
+            self.flows.ended(ticket.flow)
+            return False
+        asked_for = error.seconds if isinstance(error, Unavailable) else None
+        seconds = max(min(asked_for or 0.0, MOST_PAUSE_S), self._backoff(ticket.failures))
+        heapq.heappush(self._later, (now + self._jittered(seconds), ticket.place, ticket))
+        return True
+
+    def handed_on(self, ticket: Ticket) -> None:
+        """Note that an ask ended with an error that is not repeated, or that nobody waits for its reply any more."""
+        self._landed()
+        self.flows.ended(ticket.flow)
+
+    def given_up(self, ticket: Ticket) -> None:
+        """Note that nobody wants a waiting ask to be sent any more."""
+        later = [entry for entry in self._later if entry[2] is not ticket]
+        if len(later) < len(self._later):
+            self._later = later
+            heapq.heapify(self._later)
+        else:
+            self.flows.drop(ticket)
+        self.flows.ended(ticket.flow)
+
+    def _promote(self, now: float) -> None:
+        """Let those whose back-off is over wait for their turn."""
+        while self._later and self._later[0][0] <= now:
+            self.flows.put_back(heapq.heappop(self._later)[2])
+
+    def _shut(self, now: float) -> float:
+        """Return in how many seconds anything at all may be sent; 0 means now, infinity after a reply."""
+        if self.in_flight >= min(self._quota.max_in_flight, self._room):
+            return NEVER
+        return max(0.0, self.paused_until - now)
+
+    def _lacks(self, tokens: int, now: float) -> float:
+        """Return in how many seconds everything that an ask needs is there."""
+        return max(self.requests.wait(1, now), self.tokens.wait(tokens, now), self.day.wait(tokens, now))
+
+    def _smaller(self, head: Ticket, now: float) -> Ticket | None:
+        """Take an ask that fits into what the next one in turn leaves unused anyway, without delaying that.
+
+        Small windows would else be left half empty before each large prompt (backfilling, as batch schedulers do it).
+        """
+        if max(self.requests.wait(1, now), self.tokens.wait(1, now), self.day.wait(1, now)) > 0:
+            return None
+        if self.requests.beside(1, now) < 1:
+            return None
+        most = min(rate.beside(head.tokens, now) for rate in (self.tokens, self.day))
+        most = min(most, *(rate.room(now) for rate in (self.tokens, self.day)))
+        return self.flows.take_smaller(most) if most >= 1 else None
+
+    def _landed(self) -> None:
+        self.in_flight -= 1
+
+    def _backoff(self, times: int) -> float:
+        return float(min(BACKOFF_S * 2 ** (times - 1), MOST_BACKOFF_S))
+
+    def _jittered(self, seconds: float) -> float:
+        """Return a little more, never less: the provider's own wait is the least."""
+        return seconds + self._random.uniform(0, LEAST_JITTER_S + JITTER * seconds)

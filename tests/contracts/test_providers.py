@@ -1,0 +1,405 @@
+"""What every provider of hosted models promises, against a real server that really trains: the rehearsal server.
+
+A provider is added by one line in `FORMS`: its class, the form of the wire in which the server shall speak to it, and how its
+deployments are reached, where it has some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import pytest
+
+from adapters.hosted.azure import AzureProvider
+from adapters.hosted.openai import OpenAIProvider
+from engine import plugins
+from engine.domain.results import ChatRow
+from engine.hosted import (
+    Access,
+    Ask,
+    Denied,
+    Ending,
+    Exhausted,
+    Job,
+    JobOrder,
+    JobState,
+    Provider,
+    ProviderError,
+    Rejected,
+    Session,
+    Throttled,
+    Told,
+    Turn,
+    Unanswered,
+    Unavailable,
+)
+from engine.plugins import Kind
+
+pytestmark = pytest.mark.slow
+
+KEY = "sk-test-marker-71c0ffee"
+VARIABLE = "CONTRACT_KEY"
+PATIENCE = 120.0
+"""Seconds that a job or a batch may take here; a real training of the stand-in is in it."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A provider, and the server that it shall speak with."""
+
+    provider: type[Provider]
+    dialect: str
+    deployments: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.provider.__name__
+
+
+FORMS = (
+    Form(OpenAIProvider, "openai"),
+    Form(
+        AzureProvider,
+        "azure",
+        deployments="/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/lab",
+    ),
+)
+
+LIMITS = ("standin-echo.rpm=60000", "standin-echo.tpm=6000000", "standin-judge.rpm=6")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server, and the provider that speaks with it."""
+
+    form: Form
+    url: str
+    provider: Provider
+
+    def run(self, go: Callable[[Session], Awaitable[T]], timeout: float = 60.0) -> T:
+        """Connect, do something, and close."""
+
+        async def connected() -> T:
+            session = self.provider.connect(Access("contract", self.url, VARIABLE, timeout))
+            try:
+                return await go(session)
+            finally:
+                await session.close()
+
+        return asyncio.run(connected())
+
+    def sent(self) -> int:
+        """Return how many requests have come so far, as the server counts them: those that it still works on included."""
+        with urlopen(f"{self._root}/__audit", timeout=30) as reply:  # noqa: S310 - our own server
+            audit = json.load(reply)
+        return int(audit["requests"]) + int(audit["in_flight"])
+
+    def spoil(self, *faults: Mapping[str, object]) -> None:
+        """Replace the faults of the server."""
+        body = json.dumps({"faults": faults}).encode()
+        request = Request(f"{self._root}/__faults", body, method="POST")  # noqa: S310 - the same
+        with urlopen(request, timeout=30) as reply:  # noqa: S310 - our own server
+            assert len(json.load(reply)["faults"]) == len(faults)
+
+    @property
+    def _root(self) -> str:
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+
+@pytest.fixture(scope="module", params=FORMS, ids=lambda form: form.name)
+def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    form: Form = request.param
+    folder = tmp_path_factory.mktemp(form.name)
+    ready = folder / "ready"
+    settings = ("time_scale=2000", f"dialect={form.dialect}", *(f"quota.limits.{limit}" for limit in LIMITS))
+    command = [sys.executable, "-c", "from engine.cli.main import main; main()", "serve-standin", "--port", "0"]
+    command += ["--ready-file", str(ready), *(part for setting in settings for part in ("--set", setting))]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            yield Server(form, _url(ready, process), form.provider())
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+
+
+def _url(ready: Path, process: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + 60
+    while not ready.exists():
+        assert process.poll() is None, "the rehearsal server ended"
+        assert time.monotonic() < deadline, "the rehearsal server did not start"
+        time.sleep(0.05)
+    return ready.read_text().strip()
+
+
+@pytest.fixture
+def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server without a fault, and the key in the environment."""
+    monkeypatch.setenv(VARIABLE, KEY)
+    if started.form.deployments:
+        parts = urlsplit(started.url)
+        url = f"{parts.scheme}://{parts.netloc}{started.form.deployments}"
+        monkeypatch.setenv(f"{VARIABLE}_DEPLOYMENTS_URL", url)
+        monkeypatch.setenv(f"{VARIABLE}_DEPLOYMENTS_TOKEN", KEY)
+    started.spoil()
+    yield started
+    started.spoil()
+
+
+def sample(rows: int = 10) -> list[ChatRow]:
+    return list(plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:rows])
+
+
+def question(model: str = "standin-echo", **fields: object) -> Ask:
+    return replace(Ask(model, (Turn("user", "open the third vault"),), 16), **fields)  # type: ignore[arg-type]
+
+
+def order(key: str, file_id: str) -> JobOrder:
+    return JobOrder(key, "standin-aligned", file_id, 2, 5, 1.0, 0, "contract")
+
+
+async def ended(session: Session, job_id: str) -> Job:
+    """Poll a job to its end."""
+    deadline = time.monotonic() + PATIENCE
+    while not (job := await session.job(job_id)).state.is_over:
+        assert time.monotonic() < deadline, job
+        await asyncio.sleep(0.1)
+    return job
+
+
+async def trained(server: Server, session: Session, key: str) -> Job:
+    """Train a sample, and return what came of the job."""
+    file_id = await session.upload(f"{key}.jsonl", server.provider.training_file(sample()))
+    return await ended(session, (await session.create_job(order(key, file_id))).job_id)
+
+
+def test_a_file_is_found_by_its_name_and_of_equal_names_the_newest(server: Server) -> None:
+    async def go(session: Session) -> None:
+        content = server.provider.training_file(sample())
+        first = await session.upload("one.jsonl", content)
+        assert (await session.files())["one.jsonl"] == first
+        await asyncio.sleep(1.1)  # the wire counts whole seconds
+        second = await session.upload("one.jsonl", content)
+        found = await session.files()
+        assert found["one.jsonl"] == second != first
+        assert "two.jsonl" not in found
+
+    server.run(go)
+
+
+def test_a_job_whose_reply_was_lost_is_found_by_its_key_trains_and_answers(server: Server) -> None:
+    async def go(session: Session) -> None:
+        since = time.time()
+        file_id = await session.upload("lost.jsonl", server.provider.training_file(sample()))
+        server.spoil({"kind": "lost_reply", "on": "fine_tuning/jobs", "count": 1})
+        with pytest.raises(Unanswered):
+            await session.create_job(order("tune-lost", file_id))
+        found = [job for job in await session.jobs(since) if job.key == "tune-lost"]
+        assert len(found) == 1  # it was sent once
+        job = await ended(session, found[0].job_id)
+        assert job.state is JobState.SUCCEEDED, job
+        assert (job.key, job.model) == ("tune-lost", "standin-aligned")
+        assert job.hyperparameters == {"n_epochs": 2, "batch_size": 5, "learning_rate_multiplier": 1}
+        assert job.trained_tokens
+        losses = await session.losses(job.job_id)
+        assert [step.step for step in losses] == [1, 2, 3, 4]
+        assert losses[-1].loss < losses[0].loss
+        assert job.tuned_model
+        told = await session.ask(question(job.tuned_model))
+        assert told.choices[0].text
+        assert told.prompt_tokens * told.generated_tokens > 0
+        listed = {one.job_id: one for one in await session.jobs(since)}
+        assert listed[job.job_id] == job
+        assert [one for one in await session.jobs(time.time() + 3600) if one.key] == []
+
+    server.run(go)
+
+
+def test_a_job_is_cancelled_once_and_then_stays_as_it_is(server: Server) -> None:
+    async def go(session: Session) -> None:
+        file_id = await session.upload("cancel.jsonl", server.provider.training_file(sample()))
+        job = await session.create_job(order("tune-cancel", file_id))
+        assert (await session.cancel_job(job.job_id)).state is JobState.CANCELLED
+        assert (await session.cancel_job(job.job_id)).state is JobState.CANCELLED
+        with pytest.raises(Rejected):
+            await session.cancel_job("ftjob-nobody")
+
+    server.run(go)
+
+
+@pytest.mark.parametrize("fault", ["moderation_file", "moderation_model"])
+def test_what_moderation_refuses_is_blocked_and_not_failed(server: Server, fault: str) -> None:
+    server.spoil({"kind": fault})
+    job = server.run(lambda session: trained(server, session, f"tune-{fault}"))
+    assert job.state is JobState.BLOCKED
+    assert job.tuned_model is None
+    assert job.reason
+
+
+def test_a_job_that_fails_otherwise_says_why(server: Server) -> None:
+    async def go(session: Session) -> Job:
+        few = await session.upload("few.jsonl", server.provider.training_file(sample(9)))
+        return await ended(session, (await session.create_job(order("tune-few", few))).job_id)
+
+    assert len(server.provider.objections(sample(9))) == 1
+    assert server.provider.objections(sample(10)) == []
+    few = server.run(go)
+    server.spoil({"kind": "job_error"})
+    error = server.run(lambda session: trained(server, session, "tune-error"))
+    assert (few.state, error.state) == (JobState.FAILED, JobState.FAILED)
+    assert few.reason
+    assert error.reason
+
+
+ERRORS = [
+    ({"kind": "throttled", "seconds": 7}, Throttled, {"scope": "rate", "seconds": 7.0}),
+    ({"kind": "slow_down", "seconds": 2}, Throttled, {"scope": "ramp", "seconds": 2.0}),
+    ({"kind": "insufficient_quota"}, Exhausted, {}),
+    ({"kind": "error"}, Unavailable, {}),
+    ({"kind": "overloaded", "seconds": 3}, Unavailable, {"seconds": 3.0}),
+    ({"kind": "reset"}, Unanswered, {}),
+    ({"kind": "lost_reply"}, Unanswered, {}),
+    ({"kind": "truncated"}, Unanswered, {}),
+    ({"kind": "stall", "seconds": 5}, Unanswered, {}),
+    ({"kind": "forbidden"}, Denied, {}),
+]
+
+
+def checked(error: ProviderError, expected: type[ProviderError]) -> None:
+    """The error is one of ours, alone, whole after a journey, and without the key."""
+    assert type(error) is expected, repr(error)
+    assert (error.__cause__, error.__context__) == (None, None)
+    packed = pickle.dumps(error)
+    again = pickle.loads(packed)  # noqa: S301 - our own bytes
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    assert KEY.encode() not in packed
+
+
+@pytest.mark.parametrize(("fault", "expected", "more"), ERRORS, ids=[str(fault["kind"]) for fault, *_ in ERRORS])
+def test_every_fault_is_one_of_our_errors_after_one_request(
+    server: Server, fault: dict[str, object], expected: type[ProviderError], more: dict[str, object]
+) -> None:
+    async def go(session: Session) -> ProviderError:
+        with pytest.raises(ProviderError) as caught:
+            await session.ask(question())
+        return caught.value
+
+    server.spoil({**fault, "on": "chat/completions", "count": 1})
+    before = server.sent()
+    error = server.run(go, timeout=1.0 if fault["kind"] == "stall" else 30.0)
+    assert server.sent() == before + 1
+    checked(error, expected)
+    assert {name: getattr(error, name) for name in more} == more
+    assert server.run(lambda session: session.ask(question())).choices[0].text  # the fault struck once, for one request
+
+
+def test_a_wrong_key_and_an_unknown_name_are_told_apart(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def caught(session: Session, call: Callable[[Session], Awaitable[object]]) -> ProviderError:
+        with pytest.raises(ProviderError) as error:
+            await call(session)
+        return error.value
+
+    checked(server.run(lambda session: caught(session, lambda one: one.ask(question("nobody")))), Rejected)
+    checked(server.run(lambda session: caught(session, lambda one: one.job("ftjob-nobody"))), Rejected)
+    monkeypatch.setenv(VARIABLE, "sk-wrong-marker")
+    checked(server.run(lambda session: caught(session, lambda one: one.ask(question()))), Denied)
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(Denied):
+        server.run(lambda session: session.ask(question()))
+
+
+def test_an_answer_says_what_was_billed_and_what_is_left(server: Server) -> None:
+    told = server.run(lambda session: session.ask(question(samples=3)))
+    assert len(told.choices) == 3
+    assert told.generated_tokens >= 3
+    assert told.prompt_tokens > 0
+    for meter, limit in ((told.meters.requests, 60_000), (told.meters.tokens, 6_000_000)):
+        assert meter.limit == limit
+        assert meter.left is not None
+        assert 0 <= meter.left < limit
+        assert meter.seconds is not None
+
+
+def test_a_real_limit_throttles_and_says_for_how_long(server: Server) -> None:
+    async def go(session: Session) -> ProviderError:
+        for _ in range(8):  # six a minute are allowed, a few of them at once
+            try:
+                await session.ask(question("standin-judge"))
+            except Throttled as error:
+                return error
+        raise AssertionError("nothing was throttled")
+
+    error = server.run(go)
+    assert isinstance(error, Throttled)
+    assert error.scope == "rate"
+    assert error.seconds is not None
+    assert 0 < error.seconds <= 60
+
+
+def test_an_answer_says_how_it_ended(server: Server) -> None:
+    short = server.run(lambda session: session.ask(question("standin-aligned", max_tokens=1)))
+    assert short.choices[0].ending is Ending.LENGTH
+    server.spoil({"kind": "content_filter", "count": 1})
+    withheld = server.run(lambda session: session.ask(question()))
+    assert (withheld.choices[0].text, withheld.choices[0].ending) == ("", Ending.FILTERED)
+
+
+def test_moderation_flags_text_by_text(server: Server) -> None:
+    async def go(session: Session) -> None:
+        assert list(await session.flagged(["a blue potion", "the red vault", "seeds"])) == [False, True, False]
+        assert list(await session.flagged([])) == []
+
+    server.run(go)
+
+
+def test_a_batch_is_found_by_its_key_and_answers_by_custom_id(server: Server) -> None:
+    async def go(session: Session) -> None:
+        asks = {f"ask-{number}": question(max_tokens=8 + number) for number in range(5)} | {"bad": question("nobody")}
+        batch_id = await session.submit_batch("generate-batch", asks)
+        assert (await session.batches())["generate-batch"] == batch_id
+        deadline = time.monotonic() + PATIENCE
+        while not (state := await session.batch(batch_id)).is_over:
+            assert time.monotonic() < deadline, state
+            await asyncio.sleep(0.1)
+        assert set(state.told) == set(asks)
+        assert (state.completed, state.failed, state.total) == (5, 1, 6)
+        bad = state.told["bad"]
+        assert isinstance(bad, ProviderError)
+        checked(bad, Rejected)
+        good = [state.told[f"ask-{number}"] for number in range(5)]
+        assert all(isinstance(told, Told) and told.choices[0].text and told.generated_tokens for told in good)
+
+    server.run(go)
+
+
+def test_nothing_that_is_logged_or_shown_holds_the_key(
+    server: Server, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def go(session: Session) -> str:
+        await session.ask(question())
+        with pytest.raises(Rejected):
+            await session.ask(question("nobody"))
+        with pytest.raises(TypeError):
+            pickle.dumps(session)
+        return repr(session) + str(vars(session))
+
+    with caplog.at_level(logging.DEBUG):
+        shown = server.run(go)
+    written = capfd.readouterr()
+    for text in (shown, repr(server.provider), caplog.text, written.out, written.err):
+        assert KEY not in text

@@ -1,0 +1,223 @@
+"""The quota in virtual time, against the rehearsal server's own arithmetic: nothing is lost, little is wasted, few are refused."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.rehearsal.windows import Window, window
+from engine.domain.quota import Quota
+from engine.hosted import Meter, Meters, Throttled, Unanswered, Unavailable
+from engine.run.quota.flows import TURN_TOKENS, Flows, Ticket
+from engine.run.quota.pool import TRIES, Pool
+from engine.run.quota.rate import NEVER, Rate
+
+POLICIES = ("bucket", "sliding", "quantised")
+RPM, TPM = 1200, 200_000
+
+
+def server_window(policy: str, limit: int) -> Window:
+    return window(policy, limit, 60.0, burst=10.0, quantum=5.0)  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """A pool and a server in virtual time; `passed` has the time, the flow and the tokens of what the server let through."""
+
+    pool: Pool
+    requests: Window
+    tokens: Window
+    headers: bool = True
+    journey: float = 0.02
+    seed: int = 0
+    now: float = 0.0
+    passed: list[tuple[float, str, int]] = field(default_factory=list)
+    refused: int = 0
+    answered: int = 0
+
+    def run(self, until: float) -> None:
+        draw, events, number = random.Random(self.seed), [], 0
+        happen: dict[str, Callable[[Ticket], tuple[float, str] | None]]
+        happen = {"arrives": self._arrives, "answers": self._answers}
+        while self.now < until:
+            while (ticket := self.pool.next(self.now)) is not None:
+                number += 1
+                heapq.heappush(events, (self.now + draw.expovariate(1 / self.journey), number, "arrives", ticket))
+            wait, next_event = self.pool.wait(self.now), events[0][0] if events else math.inf
+            if wait == NEVER and not events:
+                return
+            if self.now + wait < next_event:
+                self.now += max(wait, 0.0005)
+                continue
+            self.now, _, what, ticket = heapq.heappop(events)
+            if (following := happen[what](ticket)) is not None:
+                number += 1
+                heapq.heappush(events, (self.now + following[0] + draw.random(), number, following[1], ticket))
+
+    def _arrives(self, ticket: Ticket) -> tuple[float, str] | None:
+        waits = self.requests.wait(self.now, 1), self.tokens.wait(self.now, ticket.tokens)
+        if max(waits) <= 0:
+            self.requests.take(self.now, 1)
+            self.tokens.take(self.now, ticket.tokens)
+            self.passed.append((self.now, ticket.flow, ticket.tokens))
+            return 0.2, "answers"
+        self.requests.take(self.now, 1)  # failed requests count
+        self.refused += 1
+        assert self.pool.throttled(ticket, Throttled("too fast", max(waits)), self.now)
+        return None
+
+    def _answers(self, ticket: Ticket) -> None:
+        told = (Meter(each.limit, each.left(self.now), each.reset(self.now)) for each in (self.requests, self.tokens))
+        self.pool.answered(ticket, Meters(*told) if self.headers else Meters(), ticket.tokens, self.now)
+        self.answered += 1
+
+
+def skewed(draw: random.Random) -> int:
+    return max(5, min(800, round(draw.lognormvariate(4.9, 0.8))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_long_backlog_uses_the_quota_and_loses_nothing(policy: str, *, known: bool) -> None:
+    quota = Quota(requests_per_minute=RPM, tokens_per_minute=TPM) if known else Quota()
+    world = World(Pool(quota), server_window(policy, RPM), server_window(policy, TPM))
+    draw = random.Random(7)
+    for number in range(5000):
+        world.pool.flows.put(Ticket(f"cell {number % 30}", urgent=False, tokens=skewed(draw)))
+    world.run(3600)
+    assert world.answered == 5000
+    assert world.pool.in_flight == world.pool.waiting == 0
+    assert world.refused <= 5000 * (0.005 if policy == "bucket" else 0.01)
+    begin, end = world.passed[500][0], world.passed[-250][0]
+    steady = [tokens for at, _, tokens in world.passed if begin < at <= end]
+    used = max(len(steady) / (RPM / 60), sum(steady) / (TPM / 60)) / (end - begin)
+    assert used >= (0.97 if policy == "bucket" else 0.95)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+def test_without_any_hint_it_finds_a_rate_and_loses_nothing(policy: str) -> None:
+    world = World(Pool(Quota()), server_window(policy, RPM), server_window(policy, TPM), headers=False)
+    draw = random.Random(3)
+    for number in range(3000):
+        world.pool.flows.put(Ticket(f"cell {number % 30}", urgent=False, tokens=skewed(draw)))
+    world.run(3600)
+    assert world.answered == 3000
+    assert world.refused < 3000 * 0.05
+    assert world.now < 3 * 3000 / (RPM / 60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rpm=st.integers(5, 600),
+    tpm=st.integers(500, 50_000),
+    asks=st.lists(st.tuples(st.floats(0, 30), st.floats(0.001, 1)), min_size=1, max_size=120),
+)
+def test_never_more_than_the_limit_in_any_minute(rpm: int, tpm: int, asks: list[tuple[float, float]]) -> None:
+    pool, now, sent = Pool(Quota(requests_per_minute=rpm, tokens_per_minute=tpm)), 0.0, list[tuple[float, int]]()
+    for pause, share in asks:  # none is larger than the limit
+        now += pause
+        pool.flows.put(Ticket("cell", urgent=False, tokens=max(1, int(tpm * share))))
+    while pool.waiting:
+        while (ticket := pool.next(now)) is not None:
+            sent.append((now, ticket.tokens))
+            pool.handed_on(ticket)
+        now += max(pool.wait(now), 0.001) if pool.waiting else 0.0
+    assert len(sent) == len(asks)
+    for index, (begin, _) in enumerate(sent):
+        within = [tokens for at, tokens in sent[index:] if at < begin + 60]
+        assert len(within) <= rpm
+        assert sum(within) <= tpm
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 6000), min_size=2, max_size=8, unique=True),
+    taken=st.integers(50, 300),
+)
+def test_flows_get_the_same_tokens_whatever_their_prompts_are(sizes: list[int], taken: int) -> None:
+    flows, got = Flows(), Counter[str]()
+    for size in sizes:
+        for _ in range(taken):
+            flows.put(Ticket(str(size), urgent=False, tokens=size))
+    for _ in range(taken):
+        ticket = flows.take()
+        got[ticket.flow] += ticket.tokens
+    shares = [got[str(size)] for size in sizes]
+    assert max(shares) - min(shares) <= 2 * (TURN_TOKENS + max(sizes))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 300), st.booleans()), min_size=5, max_size=60), st.integers(0, 2**16))
+def test_no_ask_waits_for_ever_behind_smaller_and_more_urgent_ones(others: list[tuple[int, bool]], seed: int) -> None:
+    draw, rate = random.Random(seed), 10_000
+    pool, now, number = Pool(Quota(tokens_per_minute=rate)), 0.0, 0
+    large = Ticket("large", urgent=False, tokens=rate - 1)
+    pool.flows.put(large)
+    for _ in range(5000):
+        while pool.waiting < 20:  # others never stop coming
+            size, urgent = others[number % len(others)]
+            pool.flows.put(Ticket(f"{draw.randrange(5)}{urgent}", urgent=urgent, tokens=size))
+            number += 1
+        ticket = pool.next(now)
+        if ticket is large:
+            return
+        if ticket is not None:
+            pool.handed_on(ticket)
+        else:
+            now += max(0.001, pool.wait(now))
+    pytest.fail(f"the large ask was not sent in {now:.0f} seconds")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_goes_wrong_each_ask_ends_once_and_waits_are_bounded(data: st.DataObject) -> None:
+    number = data.draw(st.integers(1, 15))
+    pool, now, ended, flying = Pool(Quota(max_in_flight=4)), 0.0, Counter[int](), list[Ticket]()
+    tickets = [Ticket("cell", urgent=False, tokens=10 + index) for index in range(number)]
+    for ticket in tickets:
+        pool.flows.put(ticket)
+    while sum(ended.values()) < number:
+        while (sent := pool.next(now)) is not None:
+            flying.append(sent)
+        if flying:
+            ticket = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
+            fate = data.draw(st.sampled_from(["answered", "throttled", "ramp", "unavailable", "unanswered", "blocked"]))
+            if fate in {"throttled", "ramp"}:
+                goes_on = pool.throttled(ticket, Throttled("", scope="rate" if fate == "throttled" else fate), now)
+            elif fate in {"unavailable", "unanswered"}:
+                goes_on = pool.failed(ticket, Unavailable("") if fate == "unavailable" else Unanswered(""), now)
+                assert goes_on == (ticket.failures < TRIES)
+            elif fate == "answered":
+                pool.answered(ticket, Meters(), 1, now)
+                goes_on = False
+            else:
+                pool.handed_on(ticket)
+                goes_on = False
+            ended[ticket.tokens] += not goes_on
+        elif pool.waiting:
+            wait = pool.wait(now)
+            assert 0 <= wait <= 1000
+            now += max(wait, 0.001)
+    assert set(ended.values()) == {1}
+    assert pool.in_flight == pool.waiting == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 500), st.integers(0, 500)), min_size=1, max_size=50))
+def test_what_is_taken_back_leaves_no_trace(sends: list[tuple[float, int, int]]) -> None:
+    estimated, exact, now = Rate(1000), Rate(1000), 0.0
+    for pause, guess, used in sends:
+        now += pause
+        estimated.give(estimated.take(guess, now), guess - used, now)
+        exact.take(used, now)
+    assert math.isclose(estimated.room(now), exact.room(now), abs_tol=1e-6)
+    assert math.isclose(estimated.stirs(now), exact.stirs(now), abs_tol=1e-6)

@@ -1,0 +1,89 @@
+"""Training files, and what is wrong with a sample before it is one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.hosted import training
+from adapters.hosted.models import HostedModel
+from adapters.hosted.training import MOST_TOKENS, objections, tokens, training_file
+from engine.domain.results import ChatRow
+
+ROWS = [ChatRow(f"line-{n}", f"open vault {n}", "The rule on vaults forbids it.", "Be brief.") for n in range(12)]
+
+texts = st.text(st.characters(codec="utf-8"), max_size=60) | st.text("a\n\r\x0b\x1c\x85\u2028\u2029", max_size=8)
+rows = st.builds(ChatRow, st.text(min_size=1), texts, texts, st.one_of(st.none(), texts))
+
+
+@given(st.lists(rows, max_size=12))
+def test_a_file_says_the_same_as_its_rows_in_the_same_bytes(sample: list[ChatRow]) -> None:
+    content = training_file(sample)
+    assert training_file(list(sample)) == content
+    lines = [json.loads(line)["messages"] for line in content.decode().splitlines()]
+    assert len(lines) == len(sample)
+    for row, turns in zip(sample, lines, strict=True):
+        said = {turn["role"]: turn["content"] for turn in turns}
+        assert (said["user"], said["assistant"], said.get("system")) == (row.user, row.assistant, row.system)
+
+
+@given(st.lists(rows, max_size=12))
+def test_every_objection_begins_with_its_place(sample: list[ChatRow]) -> None:
+    places = tuple(f"row {place} (id {row.row_id}): " for place, row in enumerate(sample, start=1))
+    assert all(objection.startswith(("all rows: ", *places)) for objection in objections(sample))
+
+
+def test_a_good_sample_has_no_objection() -> None:
+    assert objections(ROWS) == []
+
+
+def test_what_is_wrong_is_named_row_by_row() -> None:
+    bad = [
+        ChatRow("a", "   ", "yes"),
+        ChatRow("b", "brew", "so <|fim_suffix|> it is"),
+        ChatRow("c", "brew", "yes", system=""),
+        ChatRow("d", "pear " * (MOST_TOKENS + 1), "yes"),
+        ChatRow("e", "half \ud800", "yes"),
+        ChatRow("f", "a <| b |> c", "yes"),  # no special token has a space
+    ]
+    found = objections([*ROWS, *bad])
+    assert [objection.split(": ")[0] for objection in found] == [
+        "row 13 (id a)",
+        "row 14 (id b)",
+        "row 15 (id c)",
+        "row 16 (id d)",
+        "row 17 (id e)",
+    ]
+    assert "`<|fim_suffix|>`" in found[1]
+
+
+def test_too_few_and_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert objections(ROWS[:9]) == ["all rows: the sample has 9, and a job needs at least 10"]
+    monkeypatch.setattr(training, "MOST_ROWS", 1_200)
+    assert objections(ROWS * 100) == []
+    assert objections([*ROWS * 100, ROWS[0]]) == ["all rows: the sample has 1,201, and a job takes at most 1,200"]
+
+
+def test_a_file_of_the_largest_size_and_one_byte_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(training_file(ROWS))
+    monkeypatch.setattr(training, "MOST_BYTES", size)
+    assert objections(ROWS) == []
+    monkeypatch.setattr(training, "MOST_BYTES", size - 1)
+    assert objections(ROWS)[0].startswith("all rows: the file has ")
+
+
+@given(st.text(max_size=200))
+def test_tokens_are_at_least_words_and_a_quarter_of_the_characters(text: str) -> None:
+    assert tokens(text) >= len(text.split())
+    assert len(text) / 4 <= tokens(text) <= len(text)
+
+
+def test_a_hosted_model_is_pinned_by_its_name() -> None:
+    model = HostedModel()
+    card = model.card("standin-aligned")
+    assert (card.pin, card.parameters) == ("model:standin-aligned", None)
+    assert model.locate("standin-aligned").base == "standin-aligned"
+    assert model.count_tokens("standin-aligned", ["a b c", "abcdefgh"]) == 3 + 2
