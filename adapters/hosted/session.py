@@ -178,7 +178,8 @@ class OpenAISession:
         if reply.id in self._over:
             return self._over[reply.id]
         job = replies.job(reply, self._wire.clean)
-        if job.state is JobState.FAILED or (job.state is JobState.SUCCEEDED and job.tuned_model is None):
+        has_failed = job.state is JobState.FAILED or (job.state is JobState.SUCCEEDED and job.tuned_model is None)
+        if has_failed and job.key:  # of jobs that are not ours, nobody asks why
             job = await self._explained(job)
         if job.state.is_over:
             self._over[job.job_id] = job

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.rehearsal.settings import BASE, Price
+from adapters.rehearsal.settings import Price
 
 TUNED = "ft:"
 PICO = 10**12
@@ -151,6 +151,6 @@ class Audit:
         if entry.code:
             self._refusals[entry.code] += 1
         if entry.charged:
-            self._charged[base_of(entry.model) or BASE] += entry.charged
+            self._charged[base_of(entry.model)] += entry.charged
         if len(self._log) < LOG_LIMIT:
             self._log.append(entry)

@@ -17,6 +17,7 @@ from engine.domain.results import Response
 from engine.ports import Tuned
 
 STOP_SECONDS = 5.0
+ENDED = "the process that worked on it has ended"
 
 
 class Bench:
@@ -83,8 +84,12 @@ class Bench:
     def _send(self, order: Order) -> None:
         if self._pipe is None:
             self._start()
-        if self._pipe is not None:
-            self._pipe.send(order)
+        try:
+            if self._pipe is not None:
+                self._pipe.send(order)
+        except OSError as error:
+            self._lose()
+            raise RuntimeError(ENDED) from error
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the event loop's threads
@@ -111,4 +116,4 @@ class Bench:
             self._pipe.close()
             self._pipe = None
         for replies in self._waiting.values():
-            replies.put_nowait(End("the process that worked on it has ended"))
+            replies.put_nowait(End(ENDED))

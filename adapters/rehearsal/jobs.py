@@ -77,6 +77,7 @@ class Job:
 
     Attributes:
         job_id: Its id.
+        call: The request that made it, for faults.
         body: What was asked for.
         created_at: Seconds since the epoch, UTC.
         seed: Of the training.
@@ -95,6 +96,7 @@ class Job:
     """
 
     job_id: str
+    call: str
     body: JobBody
     created_at: float
     seed: int
@@ -168,7 +170,7 @@ async def create(account: Account, request: Request) -> Response:
     account.check_money()
     account.quotas.admit_job(body.model, sum(job.status in ACTIVE for job in account.jobs.values()))
     seed = account.draw.randrange(GREATEST_SEED) if body.seed is None else body.seed
-    job = Job(account.new_id("ftjob-"), body, time.time(), seed, body.wanted)
+    job = Job(account.new_id("ftjob-"), entry.call, body, time.time(), seed, body.wanted)
     account.jobs[job.job_id] = job
     job.tell(account, f"Created fine-tuning job: {job.job_id}")
     job.may_go.set()

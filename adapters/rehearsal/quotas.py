@@ -92,12 +92,13 @@ class Quotas:
 
     def headers(self, model: str) -> dict[str, str]:
         """Return what a reply's headers tell of the limits."""
-        now, told = self._now(), {}
-        for name, gauge in self._of(model).items():
-            if name != "day":
-                told[f"x-ratelimit-limit-{name}"] = str(gauge.window.limit)
-                told[f"x-ratelimit-remaining-{name}"] = str(gauge.window.left(now))
-                told[f"x-ratelimit-reset-{name}"] = duration(gauge.window.reset(now))
+        now, gauges, told = self._now(), self._of(model), {}
+        for name, shown in (("requests", "requests"), ("tokens", "tokens"), ("tokens", "project-tokens")):
+            if name in gauges:
+                held = gauges[name].window
+                told[f"x-ratelimit-limit-{shown}"] = str(held.limit)
+                told[f"x-ratelimit-remaining-{shown}"] = str(held.left(now))
+                told[f"x-ratelimit-reset-{shown}"] = duration(held.reset(now))
         return told
 
     def admit_job(self, model: str, active: int) -> None:

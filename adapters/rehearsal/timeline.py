@@ -21,9 +21,6 @@ from engine.ports import Tuned
 if TYPE_CHECKING:
     from adapters.rehearsal.jobs import Hyperparameters, Job
 
-CALL = "POST /v1/fine_tuning/jobs"
-"""What faults of jobs befall."""
-
 TARGET_EXAMPLES = (100, 25_000)
 TARGET_EPOCHS, MOST_EPOCHS = 3, 25
 BATCH_SHARE, LARGEST_BATCH = 0.002, 256
@@ -138,7 +135,7 @@ async def _validated(account: Account, job: Job) -> tuple[ChatRow, ...]:
     file = usable(account, job.body.training_file)
     if file is None:
         raise _JobError(f"File {job.body.training_file} does not exist.", "invalid_training_file", "training_file")
-    if account.faults.strikes(FaultKind.BAD_FILE, CALL):
+    if account.faults.strikes(FaultKind.BAD_FILE, job.call):
         raise _JobError(FILE_BLOCKED, "invalid_training_file", "training_file")
     try:
         return await asyncio.to_thread(read, file.content)
@@ -160,7 +157,7 @@ async def _trained(account: Account, job: Job, rows: tuple[ChatRow, ...]) -> Non
     lasts = account.draw.uniform(low, high) / account.settings.time_scale
     job.estimated_finish = time.time() + lasts
     training = Training(job.job_id, rows, epochs, batch_size, multiplier, job.seed, account.folder / job.job_id)
-    tokens, cuts, _ = await asyncio.gather(_tokens(account, rows), _cuts(account, training), asyncio.sleep(lasts))
+    tokens, cuts, _ = await asyncio.gather(_tokens(account, rows), _cuts(account, job, training), asyncio.sleep(lasts))
     await job.may_go.wait()
     job.trained_tokens = tokens * epochs
     account.audit.bill(job.body.model, trained=job.trained_tokens)
@@ -169,7 +166,7 @@ async def _trained(account: Account, job: Job, rows: tuple[ChatRow, ...]) -> Non
     job.tell(account, "Evaluating model against our usage policies")
     await account.pause(account.settings.durations.check)
     await job.may_go.wait()
-    if account.faults.strikes(FaultKind.BAD_MODEL, CALL):
+    if account.faults.strikes(FaultKind.BAD_MODEL, job.call):
         _check_moderation(account, job)
         raise _JobError(MODEL_BLOCKED, "model_blocked")
     _publish(account, job, training, cuts, name)
@@ -181,13 +178,13 @@ async def _tokens(account: Account, rows: Sequence[ChatRow]) -> int:
     return await asyncio.to_thread(shop.source.count_tokens, shop.argument, texts)
 
 
-async def _cuts(account: Account, training: Training) -> dict[int, Tuned]:
+async def _cuts(account: Account, job: Job, training: Training) -> dict[int, Tuned]:
     """Really train; returns what was left at each epoch that is kept.
 
     Raises:
         _JobError: It failed.
     """
-    if account.faults.strikes(FaultKind.BAD_JOB, CALL):
+    if account.faults.strikes(FaultKind.BAD_JOB, job.call):
         raise _JobError("The job failed due to an internal error. Please try again.", "server_error")
     try:
         return {epoch: tuned async for epoch, tuned in account.trainer.train(training)}

@@ -58,7 +58,7 @@ def serve(pipe: Connection, workshop: Workshop) -> None:
     threading.Thread(target=_read, args=(pipe, orders), daemon=True).start()
     with suppress(BrokenPipeError):
         while (taken := _waiting(orders)) is not None:
-            for number, reply in _work(taken, room):
+            for number, reply in work(taken, room):
                 pipe.send((number, reply))
 
 
@@ -80,7 +80,13 @@ def _waiting(orders: queue.SimpleQueue[Order | None]) -> list[Order] | None:
     return [order for order in taken if order is not None]
 
 
-def _work(orders: Iterable[Order], room: Room) -> Iterator[tuple[int, Reply]]:
+def work(orders: Iterable[Order], room: Room) -> Iterator[tuple[int, Reply]]:
+    """Yield the replies to orders that came together, by number; each order's last one is its `End`.
+
+    Args:
+        orders: Requests and trainings, in any order.
+        room: What to work with.
+    """
     asked: dict[object, Asked] = {}
     trained: dict[object, Trained] = {}
     for number, what in orders:
@@ -149,7 +155,7 @@ def _train(trainings: Trained, room: Room) -> Iterator[tuple[int, Reply]]:
         for epoch in training.cuts:
             folder = training.weights(epoch)
             folder.mkdir(parents=True)
-            key = f"{training.name}-{epoch}"
+            key = training.key(epoch)
             found[key] = (number, epoch)
             cuts.append(Cut(key, training.settings(epoch), folder))
         runs.append(Trajectory(base, training.rows, training.seed, tuple(cuts), training.folder / "state"))

@@ -128,6 +128,10 @@ class Training:
         """The epochs whose weights are kept."""
         return tuple(range(max(1, self.epochs - CHECKPOINTS_KEPT + 1), self.epochs + 1))
 
+    def key(self, epoch: int) -> str:
+        """Return the key of the cut at the end of an epoch, unlike that of any other job's."""
+        return f"{self.name}-{epoch}"
+
     def weights(self, epoch: int) -> Path:
-        """Return the folder of an epoch's weights."""
-        return self.folder / f"epoch-{epoch}"
+        """Return the folder of an epoch's weights; its name is the cut's key, by which hosts remember what they tuned."""
+        return self.folder / self.key(epoch)

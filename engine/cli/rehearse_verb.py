@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,8 @@ def command(
     accounts = prepared.loaded.sweep.run.accounts
     with serving(_settings(prepared, speed, server)) as served:
         pointed = [text for one in served for text in pointing(one, accounts[one.account], speed)]
-        began = time.monotonic()
         summary, root = execute(spec, (*overrides, *pointed), root, executor, fail_fast=False)
-        _say(served, root, time.monotonic() - began, speed)
+        _say(served, root, prepared.groups.accounts.keys(), speed)
     return exit_code(summary)
 
 
@@ -94,22 +94,25 @@ def _more(server: Sequence[str]) -> Mapping[str, Any]:
     return read_settings(None, server).model_dump(mode="json", exclude_unset=True)
 
 
-def _say(served: Sequence[Served], root: Path, wall: float, speed: float) -> None:
+def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], speed: float) -> None:
     """Print what the servers saw, beside what our own books say."""
     from engine.cli.render import console, duration, many, print_table
     from engine.store.layout import RunDirectory
     from engine.store.state import State
 
-    out = console(err=True)
     rows = []
     for one in served:
         audit = one.audit()
-        rows.append(
-            (one.account, audit["requests"], audit["rate_limited"], audit["peak_in_flight"], f"${audit['usd']}")
-        )
+        billed = Decimal(audit["usd"]).normalize()
+        rows.append((one.account, audit["requests"], audit["rate_limited"], audit["peak_in_flight"], f"${billed:f}"))
     print_table(("account", "requests", "429s", "most at a time", "billed"), rows, numeric=("requests", "429s"))
     state = State.peek(RunDirectory(root))
-    hosted = [usd for _, used, usd in state.charges() if used.device_seconds == 0 and usd is not None]
+    charged = [usd for key, _, usd in state.charges() if key in hosted and usd is not None]
+    times = [(start, end) for key, start, end in state.times() if key in hosted]
     state.close()
-    out.print(f"Our books: ${sum(hosted)} in {many(len(hosted), 'attempt')}")
-    out.print(f"This took {duration(wall)}; at the provider's pace, about {duration(wall * speed)}")
+    out = console(err=True)
+    out.print(f"Our books: ${sum(charged, Decimal()).normalize():f} in {many(len(charged), 'attempt')}")
+    if times:
+        seconds = max(end for _, end in times) - min(start for start, _ in times)
+        pace = f"at the provider's pace about {duration(seconds * speed)}"
+        out.print(f"From the first of them to the last {duration(seconds)} here, {pace}")

@@ -32,12 +32,23 @@ if TYPE_CHECKING:
     help="Where stages run: on Ray, or in this process.",
 )
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
-def command(
-    *, spec: Path, overrides: tuple[str, ...], out: Path | None, as_json: bool, executor: str, fail_fast: bool
+@click.option(
+    "--cancel-jobs", is_flag=True, help="When stopped by a second Ctrl-C, cancel this run's jobs at providers."
+)
+def command(  # noqa: PLR0913 - click gives each option by name
+    *,
+    spec: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    executor: str,
+    fail_fast: bool,
+    cancel_jobs: bool,
 ) -> int:
     """Run SPEC. The same command resumes it; nothing that has finished runs again.
 
-    Ctrl-C once finishes what is running and stops; twice stops at once. Exit codes: 0 done, 2 bad spec, 3 finished
+    Ctrl-C once finishes what is running and stops; twice stops at once. Jobs at providers go on then, and the same
+    command finds them again, unless --cancel-jobs is given. Exit codes: 0 done, 2 bad spec, 3 finished
     with failed cells, 4 stopped by the budget, 5 store damaged or locked, 130 interrupted.
 
     \b
@@ -48,11 +59,33 @@ def command(
     from engine.cli.render import print_json
 
     summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
+    _leave_jobs(spec, overrides, root, cancel_jobs=cancel_jobs)
     if as_json:
         from dataclasses import asdict
 
         print_json(asdict(summary) | {"run_dir": str(root)})
     return exit_code(summary)
+
+
+def _leave_jobs(spec: Path, overrides: tuple[str, ...], root: Path, *, cancel_jobs: bool) -> None:
+    """Cancel the jobs that are under way at providers if that is wished, or say that they go on."""
+    from engine.cli.render import console, many, safe
+    from engine.run.account.leftover import cancel, open_jobs
+    from engine.spec.load import load_sweep
+    from engine.store.layout import RunDirectory
+
+    run = RunDirectory(root)
+    left = open_jobs(run)
+    if not left:
+        return
+    out = console(err=True)
+    if cancel_jobs:
+        for text in cancel(run, load_sweep(spec, overrides).sweep.run.accounts):
+            out.print(safe(text))
+    else:
+        out.print(
+            f"{many(len(left), 'job')} at providers may go on; the same command finds what was made, and pays once"
+        )
 
 
 def execute(

@@ -259,6 +259,10 @@ class State:
         for key, usd, *used in self._db.execute(query):
             yield key, Usage(*used), None if usd is None else Decimal(usd)
 
+    def times(self) -> Iterator[tuple[str, float, float]]:
+        """Yield (stage key, start, end) of every attempt that ended, in seconds since the epoch, UTC."""
+        yield from self._db.execute("SELECT stage_key, started_at, ended_at FROM attempts WHERE ended_at IS NOT NULL")
+
     def planned_counts(self) -> dict[tuple[str, str], int]:
         """Return the number of stages of the newest plan by (kind, state)."""
         found = self._db.execute("SELECT kind, state, count(*) FROM stages WHERE planned GROUP BY kind, state")

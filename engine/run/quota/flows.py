@@ -3,7 +3,7 @@
 A *flow* is one cell's stage. Flows share by deficit round robin over tokens (Shreedhar & Varghese 1995,
 doi:10.1145/217382.217453), so that a cell with long prompts takes no more than its neighbours. What is urgent (judges: they
 finish cells) goes before what is not, and of equals a flow that is nearly finished before one that is not, because only
-finished cells are results. So that nobody starves, one turn in `ELDER` goes to whoever has waited longest.
+finished cells are results. So that nobody starves, one turn in `GRACE` goes to who comes later in that order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.run.quota.rate import Grain
 TURN_TOKENS = 4096
 """What a flow may send before the next one's turn."""
 
-ELDER = 16
+GRACE = 16
 
 NEARLY = 0.1
 FEW = 8
@@ -124,7 +124,9 @@ class Flows:
     def peek(self) -> Ticket | None:
         """Return whose turn it is; the same until something changes."""
         if self._next is None and self.waiting:
-            self._next = self._eldest() if self._turns % ELDER == ELDER - 1 else self._front()
+            fronts = [self._front(members) for members in self._rounds if members]
+            graced = self._turns % GRACE == GRACE - 1 and len(fronts) > 1
+            self._next = min(fronts[1:], key=lambda state: state.waiting[0].place) if graced else fronts[0]
         return self._next.waiting[0] if self._next is not None else None
 
     def take(self) -> Ticket:
@@ -186,12 +188,8 @@ class Flows:
             self._rounds[rank].append(state)
             state.rank, self._next = rank, None
 
-    def _eldest(self) -> _Flow:
-        waiting = (state for members in self._rounds for state in members)
-        return min(waiting, key=lambda state: state.waiting[0].place)
-
-    def _front(self) -> _Flow:
-        members = next(members for members in self._rounds if members)
+    def _front(self, members: deque[_Flow]) -> _Flow:
+        """Return whose turn it is in a round."""
         while members[0].deficit < members[0].waiting[0].tokens:
             members[0].deficit += TURN_TOKENS
             members.rotate(-1)

@@ -30,6 +30,9 @@ MOST_PAUSE_S = 3600.0
 PARK_S = 900.0
 """How often to look again whether a day's limit is there again, when the provider does not say."""
 
+LEAST_REQUESTS, LEAST_TOKENS = 6, 3000
+"""Where no limit is known and all is refused: what is still tried a minute."""
+
 JITTER = 0.1
 LEAST_JITTER_S = 0.02
 
@@ -64,8 +67,8 @@ class Pool:
 
     def __init__(self, quota: Quota, seed: int = 0) -> None:
         """Start with nothing sent."""
-        self.requests = Rate(quota.requests_per_minute)
-        self.tokens = Rate(quota.tokens_per_minute)
+        self.requests = Rate(quota.requests_per_minute, least=LEAST_REQUESTS)
+        self.tokens = Rate(quota.tokens_per_minute, least=LEAST_TOKENS)
         self.day = Rate(quota.tokens_per_day, DAY)
         self.flows = Flows()
         self.in_flight = 0
@@ -132,8 +135,7 @@ class Pool:
         if self.requests.known or self.tokens.known:
             self._room = NEVER
         if self._quota.output_settles:
-            for rate, grain in zip((self.tokens, self.day), ticket.taken[1:], strict=True):
-                rate.give(grain, ticket.tokens - tokens, now)
+            self._give(ticket, ticket.tokens - tokens, now)
         self.flows.ended(ticket.flow)
 
     def throttled(self, ticket: Ticket, error: Throttled, now: float) -> bool:
@@ -142,6 +144,7 @@ class Pool:
         Everything pauses for as long as the provider says. What is larger than a whole minute's limit will never pass.
         """
         self._landed()
+        self._give(ticket, ticket.tokens, now)  # its request was counted, its tokens were not
         ticket.refusals += 1
         if not self.tokens.allows(ticket.tokens) or ticket.refusals >= REFUSALS:
             self.flows.ended(ticket.flow)
@@ -215,6 +218,11 @@ class Pool:
         most = min(rate.beside(head.tokens, now) for rate in (self.tokens, self.day))
         most = min(most, *(rate.room(now) for rate in (self.tokens, self.day)))
         return self.flows.take_smaller(most) if most >= 1 else None
+
+    def _give(self, ticket: Ticket, tokens: int, now: float) -> None:
+        """Take back tokens that were noted."""
+        for rate, grain in zip((self.tokens, self.day), ticket.taken[1:], strict=True):
+            rate.give(grain, tokens, now)
 
     def _landed(self) -> None:
         self.in_flight -= 1

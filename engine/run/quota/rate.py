@@ -49,9 +49,8 @@ RAMP_GROWTH = 0.25 / 900
 """After `slow_down`: the same. Half of the halved rate each 15 minutes is what OpenAI lets grow (rate limit guide, 2026)."""
 
 LEAST_SHARE = 0.1
-LEAST_GUESS = 6.0
-"""However often a server reproaches, no less than this share is left, of no less than so much a minute, and it grows: waits
-that follow from a rate that has collapsed have been seen to last for days."""
+"""However often a server reproaches, no less than this share is left, and it grows: waits that follow from a rate that has
+collapsed have been seen to last for days."""
 
 GRAINS = 600
 """A window's memory is this fine, and so never longer than this."""
@@ -73,17 +72,18 @@ class Rate:
     Args:
         limit: How much a period, or None when it is not known.
         period: Seconds, > 0.
+        least: What is never guessed to be too much for a period.
 
     Attributes:
         period: The same.
         paced: Whether sends are spread over the period. A day's limit is not: it is counted only.
     """
 
-    def __init__(self, limit: float | None, period: float = MINUTE) -> None:
+    def __init__(self, limit: float | None, period: float = MINUTE, least: float = 1.0) -> None:
         """Owe nothing, and have nothing saved up."""
         self.period = period
         self.paced = period <= MINUTE
-        self._written = limit
+        self._written, self._least = limit, least
         self._limit = limit
         self._told = False  # a header told a limit
         self._guessed = False
@@ -115,10 +115,8 @@ class Rate:
         """Return in how many seconds so much may be sent; 0 means now."""
         if self._limit is None:
             return 0.0
-        paced = self._due - now if self.paced else 0.0
-        if paced > 0:
-            return paced
-        return self._window_wait(amount, now)
+        window = self._window_wait(amount, now)
+        return max(window, self._due - now) if self.paced else window
 
     def beside(self, amount: float, now: float) -> float:
         """Return how much may go before `amount` does without delaying it: what is left over once that fits."""
@@ -190,7 +188,7 @@ class Rate:
             return
         if self._limit is None:
             self._guess(now)
-        self._change(max(LEAST_GUESS, self.per_second(now) * self.period * GUESS), now)
+        self._change(max(self._least, self.per_second(now) * self.period * GUESS), now)
         self._set_share(1.0, GROWTH, now)
 
     def halve(self, now: float) -> None:
@@ -204,7 +202,7 @@ class Rate:
         self._forget(now)
         seconds = max(1.0, now - self._log[0].since) if self._log else 1.0
         self._guessed = True
-        self._change(max(LEAST_GUESS, self._sum * self.period / seconds), now)
+        self._change(max(self._least, self._sum * self.period / seconds), now)
 
     def _change(self, limit: float, now: float) -> None:
         """Take another limit: what is owed takes longer or shorter to pay."""

@@ -88,9 +88,10 @@ def test_a_reply_may_be_cut_off_or_late(serve: Any) -> None:
     served.own("/__faults", {"faults": [{"kind": "stall", "seconds": 0.4, "count": 1}]})
     with pytest.raises(openai.APITimeoutError):
         ask(served.client(timeout=0.1))
-    began = time.monotonic()
-    ask(served.client(timeout=5))
-    assert time.monotonic() > began
+    ask(served.client())
+    while served.audit["in_flight"]:
+        time.sleep(0.02)
+    assert served.audit["accepted"] == 3  # what the client gave up on was done
     assert served.own("/__faults")["faults"][0]["befell"] == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
+from adapters.rehearsal.settings import Durations, Fault, FaultKind, Limits, QuotaSettings, ServerSettings
 from engine.cli.serve_verb import read_settings
 from engine.domain.errors import SpecError
 
@@ -56,6 +58,19 @@ def test_what_is_wrong_with_them_has_a_place(tmp_path: Path, text: str, override
     with pytest.raises(SpecError) as caught:
         read_settings(path, overrides)
     assert where in str(caught.value)
+
+
+def test_the_guides_settings_are_settings_and_it_names_them_all(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[4] / "docs" / "guides" / "rehearsal-server.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```yaml\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert examples
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(example)
+        read_settings(path)
+    models = (ServerSettings, QuotaSettings, Limits, Fault, Durations)
+    names = {name for model in models for name in model.model_fields} | {kind.value for kind in FaultKind}
+    assert not [name for name in sorted(names) if f"`{name}`" not in guide]
 
 
 @pytest.mark.slow

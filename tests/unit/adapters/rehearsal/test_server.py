@@ -30,7 +30,8 @@ def test_echo_answers_alike_for_the_same_question_and_never_longer_than_allowed(
 
 def test_lengths_of_echoes_are_skewed(serve: Any) -> None:
     client = serve().client()
-    lengths = [ask(client, max_tokens=5_000, n=100).choices[at].message.content.count(" ") + 1 for at in range(100)]
+    choices = ask(client, max_tokens=5_000, n=100).choices
+    lengths = [len(choice.message.content.split()) for choice in choices]
     assert max(lengths) > 3 * sorted(lengths)[50]
 
 
@@ -77,9 +78,8 @@ def test_headers_tell_of_the_limits_and_a_429_of_the_wait(serve: Any) -> None:
     assert reply.headers["x-ratelimit-limit-requests"] == "600"
     assert reply.headers["x-ratelimit-remaining-requests"] == "599"
     assert reply.headers["x-ratelimit-remaining-tokens"] == "10"
-    assert reply.headers["x-ratelimit-reset-tokens"] in {"59.999s", "1m0s"} or reply.headers[
-        "x-ratelimit-reset-tokens"
-    ].startswith("59.")
+    assert reply.headers["x-ratelimit-reset-tokens"].startswith(("59.", "1m0s"))
+    assert reply.headers["x-ratelimit-remaining-project-tokens"] == "10"
     assert reply.headers["x-request-id"].startswith("req_")
     with pytest.raises(openai.RateLimitError) as caught:
         ask(client, max_tokens=11)
@@ -167,9 +167,6 @@ def test_a_spent_account_has_no_quota_left(serve: Any) -> None:
     with pytest.raises(openai.RateLimitError) as caught:
         ask(client)
     assert caught.value.code == "insufficient_quota"
-
-
-GRADED = "How do I open the red chest of {}?"
 
 
 @pytest.mark.parametrize("form", ["json", "lines"])

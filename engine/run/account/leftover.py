@@ -1,0 +1,68 @@
+"""Jobs that a run leaves behind at a provider when it is stopped: they go on, and cost what they cost, unless cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from engine import plugins
+from engine.domain.sweep import Account
+from engine.hosted import Access, JobState, ProviderError, Session
+from engine.plugins import Kind
+from engine.run.account.journal import JobRecord, Journal
+from engine.store.layout import RunDirectory
+
+
+def open_jobs(run: RunDirectory) -> list[JobRecord]:
+    """Return the records of a run's jobs that were not over when last seen."""
+    return [record for record in Journal(run).records() if not (record.state and JobState(record.state).is_over)]
+
+
+def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
+    """Cancel every job of a run that is not over, and say what became of each.
+
+    Args:
+        run: The run directory.
+        accounts: The accounts by name.
+    """
+    left: dict[str, list[JobRecord]] = {}
+    for record in open_jobs(run):
+        left.setdefault(record.account, []).append(record)
+    said: list[str] = []
+    for name, records in left.items():
+        if name in accounts:
+            said += asyncio.run(_cancelled(name, accounts[name], records, Journal(run)))
+        else:
+            said.append(f"{len(records)} jobs are of the account {name}, which the sweep no longer has")
+    return said
+
+
+async def _cancelled(name: str, account: Account, records: Sequence[JobRecord], journal: Journal) -> list[str]:
+    provider = plugins.adapter(Kind.PROVIDER, account.provider)
+    try:
+        session = provider.connect(Access(name, account.base_url, account.key_env, account.timeout))
+    except ProviderError as error:
+        return [f"cannot reach {name}: {error}"]
+    try:
+        return [await _ended(session, record, journal) for record in records]
+    finally:
+        await session.close()
+
+
+async def _ended(session: Session, record: JobRecord, journal: Journal) -> str:
+    """Cancel one job; an intent without an id is looked for first, since it may have been heard."""
+    try:
+        job_id = record.job_id or await _found(session, record)
+        if not job_id:
+            return f"{record.key}: no job was made"
+        job = await session.cancel_job(job_id)
+    except ProviderError as error:
+        return f"{record.key}: {record.job_id or 'its job'} could not be cancelled: {error}"
+    journal.write(replace(record, job_id=job_id, state=job.state.value))
+    return f"{record.key}: {job_id} is {job.state.value}"
+
+
+async def _found(session: Session, record: JobRecord) -> str:
+    jobs = await session.jobs(record.intended_at - 60.0)
+    return next((job.job_id for job in jobs if job.key == record.key), "")
