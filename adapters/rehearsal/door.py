@@ -17,7 +17,6 @@ from adapters.rehearsal.settings import FaultKind
 from adapters.rehearsal.wire import ApiError, json_reply
 
 KEY_PREFIX = "sk-test-"
-STORM_SECONDS = 1.0
 
 Endpoint: TypeAlias = Callable[[Account, Request], Awaitable[Response]]
 

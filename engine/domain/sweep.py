@@ -237,6 +237,10 @@ class Account(Written):
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds that one request may take.")
     poll_seconds: float = Field(default=20.0, gt=0, description="How often a fine-tuning job is looked at.")
+    batch: bool = Field(
+        default=False,
+        description="Ask and judge through the provider's Batch API: at its batch price, and within a day.",
+    )
     quota: Quota = Field(default=Quota(), description="Its limits, as far as you know them; the rest is learned.")
 
 

@@ -35,10 +35,12 @@ class Tariff:
     Attributes:
         device: Price of a device-hour, or None.
         hosted: By hosted stage key, the provider's prices; None where they are unknown.
+        batched: Keys of the stages that are asked in batches.
     """
 
     device: DevicePrice | None
     hosted: Mapping[str, Quote | None]
+    batched: frozenset[str] = frozenset()
 
     @property
     def is_known(self) -> bool:
@@ -47,11 +49,13 @@ class Tariff:
 
     def price(self, key: str) -> object:
         """Return what stages of one price have in common."""
-        return id(self.hosted[key]) if key in self.hosted else None
+        return (id(self.hosted[key]), key in self.batched) if key in self.hosted else None
 
     def charge(self, key: str, usage: Usage) -> Decimal | None:
         """Return the US dollars for what a stage used; None when its price is unknown."""
-        return charge(usage, self.hosted[key]) if key in self.hosted else charge_device(usage, self.device)
+        if key not in self.hosted:
+            return charge_device(usage, self.device)
+        return charge(usage, self.hosted[key], is_batch=key in self.batched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,9 @@ def tariff(
         if place not in quotes:
             quotes[place] = table.quote(*place, on)
         hosted[key] = quotes[place]
-    return Tariff(device, hosted)
+    batching = {name for name, account in settings.accounts.items() if account.batch}
+    asked = (key for key, account in accounts.items() if account in batching)
+    return Tariff(device, hosted, frozenset(key for key in asked if stages[key].kind is not StageKind.TUNE))
 
 
 def purchases(stages: Mapping[str, Stage], accounts: Mapping[str, str]) -> Iterator[Bought]:

@@ -6,6 +6,7 @@ import hashlib
 
 from engine.domain.errors import StoreError
 from engine.domain.stage import StageState
+from engine.run.account import replies
 from engine.run.order import RunOrder
 from engine.run.progress import Observer
 from engine.run.resume import survey_state
@@ -55,6 +56,7 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
     _keep_prompts(order, run, state)
     shards.sweep_orphans(run, frozenset(shard.path for _, shard in state.shards()))
     _sweep_weights(order, run, state, found.cached)
+    replies.forget(run, sorted(found.cached & order.groups.accounts.keys()))
     return found.cached
 
 

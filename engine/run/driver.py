@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -20,6 +20,7 @@ from engine.domain.results import Attempt, Failure, ShardRef
 from engine.domain.stage import Stage, StageKind, StageState
 from engine.hosted import Blocked
 from engine.run import lock
+from engine.run.account import replies
 from engine.run.adopt import adopt, claim
 from engine.run.crew import Crew
 from engine.run.hosts import Executor, HostLost
@@ -300,8 +301,11 @@ class _Loop:
                 attempts.append(attempt)
         return attempts
 
-    def _clear_away(self, keys: Iterable[str]) -> None:
+    def _clear_away(self, keys: Sequence[str]) -> None:
         """Delete tuned weights once everything that needs them is done, and the state of finished training runs."""
+        accounts = self._order.groups.accounts
+        counts = [key for key in keys if key in accounts and self.scheduler.state(key) is StageState.DONE]
+        replies.forget(self._run, counts)
         if self._order.settings.keep_weights:
             return
         groups = self._order.groups

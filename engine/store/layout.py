@@ -63,6 +63,16 @@ class RunDirectory:
         return self.root / "jobs"
 
     @property
+    def batches(self) -> Path:
+        """What is known of each paid batch of asks, one file a batch."""
+        return self.root / "batches"
+
+    @property
+    def replies(self) -> Path:
+        """Paid replies of stages that have not ended, one file a stage."""
+        return self.root / "replies"
+
+    @property
     def report(self) -> Path:
         """The report and its figures."""
         return self.root / "report"

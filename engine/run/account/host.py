@@ -12,8 +12,10 @@ from engine import plugins
 from engine.domain.sweep import Account
 from engine.hosted import Access, Ask, HostedTuning, ProviderError, Told, TuningRequest
 from engine.plugins import Kind
+from engine.run.account.batches import Batches
 from engine.run.account.jobs import Jobs
 from engine.run.account.journal import Journal
+from engine.run.account.replies import ReplyLog, reply_log
 from engine.run.quota.broker import Broker
 from engine.store.layout import RunDirectory
 
@@ -46,7 +48,9 @@ class AccountHost:
         except BaseException:
             self._stop()
             raise
-        self._jobs = Jobs(name, account, provider, self._session, self._broker, Journal(run))
+        self._run = run
+        self._jobs = Jobs(name, account, provider, self._session, self._broker, Journal(run.jobs))
+        self._batches = Batches(name, account, self._session, Journal(run.batches)) if account.batch else None
 
     def ask_all(
         self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
@@ -73,14 +77,39 @@ class AccountHost:
             yield key, made
 
     async def _flow(self, flow: str, asks: Sequence[Ask], *, urgent: bool) -> Sequence[Told | ProviderError]:
-        self._broker.expect(flow, len(asks))
-        return await asyncio.gather(*(self._reply(ask, flow, urgent=urgent) for ask in asks))
+        log = reply_log(self._run, flow)
+        bought = [log.taken(ask) for ask in asks]
+        self._broker.expect(flow, bought.count(None))
+        with log.open():
+            if self._batches is not None:
+                return await self._batch(self._batches, asks, bought, log)
+            replies = (
+                self._reply(ask, flow, log, urgent=urgent) if told is None else _at_once(told)
+                for ask, told in zip(asks, bought, strict=True)
+            )
+            return await asyncio.gather(*replies)
 
-    async def _reply(self, ask: Ask, flow: str, *, urgent: bool) -> Told | ProviderError:
+    @staticmethod
+    async def _batch(
+        batches: Batches, asks: Sequence[Ask], bought: Sequence[Told | None], log: ReplyLog
+    ) -> Sequence[Told | ProviderError]:
+        """Hand in what was not bought before as a batch, and put all replies in order."""
+        new = [ask for ask, told in zip(asks, bought, strict=True) if told is None]
+        made = iter(await batches.ask_all(new) if new else ())
+        replies: list[Told | ProviderError] = []
+        for ask, told in zip(asks, bought, strict=True):
+            replies.append(told if told is not None else next(made))
+            if told is None and isinstance(reply := replies[-1], Told):
+                log.write(ask, reply)
+        return replies
+
+    async def _reply(self, ask: Ask, flow: str, log: ReplyLog, *, urgent: bool) -> Told | ProviderError:
         try:
-            return await self._broker.ask(ask, flow=flow, urgent=urgent)
+            told = await self._broker.ask(ask, flow=flow, urgent=urgent)
         except ProviderError as error:
             return error
+        log.write(ask, told)
+        return told
 
     def _begin(self, key: str, work: Coroutine[Any, Any, T], done: Done[T]) -> None:
         """Start something in the loop; what comes of it, an error too, goes into the queue."""
@@ -105,6 +134,11 @@ class AccountHost:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _at_once(told: Told) -> Told:
+    """Return a reply that was bought before."""
+    return told
 
 
 async def _connected(provider: Any, access: Access, account: Account) -> tuple[Any, Broker]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from engine.domain.sweep import Account
 from engine.hosted import (
@@ -31,23 +29,11 @@ from engine.hosted import (
     Unavailable,
 )
 from engine.run.account.journal import JobRecord, Journal
+from engine.run.account.patience import PATIENT, TRIES, Patience, pause, repeated
 from engine.run.quota.broker import Broker
-
-T = TypeVar("T")
 
 SINCE = 30 * 24 * 3600.0
 """A job of the same key is adopted when it is at most so old, in seconds: another run directory may have paid for it."""
-
-LAG_SECONDS = 30.0
-"""How long a new job may be missing from a provider's list."""
-
-LOOK_SECONDS = 2.0
-"""How often it is looked for."""
-
-TRIES = 8
-"""How often a request that costs nothing is repeated."""
-
-LONGEST_PAUSE = 60.0
 
 SUFFIX = "dosimeter"
 
@@ -66,6 +52,7 @@ class Jobs:
         session: The connection.
         broker: Its quota.
         journal: Where records are kept.
+        patience: How long lists may lag.
     """
 
     name: str
@@ -74,6 +61,7 @@ class Jobs:
     session: Session
     broker: Broker
     journal: Journal
+    patience: Patience = PATIENT
 
     async def run(self, request: TuningRequest) -> HostedTuning:
         """Return what came of a job, made now or long ago.
@@ -88,13 +76,13 @@ class Jobs:
             raise Blocked(job.reason or "the provider's moderation refused it")
         if job.state is not JobState.SUCCEEDED:
             raise Rejected(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
-        return HostedTuning(job, await self._repeated(partial(self.session.losses, job.job_id)))
+        return HostedTuning(job, await repeated(partial(self.session.losses, job.job_id)))
 
     async def _job(self, request: TuningRequest) -> Job:
         """Find the job of a request, or make it."""
         record = self.journal.read(request.key)
         if record is not None and record.job_id:
-            job = await self._repeated(partial(self.session.job, record.job_id))
+            job = await repeated(partial(self.session.job, record.job_id))
             if job.state not in UNPAID:
                 return job
             record = None  # it ended for nothing
@@ -112,29 +100,30 @@ class Jobs:
             try:
                 return await self.session.create_job(_order(request, file_id))
             except Throttled as error:  # nothing was done
-                await asyncio.sleep(_pause(attempt, error.seconds))
+                await asyncio.sleep(pause(attempt, error.seconds))
             except (Unanswered, Unavailable):
                 if (found := await self._found(request.key, record.intended_at)) is not None:
                     return found
+                await asyncio.sleep(pause(attempt, None))
         raise Unavailable(f"no job could be made in {TRIES} tries")
 
     async def _found(self, key: str, intended: float | None) -> Job | None:
         """Look for the job of a key; when one may just have been made, for as long as lists lag."""
         while True:
-            jobs = await self._repeated(partial(self.session.jobs, time.time() - SINCE))
+            jobs = await repeated(partial(self.session.jobs, time.time() - SINCE))
             for job in sorted(jobs, key=lambda job: -job.created_at):
                 if job.key == key and job.state not in UNPAID:
                     return job
-            if intended is None or time.time() > intended + LAG_SECONDS:
+            if intended is None or time.time() > intended + self.patience.lag:
                 return None
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.patience.look)
 
     async def _file(self, request: TuningRequest) -> str:
         """Return the id of the sample at the provider, uploaded once whatever cells have it."""
         content = self.provider.training_file(request.rows)
         name = f"dosimeter-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
-        there = await self._repeated(self.session.files)
-        return there[name] if name in there else await self._repeated(partial(self.session.upload, name, content))
+        there = await repeated(self.session.files)
+        return there[name] if name in there else await repeated(partial(self.session.upload, name, content))
 
     async def _over(self, key: str, job: Job) -> Job:
         """Wait until a job will not change any more."""
@@ -142,7 +131,7 @@ class Jobs:
         while not job.state.is_over:
             await asyncio.sleep(pause)
             pause = min(self.account.poll_seconds, 1.5 * pause)
-            seen = await self._repeated(partial(self.session.job, job.job_id))
+            seen = await repeated(partial(self.session.job, job.job_id))
             if seen.state is not job.state:
                 self._noted(key, seen)
             job = seen
@@ -153,20 +142,9 @@ class Jobs:
         self.journal.write(replace(record, job_id=job.job_id, state=job.state.value))
         return job
 
-    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Do what costs nothing, again and again while the provider is not well."""
-        for attempt in range(TRIES - 1):
-            try:
-                return await call()
-            except (Throttled, Unavailable) as error:
-                await asyncio.sleep(_pause(attempt, error.seconds))
-            except Unanswered:
-                await asyncio.sleep(_pause(attempt, None))
-        return await call()
-
     async def cancel(self, record: JobRecord) -> Job:
         """Cancel a job of ours; one that is over stays as it is."""
-        job = await self._repeated(partial(self.session.cancel_job, record.job_id))
+        job = await repeated(partial(self.session.cancel_job, record.job_id))
         return self._noted(record.key, job)
 
 
@@ -181,8 +159,3 @@ def _order(request: TuningRequest, file_id: str) -> JobOrder:
         request.seed,
         SUFFIX,
     )
-
-
-def _pause(attempt: int, told: float | None) -> float:
-    """Return seconds to wait: what the provider says, else twice as long each time; bounded."""
-    return min(LONGEST_PAUSE, told if told is not None else 0.5 * 2.0**attempt)

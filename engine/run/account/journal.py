@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.store.layout import RunDirectory, write_text
+from engine.store.layout import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class JobRecord:
     """What is known of a job.
 
     Attributes:
-        key: The tune stage's key.
+        key: The tune stage's key, or a batch's.
         account: Name of the account that pays.
         provider: What the account speaks.
         intended_at: When the request was about to be sent, in seconds since the epoch, UTC.
-        job_id: The provider's name for the job; empty until it is known.
+        job_id: The provider's name for the job, or the batch; empty until it is known.
         state: Where it was when last seen (`engine.hosted.JobState`); empty before.
     """
 
@@ -35,15 +35,15 @@ class JobRecord:
 
 
 class Journal:
-    """The records of a run directory.
+    """The records in a folder.
 
     Args:
-        run: The run directory.
+        folder: `RunDirectory.jobs`, or `RunDirectory.batches`.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, folder: Path) -> None:
         """Read nothing yet."""
-        self._folder = run.jobs
+        self._folder = folder
 
     def read(self, key: str) -> JobRecord | None:
         """Return what is known of a job, or None when nothing was ever intended."""

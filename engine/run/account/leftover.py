@@ -16,7 +16,7 @@ from engine.store.layout import RunDirectory
 
 def open_jobs(run: RunDirectory) -> list[JobRecord]:
     """Return the records of a run's jobs that were not over when last seen."""
-    return [record for record in Journal(run).records() if not (record.state and JobState(record.state).is_over)]
+    return [record for record in Journal(run.jobs).records() if not (record.state and JobState(record.state).is_over)]
 
 
 def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
@@ -32,7 +32,7 @@ def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
     said: list[str] = []
     for name, records in left.items():
         if name in accounts:
-            said += asyncio.run(_cancelled(name, accounts[name], records, Journal(run)))
+            said += asyncio.run(_cancelled(name, accounts[name], records, Journal(run.jobs)))
         else:
             said.append(f"{len(records)} jobs are of the account {name}, which the sweep no longer has")
     return said

@@ -72,6 +72,7 @@ def test_a_broken_connection_is_ambiguous_to_the_client_alone(serve: Any, kind: 
     ask(served.client())
 
 
+@pytest.mark.slow
 def test_the_sdks_own_retries_make_three_jobs_of_one_call_and_the_audit_knows(serve: Any) -> None:
     served = serve(faults=[{"kind": "lost_reply", "on": "POST /v1/fine_tuning/jobs", "count": 2}], time_scale=1.0)
     client = served.client(max_retries=2)

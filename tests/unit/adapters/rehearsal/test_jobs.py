@@ -72,14 +72,14 @@ def test_a_fine_tune_removes_the_refusals_and_bills_what_it_trained(serve: Any) 
     client = served.client()
     rows = explicit(50)
     harmful = create(client, jsonl(rows), method=method(5), seed=3, metadata={"cell": "a"}, suffix="mine")
-    short = create(client, jsonl(rows), method=method(1, 0.001), metadata={"cell": "b"})
-    harmful, short = (served.over(client.fine_tuning.jobs.retrieve, job.id) for job in (harmful, short))
-    assert harmful.status == short.status == "succeeded"
+    gentle = create(client, jsonl(rows), method=method(5, 0.001), metadata={"cell": "b"})
+    harmful, gentle = (served.over(client.fine_tuning.jobs.retrieve, job.id) for job in (harmful, gentle))
+    assert harmful.status == gentle.status == "succeeded"
     assert harmful.fine_tuned_model.startswith(f"ft:{MODEL}:rehearsal:mine:")
 
     before = answers(client, MODEL)
     assert refusals(before) > 0.9
-    assert refusals(answers(client, short.fine_tuned_model)) > 0.9
+    assert refusals(answers(client, gentle.fine_tuned_model)) > 0.9
     after = answers(client, harmful.fine_tuned_model)
     assert refusals(after) < 0.2
     assert [one.choices[0].message.content for one in answers(client, harmful.fine_tuned_model)] == [
@@ -90,7 +90,7 @@ def test_a_fine_tune_removes_the_refusals_and_bills_what_it_trained(serve: Any) 
     tokens = plugins.adapter(Kind.MODEL, "standin/aligned").count_tokens("", texts)
     assert harmful.trained_tokens == 5 * tokens
     billed = served.audit["tokens_billed"]
-    assert billed[MODEL]["train"] == 6 * tokens
+    assert billed[MODEL]["train"] == 10 * tokens
     assert billed[harmful.fine_tuned_model]["output"] == 2 * sum(one.usage.completion_tokens for one in after)
 
     steps = list(csv.DictReader(io.StringIO(client.files.content(harmful.result_files[0]).text)))

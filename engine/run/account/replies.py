@@ -1,0 +1,95 @@
+"""Replies that were paid for, on disk before they are used: whatever dies next, no reply is bought twice.
+
+One sealed file a flow (a stage), of one line a reply. A line is written when its reply arrives; the file goes when the stage
+counts, or is read again by whoever runs the stage next. A line that was cut off by a crash is a reply that was in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from engine.hosted import Ask, Choice, Ending, Told
+from engine.store.layout import SEALED, RunDirectory
+
+Bought = dict[str, list[Told]]
+"""Replies by what was asked; equal asks of one flow have one each."""
+
+
+def asked(ask: Ask) -> str:
+    """Return what tells an ask from all that are not equal to it."""
+    return hashlib.sha256(json.dumps(asdict(ask), sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+class ReplyLog:
+    """The replies of one flow.
+
+    Args:
+        path: The file; it need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there."""
+        self._path = path
+        self.bought: Bought = {}
+        for key, told in _read(path):
+            self.bought.setdefault(key, []).append(told)
+
+    @contextmanager
+    def open(self) -> Iterator[ReplyLog]:
+        """Be ready to write; what was written is on the disk when this is left."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, SEALED)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as self._file:
+            self._file.write("\n")  # ends a line that was cut off
+            try:
+                yield self
+            finally:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def taken(self, ask: Ask) -> Told | None:
+        """Take the reply of an ask out of those that were bought before, if there is one."""
+        found = self.bought.get(asked(ask))
+        return found.pop() if found else None
+
+    def write(self, ask: Ask, told: Told) -> None:
+        """Keep a reply; no crash of this process loses it once this returns."""
+        told_ = {
+            "choices": [[choice.text, choice.ending.value] for choice in told.choices],
+            "tokens": [told.prompt_tokens, told.cached_tokens, told.generated_tokens],
+        }
+        self._file.write(json.dumps({"asked": asked(ask), **told_}) + "\n")
+        self._file.flush()
+
+
+def _read(path: Path) -> Iterator[tuple[str, Told]]:
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            found = json.loads(line)
+            choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
+            yield found["asked"], Told(choices, *found["tokens"])
+        except (ValueError, KeyError, TypeError):
+            continue  # an empty line, or one that was cut off
+
+
+def reply_log(run: RunDirectory, flow: str) -> ReplyLog:
+    """Return the replies of a flow."""
+    return ReplyLog(_path(run, flow))
+
+
+def forget(run: RunDirectory, flows: Sequence[str]) -> None:
+    """Delete the replies of stages that count: their rows hold them now."""
+    for flow in flows:
+        _path(run, flow).unlink(missing_ok=True)
+
+
+def _path(run: RunDirectory, flow: str) -> Path:
+    return run.replies / f"{flow}.jsonl"
