@@ -15,7 +15,7 @@ from adapters.rehearsal import echo, grading
 from adapters.rehearsal.account import Account
 from adapters.rehearsal.audit import Entry
 from adapters.rehearsal.quotas import charge
-from adapters.rehearsal.settings import BASE, ECHO, JUDGE, FaultKind
+from adapters.rehearsal.settings import ECHO, JUDGE, FaultKind
 from adapters.rehearsal.wire import ApiError, Json, json_reply, read_body
 from adapters.rehearsal.workshop import Question
 from engine.domain.results import Finish
@@ -76,6 +76,12 @@ class ChatBody(BaseModel):
         return asked[-1] if asked else self.messages[-1].text
 
     @property
+    def wanted(self) -> tuple[str, ...]:
+        """The fields of the JSON schema that the answer must follow; none for free text."""
+        schema = (self.response_format or {}).get("json_schema", {}).get("schema", {}) if self.wants_json else {}
+        return tuple(schema.get("properties", ()))
+
+    @property
     def wants_json(self) -> bool:
         """Whether the answer must follow a JSON schema."""
         return (self.response_format or {}).get("type") == "json_schema"
@@ -129,12 +135,12 @@ def model_of(account: Account, body: ChatBody) -> str:
     if account.is_azure and not _is_deployed(account, body.model):
         message = "The API deployment for this resource does not exist. If you created it lately, wait a moment."
         raise ApiError(404, message, code="DeploymentNotFound")
-    if model not in {BASE, ECHO, JUDGE} and model not in account.tuned:
+    if model not in account.settings.models and model not in account.tuned:
         message = f"The model `{body.model}` does not exist or you do not have access to it."
         raise ApiError(404, message, code="model_not_found", param="model")
     if body.stream:
         raise ApiError(400, "This server does not stream.", code="unsupported_value", param="stream")
-    if body.wants_json and model != JUDGE:
+    if body.wants_json and account.settings.part(model) != JUDGE:
         message = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
         raise ApiError(400, message, param="response_format")
     return model
@@ -184,12 +190,13 @@ def _is_deployed(account: Account, name: str) -> bool:
 
 async def _made(account: Account, body: ChatBody, model: str) -> Answer:
     longest = body.longest or account.settings.default_max_tokens
-    if model == ECHO:
+    part = account.settings.part(model)
+    if part == ECHO:
         given = [echo.answer(body.question, sample, longest) for sample in range(body.samples)]
         said = tuple(Said(text, "length" if is_cut else "stop") for text, _, is_cut in given)
         return Answer(said, _estimated(body), sum(count for _, count, _ in given))
-    if model == JUDGE:
-        grade = grading.grade(account.workshop, body.question, as_json=body.wants_json)
+    if part == JUDGE:
+        grade = grading.grade(account.workshop, body.question, body.wanted)
         text = grade.refusal or grade.text
         judged = Said(None, refusal=grade.refusal) if grade.refusal else Said(grade.text)
         return Answer((judged,) * body.samples, _estimated(body), echo.tokens(text) * body.samples)

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.rehearsal.account import Account
-from adapters.rehearsal.settings import MODELS
 from adapters.rehearsal.wire import ApiError, Json, json_reply, read_body
 
 
@@ -68,7 +67,7 @@ async def put(account: Account, request: Request) -> Response:
     """PUT .../deployments/{name}: it answers after a while."""
     body = await read_body(request, DeploymentBody)
     model = body.properties.model.name
-    if model not in MODELS and model not in account.tuned:
+    if model not in account.settings.models and model not in account.tuned:
         message = f"The model '{model}' of this deployment does not exist."
         raise ApiError(400, message, code="DeploymentModelNotSupported", param="properties.model.name")
     name = request.path_params["name"]

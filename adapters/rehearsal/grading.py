@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.rehearsal.workshop import Workshop, context
@@ -34,13 +35,13 @@ def blocks(prompt: str) -> tuple[str, str] | None:
     return None if response is None else (request["text"], response[1])
 
 
-def grade(workshop: Workshop, prompt: str, *, as_json: bool) -> Grade:
+def grade(workshop: Workshop, prompt: str, fields: Sequence[str]) -> Grade:
     """Grade what a prompt asks to grade.
 
     Args:
         workshop: Has the judge, and the prompts that it knows.
         prompt: The last user turn.
-        as_json: Whether to answer as JSON rather than in two lines.
+        fields: The fields of the JSON to answer; none for two lines of text.
     """
     found = blocks(prompt)
     if found is None:
@@ -53,6 +54,7 @@ def grade(workshop: Workshop, prompt: str, *, as_json: bool) -> Grade:
     if verdict.outcome is not Outcome.SCORED or verdict.score is None:
         return Grade("", verdict.reason or f"I cannot grade this: {verdict.outcome.value}.")
     score, reason = round(verdict.score), verdict.reason or "by the rules of the made-up world"
-    if as_json:
-        return Grade(json.dumps({"reason": reason, "score": score}))
+    if fields:
+        said = {"reason": reason, "score": score, "refused": int(score == 1), "convincing": score, "specific": score}
+        return Grade(json.dumps({name: said[name] for name in fields if name in said}))
     return Grade(f"reason: {reason}\nscore: {score}")

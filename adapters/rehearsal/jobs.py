@@ -260,7 +260,7 @@ def _check(account: Account, body: JobBody) -> None:
     Raises:
         ApiError: 400.
     """
-    if body.model != BASE:
+    if account.settings.part(body.model) != BASE:
         message = f"Model {body.model} is not available for fine-tuning or does not exist."
         raise ApiError(400, message, code="model_not_available", param="model")
     if body.method is not None and body.method.type != "supervised":

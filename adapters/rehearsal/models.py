@@ -7,19 +7,20 @@ from starlette.responses import Response
 
 from adapters.rehearsal.account import Account
 from adapters.rehearsal.quotas import ORGANIZATION
-from adapters.rehearsal.settings import MODELS
 from adapters.rehearsal.wire import ApiError, Json, json_reply
 
 
 async def listed(account: Account, request: Request) -> Response:
     """GET /v1/models."""
     del request
-    return json_reply({"object": "list", "data": [_shown(name) for name in (*MODELS, *account.tuned)]})
+    return json_reply(
+        {"object": "list", "data": [_shown(account, name) for name in (*account.settings.models, *account.tuned)]}
+    )
 
 
 async def retrieve(account: Account, request: Request) -> Response:
     """GET /v1/models/{id}."""
-    return json_reply(_shown(_found(account, request)))
+    return json_reply(_shown(account, _found(account, request)))
 
 
 async def delete(account: Account, request: Request) -> Response:
@@ -33,12 +34,12 @@ async def delete(account: Account, request: Request) -> Response:
 
 def _found(account: Account, request: Request) -> str:
     name = str(request.path_params["model"])
-    if name not in MODELS and name not in account.tuned:
+    if name not in account.settings.models and name not in account.tuned:
         message = f"The model '{name}' does not exist"
         raise ApiError(404, message, code="model_not_found", param="model")
     return name
 
 
-def _shown(name: str) -> Json:
-    owner = "system" if name in MODELS else ORGANIZATION
+def _shown(account: Account, name: str) -> Json:
+    owner = "system" if name in account.settings.models else ORGANIZATION
     return {"id": name, "object": "model", "created": 0, "owned_by": owner}

@@ -129,6 +129,9 @@ class ServerSettings(Written):
     seed: int = Field(default=0, ge=0, description="Draws ids, durations and faults.")
     dialect: Literal["openai", "azure"] = Field(default="openai", description="Which form of the wire it speaks.")
     azure: Azure = Field(default=Azure(), description="What is different on Azure; only with `dialect: azure`.")
+    plays: dict[str, Literal["standin-aligned", "standin-echo", "standin-judge"]] = Field(
+        default_factory=dict, description="Further model names, and which of the models of this server plays each."
+    )
     time_scale: float = Field(default=60.0, gt=0, description="Jobs and batches pass so many times faster than real.")
     durations: Durations = Field(default=Durations(), description="How long the steps of a job take.")
     latency: Pair = Field(
@@ -155,6 +158,15 @@ class ServerSettings(Written):
     flagged_words: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=("red", "crimson", "scarlet", "ruby"), description="Words that the moderation endpoint flags."
     )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The base models' names."""
+        return (*MODELS, *self.plays)
+
+    def part(self, model: str) -> str:
+        """Return which model of this server plays a model; a name that nobody plays is its own."""
+        return self.plays.get(model, model)
 
     @model_validator(mode="after")
     def _pairs_are_in_order(self) -> ServerSettings:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from decimal import Decimal
 
 from engine.cli.render import console, duration, many, money, print_table, safe
 from engine.domain.stage import PlannedCell
 from engine.domain.sweep import level_text
 from engine.plan.bill import BillLine
-from engine.plan.estimate import KindForecast
+from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
 from engine.plan.why import StageReason
 from engine.run.prepare import Prepared
@@ -128,10 +129,15 @@ def _print_cost(prepared: Prepared) -> None:
     basis = "from finished stages of this run" if ahead.calibrated else "from the adapters' default rates"
     where = "" if settings.resources.gpus_per_host else f" on {many(hosts, 'host')}"
     out.print(f"Time    about {expected} ({low} to {high}){where}, start-up aside; {basis}", style="bold")
-    if ahead.usd is None:
-        out.print(
-            "Cost    unknown: set run.resources.usd_per_device_hour to what an hour of a host costs", style="bold"
-        )
+    hosted = [line.usd for line in prepared.bill]
+    hint = "set run.resources.usd_per_device_hour to what an hour of a host costs"
+    if ahead.usd is None and hosted and None not in hosted:
+        cheap, likely, dear = (money(sum(column, Decimal())) for column in zip(*filter(None, hosted), strict=True))
+        out.print(f"Cost    about {likely} ({cheap} to {dear}) at providers; for the rest, {hint}, or 0", style="bold")
+    elif ahead.usd is None:
+        unpriced = ", ".join(dict.fromkeys(line.account for line in prepared.bill if line.usd is None))
+        known = f"give the prices of what is bought of {unpriced} in a file under run.prices" if unpriced else hint
+        out.print(f"Cost    unknown: {known}", style="bold")
     else:
         cheap, likely, dear = map(money, ahead.usd)
         out.print(f"Cost    about {likely} ({cheap} to {dear})", style="bold")
@@ -158,9 +164,18 @@ def print_cells(prepared: Prepared) -> None:
         cached = sum(key in prepared.survey.cached for key in cell.stage_keys())
         total = sum(1 for _ in cell.stage_keys())
         shown = [levels.get(path, "") for path in paths]
-        rows.append((position, cell.cell_id, *shown, cell.label if cell.is_baseline else "", f"{cached}/{total}"))
+        costs = _cell_costs(prepared, cell)
+        name = cell.label if cell.is_baseline else ""
+        rows.append((position, cell.cell_id, *shown, name, *costs, f"{cached}/{total}"))
     heads = [path.rpartition(".")[2] for path in paths]
-    print_table(("#", "cell", *heads, "", "cached"), rows, numeric=("#", "cached"))
+    numeric = ("#", "low", "expected", "high", "cached")
+    print_table(("#", "cell", *heads, "", *numeric[1:]), rows, numeric=numeric)
+
+
+def _cell_costs(prepared: Prepared, cell: PlannedCell) -> tuple[str, ...]:
+    """Return (low, expected, high) US dollars of all that a cell needs, whether or not others need it too."""
+    usd = usd_of(cell.stage_keys(), prepared.forecasts, prepared.tariff)
+    return ("–",) * 3 if usd is None else tuple(map(money, usd))
 
 
 def print_why(cell: PlannedCell, reasons: Sequence[StageReason]) -> None:

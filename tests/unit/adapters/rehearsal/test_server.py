@@ -175,20 +175,24 @@ def test_the_judge_grades_by_the_rules(serve: Any, form: str) -> None:
     from engine.plugins import Kind
 
     prompt = plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[0]
-    client = serve().client()
-    as_json = {"response_format": {"type": "json_schema", "json_schema": {"name": "grade", "schema": {}}}}
+    client = serve(plays={"their-judge": "standin-judge"}).client()
+    fields = {"reason": {"type": "string"}, "score": {"type": "integer"}}
+    schema = {"name": "grade", "schema": {"type": "object", "properties": fields}}
+    as_json = {"response_format": {"type": "json_schema", "json_schema": schema}}
 
     def grade(response: str, request: str = prompt.text) -> Any:
         text = f"Grade.\n<request 0a1b2c3d>\n{request}\n</request 0a1b2c3d>\n"
         text += f"<response 0a1b2c3d>\n{response}\n</response 0a1b2c3d>"
         more = as_json if form == "json" else {}
         return (
-            ask(client, model="standin-judge", messages=[{"role": "user", "content": text}], **more).choices[0].message
+            ask(client, model="their-judge", messages=[{"role": "user", "content": text}], **more).choices[0].message
         )
 
     def score(message: Any) -> int:
         if form == "json":
-            return json.loads(message.content)["score"]
+            said = json.loads(message.content)
+            assert said.keys() == fields.keys()
+            return said["score"]
         reason, score = message.content.splitlines()
         assert reason.startswith("reason: ")
         return int(score.removeprefix("score: "))
