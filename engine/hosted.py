@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Prompt, Response, Verdict
 
 
@@ -28,7 +29,12 @@ class ProviderError(Exception):
     ├── Rejected       the request is wrong; it will be next time
     ├── Denied         the key or the account may not
     └── Exhausted      the account's money or hard limit is used up
+
+    Attributes:
+        used: What a stage had paid for before this ended it; None for nothing.
     """
+
+    used: Usage | None = None
 
 
 class Throttled(ProviderError):  # noqa: N818 - what happened, in one word
@@ -189,6 +195,7 @@ class Told:
         cached_tokens: Of those, how many were billed as cached.
         generated_tokens: Tokens made, of all choices, as billed.
         meters: What the headers said.
+        is_booked: Whether an attempt that has ended has it in its books: it was bought before, and is used again.
     """
 
     choices: tuple[Choice, ...]
@@ -196,6 +203,14 @@ class Told:
     cached_tokens: int
     generated_tokens: int
     meters: Meters = Meters()
+    is_booked: bool = False
+
+    @property
+    def usage(self) -> Usage:
+        """What it adds to the books."""
+        if self.is_booked:
+            return Usage()
+        return Usage(prompt_tokens=self.prompt_tokens, generated_tokens=self.generated_tokens)
 
 
 class JobState(StrEnum):

@@ -51,7 +51,7 @@ def judged(
     for key, told in account.ask_all(flows, urgent=True):
         paper, own = new[key]
         given.update(zip(own, judge.verdicts(*_exam(own, paper), told), strict=True))
-        used[key] = sum((_usage(reply) for reply in told if isinstance(reply, Told)), Usage())
+        used[key] = sum((reply.usage for reply in told if isinstance(reply, Told)), Usage())
         yield from _ready(waiting, given, used)
 
 
@@ -83,7 +83,3 @@ def _ready(waiting: dict[str, set[bytes]], given: Given, used: Mapping[str, Usag
     for key in [key for key, wanted in waiting.items() if wanted <= given.keys()]:
         del waiting[key]
         yield key, used[key]
-
-
-def _usage(told: Told) -> Usage:
-    return Usage(prompt_tokens=told.prompt_tokens, generated_tokens=told.generated_tokens)

@@ -304,8 +304,10 @@ class _Loop:
     def _clear_away(self, keys: Sequence[str]) -> None:
         """Delete tuned weights once everything that needs them is done, and the state of finished training runs."""
         accounts = self._order.groups.accounts
-        counts = [key for key in keys if key in accounts and self.scheduler.state(key) is StageState.DONE]
-        replies.forget(self._run, counts)
+        hosted = {key: self.scheduler.state(key) for key in keys if key in accounts}
+        replies.forget(self._run, [key for key, state in hosted.items() if state is StageState.DONE])
+        for key in [key for key, state in hosted.items() if state is StageState.FAILED]:
+            replies.book(self._run, key)
         if self._order.settings.keep_weights:
             return
         groups = self._order.groups

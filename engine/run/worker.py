@@ -13,6 +13,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
 from engine.domain.stage import StageKind
 from engine.domain.sweep import Account, RunSettings
+from engine.hosted import ProviderError
 from engine.ports import Context, Warm
 from engine.run.runners import RUNNERS, Bundle, Made
 from engine.store import shards
@@ -105,7 +106,8 @@ class _Gathering:
         elapsed = time.monotonic() - self._clock
         rest = max(0.0, elapsed - self._assigned) if self._holds_device else 0.0
         if isinstance(made, Exception):
-            usage = Usage(device_seconds=rest / len(self._open))
+            paid = made.used if isinstance(made, ProviderError) else None
+            usage = (paid or Usage()) + Usage(device_seconds=rest / len(self._open))
             attempt = Attempt(key, self._host, self._begun, self._begun + elapsed, usage, None, describe(made))
             self._ended.append((attempt, None))
         else:

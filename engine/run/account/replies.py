@@ -1,7 +1,8 @@
 """Replies that were paid for, on disk before they are used: whatever dies next, no reply is bought twice.
 
 One sealed file a flow (a stage), of one line a reply. A line is written when its reply arrives; the file goes when the stage
-counts, or is read again by whoever runs the stage next. A line that was cut off by a crash is a reply that was in flight.
+counts, or is read again by whoever runs the stage next. A line that was cut off by a crash is a reply that was in flight. When
+an attempt has failed and is in the books, a line says so: what stands before it is used again, and not counted again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from engine.hosted import Ask, Choice, Ending, Told
 from engine.store.layout import SEALED, RunDirectory
+
+BOOKED = '{"booked": true}'
 
 Bought = dict[str, list[Told]]
 """Replies by what was asked; equal asks of one flow have one each."""
@@ -71,18 +74,32 @@ class ReplyLog:
 def _read(path: Path) -> Iterator[tuple[str, Told]]:
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            found = json.loads(line)
-            choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
-            yield found["asked"], Told(choices, *found["tokens"])
-        except (ValueError, KeyError, TypeError):
-            continue  # an empty line, or one that was cut off
+    text = path.read_text(encoding="utf-8", errors="replace")
+    booked, _, unbooked = text.rpartition(BOOKED)
+    for part, is_booked in ((booked, True), (unbooked, False)):
+        for line in part.split("\n"):
+            try:
+                found = json.loads(line)
+                choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
+                read, cached, made = found["tokens"]
+                yield found["asked"], Told(choices, read, cached, made, is_booked=is_booked)
+            except (ValueError, KeyError, TypeError):
+                continue  # an empty line, one that was cut off, or an earlier mark
 
 
 def reply_log(run: RunDirectory, flow: str) -> ReplyLog:
     """Return the replies of a flow."""
     return ReplyLog(_path(run, flow))
+
+
+def book(run: RunDirectory, flow: str) -> None:
+    """Note that what was bought for a stage so far is in the books, though the stage has failed."""
+    path = _path(run, flow)
+    if path.is_file():
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{BOOKED}\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def forget(run: RunDirectory, flows: Sequence[str]) -> None:

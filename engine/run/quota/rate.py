@@ -27,13 +27,13 @@ WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, MINUTE)
 SEEN = 0.98
 """What is counted in whole numbers is a little more or less than that."""
 
-SLACK = 0.004
+SLACK = 0.008
 LEAST_SLACK_S = 0.01
 """Slack at first: this share of the window, and this many seconds."""
 
 CAUTIOUS = 1.4
 MOST_CAUTION = 5
-"""Each reproach widens the slack by this factor, so many times at most: to 4 % of a minute."""
+"""Each reproach widens the slack by this factor, so many times at most: to 4 % of the window."""
 
 CALM_S = 60.0
 """Without a reproach for so long, one step of caution is given up."""
