@@ -129,6 +129,8 @@ def _print_cost(prepared: Prepared) -> None:
     basis = "from finished stages of this run" if ahead.calibrated else "from the adapters' default rates"
     where = "" if settings.resources.gpus_per_host else f" on {many(hosts, 'host')}"
     out.print(f"Time    about {expected} ({low} to {high}){where}, start-up aside; {basis}", style="bold")
+    if prepared.bill:
+        out.print("        providers take their own time, within your quota: `dosimeter rehearse` shows how long")
     hosted = [line.usd for line in prepared.bill]
     hint = "set run.resources.usd_per_device_hour to what an hour of a host costs"
     if ahead.usd is None and hosted and None not in hosted:

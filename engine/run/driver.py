@@ -134,8 +134,9 @@ class _Loop:
         self._run = run
         self._state = state
         self._executor = executor
-        hosts = sum(StageKind.TUNE in seat.kinds for seat in executor.seats)
-        self._progress = Progress(order.plan, cached, seconds, hosts)
+        hosts = sum(seat.serves(StageKind.TUNE, None) for seat in executor.seats)
+        hosted = {key: order.forecasts[key].expected.tokens for key in order.groups.accounts}
+        self._progress = Progress(order.plan, cached, seconds, hosts, hosted)
         spent = list(state.charges())
         # What ran before a price was set counts against the cap at today's price.
         usd = sum((known or order.tariff.charge(key, used) or Decimal() for key, used, known in spent), Decimal())

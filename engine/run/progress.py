@@ -63,11 +63,21 @@ class Progress:
         cached: Keys of the stages that need not run.
         seconds: Expected device-seconds by stage key.
         hosts: Number of hosts.
+        hosted: Expected tokens by stage key, of the stages that run at providers and hold no device.
     """
 
-    def __init__(self, plan: Plan, cached: AbstractSet[str], seconds: Mapping[str, float], hosts: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cached: AbstractSet[str],
+        seconds: Mapping[str, float],
+        hosts: int,
+        hosted: Mapping[str, int],
+    ) -> None:
         """Count what is left."""
         self._begun = time.monotonic()
+        self._hosted = hosted
+        self._hosted_left, self._hosted_done = sum(hosted[key] for key in hosted if key not in cached), 0
         self._hosts = hosts
         self._seconds = seconds
         self._expected_left = sum(seconds[key] for key in plan.stages if key not in cached)
@@ -86,6 +96,8 @@ class Progress:
     def ended(self, key: str, state: StageState, device_seconds: float) -> None:
         """Count a stage that ended."""
         self._expected_left -= self._seconds[key]
+        self._hosted_left -= self._hosted.get(key, 0)
+        self._hosted_done += self._hosted.get(key, 0)
         if device_seconds:
             self._expected_done += self._seconds[key]
             self._measured_done += device_seconds
@@ -125,6 +137,13 @@ class Progress:
         )
 
     def _seconds_left(self) -> float | None:
-        if self._expected_done <= 0:
-            return None
-        return max(0.0, self._expected_left) * (self._measured_done / self._expected_done) / self._hosts
+        """What devices still have to do, or providers as fast as they were, whichever takes longer; None while unknown."""
+        left = []
+        if self._hosted_left > 0:
+            pace = (time.monotonic() - self._begun) / self._hosted_done if self._hosted_done else None
+            left.append(None if pace is None else self._hosted_left * pace)
+        if self._expected_left > 0 or not left:
+            pace = self._measured_done / self._expected_done if self._expected_done > 0 else None
+            left.append(None if pace is None else max(0.0, self._expected_left) * pace / self._hosts)
+        known = [seconds for seconds in left if seconds is not None]
+        return max(known) if len(known) == len(left) else None

@@ -21,6 +21,7 @@ from engine.hosted import (
     JobOrder,
     JobState,
     Provider,
+    ProviderError,
     Rejected,
     Session,
     Throttled,
@@ -86,10 +87,15 @@ class Jobs:
             if job.state not in UNPAID:
                 return job
             record = None  # it ended for nothing
-        intended = None if record is None else record.intended_at
-        if (found := await self._found(request.key, intended)) is not None:
+        if (found := await self._found(request.key, self._heard(record))) is not None:
             return self._noted(request.key, found)
         return self._noted(request.key, await self._made(request))
+
+    def _heard(self, record: JobRecord | None) -> float | None:
+        """Return when an intended request may have been heard last; None when there was none, or it was refused."""
+        if record is None or record.state:
+            return None
+        return min(time.time(), record.intended_at + self.account.timeout)
 
     async def _made(self, request: TuningRequest) -> Job:
         """Make a job; when nobody knows whether it was made, look for it before trying again."""
@@ -102,19 +108,22 @@ class Jobs:
             except Throttled as error:  # nothing was done
                 await asyncio.sleep(pause(attempt, error.seconds))
             except (Unanswered, Unavailable):
-                if (found := await self._found(request.key, record.intended_at)) is not None:
+                if (found := await self._found(request.key, time.time())) is not None:
                     return found
                 await asyncio.sleep(pause(attempt, None))
+            except ProviderError:  # refused: there is nothing to look for
+                self.journal.write(replace(record, state=JobState.FAILED.value))
+                raise
         raise Unavailable(f"no job could be made in {TRIES} tries")
 
-    async def _found(self, key: str, intended: float | None) -> Job | None:
-        """Look for the job of a key; when one may just have been made, for as long as lists lag."""
+    async def _found(self, key: str, heard: float | None) -> Job | None:
+        """Look for the job of a key; when a request for one may have been heard, for as long as lists lag after that."""
         while True:
             jobs = await repeated(partial(self.session.jobs, time.time() - SINCE))
             for job in sorted(jobs, key=lambda job: -job.created_at):
                 if job.key == key and job.state not in UNPAID:
                     return job
-            if intended is None or time.time() > intended + self.patience.lag:
+            if heard is None or time.time() > heard + self.patience.lag:
                 return None
             await asyncio.sleep(self.patience.look)
 

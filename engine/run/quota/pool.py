@@ -115,7 +115,7 @@ class Pool:
             return min(later, shut)
         lacks = self._lacks(head.tokens, now)
         if lacks > 0 and self.flows.waiting > 1:  # a smaller one may fit before
-            lacks = min(lacks, max(self.requests.stirs(now), self.tokens.stirs(now), LEAST_LOOK_S))
+            lacks = min(lacks, max(self.requests.wait(1, now), self.tokens.stirs(now), LEAST_LOOK_S))
         return min(later, lacks)
 
     def answered(self, ticket: Ticket, meters: Meters, tokens: int, now: float) -> None:
