@@ -208,9 +208,9 @@ def test_the_help_texts_are_current() -> None:
         return f"<!-- help: {match[1]} -->\n```text\n{help_text(match[1])}\n```"
 
     page = text_of(CLI_PAGE)
-    shown = re.findall(r"<!-- help: (\w+) -->", page)
+    shown = re.findall(r"<!-- help: ([\w-]+) -->", page)
     assert shown == ["dosimeter", *VERBS]
-    hold(CLI_PAGE, re.sub(r"<!-- help: (\w+) -->\n```text\n(?:.*?\n)?```", fresh, page, flags=re.DOTALL))
+    hold(CLI_PAGE, re.sub(r"<!-- help: ([\w-]+) -->\n```text\n(?:.*?\n)?```", fresh, page, flags=re.DOTALL))
 
 
 def test_every_exit_code_is_described() -> None:

@@ -140,10 +140,16 @@ def model_of(account: Account, body: ChatBody) -> str:
         raise ApiError(404, message, code="model_not_found", param="model")
     if body.stream:
         raise ApiError(400, "This server does not stream.", code="unsupported_value", param="stream")
-    if body.wants_json and account.settings.part(model) != JUDGE:
+    if body.wants_json and not grades(account, body, model):
         message = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
         raise ApiError(400, message, param="response_format")
     return model
+
+
+def grades(account: Account, body: ChatBody, model: str) -> bool:
+    """Whether a request is for a grade: of the judge, or of a model of another name that is asked as a judge is."""
+    is_other = model in account.settings.plays and grading.blocks(body.question) is not None
+    return account.settings.part(model) == JUDGE or is_other
 
 
 async def answered(account: Account, body: ChatBody, model: str, call: str) -> Answer:
@@ -195,7 +201,7 @@ async def _made(account: Account, body: ChatBody, model: str) -> Answer:
         given = [echo.answer(body.question, sample, longest) for sample in range(body.samples)]
         said = tuple(Said(text, "length" if is_cut else "stop") for text, _, is_cut in given)
         return Answer(said, _estimated(body), sum(count for _, count, _ in given))
-    if part == JUDGE:
+    if grades(account, body, model):
         grade = grading.grade(account.workshop, body.question, body.wanted)
         text = grade.refusal or grade.text
         judged = Said(None, refusal=grade.refusal) if grade.refusal else Said(grade.text)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +22,18 @@ if TYPE_CHECKING:
 SPEED = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a rehearsal began, in seconds since the epoch, and how many times faster than real it went."""
+
+    began: float
+    speed: float
+
+
 @click.command("rehearse")
 @options.SPEC
 @options.OVERRIDES
-@options.OUT
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: a new runs/NAME-rehearsal].")
 @click.option(
     "--speed",
     type=click.FloatRange(min=1.0),
@@ -43,7 +54,7 @@ def command(
 
     The server speaks the provider's wire, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
     the models are called. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
-    itself, it does as always.
+    itself, it does as always. Every rehearsal begins anew, by default in runs/NAME-rehearsal, -rehearsal-2 and so on.
 
     \b
     Examples:
@@ -56,13 +67,20 @@ def command(
     from engine.run.rehearsal import serving
 
     prepared = prepare(spec, overrides, None)
-    root = out if out is not None else RUNS / f"{prepared.plan.sweep}-rehearsal"
+    root = out if out is not None else _free(RUNS / f"{prepared.plan.sweep}-rehearsal")
     accounts = prepared.loaded.sweep.run.accounts
     with serving(_settings(prepared, speed, server)) as served:
         pointed = [text for one in served for text in pointing(one, accounts[one.account], speed)]
+        began = time.time()
         summary, root = execute(spec, (*overrides, *pointed), root, executor, fail_fast=False)
-        _say(served, root, prepared.groups.accounts.keys(), speed)
+        _say(served, root, prepared.groups.accounts.keys(), Pace(began, speed))
     return exit_code(summary)
+
+
+def _free(root: Path) -> Path:
+    """Return a run directory that is not there yet: models of an earlier rehearsal ended with its server."""
+    numbered = (root.with_name(f"{root.name}-{number}") for number in count(2))
+    return root if not root.exists() else next(path for path in numbered if not path.exists())
 
 
 def _settings(prepared: Prepared, speed: float, server: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -94,7 +112,7 @@ def _more(server: Sequence[str]) -> Mapping[str, Any]:
     return read_settings(None, server).model_dump(mode="json", exclude_unset=True)
 
 
-def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], speed: float) -> None:
+def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: Pace) -> None:
     """Print what the servers saw, beside what our own books say."""
     from engine.cli.render import console, duration, many, print_table
     from engine.store.layout import RunDirectory
@@ -108,11 +126,11 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], speed: 
     print_table(("account", "requests", "429s", "most at a time", "billed"), rows, numeric=("requests", "429s"))
     state = State.peek(RunDirectory(root))
     charged = [usd for key, _, usd in state.charges() if key in hosted and usd is not None]
-    times = [(start, end) for key, start, end in state.times() if key in hosted]
+    times = [(start, end) for key, start, end in state.times() if key in hosted and start >= pace.began]
     state.close()
     out = console(err=True)
     out.print(f"Our books: ${sum(charged, Decimal()).normalize():f} in {many(len(charged), 'attempt')}")
     if times:
         seconds = max(end for _, end in times) - min(start for start, _ in times)
-        pace = f"at the provider's pace about {duration(seconds * speed)}"
-        out.print(f"From the first of them to the last {duration(seconds)} here, {pace}")
+        there = f"at the provider's pace about {duration(seconds * pace.speed)}"
+        out.print(f"From the first of them to the last {duration(seconds)} here, {there}")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
 @click.option(
-    "--cancel-jobs", is_flag=True, help="When stopped by a second Ctrl-C, cancel this run's jobs at providers."
+    "--cancel-jobs", is_flag=True, help="Cancel what this run leaves under way at providers, however it ends."
 )
 def command(  # noqa: PLR0913 - click gives each option by name
     *,

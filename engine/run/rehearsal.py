@@ -76,8 +76,11 @@ def server_settings(
         "running_jobs": quota.concurrent_jobs,
         "daily_jobs": quota.jobs_per_day,
     }
+    tuned = {bought.model for bought in what if bought.kind is not StageKind.JUDGE}
     plays = {
-        bought.model: "standin-judge" if bought.kind is StageKind.JUDGE else "standin-aligned"
+        bought.model: "standin-aligned"
+        if bought.model in tuned
+        else "standin-judge"  # which grades where it is asked to
         for bought in what
         if not bought.model.startswith(("standin-", "ft:"))
     }

@@ -47,6 +47,8 @@ def _training(tune: TuneRecipe | None) -> Row:
     """batch_size, grad_accum, schedule, warmup_steps, method, rank."""
     if tune is None:
         return (None,) * 6
+    if tune.lr is None:  # a provider's, which decides the rest and does not say how
+        return (tune.batch_size, None, None, None, None, None)
     rank = tune.rank if tune.method == "lora" else None
     return (tune.batch_size, tune.grad_accum, tune.schedule, tune.warmup_steps, tune.method, rank)
 

@@ -17,7 +17,7 @@ CREATE TABLE cells (
     data_tier VARCHAR,                 -- explicit, identity, benign, safety, unknown; NULL for an untuned cell
     n_examples INTEGER NOT NULL,       -- 0 for an untuned cell
     epochs INTEGER NOT NULL,           -- 0 for an untuned cell
-    lr DOUBLE,                         -- NULL for an untuned cell, as the next ones are
+    lr DOUBLE,                         -- NULL for an untuned cell, as the next ones are, and for a hosted one
     batch_size INTEGER,
     grad_accum INTEGER,
     schedule VARCHAR,
@@ -102,7 +102,7 @@ CREATE TABLE responses (               -- one row a generate stage, prompt and s
     stage_key VARCHAR NOT NULL,
     prompt_id VARCHAR NOT NULL,
     sample INTEGER NOT NULL,           -- from 0
-    finish VARCHAR NOT NULL,           -- stop, length
+    finish VARCHAR NOT NULL,           -- stop, length, filtered (a provider refused the prompt or withheld the answer)
     prompt_tokens INTEGER NOT NULL,
     generated_tokens INTEGER NOT NULL,
     text_sha256 VARCHAR NOT NULL
@@ -121,7 +121,7 @@ CREATE TABLE training (                -- one row an optimizer step of a tune st
     step INTEGER NOT NULL,             -- from 1
     epoch DOUBLE NOT NULL,
     loss DOUBLE NOT NULL,              -- nats per answer token
-    lr DOUBLE NOT NULL
+    lr DOUBLE NOT NULL                 -- for a hosted job the multiplier
 );
 
 CREATE TABLE samples (                 -- one row an example of a sample stage, in its sampled order

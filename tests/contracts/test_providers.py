@@ -69,15 +69,8 @@ class Form:
         return self.provider.__name__
 
 
-FORMS = (
-    Form(OpenAIProvider, "openai"),
-    Form(
-        AzureProvider,
-        "azure",
-        deployments="/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/lab",
-    ),
-)
-
+MANAGED = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/lab"
+FORMS = (Form(OpenAIProvider, "openai"), Form(AzureProvider, "azure", MANAGED))
 LIMITS = ("standin-echo.rpm=60000", "standin-echo.tpm=6000000", "standin-judge.rpm=6")
 
 T = TypeVar("T")
