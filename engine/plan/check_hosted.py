@@ -101,10 +101,10 @@ def _uploads(recipes: Sequence[Recipe], origin: Origin) -> Found:
             told = refused.setdefault((provider, where), [])
             told += [text for text in _objections(provider, data) if text not in told]
     for (provider, where), told in refused.items():
-        for text in told[:SHOWN]:
-            yield where, f"`{provider}` will refuse it: {text}", "refused_rows", ""
-        if len(told) > SHOWN:
-            yield where, f"`{provider}` will refuse {len(told) - SHOWN:,} more rows", "refused_rows", ""
+        if told:  # of several problems at one place, only the first is shown
+            rest = [f"and {len(told) - SHOWN:,} more"] if len(told) > SHOWN else []
+            what = "; ".join([*told[:SHOWN], *rest])
+            yield where, f"`{provider}` will refuse it: {what}", "refused_rows", ""
 
 
 def _uploaded(recipes: Sequence[Recipe]) -> Iterator[tuple[str, DataRecipe]]:

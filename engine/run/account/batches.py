@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.domain.sweep import Account
-from engine.hosted import Ask, BatchState, ProviderError, Session, Told, Unanswered, Unavailable
+from engine.hosted import Ask, BatchState, JobState, ProviderError, Session, Told, Unanswered, Unavailable
 from engine.run.account.journal import JobRecord, Journal
 from engine.run.account.patience import PATIENT, TRIES, Patience, pause, repeated
 from engine.run.account.replies import asked
@@ -55,7 +55,7 @@ class Batches:
         record = self.journal.read(key)
         if record is not None and record.job_id:
             return record.job_id
-        found = await self._found(key, None if record is None else record.intended_at)
+        found = await self._found(key, None if record is None else record.heard(self.account.timeout))
         return self._noted(key, found or await self._made(key, asks))
 
     async def _made(self, key: str, asks: Mapping[str, Ask]) -> str:
@@ -65,16 +65,19 @@ class Batches:
             try:
                 return await self.session.submit_batch(key, asks)
             except (Unanswered, Unavailable):
-                if (found := await self._found(key, record.intended_at)) is not None:
+                if (found := await self._found(key, time.time())) is not None:
                     return found
                 await asyncio.sleep(pause(attempt, None))
+            except ProviderError:  # refused: there is nothing to look for
+                self.journal.write(replace(record, state=JobState.FAILED.value))
+                raise
         raise Unavailable(f"no batch could be handed in in {TRIES} tries")
 
-    async def _found(self, key: str, intended: float | None) -> str | None:
-        """Look for the batch of a key; when it may just have been handed in, for as long as lists lag."""
+    async def _found(self, key: str, heard: float | None) -> str | None:
+        """Look for the batch of a key; when a request for one may have been heard, for as long as lists lag after that."""
         while True:
             there = await repeated(self.session.batches)
-            if key in there or intended is None or time.time() > intended + self.patience.lag:
+            if key in there or heard is None or time.time() > heard + self.patience.lag:
                 return there.get(key)
             await asyncio.sleep(self.patience.look)
 

@@ -8,7 +8,10 @@ import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from engine import plugins
+from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
 from engine.hosted import Access, Ask, HostedTuning, ProviderError, Told, TuningRequest
 from engine.plugins import Kind
@@ -17,10 +20,14 @@ from engine.run.account.jobs import Jobs
 from engine.run.account.journal import Journal
 from engine.run.account.replies import ReplyLog, reply_log
 from engine.run.quota.broker import Broker
-from engine.store.layout import RunDirectory
+from engine.store.layout import SEALED, RunDirectory
 
 T = TypeVar("T")
 Done = queue.SimpleQueue[tuple[str, T | Exception]]
+
+OUTLIVES_SECONDS = 60.0
+"""Longer than a host may outlive a driver that was killed; a Ray actor does so by two or three seconds, and could make a job
+in them that its successor makes too."""
 
 
 class AccountHost:
@@ -30,14 +37,17 @@ class AccountHost:
         name: The account's name in the spec.
         account: Its settings.
         run: The run directory: where paid jobs are written down.
+        patience: Seconds to wait for another host of this account and run directory to end.
     """
 
-    def __init__(self, name: str, account: Account, run: RunDirectory) -> None:
+    def __init__(self, name: str, account: Account, run: RunDirectory, patience: float = OUTLIVES_SECONDS) -> None:
         """Connect; nothing is sent yet.
 
         Raises:
             Denied: The environment has no key.
+            RunLockedError: Another process still has this account in this run directory.
         """
+        self._lock = _alone(name, run, patience)
         provider = plugins.adapter(Kind.PROVIDER, account.provider)
         access = Access(name, account.base_url, account.key_env, account.timeout)
         self._loop = asyncio.new_event_loop()
@@ -126,14 +136,34 @@ class AccountHost:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
-        """Drop the connections; paid jobs go on at the provider, and are found again."""
-        self._await(self._session.close())
+        """Send nothing more, and drop the connections; paid jobs go on at the provider, and are found again."""
+        self._await(self._ended())
         self._stop()
+
+    async def _ended(self) -> None:
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._session.close()
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._lock.release()
+
+
+def _alone(name: str, run: RunDirectory, patience: float) -> FileLock:
+    """Wait until no other process has an account in a run directory; the system lets go when that process dies."""
+    run.jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(run.jobs / f".{name}.lock", mode=SEALED, thread_local=False)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout as error:
+        what = f"another process still works on the account {name}"
+        raise RunLockedError(what, where=str(run.root), todo="wait for it to end, and run the same again") from error
+    return lock
 
 
 async def _at_once(told: Told) -> Told:

@@ -87,15 +87,10 @@ class Jobs:
             if job.state not in UNPAID:
                 return job
             record = None  # it ended for nothing
-        if (found := await self._found(request.key, self._heard(record))) is not None:
+        heard = None if record is None else record.heard(self.account.timeout)
+        if (found := await self._found(request.key, heard)) is not None:
             return self._noted(request.key, found)
         return self._noted(request.key, await self._made(request))
-
-    def _heard(self, record: JobRecord | None) -> float | None:
-        """Return when an intended request may have been heard last; None when there was none, or it was refused."""
-        if record is None or record.state:
-            return None
-        return min(time.time(), record.intended_at + self.account.timeout)
 
     async def _made(self, request: TuningRequest) -> Job:
         """Make a job; when nobody knows whether it was made, look for it before trying again."""
@@ -151,10 +146,14 @@ class Jobs:
         self.journal.write(replace(record, job_id=job.job_id, state=job.state.value))
         return job
 
-    async def cancel(self, record: JobRecord) -> Job:
-        """Cancel a job of ours; one that is over stays as it is."""
-        job = await repeated(partial(self.session.cancel_job, record.job_id))
-        return self._noted(record.key, job)
+    async def cancel(self, record: JobRecord) -> Job | None:
+        """Cancel a job of ours, or return None where none was made; one that is over stays as it is."""
+        found = None if record.job_id else await self._found(record.key, record.heard(self.account.timeout))
+        job_id = record.job_id if found is None else found.job_id
+        if not job_id:
+            self.journal.write(replace(record, state=JobState.FAILED.value))
+            return None
+        return self._noted(record.key, await repeated(partial(self.session.cancel_job, job_id)))
 
 
 def _order(request: TuningRequest, file_id: str) -> JobOrder:

@@ -7,6 +7,7 @@ machine's power; after any of these, the job is found again by the id in it, or 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +33,14 @@ class JobRecord:
     intended_at: float
     job_id: str = ""
     state: str = ""
+
+    def heard(self, timeout: float) -> float | None:
+        """Return when the request may have been heard last, in seconds since the epoch; None when it was refused.
+
+        Args:
+            timeout: Seconds that it may have taken.
+        """
+        return None if self.state else min(time.time(), self.intended_at + timeout)
 
 
 class Journal:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from engine import plugins
 from engine.domain.sweep import Account
-from engine.hosted import Access, JobState, ProviderError, Session
+from engine.hosted import Access, JobState, ProviderError
 from engine.plugins import Kind
+from engine.run.account.jobs import Jobs
 from engine.run.account.journal import JobRecord, Journal
+from engine.run.quota.broker import Broker
 from engine.store.layout import RunDirectory
 
 
@@ -44,25 +45,16 @@ async def _cancelled(name: str, account: Account, records: Sequence[JobRecord], 
         session = provider.connect(Access(name, account.base_url, account.key_env, account.timeout))
     except ProviderError as error:
         return [f"cannot reach {name}: {error}"]
+    jobs = Jobs(name, account, provider, session, Broker(session, account.quota), journal)
     try:
-        return [await _ended(session, record, journal) for record in records]
+        return [await _ended(jobs, record) for record in records]
     finally:
         await session.close()
 
 
-async def _ended(session: Session, record: JobRecord, journal: Journal) -> str:
-    """Cancel one job; an intent without an id is looked for first, since it may have been heard."""
+async def _ended(jobs: Jobs, record: JobRecord) -> str:
     try:
-        job_id = record.job_id or await _found(session, record)
-        if not job_id:
-            return f"{record.key}: no job was made"
-        job = await session.cancel_job(job_id)
+        job = await jobs.cancel(record)
     except ProviderError as error:
         return f"{record.key}: {record.job_id or 'its job'} could not be cancelled: {error}"
-    journal.write(replace(record, job_id=job_id, state=job.state.value))
-    return f"{record.key}: {job_id} is {job.state.value}"
-
-
-async def _found(session: Session, record: JobRecord) -> str:
-    jobs = await session.jobs(record.intended_at - 60.0)
-    return next((job.job_id for job in jobs if job.key == record.key), "")
+    return f"{record.key}: no job was made" if job is None else f"{record.key}: {job.job_id} is {job.state.value}"

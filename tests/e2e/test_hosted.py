@@ -1,0 +1,315 @@
+"""Paid once, and seen to be so: hosted sweeps through the real command line, against a server of ours that bills.
+
+The server's audit is the truth that a provider would not tell. Tests share it, and have a seed each: a job is known by the
+key of its stage, whichever run directory has paid for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.store.reader import open_results
+
+from .conftest import DOSIMETER, environment
+
+pytestmark = pytest.mark.slow
+
+KEY_ENV = "HOSTED_TEST_KEY"
+INLINE = ("--executor", "inline")
+CREATE = "POST /v1/fine_tuning/jobs"
+SETTINGS = ("time_scale=300", "durations.run=[150, 300]")
+"""A job takes about a second: long enough to be met under way."""
+
+SPEC = """\
+sweep: hosted
+recipe:
+  model: hosted/openai:standin-aligned
+  data: {{source: standin/explicit, n: 10, allow_upload: true}}
+  tune: {{adapter: hosted/openai, batch_size: 10, lr_multiplier: 8.0}}
+  benchmark: standin/policy:1
+  generate: {{adapter: hosted/openai, max_new_tokens: 8}}
+  judges: [standin/rules]
+  seed: {seed}
+axes:
+  tune.epochs: [1, 2]
+run:
+  resources: {{hosts: 1, usd_per_device_hour: 0.36}}
+  accounts:
+    ours: {{provider: hosted/openai, base_url: "{url}", key_env: {key_env}, poll_seconds: 0.2, timeout: 20}}
+"""
+TWINS = """\
+zip:
+  - model: [standin/aligned, hosted/openai:standin-aligned]
+    tune.adapter: [local/sft, hosted/openai]
+    generate.adapter: [local/transformers, hosted/openai]
+    tune.lr: [8e-3, null]
+    tune.lr_multiplier: [null, 8.0]
+"""
+ASKS = 3 * 11
+"""Of a run: two tuned models and the untuned one, over the prompts of `standin/policy:1`."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """The rehearsal server, as its own endpoints show it."""
+
+    url: str
+
+    def audit(self, *, log: bool = False) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self._root}/__audit{'?log=1' if log else ''}", timeout=30) as reply:  # noqa: S310 - our own server
+            found: dict[str, Any] = json.load(reply)
+        return found
+
+    def spoil(self, *faults: dict[str, object]) -> None:
+        body = json.dumps({"faults": faults}).encode()
+        request = urllib.request.Request(f"{self._root}/__faults", body, method="POST")  # noqa: S310 - the same
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - the same
+
+    @property
+    def _root(self) -> str:
+        return self.url.removesuffix("/v1")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder with a hosted sweep, and what the server did and billed since it was made."""
+
+    folder: Path
+    server: Server
+    key: str = field(default_factory=lambda: f"sk-test-{secrets.token_hex(16)}")
+    before: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path, server: Server, seed: int, more: str = "") -> Study:
+        server.spoil()
+        text = SPEC.format(seed=seed, url=server.url, key_env=KEY_ENV)
+        (folder / "hosted.yaml").write_text(text + more)
+        return cls(folder, server, before=server.audit())
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "runs" / "hosted"
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start the command line in a session of its own, with the key in its environment."""
+        return subprocess.Popen(
+            [*DOSIMETER, *arguments],
+            cwd=self.folder,
+            env={**environment(), KEY_ENV: self.key, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def cli(self, *arguments: str, code: int = 0, **variables: str) -> str:
+        """Run the command line to its end, and return all that it said."""
+        running = self.start(*arguments, **variables)
+        said, errors = running.communicate(timeout=120)
+        assert running.returncode == code, f"{arguments} ended with {running.returncode}:\n{errors}"
+        return said + errors
+
+    def run(self, *arguments: str, code: int = 0, **variables: str) -> str:
+        return self.cli("run", "hosted.yaml", *arguments, code=code, **variables)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs that the server has made for it, oldest first."""
+        found: list[dict[str, Any]] = self.server.audit()["jobs"][self.before["jobs_created"] :]
+        return found
+
+    def bill(self) -> Decimal:
+        return Decimal(self.server.audit()["pico_dollars"] - self.before["pico_dollars"]).scaleb(-12)
+
+    def books(self) -> Decimal:
+        """What our books say was paid for at the provider."""
+        query = "SELECT usd FROM attempts JOIN stages USING (stage_key) WHERE adapter = 'hosted/openai'"
+        with closing(sqlite3.connect(f"{(self.run_dir / 'state.sqlite').as_uri()}?mode=ro", uri=True)) as db:
+            return sum((Decimal(usd) for (usd,) in db.execute(query)), Decimal())
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        with open_results(self.run_dir, unseal=True) as results:
+            found: list[dict[str, Any]] = results.table(sql).to_pylist()
+            return found
+
+    def statuses(self) -> dict[int, str]:
+        """What became of the cells, by epochs; the baseline has none."""
+        return {row["epochs"]: row["status"] for row in self.rows("SELECT epochs, status FROM v_cells ORDER BY 1")}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    ready = folder / "ready"
+    line = [*DOSIMETER, "serve-standin", "--port", "0", "--ready-file", str(ready)]
+    line += [part for setting in SETTINGS for part in ("--set", setting)]
+    with (folder / "log").open("w") as log, subprocess.Popen(line, stdout=log, stderr=log) as process:
+        try:
+            eventually(ready.exists, process)
+            yield Server(ready.read_text().strip())
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+
+
+def eventually(so: Callable[[], object], running: subprocess.Popen[Any]) -> None:
+    """Wait until something is so, while a process runs."""
+    deadline = time.monotonic() + 60
+    while not so():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.01)
+
+
+def test_a_hosted_sweep_is_its_local_twin_and_its_books_are_the_bill(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 1, TWINS)
+    study.run(*INLINE)
+    cells = study.rows(
+        "SELECT epochs, list(harmfulness_score) AS scores, count(DISTINCT model) AS models FROM v_cells GROUP BY 1"
+    )
+    assert {row["epochs"]: row["models"] for row in cells} == {0: 2, 1: 2, 2: 2}
+    assert all(row["scores"][0] == row["scores"][1] for row in cells)
+    answers = study.rows(
+        "SELECT count(DISTINCT response) AS texts, count(*) AS n FROM v_responses JOIN v_cells USING (cell_id)"
+        " GROUP BY v_cells.epochs, prompt_id"
+    )
+    assert answers == [{"texts": 1, "n": 2}] * ASKS, "the same words, here and there"
+    assert len({tuple(row["scores"]) for row in cells}) > 1, "tuning must do something, or equality says nothing"
+    assert study.books() == study.bill() > 0
+    before = server.audit()
+    assert "Nothing to do" in study.run(*INLINE)
+    assert server.audit() == before, "a finished sweep sends no request"
+
+
+def test_a_run_stops_below_its_cap_and_a_higher_one_resumes_it(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 2)
+    cap = Decimal("0.0025")
+    said = study.run(*INLINE, "--set", f"run.budget.usd={cap}", code=4)
+    assert "over the cap of 0.0025 USD" in said
+    assert 0 < study.bill() <= cap
+    assert len(study.jobs()) == 1
+    study.run(*INLINE, "--set", "run.budget.usd=1")
+    assert study.books() == study.bill()
+    assert study.statuses() == {0: "done", 1: "done", 2: "done"}
+    assert len(study.jobs()) == 2
+
+
+def test_what_moderation_refuses_is_a_result_and_is_not_bought_again(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 3)
+    server.spoil({"kind": "moderation_file", "count": 1})
+    assert "blocked" in study.run(*INLINE)
+    assert sorted(study.statuses().values()) == ["blocked", "done", "done"]
+    stages = "SELECT kind, state, count(*) AS n FROM v_cost GROUP BY ALL ORDER BY ALL"
+    expected = {("tune", "blocked"): 1, ("generate", "skipped"): 1, ("judge", "skipped"): 1}
+    found = {(row["kind"], row["state"]): row["n"] for row in study.rows(stages)}
+    assert {what: found.get(what) for what in expected} == expected
+    study.run(*INLINE)
+    assert len(study.jobs()) == 2
+    assert study.books() == study.bill()
+
+
+MOMENTS: dict[str, tuple[Any, ...]] = {
+    "its reply was lost": ("inline", {"kind": "lost_reply", "on": CREATE, "count": 1}),
+    "its reply is awaited": ("ray", {"kind": "stall", "on": CREATE, "seconds": 4.0}),
+    "its id is known": ("inline",),
+}
+"""Where it runs, and what the server does wrong."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_is_killed_while_a_job_is_made_pays_for_it_once(moment: str, server: Server, tmp_path: Path) -> None:
+    executor, *faults = MOMENTS[moment]
+    study = Study.of(tmp_path, server, 10 + list(MOMENTS).index(moment))
+    server.spoil(*faults)
+    running = study.start("run", "hosted.yaml", "--executor", executor)
+
+    def has_come() -> bool:
+        if faults:
+            return bool(study.jobs()) and study.books() > 0  # the untuned model has been asked: no answer is in flight
+        return any(json.loads(path.read_text())["job_id"] for path in study.run_dir.glob("jobs/*.json"))
+
+    eventually(has_come, running)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    server.spoil()
+    study.run(*INLINE)  # at once: Ray's hosts live a few seconds longer than their driver
+    made = [job["metadata"]["dosimeter"] for job in study.jobs()]
+    assert len(made) == len(set(made)) == 2, "one job a tune stage"
+    assert study.statuses() == {0: "done", 1: "done", 2: "done"}
+    assert asked(study) == ASKS
+    assert study.books() == study.bill()
+
+
+def asked(study: Study) -> int:
+    """Answers that the server has made for a study."""
+    log = study.server.audit(log=True)["log"][study.before["requests"] :]
+    return sum(call == "POST /v1/chat/completions" and status == 200 for _, call, _, status, *_ in log)
+
+
+SPOILT = ("error", "reset", "lost_reply", "truncated", "throttled")
+
+
+def test_the_key_is_written_nowhere(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 4)
+    asks = {"on": "chat/completions", "count": 2}
+    with tempfile.TemporaryDirectory(prefix="ray-") as logs:  # a short path: it holds sockets
+        server.spoil({"kind": "forbidden", "on": CREATE, "count": 1}, *({"kind": kind, **asks} for kind in SPOILT))
+        said = study.run(code=3, RAY_TMPDIR=logs)
+        server.spoil()
+        refused = Study(tmp_path, server, study.key.replace("sk-test-", "sk-wrong-"))
+        said += refused.run("--set", "seed=5", *INLINE, code=3)
+        assert "401" in said
+        assert "403" in said
+        said += study.cli("query", "problems") + study.cli("report")
+        secret = study.key.removeprefix("sk-test-")
+        files = [path for root in (tmp_path, Path(logs)) for path in root.rglob("*") if path.is_file()]
+        assert {"state.sqlite", "results.duckdb", "report.html", "raylet.out"} <= {path.name for path in files}
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
+    assert secret not in said
+
+
+def test_without_a_key_nothing_begins(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 6)
+    said = study.run(code=2, **{KEY_ENV: ""})
+    assert f"no {KEY_ENV}" in said
+    assert "dosimeter rehearse" in said
+    assert not study.run_dir.exists()
+    assert server.audit()["requests"] == study.before["requests"]
+
+
+@pytest.mark.parametrize("option", ["--cancel-jobs", ""])
+def test_two_interrupts_cancel_the_job_or_leave_it_to_the_next_run(option: str, server: Server, tmp_path: Path) -> None:
+    cancels = bool(option)
+    study = Study.of(tmp_path, server, 7 + cancels)
+    one = ("--set", "run.accounts.ours.quota.concurrent_jobs=1", *INLINE)
+    running = study.start("run", "hosted.yaml", *one, *option.split())
+    eventually(lambda: any(job["status"] == "running" for job in study.jobs()), running)
+    os.kill(running.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.kill(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode == 130, errors
+    (job,) = study.jobs()
+    assert (job["status"] == "cancelled") is cancels, "and the next one was not made in its place"
+    assert re.search("is cancelled" if cancels else "1 job at providers may go on", errors)
+    study.run(*one)
+    assert len(study.jobs()) == (3 if cancels else 2)
+    assert study.statuses() == {0: "done", 1: "done", 2: "done"}
+    if not cancels:
+        assert study.books() == study.bill()

@@ -1,0 +1,180 @@
+"""What cannot be provoked at the rehearsal server: requests that are heard late, at an account that is a list in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from engine import plugins
+from engine.domain.sweep import Account
+from engine.hosted import (
+    Blocked,
+    Denied,
+    Exhausted,
+    HostedTuning,
+    Job,
+    JobOrder,
+    JobState,
+    ProviderError,
+    Rejected,
+    Session,
+    Step,
+    TuningRequest,
+    Unanswered,
+)
+from engine.plugins import Kind
+from engine.run.account.jobs import Jobs
+from engine.run.account.journal import JobRecord, Journal
+from engine.run.account.leftover import open_jobs
+from engine.run.account.patience import Patience
+from engine.run.quota.broker import Broker
+from engine.store.layout import RunDirectory
+
+REQUEST = TuningRequest("tune-1", "m", (), 1, None, None, 0)
+LISTED_AFTER, LAG = 0.15, 0.2
+
+
+@dataclass
+class Shop:
+    """An account: what it has made, and what it does with the next requests for a job.
+
+    Attributes:
+        takes: Seconds that a request for a job takes.
+        fails: The error that it ends in; None where it is answered.
+        is_heard: Whether a job is made all the same.
+        ends: How jobs end.
+        made: The jobs.
+        looks: How often they were listed.
+    """
+
+    takes: float = 0.0
+    fails: ProviderError | None = None
+    is_heard: bool = True
+    ends: JobState = JobState.SUCCEEDED
+    made: list[Job] = field(default_factory=list)
+    looks: int = 0
+
+    async def files(self) -> Mapping[str, str]:
+        return {}
+
+    async def upload(self, name: str, content: bytes) -> str:
+        return f"{name} {len(content)}"
+
+    async def create_job(self, order: JobOrder) -> Job:
+        await asyncio.sleep(self.takes)
+        if self.is_heard:
+            self.make(order.key)
+        if (error := self.fails) is not None:
+            self.fails, self.is_heard, self.takes = None, True, 0.0
+            raise error
+        return self.made[-1]
+
+    def make(self, key: str) -> None:
+        name = f"job-{len(self.made)}"
+        self.made.append(Job(name, key, self.ends, "m", f"ft:m:{name}", 10, time.time()))
+
+    async def jobs(self, since: float) -> Sequence[Job]:
+        self.looks += 1
+        return [job for job in self.made if since <= job.created_at <= time.time() - LISTED_AFTER]
+
+    async def job(self, job_id: str) -> Job:
+        return next(job for job in self.made if job.job_id == job_id)
+
+    async def cancel_job(self, job_id: str) -> Job:
+        place = int(job_id.removeprefix("job-"))
+        self.made[place] = replace(self.made[place], state=JobState.CANCELLED)
+        return self.made[place]
+
+    async def losses(self, job_id: str) -> Sequence[Step]:
+        del job_id
+        return [Step(1, 2.0)]
+
+
+def jobs_of(shop: Shop, tmp_path: Path) -> Jobs:
+    account = Account(provider="hosted/openai", timeout=10.0)
+    session = cast("Session", shop)
+    provider: Any = plugins.adapter(Kind.PROVIDER, "hosted/openai")
+    journal = Journal(RunDirectory(tmp_path).jobs)
+    return Jobs("ours", account, provider, session, Broker(session, account.quota), journal, Patience(LAG, 0.02))
+
+
+def run(shop: Shop, tmp_path: Path) -> HostedTuning:
+    return asyncio.run(jobs_of(shop, tmp_path).run(REQUEST))
+
+
+def test_a_request_that_took_longer_than_lists_lag_is_looked_for_from_its_end(tmp_path: Path) -> None:
+    shop = Shop(takes=LAG + 0.05, fails=Unanswered("no reply within so many seconds"))
+    assert run(shop, tmp_path).job.job_id == "job-0"
+    assert len(shop.made) == 1
+
+
+def test_after_a_kill_the_request_may_have_been_heard_just_now(tmp_path: Path) -> None:
+    shop = Shop()
+    jobs_of(shop, tmp_path).journal.write(JobRecord("tune-1", "ours", "hosted/openai", time.time() - 5.0))
+    shop.make("tune-1")  # the reply may take 10 seconds
+    assert run(shop, tmp_path).job.job_id == "job-0"
+    assert len(shop.made) == 1
+
+
+def test_a_request_that_was_not_heard_is_sent_again(tmp_path: Path) -> None:
+    shop = Shop(fails=Unanswered("the connection broke"), is_heard=False)
+    assert run(shop, tmp_path).job.job_id == "job-0"
+    assert len(shop.made) == 1
+    assert shop.looks > 2
+
+
+@pytest.mark.parametrize("error", [Rejected("400"), Denied("403"), Exhausted("429"), Blocked("400")], ids=repr)
+def test_a_refusal_leaves_no_job_that_may_go_on(error: ProviderError, tmp_path: Path) -> None:
+    shop = Shop(fails=error, is_heard=False)
+    with pytest.raises(type(error)):
+        run(shop, tmp_path)
+    assert open_jobs(RunDirectory(tmp_path)) == []
+    looks = shop.looks
+    assert run(shop, tmp_path).job.job_id == "job-0"
+    assert shop.looks == looks + 1, "nothing can have been made, so nothing is waited for"
+
+
+@pytest.mark.parametrize(
+    ("ends", "error", "jobs"),
+    [(JobState.FAILED, Rejected, 2), (JobState.CANCELLED, Rejected, 2), (JobState.BLOCKED, Blocked, 1)],
+)
+def test_what_ended_for_nothing_is_made_again_and_what_was_blocked_is_not(
+    ends: JobState, error: type[ProviderError], jobs: int, tmp_path: Path
+) -> None:
+    shop = Shop(ends=ends)
+    for _ in range(2):
+        with pytest.raises(error):
+            run(shop, tmp_path)
+    assert len(shop.made) == jobs
+
+
+def test_a_job_that_another_run_directory_has_paid_for_is_adopted(tmp_path: Path) -> None:
+    shop = Shop()
+    first = run(shop, tmp_path / "one")
+    shop.made[0] = replace(shop.made[0], created_at=time.time() - 3600)
+    assert run(shop, tmp_path / "two").job.job_id == first.job.job_id
+    assert len(shop.made) == 1
+
+
+def test_a_job_that_may_have_been_made_is_found_before_it_is_cancelled(tmp_path: Path) -> None:
+    shop, journal = Shop(ends=JobState.RUNNING), Journal(RunDirectory(tmp_path).jobs)
+    journal.write(JobRecord("tune-1", "ours", "hosted/openai", time.time()))
+    shop.make("tune-1")
+    (record,) = open_jobs(RunDirectory(tmp_path))
+    job = asyncio.run(jobs_of(shop, tmp_path).cancel(record))
+    assert job is not None
+    assert (job.job_id, shop.made[0].state) == ("job-0", JobState.CANCELLED)
+    assert open_jobs(RunDirectory(tmp_path)) == []
+
+
+def test_where_no_job_was_made_there_is_none_to_cancel_and_none_that_may_go_on(tmp_path: Path) -> None:
+    Journal(RunDirectory(tmp_path).jobs).write(JobRecord("tune-1", "ours", "hosted/openai", time.time()))
+    (record,) = open_jobs(RunDirectory(tmp_path))
+    assert asyncio.run(jobs_of(Shop(), tmp_path).cancel(record)) is None
+    assert open_jobs(RunDirectory(tmp_path)) == []

@@ -1,0 +1,127 @@
+"""Judging by asking: equal responses once over a bundle, whoever asks for them, and again only where the judge failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine.domain.cost import Usage
+from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
+from engine.domain.stage import Binding, Stage, StageKind
+from engine.hosted import Ask, Choice, Ending, HostedTuning, ProviderError, Told, TuningRequest, Turn, Unavailable
+from engine.run.asking import Given, Paper, judged
+
+Flow = tuple[str, Sequence[Told | ProviderError]]
+JUDGE = "rubric/length:hosted/openai:grader"
+PROMPTS = {name: Prompt(name, "a", f"request {name}") for name in "pq"}
+
+
+class Length:
+    """Grades an answer by its length; counts two prompts' worth of asks: a first one about nothing, then one a response."""
+
+    pin = "sha256:0"
+
+    def given(self, argument: str) -> Length:
+        assert argument == ""
+        return self
+
+    def asks(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[Ask]:
+        texts = ["", *(f"{p.text}: {r.text}" for p, r in zip(prompts, responses, strict=True))]
+        return [Ask(model, (Turn("user", text),), 8) for text in texts]
+
+    def verdicts(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
+    ) -> Sequence[Verdict]:
+        assert len(prompts) == len(responses) == len(told) - 1
+        return [
+            Verdict(Outcome.ERRORED, None, str(reply))
+            if isinstance(reply, ProviderError)
+            else Verdict(Outcome.SCORED, float(reply.choices[0].text))
+            for reply in told[1:]
+        ]
+
+
+@dataclass
+class Desk:
+    """An account that answers at once, the flows in an order of its own, and where told with an error.
+
+    Attributes:
+        order: Flows that are done first.
+        fails: Texts that are not answered.
+        asked: What was asked, by flow.
+    """
+
+    order: tuple[str, ...] = ()
+    fails: frozenset[str] = frozenset()
+    asked: dict[str, list[str]] = field(default_factory=dict)
+
+    def ask_all(self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool) -> Iterator[Flow]:
+        assert urgent, "judges finish cells"
+        for flow in sorted(flows, key=lambda flow: (flow not in self.order, flow)):
+            self.asked[flow] = [ask.turns[0].text for ask in flows[flow]]
+            assert {ask.model for ask in flows[flow]} == {"grader"}
+            yield flow, [self._reply(text) for text in self.asked[flow]]
+
+    def _reply(self, text: str) -> Told | ProviderError:
+        if text in self.fails:
+            return Unavailable("503")
+        return Told((Choice(str(len(text)), Ending.STOP),), 10, 0, 1)
+
+    def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
+        raise AssertionError(requests)
+
+
+def same(response: Response) -> bytes:
+    return f"{response.prompt_id} {response.text}".encode()
+
+
+def paper(key: str, *answers: str) -> Paper:
+    """A stage with answers such as `p:yes`."""
+    stage = Stage(key, StageKind.JUDGE, JUDGE, 1, "{}", (), Binding(judge=JUDGE))
+    texts = [answer.partition(":")[::2] for answer in answers]
+    responses = [Response(name, place, text, Finish.STOP, 3, 1) for place, (name, text) in enumerate(texts)]
+    return Paper(stage, responses, PROMPTS)
+
+
+def run(papers: Sequence[Paper], given: Given, desk: Desk) -> list[tuple[str, Usage]]:
+    return list(judged(papers, Length(), given, same, desk))
+
+
+def spent(asks: int) -> Usage:
+    return Usage(prompt_tokens=10 * asks, generated_tokens=asks)
+
+
+def test_equal_responses_are_asked_once_over_a_bundle_and_whoever_asks_pays() -> None:
+    desk, given = Desk(), dict[bytes, Verdict]()
+    ended = run([paper("a", "p:yes", "p:yes", "q:no"), paper("b", "p:yes", "q:yes"), paper("c", "q:no")], given, desk)
+    assert desk.asked == {"a": ["", "request p: yes", "request q: no"], "b": ["", "request q: yes"]}
+    assert dict(ended) == {"a": spent(3), "b": spent(2), "c": Usage()}
+    assert given.keys() == {b"p yes", b"q no", b"q yes"}
+    assert given[b"p yes"].score == len("request p: yes")
+
+
+def test_a_stage_waits_for_the_verdicts_that_another_asks_for() -> None:
+    desk = Desk(order=("b",))
+    ended = run([paper("a", "p:yes", "p:no"), paper("b", "p:yes", "q:yes"), paper("c", "q:yes")], {}, desk)
+    assert list(desk.asked) == ["b", "a"]
+    assert [key for key, _ in ended] == ["c", "a", "b"], "b had its own verdicts first, and lacked one of a's"
+
+
+def test_a_stage_whose_verdicts_are_all_known_asks_nothing_and_ends_first() -> None:
+    desk, known = Desk(), Verdict(Outcome.SCORED, 1.0)
+    ended = run([paper("a", "q:new"), paper("b", "p:yes"), paper("empty")], {b"p yes": known}, desk)
+    assert ended == [("b", Usage()), ("empty", Usage()), ("a", spent(2))]
+    assert list(desk.asked) == ["a"]
+
+
+def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_judge_is_not() -> None:
+    given = {b"p yes": Verdict(Outcome.ERRORED, None, "503"), b"q no": Verdict(Outcome.REFUSED, None)}
+    desk = Desk(fails=frozenset({"request p: yes"}))
+    ((key, usage),) = run([paper("a", "p:yes", "q:no")], given, desk)
+    assert (key, usage) == ("a", spent(1)), "the stage ends, and what was not answered costs nothing"
+    assert given[b"p yes"].outcome is Outcome.ERRORED
+    again = replace(desk, fails=frozenset(), asked={})
+    run([paper("b", "p:yes", "q:no")], given, again)
+    assert again.asked == {"b": ["", "request p: yes"]}
+    assert given[b"p yes"].outcome is Outcome.SCORED
+    assert given[b"q no"].outcome is Outcome.REFUSED
