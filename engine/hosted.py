@@ -385,10 +385,11 @@ class TuningRequest:
 
 @dataclass(frozen=True, slots=True)
 class HostedTuning:
-    """A fine-tuning job that has succeeded, and its training losses."""
+    """A fine-tuning job that has succeeded, its training losses, and what it adds to the books."""
 
     job: Job
     steps: Sequence[Step]
+    usage: Usage
 
 
 class Account(Protocol):

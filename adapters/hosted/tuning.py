@@ -102,4 +102,4 @@ def _kept(folder: Path, settings: TuneRecipe, made: HostedTuning) -> Tuned:
     last = max((step.step for step in made.steps), default=1)
     rate = made.job.hyperparameters.get("learning_rate_multiplier", settings.lr_multiplier or 0.0)
     steps = [TrainingStep(one.step, settings.epochs * one.step / last, one.loss, rate) for one in made.steps]
-    return Tuned(steps, Usage(optimizer_steps=len(steps), train_tokens=made.job.trained_tokens or 0))
+    return Tuned(steps, Usage(optimizer_steps=len(steps)) + made.usage)

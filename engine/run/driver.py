@@ -21,6 +21,7 @@ from engine.domain.stage import Stage, StageKind, StageState
 from engine.hosted import Blocked
 from engine.run import lock
 from engine.run.account import replies
+from engine.run.account.journal import Journal
 from engine.run.adopt import adopt, claim
 from engine.run.crew import Crew
 from engine.run.hosts import Executor, HostLost
@@ -309,6 +310,8 @@ class _Loop:
         replies.forget(self._run, [key for key, state in hosted.items() if state is StageState.DONE])
         for key in [key for key, state in hosted.items() if state is StageState.FAILED]:
             replies.book(self._run, key)
+        for key in hosted:
+            Journal(self._run.jobs).book(key)
         if self._order.settings.keep_weights:
             return
         groups = self._order.groups

@@ -84,6 +84,12 @@ class Host:
         """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""
         yield from work(bundle, bundle.seat or self._name, self._settings, self._warm, self._account)
 
+    def close(self) -> None:
+        """Send nothing more at any account."""
+        for account in self._accounts.values():
+            account.close()
+        self._accounts.clear()
+
     def _account(self, name: str) -> AccountHost:
         """Return the host of an account, connected once, whichever thread is first."""
         with self._connecting:

@@ -43,4 +43,5 @@ class InlineExecutor:
         return [] if self._under_way is None else list(next(self._under_way, ()))
 
     def close(self) -> None:
-        """Nothing outlives this process."""
+        """Leave the accounts; nothing else outlives this process."""
+        self._host.close()

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 
+from engine.domain.cost import Usage
 from engine.domain.sweep import Account
 from engine.hosted import (
     Blocked,
@@ -35,6 +36,9 @@ from engine.run.quota.broker import Broker
 
 SINCE = 30 * 24 * 3600.0
 """A job of the same key is adopted when it is at most so old, in seconds: another run directory may have paid for it."""
+
+DAY_PAUSE = 1800.0
+"""Seconds until the next try when the day's jobs are used up and the provider does not say until when."""
 
 SUFFIX = "dosimeter"
 
@@ -71,13 +75,23 @@ class Jobs:
             Blocked: The provider's moderation refused the data or the model.
             ProviderError: It failed, or cannot be made.
         """
-        async with self.broker.job_slot():
+        async with self.broker.job_slot(self._age(request.key)):
             job = await self._over(request.key, await self._job(request))
+        record = self.journal.read(request.key)
+        is_booked = record is not None and record.is_booked
+        used = Usage() if is_booked else Usage(train_tokens=job.trained_tokens or 0)
+        if job.state is JobState.SUCCEEDED:
+            return HostedTuning(job, await repeated(partial(self.session.losses, job.job_id)), used)
+        ended: ProviderError = Rejected(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
         if job.state is JobState.BLOCKED:
-            raise Blocked(job.reason or "the provider's moderation refused it")
-        if job.state is not JobState.SUCCEEDED:
-            raise Rejected(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
-        return HostedTuning(job, await repeated(partial(self.session.losses, job.job_id)))
+            ended = Blocked(job.reason or "the provider's moderation refused it")
+        ended.used = used
+        raise ended
+
+    def _age(self, key: str) -> float | None:
+        """Return seconds since a job was made that runs already; None when it is still to be made."""
+        record = self.journal.read(key)
+        return max(0.0, time.time() - record.intended_at) if record is not None and record.job_id else None
 
     async def _job(self, request: TuningRequest) -> Job:
         """Find the job of a request, or make it."""
@@ -101,6 +115,9 @@ class Jobs:
             try:
                 return await self.session.create_job(_order(request, file_id))
             except Throttled as error:  # nothing was done
+                if error.scope == "day":
+                    self.broker.park_jobs(error.seconds or DAY_PAUSE)
+                    await asyncio.sleep(error.seconds or DAY_PAUSE)
                 await asyncio.sleep(pause(attempt, error.seconds))
             except (Unanswered, Unavailable):
                 if (found := await self._found(request.key, time.time())) is not None:
@@ -135,7 +152,10 @@ class Jobs:
         while not job.state.is_over:
             await asyncio.sleep(pause)
             pause = min(self.account.poll_seconds, 1.5 * pause)
-            seen = await repeated(partial(self.session.job, job.job_id))
+            try:
+                seen = await repeated(partial(self.session.job, job.job_id))
+            except (Throttled, Unanswered, Unavailable):
+                continue  # it trains on, whether or not anybody can see it
             if seen.state is not job.state:
                 self._noted(key, seen)
             job = seen

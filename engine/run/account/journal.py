@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from engine.store.layout import write_text
@@ -25,6 +25,7 @@ class JobRecord:
         intended_at: When the request was about to be sent, in seconds since the epoch, UTC.
         job_id: The provider's name for the job, or the batch; empty until it is known.
         state: Where it was when last seen (`engine.hosted.JobState`); empty before.
+        is_booked: Whether an attempt that has ended has what it cost in its books.
     """
 
     key: str
@@ -33,6 +34,7 @@ class JobRecord:
     intended_at: float
     job_id: str = ""
     state: str = ""
+    is_booked: bool = False
 
     def heard(self, timeout: float) -> float | None:
         """Return when the request may have been heard last, in seconds since the epoch; None when it was refused.
@@ -62,6 +64,12 @@ class Journal:
     def write(self, record: JobRecord) -> None:
         """Keep a record; it is on the disk when this returns."""
         write_text(self._path(record.key), json.dumps(asdict(record), indent=1))
+
+    def book(self, key: str) -> None:
+        """Note that what a job cost is in the books: whoever finds it again does not count it again."""
+        record = self.read(key)
+        if record is not None and record.job_id:
+            self.write(replace(record, is_booked=True))
 
     def records(self) -> list[JobRecord]:
         """Return every record, by key."""
