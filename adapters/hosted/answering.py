@@ -9,7 +9,8 @@ from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
 from engine.domain.sweep import GenerateRecipe
-from engine.hosted import Ask, Blocked, Ending, ProviderError, Told, Turn
+from engine.hosted import Ask, Ending, Told, Turn
+from engine.hosted_errors import Blocked, ProviderError
 from engine.ports import Context, Generated, GenerateTask, Workload
 
 TEMPLATE_TOKENS = 7

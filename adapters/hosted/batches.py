@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from adapters.hosted.errors import batch_problem, error_body, problem
 from adapters.hosted.replies import BATCH_OVER, Batch, Completion, Counts, Fault, Line, told
 from adapters.hosted.wire import Answer, Wire
-from engine.hosted import BatchState, Meters, ProviderError, Rejected, Told, Unanswered
+from engine.hosted import BatchState, Meters, Told
+from engine.hosted_errors import ProviderError, Rejected, Unanswered
 
 
 def state(batch: Batch) -> BatchState:

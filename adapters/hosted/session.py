@@ -21,7 +21,8 @@ from adapters.hosted.replies import (
 from adapters.hosted.requests import Limit
 from adapters.hosted.training import tokens
 from adapters.hosted.wire import Wire
-from engine.hosted import Ask, BatchState, Job, JobOrder, JobState, Rejected, Step, Told, Unanswered
+from engine.hosted import Ask, BatchState, Job, JobOrder, JobState, Step, Told
+from engine.hosted_errors import Rejected, Unanswered
 
 TRAINING = "fine-tune"
 JOBS = "/fine_tuning/jobs"

@@ -24,7 +24,8 @@ from pydantic import ValidationError
 from adapters.hosted.errors import error_body, problem, scrubbed
 from adapters.hosted.limits import meters
 from adapters.hosted.replies import Reply
-from engine.hosted import Access, Denied, Meters, ProviderError, Rejected, Unanswered, Unavailable
+from engine.hosted import Access, Meters
+from engine.hosted_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
 
 CONNECT_SECONDS = 10.0
 POOLS = 16

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from adapters.judges.blocks import clean
 from adapters.judges.replies import Field, Reading, read
 from engine.domain.results import Outcome, Verdict
-from engine.hosted import Blocked, Choice, Ending, ProviderError, Told
+from engine.hosted import Choice, Ending, Told
+from engine.hosted_errors import Blocked, ProviderError
 
 LONGEST_REASON = 400
 """Longer reasons are cut, in characters."""

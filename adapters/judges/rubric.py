@@ -23,7 +23,8 @@ from adapters.judges.replies import Field
 from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Range
-from engine.hosted import Ask, ProviderError, Told, Turn
+from engine.hosted import Ask, Told, Turn
+from engine.hosted_errors import ProviderError
 from engine.ports import Context, Judged
 
 TEXTS = Path(__file__).with_name("rubrics")

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adapters.hosted.openai import OpenAIProvider
 from engine.domain.quota import Quota
-from engine.hosted import Access, ProviderError
+from engine.hosted import Access
+from engine.hosted_errors import ProviderError
 from engine.run.quota.broker import Broker
 from quota_peers.server import KEY
 from quota_peers.work import Call, calls

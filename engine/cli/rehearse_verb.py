@@ -72,7 +72,7 @@ def command(
     with serving(_settings(prepared, speed, server)) as served:
         pointed = [text for one in served for text in pointing(one, accounts[one.account], speed)]
         began = time.time()
-        summary, root = execute(spec, (*overrides, *pointed), root, executor, fail_fast=False)
+        summary, root = execute(spec, (*overrides, *pointed), root, executor, is_rehearsal=True)
         _say(served, root, prepared.groups.accounts.keys(), Pace(began, speed))
     return exit_code(summary)
 

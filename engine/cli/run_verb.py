@@ -89,7 +89,13 @@ def _leave_jobs(spec: Path, overrides: tuple[str, ...], root: Path, *, cancel_jo
 
 
 def execute(
-    spec: Path, overrides: tuple[str, ...], out: Path | None, executor: str, *, fail_fast: bool
+    spec: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    executor: str,
+    *,
+    fail_fast: bool = False,
+    is_rehearsal: bool = False,
 ) -> tuple[RunSummary, Path]:
     """Run a sweep, show how it goes, and return how it ended and where.
 
@@ -99,6 +105,7 @@ def execute(
         out: The run directory; `runs/<sweep name>` when None.
         executor: `ray` or `inline`.
         fail_fast: Start nothing more after the first failure.
+        is_rehearsal: Whether providers are played by servers of ours.
     """
     from engine.cli.live import LiveProgress
     from engine.run.adopt import claim
@@ -121,6 +128,7 @@ def execute(
         ahead=prepared.forecast.new,
         description=sweep.description,
         fail_fast=fail_fast,
+        is_rehearsal=is_rehearsal,
     )
     with LiveProgress() as progress:
         progress.note(_opening(prepared))

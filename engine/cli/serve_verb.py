@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +29,11 @@ JUDGED = ("standin/policy:100", "standin/overrefusal:100")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as quota.policy=sliding."
 )
+@click.option("--until-eof", is_flag=True, help="End when the standard input ends: with whoever started it.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the base URL there once it takes requests.")
-def command(*, port: int, path: Path | None, overrides: tuple[str, ...], ready_file: Path | None) -> None:
+def command(
+    *, port: int, path: Path | None, overrides: tuple[str, ...], ready_file: Path | None, until_eof: bool
+) -> None:
     """Serve the stand-in over the wire of a hosted provider, on this machine alone.
 
     It really fine-tunes and really answers, holds quotas, and makes what is asked of it go wrong. Ctrl-C ends it.
@@ -54,10 +60,17 @@ def command(*, port: int, path: Path | None, overrides: tuple[str, ...], ready_f
             temporary.replace(ready_file)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if until_eof:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         serve(bound, settings, workshop(), ready)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def workshop() -> Workshop:

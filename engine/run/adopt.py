@@ -43,6 +43,13 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
         state: Its control plane, open for writing.
         observer: Told of damage.
     """
+    if (state.meta().get("rehearsal") == "true") != order.is_rehearsal and state.meta():
+        what = (
+            "this run directory is a rehearsal's, and its results are the stand-in's"
+            if not order.is_rehearsal
+            else ("this run directory has real results, and a rehearsal would be taken for more of them")
+        )
+        raise StoreError(what, where=str(run.root), todo="choose another --out")
     for name, text in order.papers.items():
         write_text(run.root / name, text)
     state.adopt(order.plan)
@@ -85,7 +92,8 @@ def _facts(order: RunOrder) -> dict[str, str]:
         "sweep": order.plan.sweep,
         "description": order.description,
         "spec_sha256": order.plan.spec_sha256,
-        "standin": str(order.plan.standin).lower(),
+        "standin": str(order.plan.standin or order.is_rehearsal).lower(),
+        "rehearsal": str(order.is_rehearsal).lower(),
         "usd_per_device_hour": "" if usd is None else str(usd),
         "ending": "",
         "heartbeat": "{}",

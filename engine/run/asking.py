@@ -9,6 +9,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Stage
 from engine.hosted import Account, AskingJudge, Told
+from engine.hosted_errors import Blocked, ProviderError, Rejected
 from engine.plan.accounts import asked_of
 
 Given = dict[bytes, Verdict]
@@ -32,8 +33,10 @@ class Paper:
 
 def judged(
     papers: Sequence[Paper], judge: AskingJudge, given: Given, same: Same, account: Account
-) -> Iterator[tuple[str, Usage]]:
+) -> Iterator[tuple[str, Usage | ProviderError]]:
     """Have every response judged that has no verdict yet, and yield (key, usage) of each stage that has all of its own.
+
+    A stage whose judge could not be asked gets the error: what was answered is kept, and is not asked again.
 
     Args:
         papers: What each stage has to judge.
@@ -47,12 +50,28 @@ def judged(
     flows = {key: judge.asks(*_exam(own, papers_), model) for key, (papers_, own) in new.items() if own}
     waiting = {paper.stage.key: {same(response) for response in paper.responses} for paper in papers}
     used = dict.fromkeys(waiting, Usage())
+    broken: dict[str, ProviderError] = {}
     yield from _ready(waiting, given, used)
     for key, told in account.ask_all(flows, urgent=True):
         paper, own = new[key]
+        if (error := _unasked(told)) is not None:
+            broken[key] = error
+            continue
         given.update(zip(own, judge.verdicts(*_exam(own, paper), told), strict=True))
         used[key] = sum((reply.usage for reply in told if isinstance(reply, Told)), Usage())
         yield from _ready(waiting, given, used)
+    for key in waiting:  # whose verdicts, or those of another stage that it waits for, were not to be had
+        yield key, broken.get(key) or next(iter(broken.values()))
+
+
+def _unasked(told: Sequence[Told | ProviderError]) -> ProviderError | None:
+    """Return why a judge could not be asked, with what was paid for; a refusal and a wrong request are answers of their own."""
+    error = next(
+        (one for one in told if isinstance(one, ProviderError) and not isinstance(one, Blocked | Rejected)), None
+    )
+    if error is not None:
+        error.used = sum((reply.usage for reply in told if isinstance(reply, Told)), Usage())
+    return error
 
 
 def unjudged(responses: Sequence[Response], given: Given, same: Same) -> dict[bytes, Response]:

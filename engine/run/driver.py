@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from typing import TypeAlias
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef
 from engine.domain.stage import Stage, StageKind, StageState
-from engine.hosted import Blocked
+from engine.hosted_errors import Blocked
 from engine.run import lock
 from engine.run.account import replies
 from engine.run.account.journal import Journal
@@ -215,7 +215,8 @@ class _Loop:
                 continue
             stages = self.scheduler.take(seat, admits)
             if stages:
-                self._busy[seat.name] = _Shift(dict.fromkeys(stage.key for stage in stages))
+                is_local = stages[0].key not in self._order.groups.accounts
+                self._busy[seat.name] = _Shift(dict.fromkeys(stage.key for stage in stages), is_local)
                 self._executor.submit(seat.name, self._bundle(seat, stages))
             if refusals:
                 observer.note(f"budget: {refusals[0]}")
@@ -268,7 +269,7 @@ class _Loop:
             self._state.settle(settled)
         if skipped:
             self._state.skip(skipped)
-        self._clear_away([done.attempt.key for done in settled])
+        self._clear_away({done.attempt.key: done.attempt.usage for done in settled})
 
     def _settled(self, attempt: Attempt, skipped: dict[str, str], observer: Observer) -> Settled:
         """Count an attempt, and note which stages are skipped because of it."""
@@ -303,15 +304,20 @@ class _Loop:
                 attempts.append(attempt)
         return attempts
 
-    def _clear_away(self, keys: Sequence[str]) -> None:
+    def _book(self, ended: Mapping[str, Usage]) -> None:
+        """Note what is in the books now of what was bought: what an attempt did not say that it used, the next one counts."""
+        for key in ended.keys() & self._order.groups.accounts.keys():
+            is_done = self.scheduler.state(key) is StageState.DONE
+            if is_done:
+                replies.forget(self._run, [key])
+            elif ended[key].tokens:
+                replies.book(self._run, key)
+            if is_done or ended[key].tokens:
+                Journal(self._run.jobs).book(key)
+
+    def _clear_away(self, keys: Mapping[str, Usage]) -> None:
         """Delete tuned weights once everything that needs them is done, and the state of finished training runs."""
-        accounts = self._order.groups.accounts
-        hosted = {key: self.scheduler.state(key) for key in keys if key in accounts}
-        replies.forget(self._run, [key for key, state in hosted.items() if state is StageState.DONE])
-        for key in [key for key, state in hosted.items() if state is StageState.FAILED]:
-            replies.book(self._run, key)
-        for key in hosted:
-            Journal(self._run.jobs).book(key)
+        self._book(keys)
         if self._order.settings.keep_weights:
             return
         groups = self._order.groups
@@ -342,11 +348,13 @@ class _Shift:
 
     Attributes:
         open: Keys of the stages that have not ended.
+        holds_device: Whether its time is a device's: an account has none.
         began: When, in seconds since the epoch.
         last: When one of them ended last.
     """
 
     open: dict[str, None]
+    holds_device: bool
     began: float = field(default_factory=time.time)
     last: float = field(default_factory=time.time)
 
@@ -357,7 +365,8 @@ class _Shift:
     def cut_short(self, host: str) -> list[Attempt]:
         """What has not ended, ended by force; it shares the time since something ended last."""
         now = time.time()
-        usage = Usage(device_seconds=max(0.0, now - self.last) / max(1, len(self.open)))
+        held = max(0.0, now - self.last) if self.holds_device else 0.0
+        usage = Usage(device_seconds=held / max(1, len(self.open)))
         return [Attempt(key, host, self.began, now, usage, None) for key in self.open]
 
 

@@ -69,6 +69,7 @@ class RunOrder:
         ahead: Stages that were to run when it was planned.
         description: What the sweep asks, in the spec's words.
         fail_fast: Start nothing more after the first failure.
+        is_rehearsal: Whether providers are played by servers of ours, so that all numbers are the stand-in's.
     """
 
     plan: Plan
@@ -81,6 +82,7 @@ class RunOrder:
     ahead: int
     description: str = ""
     fail_fast: bool = False
+    is_rehearsal: bool = False
 
     @property
     def needed(self) -> tuple[tuple[Literal[Kind.TUNER, Kind.GENERATOR], str], ...]:

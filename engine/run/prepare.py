@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.domain.errors import PlanError
 from engine.domain.stage import Plan, Range, Role
+from engine.domain.sweep import Budget
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, bill, reservations
 from engine.plan.build import build
@@ -109,6 +110,8 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     forecasts = calibrated(once, plan, factors) if factors else once
     day, table = today(), prices_of(loaded.sweep.run)
     prices = tariff(plan.stages, groups.accounts, loaded.sweep.run, day, table)
+    lines = bill(plan, groups.accounts, forecasts, found.cached, prices)
+    _refuse_unpriced(lines, loaded.sweep.run.budget)
     ahead = forecast(plan, forecasts, found.cached, prices, is_calibrated=bool(factors))
     return Prepared(
         loaded=loaded,
@@ -119,12 +122,24 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         savings=savings(groups, alone, once, found.cached),
         survey=found,
         tariff=prices,
-        bill=bill(plan, groups.accounts, forecasts, found.cached, prices),
+        bill=lines,
         reservations=reservations(plan, groups.accounts, table, day),
         forecast=ahead,
         sensitivity=_sensitivity(plan),
         root=root,
     )
+
+
+def _refuse_unpriced(lines: Sequence[BillLine], budget: Budget) -> None:
+    """Refuse a cap in dollars that could not bind.
+
+    Raises:
+        PlanError: A price is unknown.
+    """
+    unpriced = [f"{line.kind.value} on {line.account}" for line in lines if line.usd is None]
+    if budget.usd is not None and unpriced:
+        what = f"a budget in dollars cannot bind: no price is known for {', '.join(unpriced)}"
+        raise PlanError(what, where="run.budget.usd", todo="give the prices in a file under run.prices, or cap tokens")
 
 
 def _sensitivity(plan: Plan) -> Sensitivity:

@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def server_settings(
         for bought in what
         if not bought.model.startswith(("standin-", "ft:"))
     }
-    return {
+    own: dict[str, object] = {
         "time_scale": speed,
         "dialect": "azure" if account.provider.endswith("azure") else "openai",
         **({"plays": plays} if plays else {}),
@@ -94,8 +93,17 @@ def server_settings(
             "day_seconds": DAY_SECONDS / speed,
             "charge": "settled" if quota.output_settles else "reserved",
         },
-        **more,
     }
+    return _merged(own, more)
+
+
+def _merged(own: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with others over them, section by section."""
+    found = dict(own)
+    for name, value in more.items():
+        mine = found.get(name)
+        found[name] = _merged(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def _faster(limit: int | None, speed: float) -> int | None:
@@ -158,8 +166,8 @@ def _started(folder: Path, account: str) -> subprocess.Popen[bytes]:
     files = ["--settings", str(folder / f"{account}.yaml"), "--ready-file", str(folder / f"{account}.url")]
     with (folder / f"{account}.log").open("wb") as log:
         return subprocess.Popen(  # noqa: S603 - our own server
-            [sys.executable, "-c", _SERVE, "serve-standin", "--port", "0", *files],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-c", _SERVE, "serve-standin", "--port", "0", "--until-eof", *files],
+            stdin=subprocess.PIPE,  # whose other end closes when this process ends, however it ends
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is the driver's to understand
@@ -175,8 +183,3 @@ def _url(folder: Path, account: str, process: subprocess.Popen[bytes]) -> str:
             raise RunError(f"the rehearsal server did not start: {said.strip()[-1000:]}", where=account)
         time.sleep(0.05)
     return ready.read_text(encoding="utf-8").strip()
-
-
-def dollars(pico: int) -> Decimal:
-    """Return US dollars for whole pico-dollars, as the servers bill."""
-    return Decimal(pico).scaleb(-12)

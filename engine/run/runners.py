@@ -19,6 +19,7 @@ from engine.domain.results import SCALES, Finish, Measure, Outcome, Response, Sh
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.hosted import Account, AskingJudge
+from engine.hosted_errors import ProviderError
 from engine.plan.accounts import asking
 from engine.plan.fingerprint import stage_payload
 from engine.plugins import Kind
@@ -226,7 +227,7 @@ def _judge_by_asking(
     if papers:
         given = _given(bundle.stages[0], bundle, run, context)
         for key, usage in judged(list(papers.values()), judge, given, _same, account):
-            yield key, _judgement(papers[key], given, usage)
+            yield key, usage if isinstance(usage, ProviderError) else _judgement(papers[key], given, usage)
 
 
 def _paper(stage: Stage, bundle: Bundle, run: RunDirectory, context: Context) -> Paper:

@@ -13,7 +13,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
 from engine.domain.stage import StageKind
 from engine.domain.sweep import Account, RunSettings
-from engine.hosted import ProviderError
+from engine.hosted_errors import ProviderError
 from engine.ports import Context, Warm
 from engine.run.runners import RUNNERS, Bundle, Made
 from engine.store import shards

@@ -27,25 +27,8 @@ from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
 from engine import plugins
 from engine.domain.results import ChatRow
-from engine.hosted import (
-    Access,
-    Ask,
-    Denied,
-    Ending,
-    Exhausted,
-    Job,
-    JobOrder,
-    JobState,
-    Provider,
-    ProviderError,
-    Rejected,
-    Session,
-    Throttled,
-    Told,
-    Turn,
-    Unanswered,
-    Unavailable,
-)
+from engine.hosted import Access, Ask, Ending, Job, JobOrder, JobState, Provider, Session, Told, Turn
+from engine.hosted_errors import Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
 from engine.plugins import Kind
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from adapters.rehearsal.windows import Window, window
 from engine.domain.quota import Quota
-from engine.hosted import Meter, Meters, Throttled, Unanswered, Unavailable
+from engine.hosted import Meter, Meters
+from engine.hosted_errors import Throttled, Unanswered, Unavailable
 from engine.run.quota.flows import TURN_TOKENS, Flows, Ticket
 from engine.run.quota.pool import TRIES, Pool
 from engine.run.quota.rate import NEVER, Rate

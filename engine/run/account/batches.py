@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.domain.sweep import Account
-from engine.hosted import Ask, BatchState, JobState, ProviderError, Session, Told, Unanswered, Unavailable
+from engine.hosted import Ask, BatchState, JobState, Session, Told
+from engine.hosted_errors import ProviderError, Unanswered, Unavailable
 from engine.run.account.journal import JobRecord, Journal
 from engine.run.account.patience import PATIENT, TRIES, Patience, pause, repeated
 from engine.run.account.replies import asked
@@ -45,9 +46,19 @@ class Batches:
         for round_ in range(ROUNDS):
             left = {custom_id: ask for custom_id, ask in by_id.items() if custom_id not in told}
             if left:
-                told |= (await self._over(await self._batch(left, round_))).told
+                made = await self._answered(left, round_)
+                told |= {key: reply for key, reply in made.items() if not isinstance(reply, Unavailable)}
         gone = Unavailable("the batch expired before it was answered")
         return [told.get(custom_id, gone) for custom_id in by_id]
+
+    async def _answered(self, asks: Mapping[str, Ask], round_: int) -> Mapping[str, Told | ProviderError]:
+        """Return what a batch says; one that was refused as a whole is forgotten, so that another may be made."""
+        try:
+            return (await self._over(await self._batch(asks, round_))).told
+        except ProviderError:
+            if (record := self.journal.read(_key(asks, round_))) is not None:
+                self.journal.write(replace(record, job_id="", state=JobState.FAILED.value))
+            raise
 
     async def _batch(self, asks: Mapping[str, Ask], round_: int) -> str:
         """Return the id of the batch of some asks, found or made."""

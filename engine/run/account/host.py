@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 from engine import plugins
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
-from engine.hosted import Access, Ask, HostedTuning, ProviderError, Told, TuningRequest
+from engine.hosted import Access, Ask, HostedTuning, Told, TuningRequest
+from engine.hosted_errors import ProviderError
 from engine.plugins import Kind
 from engine.run.account.batches import Batches
 from engine.run.account.jobs import Jobs

@@ -10,26 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from engine.domain.cost import Usage
 from engine.domain.sweep import Account
-from engine.hosted import (
-    Blocked,
-    HostedTuning,
-    Job,
-    JobOrder,
-    JobState,
-    Provider,
-    ProviderError,
-    Rejected,
-    Session,
-    Throttled,
-    TuningRequest,
-    Unanswered,
-    Unavailable,
-)
+from engine.hosted import HostedTuning, Job, JobOrder, JobState, Provider, Session, Step, TuningRequest
+from engine.hosted_errors import Blocked, ProviderError, Rejected, Throttled, Unanswered, Unavailable
 from engine.run.account.journal import JobRecord, Journal
 from engine.run.account.patience import PATIENT, TRIES, Patience, pause, repeated
 from engine.run.quota.broker import Broker
@@ -81,12 +69,19 @@ class Jobs:
         is_booked = record is not None and record.is_booked
         used = Usage() if is_booked else Usage(train_tokens=job.trained_tokens or 0)
         if job.state is JobState.SUCCEEDED:
-            return HostedTuning(job, await repeated(partial(self.session.losses, job.job_id)), used)
+            return HostedTuning(job, await self._losses(job), used)
         ended: ProviderError = Rejected(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
         if job.state is JobState.BLOCKED:
             ended = Blocked(job.reason or "the provider's moderation refused it")
         ended.used = used
         raise ended
+
+    async def _losses(self, job: Job) -> Sequence[Step]:
+        """Return a job's losses; a provider that does not keep them takes nothing from what was paid for."""
+        try:
+            return await repeated(partial(self.session.losses, job.job_id))
+        except ProviderError:
+            return ()
 
     def _age(self, key: str) -> float | None:
         """Return seconds since a job was made that runs already; None when it is still to be made."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from engine import plugins
 from engine.domain.sweep import Account
-from engine.hosted import Access, JobState, ProviderError
+from engine.hosted import Access, JobState
+from engine.hosted_errors import ProviderError
 from engine.plugins import Kind
 from engine.run.account.jobs import Jobs
 from engine.run.account.journal import JobRecord, Journal

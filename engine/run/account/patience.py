@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engine.hosted import Throttled, Unanswered, Unavailable
+from engine.hosted_errors import Throttled, Unanswered, Unavailable
 
 T = TypeVar("T")
 

@@ -12,11 +12,9 @@ JOBS = 8
 MOST_JOBS = 64
 
 ASKING = 4
-"""Bundles of answers and verdicts at a time; each has thousands of requests."""
+"""Bundles of answers at a time; each has thousands of requests."""
 
-SEATS_OF_ACCOUNT = MOST_JOBS + ASKING
-
-ASKED = frozenset({StageKind.GENERATE, StageKind.JUDGE})
+SEATS_OF_ACCOUNT = MOST_JOBS + ASKING + 1
 
 
 def account_seats(name: str, account: Account) -> tuple[Seat, ...]:
@@ -29,5 +27,6 @@ def account_seats(name: str, account: Account) -> tuple[Seat, ...]:
     jobs = min(MOST_JOBS, account.quota.concurrent_jobs or JOBS)
     return (
         *(Seat(f"{name} job {index}", frozenset({StageKind.TUNE}), name) for index in range(jobs)),
-        *(Seat(f"{name} asks {index}", ASKED, name) for index in range(ASKING)),
+        *(Seat(f"{name} asks {index}", frozenset({StageKind.GENERATE}), name) for index in range(ASKING)),
+        Seat(f"{name} judges", frozenset({StageKind.JUDGE}), name),  # one, so that equal responses are judged once
     )

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.domain.quota import Quota
-from engine.hosted import Ask, Exhausted, ProviderError, Session, Throttled, Told, Unanswered, Unavailable
+from engine.hosted import Ask, Session, Told
+from engine.hosted_errors import Exhausted, ProviderError, Throttled, Unanswered, Unavailable
 from engine.run.quota.flows import Ticket
 from engine.run.quota.gate import Gate, Sleep
 from engine.run.quota.jobs import JobSlots
@@ -152,10 +153,13 @@ class Broker:
         gate = self._gate(ask, flow)
         ticket = Ticket(flow, urgent, estimate(ask, output_settles=self._quota.output_settles))
         gate.pool.flows.put(ticket)
-        while await gate.passed(ticket):
-            told = await self._send(gate, ticket, ask)
-            if told is not None:
-                return told
+        try:
+            while await gate.passed(ticket):
+                told = await self._send(gate, ticket, ask)
+                if told is not None:
+                    return told
+        finally:
+            gate.pump()  # not between two sends: this ask waits again then, and has no turn before it passes
         raise self._refusal()
 
     @asynccontextmanager
@@ -192,7 +196,6 @@ class Broker:
         """Send an ask, and return the reply, or None when it has to be sent again."""
         if not self._spending.may_send(ask):
             gate.pool.handed_on(ticket)
-            gate.pump()
             raise Stopped("there is no money left for the next request")
         self.counts.sent += 1
         told: Told | None = NOTHING
@@ -221,7 +224,6 @@ class Broker:
             raise
         finally:
             self._spending.sent(ask, told)
-            gate.pump()
         return told
 
     def _end(self, why: Exhausted | Stopped) -> None:

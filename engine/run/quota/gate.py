@@ -52,8 +52,8 @@ class Gate:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                del self._turns[ticket]
-                self.pool.given_up(ticket)
+                if self._turns.pop(ticket, None) is not None:
+                    self.pool.given_up(ticket)
             elif turn.result():  # its turn came in the same moment
                 self.pool.handed_on(ticket)
             self.pump()
@@ -65,7 +65,11 @@ class Gate:
             return
         now = self._clock()
         while (ticket := self.pool.next(now)) is not None:
-            self._turns.pop(ticket).set_result(True)
+            turn = self._turns.pop(ticket, None)
+            if turn is None or turn.done():  # whoever waited has gone
+                self.pool.handed_on(ticket)
+            else:
+                turn.set_result(True)
         if self.pool.waiting:
             self._set(now, self.pool.wait(now))
 
@@ -76,7 +80,8 @@ class Gate:
             self._timer.cancel()
         for ticket, turn in self._turns.items():
             self.pool.given_up(ticket)
-            turn.set_result(False)
+            if not turn.done():
+                turn.set_result(False)
         self._turns.clear()
 
     def _set(self, now: float, seconds: float) -> None:

@@ -12,7 +12,8 @@ import math
 import random
 
 from engine.domain.quota import Quota
-from engine.hosted import Ask, Meters, Throttled, Unanswered, Unavailable
+from engine.hosted import Ask, Meters
+from engine.hosted_errors import Throttled, Unanswered, Unavailable
 from engine.run.quota.flows import Flows, Ticket
 from engine.run.quota.rate import DAY, NEVER, Rate
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Binding, Stage, StageKind
-from engine.hosted import Ask, Choice, Ending, HostedTuning, ProviderError, Told, TuningRequest, Turn, Unavailable
+from engine.hosted import Ask, Choice, Ending, HostedTuning, Told, TuningRequest, Turn
+from engine.hosted_errors import ProviderError, Unavailable
 from engine.run.asking import Given, Paper, judged
 
 Flow = tuple[str, Sequence[Told | ProviderError]]
@@ -117,9 +118,10 @@ def test_a_stage_whose_verdicts_are_all_known_asks_nothing_and_ends_first() -> N
 def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_judge_is_not() -> None:
     given = {b"p yes": Verdict(Outcome.ERRORED, None, "503"), b"q no": Verdict(Outcome.REFUSED, None)}
     desk = Desk(fails=frozenset({"request p: yes"}))
-    ((key, usage),) = run([paper("a", "p:yes", "q:no")], given, desk)
-    assert (key, usage) == ("a", spent(1)), "the stage ends, and what was not answered costs nothing"
-    assert given[b"p yes"].outcome is Outcome.ERRORED
+    ((key, error),) = run([paper("a", "p:yes", "q:no")], given, desk)
+    assert (key, type(error)) == ("a", Unavailable), "a judge that could not be asked is no verdict: the stage fails"
+    assert error.used == spent(1), "with what was paid for before"
+    assert b"p yes" not in given
     again = replace(desk, fails=frozenset(), asked={})
     run([paper("b", "p:yes", "q:no")], given, again)
     assert again.asked == {"b": ["", "request p: yes"]}

@@ -147,5 +147,9 @@ def test_the_documentation_has_every_field() -> None:
     assert not missing
     assert not [name for name in FIELDS if f"`{name}`" not in reference]
     run = json_schema()["definitions"]
-    settings = [name for model in ("RunSettings", "Budget", "Resources", "Account", "Quota") for name in run[model]["properties"]]
+    settings = [
+        name
+        for model in ("RunSettings", "Budget", "Resources", "Account", "Quota")
+        for name in run[model]["properties"]
+    ]
     assert not [name for name in settings if f"{name}`" not in reference]

@@ -15,19 +15,8 @@ import pytest
 
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
-from engine.hosted import (
-    Access,
-    Ask,
-    Denied,
-    JobOrder,
-    ProviderError,
-    Rejected,
-    Session,
-    Told,
-    Turn,
-    Unanswered,
-    Unavailable,
-)
+from engine.hosted import Access, Ask, JobOrder, Session, Told, Turn
+from engine.hosted_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
 
 KEY = "sk-test-marker-5f0c2b77"
 HANG = b"hang"

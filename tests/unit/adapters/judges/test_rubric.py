@@ -14,7 +14,8 @@ from adapters.judges.rubric import MAX_TOKENS, PolicyRubric, RubricJudge, Strong
 from adapters.standin import rules, world
 from adapters.standin.benchmarks import policy_benchmark
 from engine.domain.results import SCALES, Finish, Measure, Outcome, Prompt, Response
-from engine.hosted import Ask, AskingJudge, Blocked, Choice, Ending, ProviderError, Throttled, Told
+from engine.hosted import Ask, AskingJudge, Choice, Ending, Told
+from engine.hosted_errors import Blocked, ProviderError, Throttled
 from engine.ports import Context
 from engine.run.hosts import WarmSlots
 

@@ -184,9 +184,7 @@ def test_the_judge_grades_by_the_rules(serve: Any, form: str) -> None:
         text = f"Grade.\n<request 0a1b2c3d>\n{request}\n</request 0a1b2c3d>\n"
         text += f"<response 0a1b2c3d>\n{response}\n</response 0a1b2c3d>"
         more = as_json if form == "json" else {}
-        return (
-            ask(client, model="their-judge", messages=[{"role": "user", "content": text}], **more).choices[0].message
-        )
+        return ask(client, model="their-judge", messages=[{"role": "user", "content": text}], **more).choices[0].message
 
     def score(message: Any) -> int:
         if form == "json":

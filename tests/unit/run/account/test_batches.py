@@ -12,7 +12,8 @@ from typing import cast
 import pytest
 
 from engine.domain.sweep import Account
-from engine.hosted import Ask, BatchState, Choice, Ending, ProviderError, Rejected, Session, Told, Turn, Unanswered
+from engine.hosted import Ask, BatchState, Choice, Ending, Session, Told, Turn
+from engine.hosted_errors import ProviderError, Rejected, Unanswered
 from engine.run.account.batches import Batches
 from engine.run.account.journal import JobRecord, Journal
 from engine.run.account.patience import Patience

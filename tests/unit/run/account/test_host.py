@@ -11,7 +11,7 @@ import pytest
 
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
-from engine.hosted import Denied
+from engine.hosted_errors import Denied
 from engine.run.account.host import AccountHost
 from engine.store.layout import RunDirectory
 

@@ -13,21 +13,8 @@ import pytest
 
 from engine import plugins
 from engine.domain.sweep import Account
-from engine.hosted import (
-    Blocked,
-    Denied,
-    Exhausted,
-    HostedTuning,
-    Job,
-    JobOrder,
-    JobState,
-    ProviderError,
-    Rejected,
-    Session,
-    Step,
-    TuningRequest,
-    Unanswered,
-)
+from engine.hosted import HostedTuning, Job, JobOrder, JobState, Session, Step, TuningRequest
+from engine.hosted_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Unanswered
 from engine.plugins import Kind
 from engine.run.account.jobs import Jobs
 from engine.run.account.journal import JobRecord, Journal

@@ -13,23 +13,8 @@ import pytest
 
 from adapters.rehearsal.windows import Bucket
 from engine.domain.quota import Quota
-from engine.hosted import (
-    Ask,
-    Blocked,
-    Choice,
-    Denied,
-    Ending,
-    Exhausted,
-    Meter,
-    Meters,
-    ProviderError,
-    Rejected,
-    Throttled,
-    Told,
-    Turn,
-    Unanswered,
-    Unavailable,
-)
+from engine.hosted import Ask, Choice, Ending, Meter, Meters, Told, Turn
+from engine.hosted_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
 from engine.run.quota.broker import NOTHING, Broker, Stopped, base_model
 from engine.run.quota.pool import TRIES
 

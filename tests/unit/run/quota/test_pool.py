@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from engine.domain.quota import Quota
-from engine.hosted import Ask, Meter, Meters, Throttled, Turn, Unanswered, Unavailable
+from engine.hosted import Ask, Meter, Meters, Turn
+from engine.hosted_errors import Throttled, Unanswered, Unavailable
 from engine.run.quota.flows import Ticket
 from engine.run.quota.pool import FIRST, PARK_S, TRIES, Pool, estimate
 from engine.run.quota.rate import NEVER
