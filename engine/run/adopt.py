@@ -43,13 +43,7 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
         state: Its control plane, open for writing.
         observer: Told of damage.
     """
-    if (state.meta().get("rehearsal") == "true") != order.is_rehearsal and state.meta():
-        what = (
-            "this run directory is a rehearsal's, and its results are the stand-in's"
-            if not order.is_rehearsal
-            else ("this run directory has real results, and a rehearsal would be taken for more of them")
-        )
-        raise StoreError(what, where=str(run.root), todo="choose another --out")
+    _refuse_mixture(order, run, state)
     for name, text in order.papers.items():
         write_text(run.root / name, text)
     state.adopt(order.plan)
@@ -65,6 +59,20 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
     _sweep_weights(order, run, state, found.cached)
     replies.forget(run, sorted(found.cached & order.groups.accounts.keys()))
     return found.cached
+
+
+def _refuse_mixture(order: RunOrder, run: RunDirectory, state: State) -> None:
+    """Keep a rehearsal's results, which are the stand-in's, apart from real ones: their keys are the same.
+
+    Raises:
+        StoreError: The run directory has results of the other sort.
+    """
+    meta = state.meta()
+    was_rehearsal = meta.get("rehearsal") == "true"
+    if "sweep" in meta and was_rehearsal != order.is_rehearsal:
+        there, here = ("a rehearsal's", "real") if was_rehearsal else ("real", "a rehearsal's")
+        what = f"the results in this run directory are {there}, and these would be {here}"
+        raise StoreError(what, where=str(run.root), todo="choose another --out")
 
 
 def _sweep_weights(order: RunOrder, run: RunDirectory, state: State, cached: frozenset[str]) -> None:

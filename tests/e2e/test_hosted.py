@@ -25,9 +25,11 @@ from typing import Any
 
 import pytest
 
+from engine.store.layout import RunDirectory
 from engine.store.reader import open_results
+from engine.store.state import State
 
-from .conftest import DOSIMETER, environment
+from .conftest import DOSIMETER, Cli, environment
 
 pytestmark = pytest.mark.slow
 
@@ -313,3 +315,16 @@ def test_two_interrupts_cancel_the_job_or_leave_it_to_the_next_run(option: str, 
     assert study.statuses() == {0: "done", 1: "done", 2: "done"}
     if not cancels:
         assert study.books() == study.bill()
+
+
+def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, tmp_path: Path) -> None:
+    spec = SPEC.format(seed=9, url="http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY")
+    (tmp_path / "one.yaml").write_text(spec.replace("standin-aligned", "gpt-4o-mini-2024-07-18"))
+    done = cli(tmp_path, "rehearse", "one.yaml", "--speed", "600", "--out", "rehearsed", *INLINE)
+    billed = re.search(r"\$([\d.]+)\s*$", done.stdout)
+    assert billed is not None, done.stdout
+    assert f"Our books: ${billed[1]} in" in done.stderr
+    again = ("rehearse", "one.yaml", "--speed", "600", "--out", "real", *INLINE)
+    with closing(State.open(RunDirectory(tmp_path / "real"))) as state:
+        state.put_meta({"sweep": "hosted", "rehearsal": "false"})
+    assert "the results in this run directory are real" in cli(tmp_path, *again, code=5).stderr
