@@ -124,14 +124,14 @@ def arms(evidence: Evidence) -> tuple[Arm, ...]:
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in by_id.values():
         if row["n_examples"] > 0:
-            groups[tuple(str(row[key]) for key in _TELLING)].append(row)
+            groups[tuple("" if row[key] is None else str(row[key]) for key in _TELLING)].append(row)
     several = [len({key[at] for key in groups}) > 1 for at in range(len(_TELLING))]
     found = []
     for key, rows in groups.items():
         source, model, mitigation, method, variant = key
         parts = (source, model, "no mitigation" if mitigation == "none" else mitigation, method, variant)
         name = " · ".join(part for at, part in enumerate(parts) if part and (at == 0 or several[at]))
-        strongest = max(rows, key=lambda row: (row["n_examples"], row["epochs"], row["lr"]))
+        strongest = max(rows, key=lambda row: (row["n_examples"], row["epochs"], row["lr"] or 0.0))
         found.append(Arm(name, tuple(rows), strongest, by_id.get(strongest["baseline_config_id"])))
     return tuple(found)
 
