@@ -125,6 +125,7 @@ class Told:
         generated_tokens: Tokens made, of all choices, as billed.
         meters: What the headers said.
         is_booked: Whether an attempt that has ended has it in its books: it was bought before, and is used again.
+        unheard: What earlier sends of the ask may be billed for whose reply never came: its `unheard_…_tokens`.
     """
 
     choices: tuple[Choice, ...]
@@ -133,13 +134,15 @@ class Told:
     generated_tokens: int
     meters: Meters = Meters()
     is_booked: bool = False
+    unheard: Usage = field(default_factory=Usage)
 
     @property
     def usage(self) -> Usage:
         """What it adds to the books."""
         if self.is_booked:
             return Usage()
-        return Usage(prompt_tokens=self.prompt_tokens, generated_tokens=self.generated_tokens)
+        read, cached, made = self.prompt_tokens, self.cached_tokens, self.generated_tokens
+        return self.unheard + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
 
 
 class JobState(StrEnum):
@@ -273,7 +276,7 @@ class Session(Protocol):
         ...
 
     async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
-        """Hand in asks by custom id, to be answered within a day at the batch price; returns the batch's id."""
+        """Hand in asks by custom id, to be answered within a day at the batch price; returns the batch's id. See `create_job`."""
         ...
 
     async def batches(self) -> Mapping[str, str]:
@@ -282,6 +285,10 @@ class Session(Protocol):
 
     async def batch(self, batch_id: str) -> BatchState:
         """Return a batch, with its answers once it is over."""
+        ...
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Let a batch end before it is done: what was answered by then is billed and kept. One that is over stays as it is."""
         ...
 
     async def close(self) -> None:

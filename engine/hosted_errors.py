@@ -18,7 +18,7 @@ class ProviderError(Exception):
     └── Exhausted      the account's money or hard limit is used up
 
     Attributes:
-        used: What a stage had paid for before this ended it; None for nothing.
+        used: What had been paid for, or may have been, before this ended it; None for nothing.
     """
 
     used: Usage | None = None

@@ -167,6 +167,15 @@ class OpenAISession:
         contents = [await self._content(file) for file in (batch.output_file_id, batch.error_file_id) if file]
         return replace(state, told=MappingProxyType(batches.answers(contents, self._wire)))
 
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Let a batch end before it is done; one that is over stays as it is."""
+        try:
+            await self._wire.post(f"/batches/{batch_id}/cancel")
+        except (Rejected, Unanswered):
+            batch = self._wire.read(Batch, await self._wire.get(f"/batches/{batch_id}"))
+            if not (batches.state(batch).is_over or batch.status == "cancelling"):
+                raise
+
     async def close(self) -> None:
         """Close the connections."""
         await self._wire.close()

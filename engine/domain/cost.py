@@ -17,6 +17,10 @@ class Usage:
         train_tokens: Tokens seen in training, all epochs, prompt and answer, without padding; >= 0.
         prompt_tokens: Tokens read as prompts when generating, without padding; >= 0.
         generated_tokens: Tokens generated, the end token included; >= 0.
+        cached_tokens: Of the prompt tokens, those that a provider still had, and bills as cached; >= 0.
+        unheard_prompt_tokens: Tokens read, at most, for requests to a provider whose reply never came. They may be billed, or
+            not; they are in no other count. >= 0.
+        unheard_generated_tokens: Tokens generated for them, at most; >= 0.
         device_seconds: Wall seconds that the stage held its device (a GPU, or one CPU host); >= 0.
     """
 
@@ -24,6 +28,9 @@ class Usage:
     train_tokens: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cached_tokens: int = 0
+    unheard_prompt_tokens: int = 0
+    unheard_generated_tokens: int = 0
     device_seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
@@ -36,17 +43,17 @@ class Usage:
 
     def scaled(self, factor: float) -> Usage:
         """Return this usage times `factor`, counts rounded to the nearest integer."""
-        return Usage(
-            optimizer_steps=round(self.optimizer_steps * factor),
-            train_tokens=round(self.train_tokens * factor),
-            prompt_tokens=round(self.prompt_tokens * factor),
-            generated_tokens=round(self.generated_tokens * factor),
-            device_seconds=self.device_seconds * factor,
-        )
+        counts = {f.name: round(getattr(self, f.name) * factor) for f in fields(Usage) if f.name != "device_seconds"}
+        return Usage(**counts, device_seconds=self.device_seconds * factor)
+
+    @property
+    def unheard(self) -> Usage:
+        """What a provider may have done besides, at most, as if it had."""
+        return Usage(prompt_tokens=self.unheard_prompt_tokens, generated_tokens=self.unheard_generated_tokens)
 
     @property
     def tokens(self) -> int:
-        """All tokens: trained, read and generated."""
+        """All tokens: trained, read and generated; what was not heard of is left out."""
         return self.train_tokens + self.prompt_tokens + self.generated_tokens
 
 
