@@ -223,7 +223,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch of asks: whether it is over, its output by custom id once it is, and how many requests are done."""
+    """A batch of asks: whether it is over and its output by custom id once it is, or why it was refused as a whole."""
 
     batch_id: str
     is_over: bool
@@ -231,6 +231,7 @@ class BatchState:
     failed: int
     total: int
     told: Mapping[str, Told | ProviderError] = field(default_factory=dict)
+    refusal: ProviderError | None = None
 
 
 class Session(Protocol):

@@ -153,17 +153,13 @@ class OpenAISession:
         return {key: batch.id for key, batch in dated if key}
 
     async def batch(self, batch_id: str) -> BatchState:
-        """Return a batch, with its answers once it is over.
-
-        Raises:
-            ProviderError: As of a request; and when the whole batch was refused, why.
-        """
+        """Return a batch, with its answers once it is over, or why it was refused as a whole."""
         batch = self._wire.read(Batch, await self._wire.get(f"/batches/{batch_id}"))
         state = batches.state(batch)
         if not state.is_over:
             return state
         if refusal := batches.refused(batch, self._wire.clean):
-            raise refusal
+            return replace(state, refusal=refusal)
         contents = [await self._content(file) for file in (batch.output_file_id, batch.error_file_id) if file]
         return replace(state, told=MappingProxyType(batches.answers(contents, self._wire)))
 

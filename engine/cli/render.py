@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from engine.domain.cost import Charge
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 MINUTE, HOUR = 60, 3600
 SMALL = 1e-3
@@ -99,6 +101,23 @@ def money(value: Decimal | None) -> str:
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${float(value):.2g}"
 
 
+def spent(charge: Charge, unheard: int) -> str:
+    """Return what was spent, and what may have been besides for so many tokens that were not heard of.
+
+    >>> spent(Charge(Decimal("1.5")), 0), spent(Charge(None), 0)
+    ('$1.50', 'unknown')
+    >>> spent(Charge(Decimal("1.5"), Decimal("0.002")), 1000)
+    '$1.50, and up to $0.002 more for 1,000 tokens, if the provider billed replies that never came'
+    """
+    return f"{money(charge.usd)}, and {besides(charge.unheard_usd, unheard)}" if unheard else money(charge.usd)
+
+
+def besides(usd: Decimal | None, unheard: int) -> str:
+    """Return what a provider may have billed for tokens that were not heard of, at most."""
+    most = "an unknown sum" if usd is None else money(usd)
+    return f"up to {most} more for {many(unheard, 'token')}, if the provider billed replies that never came"
+
+
 def duration(seconds: float | None) -> str:
     """Return a time as people say it: `48 s`, `3 min 20 s`, `2 h 5 min`.
 
@@ -117,9 +136,9 @@ def duration(seconds: float | None) -> str:
     return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
 
 
-def many(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 cell`, `2 cells`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def many(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 cell`, `2 cells`, `2 batches`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def print_json(value: object) -> None:

@@ -59,7 +59,7 @@ def command(  # noqa: PLR0913 - click gives each option by name
     from engine.cli.render import print_json
 
     summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
-    _leave_jobs(spec, overrides, root, cancel_jobs=cancel_jobs)
+    _leave_behind(spec, overrides, root, cancel_jobs=cancel_jobs)
     if as_json:
         from dataclasses import asdict
 
@@ -67,25 +67,25 @@ def command(  # noqa: PLR0913 - click gives each option by name
     return exit_code(summary)
 
 
-def _leave_jobs(spec: Path, overrides: tuple[str, ...], root: Path, *, cancel_jobs: bool) -> None:
-    """Cancel the jobs that are under way at providers if that is wished, or say that they go on."""
+def _leave_behind(spec: Path, overrides: tuple[str, ...], root: Path, *, cancel_jobs: bool) -> None:
+    """Cancel what is under way at providers if that is wished, or say that it goes on."""
     from engine.cli.render import console, many, safe
-    from engine.run.account.leftover import cancel, open_jobs
+    from engine.run.account.leftover import cancel, left_behind
     from engine.spec.load import load_sweep
     from engine.store.layout import RunDirectory
 
     run = RunDirectory(root)
-    left = open_jobs(run)
-    if not left:
+    left = left_behind(run)
+    if not len(left):
         return
     out = console(err=True)
     if cancel_jobs:
         for text in cancel(run, load_sweep(spec, overrides).sweep.run.accounts):
             out.print(safe(text))
-    else:
-        out.print(
-            f"{many(len(left), 'job')} at providers may go on; the same command finds what was made, and pays once"
-        )
+        return
+    counted = ((left.jobs, "job", ""), (left.batches, "batch", "batches"))
+    what = " and ".join(many(len(records), noun, plural) for records, noun, plural in counted if records)
+    out.print(f"{what} at providers may go on; the same command finds what was made, and pays once")
 
 
 def execute(
@@ -224,6 +224,20 @@ def _say(summary: RunSummary, root: Path) -> None:
         out.print(f"{many(summary.failed, 'stage')} failed{skipped}; see `dosimeter query problems`")
     if summary.reason:
         out.print(f"Stopped early: {summary.reason}")
+    _say_spent(root)
+
+
+def _say_spent(root: Path) -> None:
+    """Say what this run directory has cost by now, if it did."""
+    from engine.cli.render import console, spent
+    from engine.store.layout import RunDirectory
+    from engine.store.state import State
+
+    state = State.peek(RunDirectory(root))
+    usage, charge = state.usage()
+    state.close()
+    if charge.usd or usage.unheard.tokens:
+        console(err=True).print(f"Spent in this run directory: {spent(charge, usage.unheard.tokens)}")
 
 
 def exit_code(summary: RunSummary) -> int:

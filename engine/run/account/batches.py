@@ -1,27 +1,34 @@
-"""Asks that are handed in as a batch, at half the price and within a day: made once, found again, and asked anew where expired."""
+"""Asks that are handed in as a batch, at half the price and within a day: made once, read once, and asked anew where expired.
+
+A flow's batches are numbered, and its asks have names that follow from what is asked. Whoever goes on after a crash finds the
+batch by its number, and of its answers those that are still wanted by their names, whatever was read before.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from engine.domain.sweep import Account
 from engine.hosted import Ask, BatchState, JobState, Session, Told
-from engine.hosted_errors import ProviderError, Unanswered, Unavailable
-from engine.run.account.journal import JobRecord, Journal
-from engine.run.account.patience import PATIENT, TRIES, Patience, pause, repeated
-from engine.run.account.replies import asked
+from engine.hosted_errors import ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.run.account.journal import JobRecord, Journal, batch_key
+from engine.run.account.once import DAY_PAUSE, Once
+from engine.run.account.patience import PATIENT, Patience, repeated
+from engine.run.account.replies import ReplyLog, asked
 
-ROUNDS = 3
-"""A batch may expire before all of it is done; what is left is handed in so often."""
+ROUNDS = 8
+"""A batch may expire before all of it is done, or find the provider's queue full; what is left is handed in so often."""
 
-KEY_DIGITS = 32
+Asks = Mapping[str, Ask]
+Answers = dict[str, Told | ProviderError]
+"""By name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batches:
     """Runs the batches of one account.
 
@@ -38,75 +45,98 @@ class Batches:
     session: Session
     journal: Journal
     patience: Patience = PATIENT
+    _once: Once[str] = field(init=False)
 
-    async def ask_all(self, asks: Sequence[Ask]) -> list[Told | ProviderError]:
-        """Return the reply to each ask, in order."""
-        told: dict[str, Told | ProviderError] = {}
-        by_id = {f"{index:06d}": ask for index, ask in enumerate(asks)}
-        for round_ in range(ROUNDS):
-            left = {custom_id: ask for custom_id, ask in by_id.items() if custom_id not in told}
-            if left:
-                made = await self._answered(left, round_)
-                told |= {key: reply for key, reply in made.items() if not isinstance(reply, Unavailable)}
-        gone = Unavailable("the batch expired before it was answered")
-        return [told.get(custom_id, gone) for custom_id in by_id]
+    def __post_init__(self) -> None:
+        """Know how a batch is looked for."""
+        self._once = Once(self.name, self.account, self.journal, self.look, str, patience=self.patience)
 
-    async def _answered(self, asks: Mapping[str, Ask], round_: int) -> Mapping[str, Told | ProviderError]:
-        """Return what a batch says; one that was refused as a whole is forgotten, so that another may be made."""
-        try:
-            return (await self._over(await self._batch(asks, round_))).told
-        except ProviderError:
-            if (record := self.journal.read(_key(asks, round_))) is not None:
-                self.journal.write(replace(record, job_id="", state=JobState.FAILED.value))
-            raise
+    async def ask_all(self, flow: str, asks: Sequence[Ask], log: ReplyLog) -> list[Told | ProviderError]:
+        """Return the reply to each ask, in order.
 
-    async def _batch(self, asks: Mapping[str, Ask], round_: int) -> str:
-        """Return the id of the batch of some asks, found or made."""
-        key = _key(asks, round_)
+        Args:
+            flow: The stage that asks.
+            asks: What.
+            log: Its replies, open: those that are there are not bought again, and new ones are written to it.
+        """
+        named = _named(asks)
+        answers: Answers = {name: told for name, ask in named.items() if (told := log.taken(ask)) is not None}
+        for _ in range(ROUNDS):
+            left = {name: ask for name, ask in named.items() if name not in answers}
+            if not left:
+                break
+            answers |= await self._answers(self._key(flow), left, log)
+        gone = Unavailable(f"{ROUNDS} batches ended before all was answered")
+        return [answers.get(name, gone) for name in named]
+
+    def _key(self, flow: str) -> str:
+        """Return the key of a flow's batch that has not been read yet, or of the next one."""
+        records = self.journal.batches(flow)
+        return next((record.key for record in records if not record.state), batch_key(flow, len(records) + 1))
+
+    async def _answers(self, key: str, left: Asks, log: ReplyLog) -> Answers:
+        """Return what a batch says to some asks, found or made. Its replies are on the disk before it is read no more."""
         record = self.journal.read(key)
-        if record is not None and record.job_id:
-            return record.job_id
-        found = await self._found(key, None if record is None else record.heard(self.account.timeout))
-        return self._noted(key, found or await self._made(key, asks))
+        known = record.job_id if record is not None else ""
+        batch_id = known or await self._once.made(key, partial(self.session.submit_batch, key, left))
+        state = await self._over(batch_id)
+        answers = {name: reply for name, reply in state.told.items() if name in left}
+        for name, reply in answers.items():
+            if isinstance(reply, Told):
+                log.write(left[name], reply)
+        log.sync()
+        self._read(key, batch_id, state)
+        if isinstance(state.refusal, Throttled):  # too much waits in batches already
+            await asyncio.sleep(state.refusal.seconds or DAY_PAUSE)
+        elif state.refusal is not None:
+            return dict.fromkeys(left, _unread(state.refusal))
+        return {name: reply for name, reply in answers.items() if not isinstance(reply, Unavailable)}
 
-    async def _made(self, key: str, asks: Mapping[str, Ask]) -> str:
-        for attempt in range(TRIES):
-            record = JobRecord(key, self.name, self.account.provider, time.time())
-            self.journal.write(record)
-            try:
-                return await self.session.submit_batch(key, asks)
-            except (Unanswered, Unavailable):
-                if (found := await self._found(key, time.time())) is not None:
-                    return found
-                await asyncio.sleep(pause(attempt, None))
-            except ProviderError:  # refused: there is nothing to look for
-                self.journal.write(replace(record, state=JobState.FAILED.value))
-                raise
-        raise Unavailable(f"no batch could be handed in in {TRIES} tries")
+    def _read(self, key: str, batch_id: str, state: BatchState) -> None:
+        """Note that a batch has said all that it ever will."""
+        record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, 0.0)
+        ended = JobState.SUCCEEDED if state.refusal is None else JobState.FAILED
+        self.journal.write(replace(record, job_id=batch_id, state=ended.value))
 
-    async def _found(self, key: str, heard: float | None) -> str | None:
-        """Look for the batch of a key; when a request for one may have been heard, for as long as lists lag after that."""
-        while True:
-            there = await repeated(self.session.batches)
-            if key in there or heard is None or time.time() > heard + self.patience.lag:
-                return there.get(key)
-            await asyncio.sleep(self.patience.look)
-
-    def _noted(self, key: str, batch_id: str) -> str:
-        record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, time.time())
-        self.journal.write(JobRecord(record.key, record.account, record.provider, record.intended_at, batch_id))
-        return batch_id
+    async def look(self, key: str) -> str | None:
+        """Return the id of the batch of a key, or None where there is none."""
+        return (await self.session.batches()).get(key)
 
     async def _over(self, batch_id: str) -> BatchState:
-        """Wait until a batch will not change any more."""
+        """Wait until a batch will not change any more; one that is not there any more is refused."""
         while True:
-            state = await repeated(lambda: self.session.batch(batch_id))
-            if state.is_over:
+            try:
+                state = await repeated(partial(self.session.batch, batch_id))
+            except (Throttled, Unanswered, Unavailable):
+                state = None  # it goes on, whether or not anybody can see it
+            except Rejected as gone:
+                return BatchState(batch_id, is_over=True, completed=0, failed=0, total=0, refusal=gone)
+            if state is not None and state.is_over:
                 return state
             await asyncio.sleep(self.account.poll_seconds)
 
+    async def cancel(self, record: JobRecord) -> str | None:
+        """Let a batch end, and return its id, or None where none was made; what it has answered is read by the next run."""
+        found = record.job_id or await self._once.found(record.key, record.heard(self.account.timeout))
+        if not found:
+            self.journal.write(replace(record, state=JobState.FAILED.value))
+            return None
+        self.journal.write(replace(record, job_id=found))
+        await repeated(partial(self.session.cancel_batch, found))
+        return found
 
-def _key(asks: Mapping[str, Ask], round_: int) -> str:
-    """What tells a batch from all others: what is asked, in its order, and for which time."""
-    text = "\n".join([str(round_), *(f"{custom_id} {asked(ask)}" for custom_id, ask in asks.items())])
-    return f"batch-{hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]}"
+
+def _unread(refusal: ProviderError) -> ProviderError:
+    """Return why asks of a batch that was refused as a whole have no answer: nothing is said of any one of them."""
+    return Unavailable(f"the batch was refused: {refusal}") if isinstance(refusal, Rejected) else refusal
+
+
+def _named(asks: Sequence[Ask]) -> Asks:
+    """Return asks by names that follow from what is asked; equal ones are numbered."""
+    seen: Counter[str] = Counter()
+    named = {}
+    for ask in asks:
+        what = asked(ask)
+        seen[what] += 1
+        named[f"{what}-{seen[what]}"] = ask
+    return named

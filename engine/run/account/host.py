@@ -49,12 +49,12 @@ class AccountHost:
             RunLockedError: Another process still has this account in this run directory.
         """
         self._lock = _alone(name, run, patience)
-        provider = plugins.adapter(Kind.PROVIDER, account.provider)
         access = Access(name, account.base_url, account.key_env, account.timeout)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"account {name}", daemon=True)
         self._thread.start()
         try:
+            provider = plugins.adapter(Kind.PROVIDER, account.provider)
             self._session, self._broker = self._await(_connected(provider, access, account))
         except BaseException:
             self._stop()
@@ -88,31 +88,16 @@ class AccountHost:
             yield key, made
 
     async def _flow(self, flow: str, asks: Sequence[Ask], *, urgent: bool) -> Sequence[Told | ProviderError]:
-        log = reply_log(self._run, flow)
-        bought = [log.taken(ask) for ask in asks]
-        self._broker.expect(flow, bought.count(None))
-        with log.open():
+        with reply_log(self._run, flow).open() as log:
             if self._batches is not None:
-                return await self._batch(self._batches, asks, bought, log)
+                return await self._batches.ask_all(flow, asks, log)
+            bought = [log.taken(ask) for ask in asks]
+            self._broker.expect(flow, bought.count(None))
             replies = (
                 self._reply(ask, flow, log, urgent=urgent) if told is None else _at_once(told)
                 for ask, told in zip(asks, bought, strict=True)
             )
             return await asyncio.gather(*replies)
-
-    @staticmethod
-    async def _batch(
-        batches: Batches, asks: Sequence[Ask], bought: Sequence[Told | None], log: ReplyLog
-    ) -> Sequence[Told | ProviderError]:
-        """Hand in what was not bought before as a batch, and put all replies in order."""
-        new = [ask for ask, told in zip(asks, bought, strict=True) if told is None]
-        made = iter(await batches.ask_all(new) if new else ())
-        replies: list[Told | ProviderError] = []
-        for ask, told in zip(asks, bought, strict=True):
-            replies.append(told if told is not None else next(made))
-            if told is None and isinstance(reply := replies[-1], Told):
-                log.write(ask, reply)
-        return replies
 
     async def _reply(self, ask: Ask, flow: str, log: ReplyLog, *, urgent: bool) -> Told | ProviderError:
         try:

@@ -1,17 +1,13 @@
-"""Fine-tuning jobs that are paid for once, whatever is lost: a reply, this process, or the machine.
-
-Providers know no idempotency (OpenAI's API reference, 2026-11: no such header on `fine_tuning/jobs`), so: look for the key
-among the jobs that are there; write down the intent; send the request once; write down the id; only then wait. A request
-whose reply was lost is never repeated before the job has been looked for, for longer than lists lag.
-"""
+"""Fine-tuning jobs of one account: each is made once, waited for however long it takes, and counted once."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.cost import Usage
@@ -19,14 +15,12 @@ from engine.domain.sweep import Account
 from engine.hosted import HostedTuning, Job, JobOrder, JobState, Provider, Session, Step, TuningRequest
 from engine.hosted_errors import Blocked, ProviderError, Rejected, Throttled, Unanswered, Unavailable
 from engine.run.account.journal import JobRecord, Journal
-from engine.run.account.patience import PATIENT, TRIES, Patience, pause, repeated
+from engine.run.account.once import Once
+from engine.run.account.patience import PATIENT, Patience, repeated
 from engine.run.quota.broker import Broker
 
 SINCE = 30 * 24 * 3600.0
 """A job of the same key is adopted when it is at most so old, in seconds: another run directory may have paid for it."""
-
-DAY_PAUSE = 1800.0
-"""Seconds until the next try when the day's jobs are used up and the provider does not say until when."""
 
 SUFFIX = "dosimeter"
 
@@ -55,6 +49,12 @@ class Jobs:
     broker: Broker
     journal: Journal
     patience: Patience = PATIENT
+    _once: Once[Job] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know how a job is looked for."""
+        name, park = operator.attrgetter("job_id"), self.broker.park_jobs
+        self._once = Once(self.name, self.account, self.journal, self._look, name, park, self.patience)
 
     async def run(self, request: TuningRequest) -> HostedTuning:
         """Return what came of a job, made now or long ago.
@@ -95,44 +95,17 @@ class Jobs:
             job = await repeated(partial(self.session.job, record.job_id))
             if job.state not in UNPAID:
                 return job
-            record = None  # it ended for nothing
-        heard = None if record is None else record.heard(self.account.timeout)
-        if (found := await self._found(request.key, heard)) is not None:
-            return self._noted(request.key, found)
-        return self._noted(request.key, await self._made(request))
+            self._noted(request.key, job)  # it ended for nothing, and nothing is to be looked for
+        return self._noted(request.key, await self._once.made(request.key, partial(self._made, request)))
 
     async def _made(self, request: TuningRequest) -> Job:
-        """Make a job; when nobody knows whether it was made, look for it before trying again."""
-        file_id = await self._file(request)
-        for attempt in range(TRIES):
-            record = JobRecord(request.key, self.name, self.account.provider, time.time())
-            self.journal.write(record)
-            try:
-                return await self.session.create_job(_order(request, file_id))
-            except Throttled as error:  # nothing was done
-                if error.scope == "day":
-                    self.broker.park_jobs(error.seconds or DAY_PAUSE)
-                    await asyncio.sleep(error.seconds or DAY_PAUSE)
-                await asyncio.sleep(pause(attempt, error.seconds))
-            except (Unanswered, Unavailable):
-                if (found := await self._found(request.key, time.time())) is not None:
-                    return found
-                await asyncio.sleep(pause(attempt, None))
-            except ProviderError:  # refused: there is nothing to look for
-                self.journal.write(replace(record, state=JobState.FAILED.value))
-                raise
-        raise Unavailable(f"no job could be made in {TRIES} tries")
+        return await self.session.create_job(_order(request, await self._file(request)))
 
-    async def _found(self, key: str, heard: float | None) -> Job | None:
-        """Look for the job of a key; when a request for one may have been heard, for as long as lists lag after that."""
-        while True:
-            jobs = await repeated(partial(self.session.jobs, time.time() - SINCE))
-            for job in sorted(jobs, key=lambda job: -job.created_at):
-                if job.key == key and job.state not in UNPAID:
-                    return job
-            if heard is None or time.time() > heard + self.patience.lag:
-                return None
-            await asyncio.sleep(self.patience.look)
+    async def _look(self, key: str) -> Job | None:
+        """Return the newest job of a key that left something, or still may."""
+        jobs = await self.session.jobs(time.time() - SINCE)
+        ours = [job for job in jobs if job.key == key and job.state not in UNPAID]
+        return max(ours, key=operator.attrgetter("created_at"), default=None)
 
     async def _file(self, request: TuningRequest) -> str:
         """Return the id of the sample at the provider, uploaded once whatever cells have it."""
@@ -143,10 +116,10 @@ class Jobs:
 
     async def _over(self, key: str, job: Job) -> Job:
         """Wait until a job will not change any more."""
-        pause = min(1.0, self.account.poll_seconds)
+        seconds = min(1.0, self.account.poll_seconds)
         while not job.state.is_over:
-            await asyncio.sleep(pause)
-            pause = min(self.account.poll_seconds, 1.5 * pause)
+            await asyncio.sleep(seconds)
+            seconds = min(self.account.poll_seconds, 1.5 * seconds)
             try:
                 seen = await repeated(partial(self.session.job, job.job_id))
             except (Throttled, Unanswered, Unavailable):
@@ -163,7 +136,7 @@ class Jobs:
 
     async def cancel(self, record: JobRecord) -> Job | None:
         """Cancel a job of ours, or return None where none was made; one that is over stays as it is."""
-        found = None if record.job_id else await self._found(record.key, record.heard(self.account.timeout))
+        found = None if record.job_id else await self._once.found(record.key, record.heard(self.account.timeout))
         job_id = record.job_id if found is None else found.job_id
         if not job_id:
             self.journal.write(replace(record, state=JobState.FAILED.value))

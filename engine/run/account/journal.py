@@ -1,6 +1,6 @@
 """What is known of each paid job, on disk before anything is built on it: the intent before the request, the id before polling.
 
-One small file a tune stage, written whole by the host that owns the account. It outlives that host, the driver and the
+One small file a tune stage, or a batch, written whole by the host that owns the account. It outlives that host, the driver and the
 machine's power; after any of these, the job is found again by the id in it, or at the provider by the key in its metadata.
 """
 
@@ -19,12 +19,12 @@ class JobRecord:
     """What is known of a job.
 
     Attributes:
-        key: The tune stage's key, or a batch's.
+        key: The tune stage's key, or a batch's (`batch_key`).
         account: Name of the account that pays.
         provider: What the account speaks.
         intended_at: When the request was about to be sent, in seconds since the epoch, UTC.
         job_id: The provider's name for the job, or the batch; empty until it is known.
-        state: Where it was when last seen (`engine.hosted.JobState`); empty before.
+        state: Where it was when last seen (`engine.hosted.JobState`); empty before. A batch's is empty until its answers are read.
         is_booked: Whether an attempt that has ended has what it cost in its books.
     """
 
@@ -37,12 +37,17 @@ class JobRecord:
     is_booked: bool = False
 
     def heard(self, timeout: float) -> float | None:
-        """Return when the request may have been heard last, in seconds since the epoch; None when it was refused.
+        """Return when the request may have been heard last, in seconds since the epoch; None when what came of it is known.
 
         Args:
             timeout: Seconds that it may have taken.
         """
-        return None if self.state else min(time.time(), self.intended_at + timeout)
+        return None if self.state or self.job_id else min(time.time(), self.intended_at + timeout)
+
+
+def batch_key(flow: str, number: int) -> str:
+    """Return the key of a flow's batch of that number, from 1."""
+    return f"{flow}.{number}"
 
 
 class Journal:
@@ -73,8 +78,16 @@ class Journal:
 
     def records(self) -> list[JobRecord]:
         """Return every record, by key."""
-        keys = sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
-        return [record for key in keys if (record := self.read(key)) is not None]
+        return self._matching("*")
+
+    def batches(self, flow: str) -> list[JobRecord]:
+        """Return the records of a flow's batches, by number; their keys are `batch_key`."""
+        found = self._matching(f"{flow}.*")
+        return sorted(found, key=lambda record: int(record.key.rpartition(".")[2]))
+
+    def _matching(self, pattern: str) -> list[JobRecord]:
+        paths = sorted(self._folder.glob(f"{pattern}.json")) if self._folder.is_dir() else []
+        return [record for path in paths if (record := self.read(path.stem)) is not None]
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"

@@ -53,8 +53,7 @@ class ReplyLog:
             try:
                 yield self
             finally:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                self.sync()
 
     def taken(self, ask: Ask) -> Told | None:
         """Take the reply of an ask out of those that were bought before, if there is one."""
@@ -69,6 +68,11 @@ class ReplyLog:
         }
         self._file.write(json.dumps({"asked": asked(ask), **told_}) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Put what was written on the disk: not even the machine's power loses it once this returns."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def _read(path: Path) -> Iterator[tuple[str, Told]]:

@@ -18,7 +18,7 @@ from engine.hosted_errors import Blocked, Denied, Exhausted, ProviderError, Reje
 from engine.plugins import Kind
 from engine.run.account.jobs import Jobs
 from engine.run.account.journal import JobRecord, Journal
-from engine.run.account.leftover import open_jobs
+from engine.run.account.leftover import left_behind
 from engine.run.account.patience import Patience
 from engine.run.quota.broker import Broker
 from engine.store.layout import RunDirectory
@@ -38,6 +38,7 @@ class Shop:
         ends: How jobs end.
         made: The jobs.
         looks: How often they were listed.
+        looked: How often before the last one was made.
     """
 
     takes: float = 0.0
@@ -46,6 +47,7 @@ class Shop:
     ends: JobState = JobState.SUCCEEDED
     made: list[Job] = field(default_factory=list)
     looks: int = 0
+    looked: int = 0
 
     async def files(self) -> Mapping[str, str]:
         return {}
@@ -54,6 +56,7 @@ class Shop:
         return f"{name} {len(content)}"
 
     async def create_job(self, order: JobOrder) -> Job:
+        self.looked = self.looks
         await asyncio.sleep(self.takes)
         if self.is_heard:
             self.make(order.key)
@@ -121,10 +124,10 @@ def test_a_refusal_leaves_no_job_that_may_go_on(error: ProviderError, tmp_path: 
     shop = Shop(fails=error, is_heard=False)
     with pytest.raises(type(error)):
         run(shop, tmp_path)
-    assert open_jobs(RunDirectory(tmp_path)) == []
+    assert left_behind(RunDirectory(tmp_path)).jobs == []
     looks = shop.looks
     assert run(shop, tmp_path).job.job_id == "job-0"
-    assert shop.looks == looks + 1, "nothing can have been made, so nothing is waited for"
+    assert shop.looked == looks + 1, "nothing can have been made, so nothing is waited for"
 
 
 @pytest.mark.parametrize(
@@ -149,19 +152,44 @@ def test_a_job_that_another_run_directory_has_paid_for_is_adopted(tmp_path: Path
     assert len(shop.made) == 1
 
 
+def test_two_run_directories_at_once_make_one_job(tmp_path: Path) -> None:
+    shop = Shop()
+
+    async def both() -> list[HostedTuning]:
+        return await asyncio.gather(*(jobs_of(shop, tmp_path / name).run(REQUEST) for name in ("one", "two")))
+
+    first, second = asyncio.run(both())
+    assert first.job == second.job
+    assert len(shop.made) == 1
+
+
+def test_what_another_job_cost_is_not_what_the_one_in_its_place_costs(tmp_path: Path) -> None:
+    shop = Shop()
+    journal = Journal(RunDirectory(tmp_path).jobs)
+    assert run(shop, tmp_path).usage.train_tokens == 10
+    journal.book("tune-1")
+    assert run(shop, tmp_path).usage.train_tokens == 0
+    shop.made[0] = replace(shop.made[0], state=JobState.CANCELLED)
+    assert run(shop, tmp_path).usage.train_tokens == 10
+    journal.book("tune-1")
+    shop.made[1] = replace(shop.made[1], state=JobState.CANCELLED)
+    shop.make("tune-1")  # by somebody else
+    assert run(shop, tmp_path).usage.train_tokens == 10
+
+
 def test_a_job_that_may_have_been_made_is_found_before_it_is_cancelled(tmp_path: Path) -> None:
     shop, journal = Shop(ends=JobState.RUNNING), Journal(RunDirectory(tmp_path).jobs)
     journal.write(JobRecord("tune-1", "ours", "hosted/openai", time.time()))
     shop.make("tune-1")
-    (record,) = open_jobs(RunDirectory(tmp_path))
+    (record,) = left_behind(RunDirectory(tmp_path)).jobs
     job = asyncio.run(jobs_of(shop, tmp_path).cancel(record))
     assert job is not None
     assert (job.job_id, shop.made[0].state) == ("job-0", JobState.CANCELLED)
-    assert open_jobs(RunDirectory(tmp_path)) == []
+    assert left_behind(RunDirectory(tmp_path)).jobs == []
 
 
 def test_where_no_job_was_made_there_is_none_to_cancel_and_none_that_may_go_on(tmp_path: Path) -> None:
     Journal(RunDirectory(tmp_path).jobs).write(JobRecord("tune-1", "ours", "hosted/openai", time.time()))
-    (record,) = open_jobs(RunDirectory(tmp_path))
+    (record,) = left_behind(RunDirectory(tmp_path)).jobs
     assert asyncio.run(jobs_of(Shop(), tmp_path).cancel(record)) is None
-    assert open_jobs(RunDirectory(tmp_path)) == []
+    assert left_behind(RunDirectory(tmp_path)).jobs == []
