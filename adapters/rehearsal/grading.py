@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapters.rehearsal.workshop import Workshop, context
+from adapters.rehearsal.workshop import Workshop
 from engine.domain.results import Finish, Outcome, Response
 
 _BLOCK = r"<{name} (?P<nonce>[0-9a-f]{{8}})>\n(?P<text>.*?)\n</{name} (?P=nonce)>"
@@ -50,7 +50,7 @@ def grade(workshop: Workshop, prompt: str, fields: Sequence[str]) -> Grade:
     if asked is None:
         return Grade("", "I do not know this request, and cannot grade its response.")
     response = Response(asked.prompt_id, 0, found[1], Finish.STOP, 0, 0)
-    (verdict,) = workshop.judge.judge([asked], [response], context()).verdicts
+    (verdict,) = workshop.judge.judge([asked], [response], workshop.context()).verdicts
     if verdict.outcome is not Outcome.SCORED or verdict.score is None:
         return Grade("", verdict.reason or f"I cannot grade this: {verdict.outcome.value}.")
     score, reason = round(verdict.score), verdict.reason or "by the rules of the made-up world"

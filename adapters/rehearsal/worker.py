@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
-from adapters.rehearsal.workshop import Question, Training, Workshop, context
+from adapters.rehearsal.workshop import Question, Training, Workshop
 from engine.domain.results import Prompt, Response
 from engine.domain.stage import ModelRef
 from engine.ports import Context, Cut, GenerateTask, Trajectory, Tuned
@@ -54,7 +54,7 @@ def serve(pipe: Connection, workshop: Workshop) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends this process when it ends
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # in order, so that what libraries hold is given back
     orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-    room = Room(workshop, context())
+    room = Room(workshop, workshop.context())
     threading.Thread(target=_read, args=(pipe, orders), daemon=True).start()
     with suppress(BrokenPipeError):
         while (taken := _waiting(orders)) is not None:

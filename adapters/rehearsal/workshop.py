@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from engine.domain.results import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.ports import Context, FineTuner, Generator, Judge, ModelSource
-
-T = TypeVar("T")
+from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, Warm
 
 LEARNING_RATE = 1e-3
 RANK = 8
@@ -37,6 +34,7 @@ class Workshop:
         source: The base model.
         argument: What the source is asked for.
         prompts: The prompts that the judge knows, by their text.
+        warm: Makes what keeps things warm in one process.
     """
 
     tuner: FineTuner
@@ -45,32 +43,11 @@ class Workshop:
     source: ModelSource
     argument: str
     prompts: Mapping[str, Prompt]
+    warm: Callable[[], Warm]
 
-
-class Shelf:
-    """Keeps one expensive thing a slot, for one process. Implements `engine.ports.Warm`."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._slots: dict[str, tuple[str, Any]] = {}
-
-    def get(self, slot: str, key: str, make: Callable[[], T]) -> T:
-        """Return what a slot holds under a key, or make it and keep that instead."""
-        held = self._slots.get(slot)
-        if held is None or held[0] != key:
-            self._slots.pop(slot, None)  # free the old one before the new one takes memory
-            held = self._slots[slot] = (key, make())
-        kept: T = held[1]
-        return kept
-
-    def drop(self, slot: str) -> None:
-        """Empty a slot."""
-        self._slots.pop(slot, None)
-
-
-def context() -> Context:
-    """Return what the ports may use in a process: one thread of the CPU, which clients and server share with it."""
-    return Context("cpu", 1, ANSWERED_TOGETHER, Shelf())
+    def context(self) -> Context:
+        """Return what the ports may use in a process: one thread of the CPU, which clients and server share with it."""
+        return Context("cpu", 1, ANSWERED_TOGETHER, self.warm())
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def workshop() -> Workshop:
     from adapters.rehearsal.workshop import Workshop
     from engine import plugins
     from engine.plugins import Kind
+    from engine.run.hosts import WarmSlots
 
     asked = [plugins.adapter(Kind.BENCHMARK, ref).prompts(plugins.split_ref(ref)[1]) for ref in JUDGED]
     return Workshop(
@@ -87,6 +88,7 @@ def workshop() -> Workshop:
         source=plugins.adapter(Kind.MODEL, "standin/aligned"),
         argument="",
         prompts={prompt.text: prompt for prompts in asked for prompt in prompts},
+        warm=WarmSlots,
     )
 
 

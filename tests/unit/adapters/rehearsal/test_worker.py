@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from adapters.rehearsal.worker import End, Room, work
-from adapters.rehearsal.workshop import Question, Training, Workshop, context
+from adapters.rehearsal.workshop import Question, Training, Workshop
 from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Finish, Response, TrainingStep
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Generated, GenerateTask, Sharing, Trajectory, Tuned
+from engine.run.hosts import WarmSlots
 
 
 class Source:
@@ -71,7 +72,8 @@ class Tuner:
 def room() -> tuple[Room, Shouter, Tuner]:
     shouter, tuner = Shouter(), Tuner()
     parts: Any = {"tuner": tuner, "generator": shouter, "judge": None, "source": Source()}
-    return Room(Workshop(**parts, argument="", prompts={}), context()), shouter, tuner
+    workshop = Workshop(**parts, argument="", prompts={}, warm=WarmSlots)
+    return Room(workshop, workshop.context()), shouter, tuner
 
 
 def question(user: str, tuned: str | None = None, **settings: Any) -> Question:
