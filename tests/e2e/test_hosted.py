@@ -136,6 +136,21 @@ class Study:
         found: list[dict[str, Any]] = self.server.audit()["jobs"][self.before["jobs_created"] :]
         return found
 
+    def batches(self) -> list[str]:
+        """The keys of all batches at the server."""
+        request = urllib.request.Request(f"{self.server.url}/batches?limit=100")  # noqa: S310 - the same
+        request.add_header("Authorization", f"Bearer {self.key}")
+        with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 - the same
+            return [batch["metadata"]["dosimeter"] for batch in json.load(reply)["data"]]
+
+    def records(self, folder: str, what: str) -> list[str]:
+        """What the run directory's records of jobs or batches say, where they say something."""
+        found = [json.loads(path.read_text())[what] for path in sorted((self.run_dir / folder).glob("*.json"))]
+        return [value for value in found if value]
+
+    def stages(self) -> list[dict[str, Any]]:
+        return self.rows("SELECT stage_key AS key FROM v_stages")
+
     def bill(self) -> Decimal:
         return Decimal(self.server.audit()["pico_dollars"] - self.before["pico_dollars"]).scaleb(-12)
 
@@ -244,7 +259,7 @@ def test_a_run_that_is_killed_while_a_job_is_made_pays_for_it_once(moment: str, 
     def has_come() -> bool:
         if faults:
             return bool(study.jobs()) and study.books() > 0  # the untuned model has been asked: no answer is in flight
-        return any(json.loads(path.read_text())["job_id"] for path in study.run_dir.glob("jobs/*.json"))
+        return bool(study.records("jobs", "job_id"))
 
     eventually(has_come, running)
     os.killpg(running.pid, signal.SIGKILL)
@@ -262,6 +277,35 @@ def asked(study: Study) -> int:
     """Answers that the server has made for a study."""
     log = study.server.audit(log=True)["log"][study.before["requests"] :]
     return sum(call == "POST /v1/chat/completions" and status == 200 for _, call, _, status, *_ in log)
+
+
+BATCH = "POST /v1/batches"
+
+
+def test_batches_that_a_killed_run_has_handed_in_are_read_by_the_next_one(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 20)
+    batched = ("--set", "run.accounts.ours.batch=true", *INLINE)
+    server.spoil({"kind": "lost_reply", "on": BATCH, "count": 1})
+    running = study.start("run", "hosted.yaml", *batched)
+    eventually(lambda: any(study.records("batches", "job_id")), running)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    study.run(*batched)
+    made = [key for key in study.batches() if key.partition(".")[0] in {row["key"] for row in study.stages()}]
+    assert len(made) == len(set(made)) == 3, "one batch a generate stage"
+    assert study.records("batches", "state") == ["succeeded"] * 3
+    assert study.statuses() == {0: "done", 1: "done", 2: "done"}
+    assert study.books() == study.bill() > 0
+
+
+def test_two_run_directories_at_once_make_each_job_once(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 21)
+    both = [study.start("run", "hosted.yaml", "--out", name, *INLINE) for name in ("one", "two")]
+    for running in both:
+        _, errors = running.communicate(timeout=120)
+        assert running.returncode == 0, errors
+    made = [job["metadata"]["dosimeter"] for job in study.jobs()]
+    assert len(made) == len(set(made)) == 2
 
 
 SPOILT = ("error", "reset", "lost_reply", "truncated", "throttled")
