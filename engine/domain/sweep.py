@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from engine.domain.quota import Quota
 from engine.domain.written import Written
@@ -221,18 +222,17 @@ class Resources(Written):
 
 
 ACCOUNT_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
+VARIABLE_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 
 
 class Account(Written):
     """An account at a provider of hosted models. The key itself is never written: only where the environment has it."""
 
     provider: AdapterRef = Field(description="Which wire it speaks, such as `hosted/openai`.")
-    base_url: str | None = Field(
-        default=None, pattern=r"^https?://[^@\s]+$", description="Where its API is; the provider's own when omitted."
-    )
+    base_url: str | None = Field(default=None, description="Where its API is; the provider's own when omitted.")
     key_env: str = Field(
         default="OPENAI_API_KEY",
-        pattern=r"^[A-Z][A-Z0-9_]*$",
+        pattern=VARIABLE_PATTERN,
         description="Name of the environment variable that holds the key.",
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds that one request may take.")
@@ -242,6 +242,23 @@ class Account(Written):
         description="Ask and judge through the provider's Batch API: at its batch price, and within a day.",
     )
     quota: Quota = Field(default=Quota(), description="Its limits, as far as you know them; the rest is learned.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return url
+        try:
+            parts = urlsplit(url)
+            is_whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError as error:
+            message = f"not the address of a server: {error}"
+            raise ValueError(message) from None
+        if not is_whole or any(map(str.isspace, url)):
+            raise ValueError("not the address of a server, such as `https://api.example.com/v1`")
+        if "@" in parts.netloc:
+            raise ValueError("a user or a password does not belong here: the environment has the key")
+        return url
 
 
 class RunSettings(Written):

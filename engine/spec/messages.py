@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from engine.domain.sweep import ADAPTER_PATTERN, Level, level_text
+from engine.domain.sweep import ACCOUNT_PATTERN, ADAPTER_PATTERN, VARIABLE_PATTERN, Level, level_text
 from engine.spec.leaves import closest, section_model
 from engine.spec.yaml_nodes import join
 
@@ -34,6 +34,21 @@ _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
+}
+_NAME = "a usable name", "use 1 to 64 lower-case letters, digits, `-` and `_`, and begin with a letter or digit"
+_NAMES = {
+    ADAPTER_PATTERN: (
+        "the name of an adapter",
+        "write `name` or `name:argument`, such as `standin/explicit` or `file:data/mine.jsonl`",
+    ),
+    ACCOUNT_PATTERN: (
+        "a usable name",
+        "use 1 to 32 lower-case letters, digits, `-` and `_`, and begin with a letter",
+    ),
+    VARIABLE_PATTERN: (
+        "the name of an environment variable",
+        "export the key under a name of capitals, digits and `_`, and write that name",
+    ),
 }
 _YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
@@ -98,7 +113,11 @@ def findings(error: ValidationError, path: str, model: type[BaseModel] | None = 
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and detail["input"]:
             continue  # its items were refused one by one, and then counted as missing
-        yield _finding(detail, path, model)
+        *place, last = detail["loc"] or ("",)
+        if last == "[key]":  # of a mapping
+            yield replace(_finding({**detail, "loc": tuple(place)}, path, model), at_key=True)
+        else:
+            yield _finding(detail, path, model)
 
 
 def _finding(detail: Detail, path: str, model: type[BaseModel] | None) -> Finding:
@@ -128,11 +147,8 @@ def _text(detail: Detail, where: str) -> Finding:
         hint = "" if hint.startswith("known") else hint  # the message has just said them
         return Finding(where, f"must be one of {words} (got {brief(found)})", "not_allowed", hint)
     if kind == "string_pattern_mismatch":
-        if context["pattern"] == ADAPTER_PATTERN:
-            hint = "write `name` or `name:argument`, such as `standin/explicit` or `file:data/mine.jsonl`"
-            return Finding(where, f"not the name of an adapter (got {brief(found)})", "bad_name", hint)
-        hint = "use 1 to 64 lower-case letters, digits, `-` and `_`, and begin with a letter or digit"
-        return Finding(where, f"not a usable name (got {brief(found)})", "bad_name", hint)
+        name, hint = _NAMES.get(context["pattern"], _NAME)
+        return Finding(where, f"not {name} (got {brief(found)})", "bad_name", hint)
     if kind == "too_short":
         return Finding(where, "the list is empty; it needs at least one item", "empty")
     return Finding(where, f"not a valid value (got {brief(found)})", "invalid")
@@ -141,14 +157,25 @@ def _text(detail: Detail, where: str) -> Finding:
 def _field(detail: Detail, where: str, model: type[BaseModel] | None) -> Finding:
     """Explain a field that is missing, or one that does not exist."""
     *parents, name = detail["loc"]
-    owner = model
-    for parent in parents:
-        owner = section_model(owner.model_fields[str(parent)]) if owner is not None else None
+    owner = _owner(model, parents)
     fields = owner.model_fields if owner is not None else {}
     if detail["type"] == "missing":
         field = fields.get(str(name))
         return Finding(where, "this field is required", "missing_field", (field and field.description) or "")
     return Finding(where, "no such field", "unknown_field", closest(str(name), fields), at_key=True)
+
+
+def _owner(model: type[BaseModel] | None, parents: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return the model at a place, or None where it has none; a list's number, or a mapping's name, chooses an item of one kind."""
+    is_item = False
+    for parent in parents:
+        if is_item or model is None:
+            is_item = False
+            continue
+        field = model.model_fields[str(parent)]
+        is_item = get_origin(field.annotation) in {tuple, dict}
+        model = section_model(field)
+    return model
 
 
 def wrong_type(where: str, expected: str, found: object) -> Finding:

@@ -95,6 +95,39 @@ BAD = [
     ("run: {budget: {usd: much}}", "8:21", "run.budget.usd", "wrong_type", "expected a number, got the string 'much'"),
     ("run: {budget: 3}", "8:15", "run.budget", "wrong_type", "expected a mapping of fields, got the number 3"),
     ("run: {budget: {usd: true}}", "8:21", "run.budget.usd", "wrong_type", "expected a number, got true"),
+    ("run: {accounts: {A: {provider: a}}}", "8:18", "run.accounts.A", "bad_name", "begin with a letter"),
+    ("run: {accounts: {a: {provider: a, key_env: k}}}", "8:44", "run.accounts.a.key_env", "bad_name", "capitals"),
+    (
+        "run: {accounts: {a: {provder: a, provider: a}}}",
+        "8:22",
+        "run.accounts.a.provder",
+        "unknown_field",
+        "`provider`",
+    ),
+    (
+        "run: {accounts: {a: {provider: a, quota: {rpm: 1}}}}",
+        "8:43",
+        "run.accounts.a.quota.rpm",
+        "unknown_field",
+        "requests_per_minute",
+    ),
+    *(
+        (
+            f"run: {{accounts: {{a: {{provider: a, base_url: '{url}'}}}}}}",
+            "8:45",
+            "run.accounts.a.base_url",
+            "inconsistent",
+            why,
+        )
+        for url, why in (
+            ("localhost:80/v1", "such as `https:"),
+            ("https:///v1", "such as `https:"),
+            ("http://a b/", "such as `https:"),
+            ("http://localhost:80801/v1", "Port out of range"),
+            ("http://[::1/v1", "Invalid IPv6"),
+            ("https://me:pass@host/v1", "the environment has the key"),
+        )
+    ),
     ("description: 5", "8:14", "description", "wrong_type", "put it in quotes"),
     ("axis: {data.n: [1]}", "8:1", "axis", "unknown_field", "did you mean `axes`"),
     # axes

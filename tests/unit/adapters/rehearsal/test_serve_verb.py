@@ -46,6 +46,7 @@ def test_settings_are_read_and_overridden(tmp_path: Path) -> None:
         ("time_scale: fast\n", [], "server.yaml:1:13: time_scale"),
         ("seed: 1\nquota:\n  police: sliding\n", [], "server.yaml:3:3: quota.police"),
         ("seed: 1\nquota:\n  limits:\n    a: {rpm: 0}\n", [], "server.yaml:4:14: quota.limits.a.rpm"),
+        ("faults:\n  - kind: error\n  - {kind: reset, at: chat}\n", [], "server.yaml:3:19: faults[1].at"),
         ("seed: 1\n", ["time_scale"], "--set:1:1"),
         ("seed: 1\n", ["seed=2", "time_scale=-1"], "--set:2"),
         ("[]\n", [], "server.yaml:1:1"),
