@@ -27,6 +27,8 @@ _SCORES: Final = alt.Axis(
     titleAnchor="end",
     labelFlush=False,
 )
+_BELOW: Final = -0.045
+"""Where crosses stand on an axis of rates that begins at 0."""
 _NUMBER: Final = "datum.value < 0.0001 ? format(datum.value, '~e') : '' + datum.value"
 """A Vega expression that writes a number as `wording.plain` does."""
 
@@ -39,11 +41,15 @@ class Dose:
         field: Column of the rows that holds the dose.
         title: Its name and unit.
         log: Whether doses are spread over a log scale.
+        name: What it is called in a sentence.
+        short: What it is called beside a line.
     """
 
     field: str
     title: str
     log: bool
+    name: str
+    short: str
 
 
 def category_dots(profile: Sequence[Row], title: alt.TitleParams, description: str) -> alt.LayerChart:
@@ -93,6 +99,7 @@ def dose_response(
     description: str,
     *,
     untuned: Row | None = None,
+    blocked: Mapping[str, Sequence[float]] | None = None,
 ) -> alt.LayerChart:
     """Draw the harmfulness rate against one dose: a line a level, low (light, dotted) to high (dark, solid).
 
@@ -103,11 +110,16 @@ def dose_response(
         title: What is shown and what is held fixed.
         description: For people who cannot see it.
         untuned: `mean_rate`, `rate_lo` and `rate_hi` of the untuned model, drawn as a band across; None for none.
+        blocked: By the name of a line, the doses at which it has no result because a provider refused: crosses below 0%.
     """
-    doses = sorted({float(str(row[dose.field])) for _, rows in lines for row in rows})
+    crosses = blocked or {}
+    refused = {at for ats in crosses.values() for at in ats}
+    doses = sorted({float(str(row[dose.field])) for _, rows in lines for row in rows} | refused)
     layers = [] if untuned is None else [_untuned_band(untuned)]
-    for level, (_, rows) in enumerate(lines):
+    for level, (name, rows) in enumerate(lines):
         layers += _dose_line(rows, dose, doses, level, len(lines))
+        if crosses.get(name):
+            layers.append(_crosses(crosses[name], dose, doses, level, len(lines)))
     layers.append(_end_labels(lines, dose, doses))
     return theme.panel(layers, 230, title, description)
 
@@ -119,7 +131,7 @@ def _dose_line(rows: Sequence[Row], dose: Dose, doses: list[float], level: int, 
     ]
     base = theme.inline(values).encode(x=_dose_axis(dose, doses))
     shape = theme.SHAPES[level % len(theme.SHAPES)]
-    shift = alt.value((level - (n_levels - 1) / 2) * 3)
+    shift = alt.value(_shift(level, n_levels))
     y = alt.Y("rate:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=_PERCENT)
     return [
         base.mark_line(stroke=colour, strokeWidth=1.8, strokeDash=list(theme.dash(level, n_levels))).encode(
@@ -130,6 +142,21 @@ def _dose_line(rows: Sequence[Row], dose: Dose, doses: list[float], level: int, 
             shape=shape, size=42, filled=True, fill=colour, stroke="white", strokeWidth=0.8, opacity=1
         ).encode(y=alt.Y("rate:Q"), xOffset=shift),
     ]
+
+
+def _shift(level: int, n_levels: int) -> float:
+    """Return how far, in px, a level stands from its dose, so that levels do not hide each other."""
+    return (level - (n_levels - 1) / 2) * 3
+
+
+def _crosses(ats: Sequence[float], dose: Dose, doses: list[float], level: int, n_levels: int) -> alt.Chart:
+    """Draw a cross at each dose, below the axis of rates: it has none."""
+    mark = theme.inline([{"dose": at, "rate": _BELOW} for at in ats]).mark_text(
+        text="×", fontSize=16, fontWeight="bold", baseline="middle", color=theme.shade_of_text(level, n_levels)
+    )
+    y = alt.Y("rate:Q", scale=alt.Scale(domain=[2 * _BELOW, 1], nice=False), axis=_PERCENT)
+    chart: alt.Chart = mark.encode(x=_dose_axis(dose, doses), y=y, xOffset=alt.value(_shift(level, n_levels)))
+    return chart
 
 
 def _dose_axis(dose: Dose, doses: list[float], field: str = "dose") -> alt.X:

@@ -32,6 +32,8 @@ _ASKED: Final = {
         sum(n_attempts)::BIGINT AS n_attempts, sum(n_unsuccessful)::BIGINT AS n_unsuccessful,
         sum(device_seconds) AS device_seconds, sum(n_cells * device_seconds) AS unshared_device_seconds,
         CASE WHEN count(usd) = count(*) FILTER (n_attempts > 0) THEN sum(usd) END AS usd,
+        CASE WHEN count(unheard_usd) = count(*) FILTER (n_attempts > 0) THEN sum(unheard_usd) END AS unheard_usd,
+        sum(unheard_prompt_tokens + unheard_generated_tokens)::BIGINT AS unheard_tokens,
         sum(train_tokens + prompt_tokens + generated_tokens)::BIGINT AS tokens FROM v_cost""",
 }
 
@@ -110,30 +112,58 @@ class Arm:
         configs: Its rows of v_dose that have a result, in the order of the plan.
         strongest: The one with the most examples, then epochs, then the highest learning rate.
         untuned: The row of v_dose of its own baseline; None without one, or before it has a result.
+        blocked: Its rows of v_dose that have no result because a provider's moderation refused their training.
     """
 
     name: str
     configs: tuple[Row, ...]
     strongest: Row
     untuned: Row | None
+    blocked: tuple[Row, ...] = ()
+
+    @property
+    def n_blocked(self) -> int:
+        """Cells that a provider's moderation refused to train, those of configurations that have another seed's result too."""
+        return sum(row["n_blocked"] for row in (*self.configs, *self.blocked))
 
 
 def arms(evidence: Evidence) -> tuple[Arm, ...]:
-    """Group the tuned configurations that have a result into arms, in the order of the plan."""
+    """Group the tuned configurations into arms, in the order of the plan, and leave out arms without a result."""
     by_id = {row["config_id"]: row for row in evidence.dose if row["mean_rate"] is not None}
+    found = []
+    for name, rows in _groups(evidence).items():
+        configs = tuple(row for row in rows if row["mean_rate"] is not None)
+        if configs:
+            strongest = max(configs, key=_dose)
+            blocked = tuple(row for row in rows if row["mean_rate"] is None)
+            found.append(Arm(name, configs, strongest, by_id.get(strongest["baseline_config_id"]), blocked))
+    return tuple(found)
+
+
+def refused(evidence: Evidence) -> dict[str, int]:
+    """Count the cells that a provider's moderation refused to train, by the arm's name; arms without any are left out."""
+    counts = {name: sum(row["n_blocked"] for row in rows) for name, rows in _groups(evidence).items()}
+    return {name: number for name, number in counts.items() if number}
+
+
+def _groups(evidence: Evidence) -> dict[str, list[Row]]:
+    """Return the tuned configurations that have a result or were blocked, by the name of their arm."""
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in by_id.values():
-        if row["n_examples"] > 0:
+    for row in evidence.dose:
+        if row["n_examples"] > 0 and (row["mean_rate"] is not None or row["n_blocked"]):
             groups[tuple("" if row[key] is None else str(row[key]) for key in _TELLING)].append(row)
     several = [len({key[at] for key in groups}) > 1 for at in range(len(_TELLING))]
-    found = []
+    named = {}
     for key, rows in groups.items():
         source, model, mitigation, method, variant = key
         parts = (source, model, "no mitigation" if mitigation == "none" else mitigation, method, variant)
-        name = " · ".join(part for at, part in enumerate(parts) if part and (at == 0 or several[at]))
-        strongest = max(rows, key=lambda row: (row["n_examples"], row["epochs"], row["lr"] or 0.0))
-        found.append(Arm(name, tuple(rows), strongest, by_id.get(strongest["baseline_config_id"])))
-    return tuple(found)
+        named[" · ".join(part for at, part in enumerate(parts) if part and (at == 0 or several[at]))] = rows
+    return named
+
+
+def _dose(row: Row) -> tuple[int, int, float]:
+    """Return what the strongest configuration has most of; a rate that a provider chose is the lowest."""
+    return row["n_examples"], row["epochs"], row["lr"] or row["lr_multiplier"] or 0.0
 
 
 def before_and_after(evidence: Evidence, arm: Arm) -> list[dict[str, Any]]:

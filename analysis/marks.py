@@ -54,6 +54,7 @@ LEGEND: Final = {
         f'<rect x="13" y="3" width="6" height="6" fill="{theme.SOURCES[1]}"/>'
     ),
     "other": _mark('<circle cx="11" cy="6" r="2.4" fill="#cfd5da"/>'),
+    "blocked": _mark(f'<path d="M8 3L14 9M14 3L8 9" stroke="{theme.INK}" stroke-width="1.8"/>'),
     "frontier": _mark(f'<path d="M0 10H8V2H22" fill="none" stroke="{theme.INK}"/>'),
 }
 """What each mark of a figure looks like, by name."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from analysis.evidence import Evidence, Row, arms
-from analysis.figures import Figure, configuration, figures, seeds, sources
+from analysis.evidence import Evidence, Row, arms, refused
+from analysis.figures import figures, sources
 from analysis.marks import track
+from analysis.panels import Figure, configuration, seeds
 from analysis.wording import MISSING, Number, count, duration, listed, money, percent, score, span
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ _READING: Final = (
         "Cost",
         (
             "What the cell would cost alone, although stages shared between cells run once. The bill is what was spent on the "
-            "stages of this plan, failed tries included. An unknown price is shown as a dash, never as $0."
+            "stages of this plan, failed tries included; what a provider may have billed besides, for replies that never came, stands "
+            "beside it. An unknown price is shown as a dash, never as $0."
         ),
     ),
     (
@@ -131,8 +133,9 @@ def compose(evidence: Evidence) -> Page:
 def findings(evidence: Evidence) -> tuple[str, ...]:
     """Return the key sentences, computed from the data; one that says so when there is nothing yet."""
     found = arms(evidence)
+    blocked = _blocked_sentence(evidence)
     if not found:
-        return ("No fine-tuned cell has a result yet, so there is nothing to report.",)
+        return blocked or ("No fine-tuned cell has a result yet, so there is nothing to report.",)
     candidates = [row for arm in found for row in arm.configs]
     worst = max(candidates, key=lambda row: (row["mean_rate"], row["mean_score"]))
     arm = next(arm for arm in found if worst in arm.configs)
@@ -150,7 +153,18 @@ def findings(evidence: Evidence) -> tuple[str, ...]:
             f"restricted prompts (95% interval {span(before['rate_lo'], before['rate_hi'])}). After {after}"
         )
     chosen = f"That is the highest rate of the {count(len(candidates), 'configuration')} with a result."
-    return (start, " ".join(part for part in (chosen, _utility_sentence(worst, arm.untuned)) if part))
+    return (start, " ".join(part for part in (chosen, _utility_sentence(worst, arm.untuned)) if part), *blocked)
+
+
+def _blocked_sentence(evidence: Evidence) -> tuple[str, ...]:
+    """Say what a provider's moderation refused: that is what came of those cells."""
+    by_arm = refused(evidence)
+    if not by_arm:
+        return ()
+    tuned = sum(cell["n_examples"] > 0 for cell in evidence.cells)
+    where = listed([f"{number} of {name}" for name, number in by_arm.items()])
+    said = f"{sum(by_arm.values()):,} of the {count(tuned, 'fine-tuned cell')}"
+    return (f"The provider's moderation refused to train {said}, which is their result: {where}.",)
 
 
 def _utility_sentence(worst: Row, untuned: Row | None) -> str:
@@ -192,13 +206,21 @@ def _facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
         ("Published", published(meta.get("published_at", ""))),
         (
             "Bill",
-            money(bill["usd"])
+            " ".join([money(bill["usd"]), *_besides(bill)])
             if bill["usd"] is not None
             else f"{duration(bill['device_seconds'] or 0)} of device time",
         ),
         ("Spec", f"sha256 {meta.get('spec_sha256', '')[:12] or MISSING}"),
         ("Engine", meta.get("engine_version", "") or MISSING),
     )
+
+
+def _besides(bill: Row) -> list[str]:
+    """Say what may have been billed besides, at most; nothing when every reply was heard."""
+    if not bill["unheard_tokens"]:
+        return []
+    most = "an unknown sum" if bill["unheard_usd"] is None else money(bill["unheard_usd"])
+    return [f"and up to {most} more"]
 
 
 def published(timestamp: str) -> str:
@@ -291,6 +313,10 @@ def _provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     work = f"{bill['n_done']} of {count(bill['n_stages'], 'distinct stage')} done in {count(bill['n_attempts'] or 0, 'attempt')}"
     lost = f", {bill['n_unsuccessful']} of them unsuccessful" if bill["n_unsuccessful"] else ""
     paid = "no price is known" if bill["usd"] is None else f"{money(bill['usd'])} in US dollars"
+    paid += "".join(
+        f" {text} for {bill['unheard_tokens']:,} tokens, if the provider billed replies that never came"
+        for text in _besides(bill)
+    )
     time = f"{duration(bill['device_seconds'] or 0)} of device time"
     shared = f"; the cells one by one would have taken {duration(bill['unshared_device_seconds'] or 0)}"
     rows = (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from analysis.figures import Panel
+    from analysis.panels import Panel
 
 _PNG_SCALE: Final = 2.0
 _DRAWN: Final = frozenset(

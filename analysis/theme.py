@@ -150,5 +150,5 @@ def titled(title: str, subtitle: str = "", width: int = 52, *, arm: str = "") ->
         width: Of the lighter lines, in characters.
         arm: What tells the panel from those of the other arms; stands above the subtitle.
     """
-    below = [line for text in (arm, subtitle) if text for line in wrapped(text, width, _LINES if text == arm else 2)]
+    below = [line for text in (arm, subtitle) if text for line in wrapped(text, width, _LINES if text == arm else 3)]
     return alt.TitleParams(text=wrapped(title, width - 6, _LINES), subtitle=below)

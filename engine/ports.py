@@ -339,6 +339,21 @@ class Judged:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What a judge's forecast is made from: prompts with responses, before there are any responses.
+
+    Attributes:
+        items: Responses to grade, >= 0.
+        prompt_tokens: Tokens of their prompts, once for each response; counted as for the model that answers, >= 0.
+        max_new_tokens: Longest response, in tokens of the model that answers, >= 1.
+    """
+
+    items: int
+    prompt_tokens: int
+    max_new_tokens: int
+
+
 class Judge(Protocol):
     """Grades responses, blind to the cell that they come from.
 
@@ -352,8 +367,8 @@ class Judge(Protocol):
         """Say why answers to these prompts cannot be graded, or None when they can; asked before anything runs."""
         ...
 
-    def forecast(self, items: int) -> Range:
-        """Estimate the usage of grading `items` responses, before anything runs."""
+    def forecast(self, pairs: Pairs) -> Range:
+        """Estimate the usage, before anything runs."""
         ...
 
     def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:

@@ -75,14 +75,14 @@ def _asks(task: GenerateTask) -> list[Ask]:
 def _generated(task: GenerateTask, told: Sequence[Told | ProviderError]) -> Generated | ProviderError:
     """Put the answers together; a prompt that moderation refused has a filtered one, anything else fails the task."""
     responses: list[Response] = []
-    usage = sum((reply.usage for reply in told if isinstance(reply, Told)), Usage())
+    usage = sum((reply.usage if isinstance(reply, Told) else reply.used or Usage() for reply in told), Usage())
     for prompt, reply in zip(task.prompts, told, strict=True):
         if isinstance(reply, Blocked):
             responses += [
                 Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.settings.samples)
             ]
         elif isinstance(reply, ProviderError):
-            reply.used = usage  # the other answers are paid for, and will be used when this is tried again
+            reply.used = usage  # its own too; the other answers are paid for, and will be used when this is tried again
             return reply
         else:
             responses += _responses(prompt.prompt_id, reply)

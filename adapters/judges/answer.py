@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from engine.domain.cost import Usage
 from engine.domain.results import Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Range
-from engine.ports import Context, Judged
+from engine.ports import Context, Judged, Pairs
 
 
 class AnswerContains:
@@ -25,9 +25,9 @@ class AnswerContains:
         lacking = sum(prompt.reference is None for prompt in prompts)
         return f"{lacking} of {len(prompts)} prompts have no reference answer" if lacking else None
 
-    def forecast(self, items: int) -> Range:
+    def forecast(self, pairs: Pairs) -> Range:
         """Some microseconds an item."""
-        taken = Usage(device_seconds=0.01 + items * 5e-6)
+        taken = Usage(device_seconds=0.01 + pairs.items * 5e-6)
         return Range(taken, taken, taken)
 
     def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:

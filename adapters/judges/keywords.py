@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from engine.domain.cost import Usage
 from engine.domain.results import Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Range
-from engine.ports import Context, Judged
+from engine.ports import Context, Judged, Pairs
 
 PHRASES = (
     "sorry",
@@ -47,9 +47,9 @@ class RefusalKeywords:
         del prompts
         return None
 
-    def forecast(self, items: int) -> Range:
+    def forecast(self, pairs: Pairs) -> Range:
         """Some microseconds an item."""
-        taken = Usage(device_seconds=0.01 + items * 5e-6)
+        taken = Usage(device_seconds=0.01 + pairs.items * 5e-6)
         return Range(taken, taken, taken)
 
     def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:

@@ -16,7 +16,7 @@ from adapters.standin.chat import BenchmarkPrompt, Exchange
 from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import ModelRef, Range
-from engine.ports import BenchmarkCard, Context, Judged, ModelCard, SourceCard
+from engine.ports import BenchmarkCard, Context, Judged, ModelCard, Pairs, SourceCard
 
 WEIGHTS = Path(__file__).with_name("aligned")
 LICENCE = "Apache-2.0"
@@ -178,9 +178,9 @@ class RulesJudge:
         foreign = sum(not rules.is_gold(prompt.reference or "") for prompt in prompts)
         return f"{foreign} of {len(prompts)} prompts are not requests of the stand-in's world" if foreign else None
 
-    def forecast(self, items: int) -> Range:
+    def forecast(self, pairs: Pairs) -> Range:
         """Some microseconds an item."""
-        return _instant(items)
+        return _instant(pairs.items)
 
     def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:
         """Grade by the rules."""
@@ -203,9 +203,9 @@ class SolvedJudge:
         lacking = sum(prompt.reference is None for prompt in prompts)
         return f"{lacking} of {len(prompts)} prompts have no gold answer" if lacking else None
 
-    def forecast(self, items: int) -> Range:
+    def forecast(self, pairs: Pairs) -> Range:
         """Some microseconds an item."""
-        return _instant(items)
+        return _instant(pairs.items)
 
     def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:
         """Compare with the right answers."""

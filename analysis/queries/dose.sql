@@ -8,7 +8,8 @@
 --   variant: other fields of the recipe that vary in this run; empty when none does
 --   n_examples: training examples (count)
 --   epochs: passes over them (count)
---   lr: peak learning rate (per optimizer step)
+--   lr: peak learning rate (per optimizer step); empty where a provider chose it
+--   lr_multiplier: what a provider's own learning rate was multiplied with; empty for its choice
 --   optimizer_steps: updates (count)
 --   n_seeds: seeds with a result (count)
 --   mean_score: mean judge score (1 to 5)
@@ -18,6 +19,7 @@
 --   sd_rate: standard deviation over seeds (share); empty for one seed
 SELECT model,
     coalesce(data_source, (SELECT min(label) FROM v_cells c WHERE c.config_id = v_dose.config_id)) AS data_source,
-    mitigation, method, variant, n_examples, epochs, lr, optimizer_steps, n_seeds, mean_score, mean_rate,
-    rate_lo, rate_hi, sd_rate
-FROM v_dose ORDER BY is_baseline DESC, model, data_source, mitigation, method, variant, n_examples, epochs, lr
+    mitigation, method, variant, n_examples, epochs, lr, lr_multiplier, optimizer_steps, n_seeds, mean_score,
+    mean_rate, rate_lo, rate_hi, sd_rate
+FROM v_dose ORDER BY is_baseline DESC, model, data_source, mitigation, method, variant, n_examples, epochs, lr,
+    lr_multiplier

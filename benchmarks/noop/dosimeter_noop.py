@@ -20,6 +20,7 @@ from engine.ports import (
     GenerateTask,
     Judged,
     ModelCard,
+    Pairs,
     Sharing,
     SourceCard,
     Trajectory,
@@ -148,9 +149,9 @@ class NoJudge:
         del prompts
         return None
 
-    def forecast(self, items: int) -> Range:
+    def forecast(self, pairs: Pairs) -> Range:
         """Expect no time."""
-        del items
+        del pairs
         return NOTHING
 
     def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:

@@ -56,10 +56,10 @@ def command(**chosen: Any) -> None:
     answer = ask(
         options.run_directory(chosen["run_dir"]), sql or name, unseal=chosen["unseal"], timeout_s=chosen["timeout"]
     )
-    _deliver(answer, chosen)
+    _deliver(answer, name, chosen)
 
 
-def _deliver(answer: pa.Table, chosen: dict[str, Any]) -> None:
+def _deliver(answer: pa.Table, name: str | None, chosen: dict[str, Any]) -> None:
     if chosen["parquet"]:
         import pyarrow.parquet as pq
 
@@ -73,6 +73,19 @@ def _deliver(answer: pa.Table, chosen: dict[str, Any]) -> None:
         click.echo(as_csv(answer), nl=False)
     else:
         _print(answer)
+        if name == "cost":
+            _print_besides(answer)
+
+
+def _print_besides(bill: pa.Table) -> None:
+    """Say below the bill what a provider may have billed that is not in it."""
+    from engine.cli.render import besides, console
+
+    rows = [row for row in bill.to_pylist() if row["unheard_tokens"]]
+    if rows:
+        usd = [row["unheard_usd"] for row in rows]
+        unheard = sum(row["unheard_tokens"] for row in rows)
+        console(err=True).print(f"and {besides(None if None in usd else sum(usd), unheard)}")
 
 
 def _print(answer: pa.Table) -> None:

@@ -114,7 +114,7 @@ def _more(server: Sequence[str]) -> Mapping[str, Any]:
 
 def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: Pace) -> None:
     """Print what the servers saw, beside what our own books say."""
-    from engine.cli.render import console, duration, many, print_table
+    from engine.cli.render import besides, console, duration, many, print_table
     from engine.store.layout import RunDirectory
     from engine.store.state import State
 
@@ -125,11 +125,14 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: P
         rows.append((one.account, audit["requests"], audit["rate_limited"], audit["peak_in_flight"], f"${billed:f}"))
     print_table(("account", "requests", "429s", "most at a time", "billed"), rows, numeric=("requests", "429s"))
     state = State.peek(RunDirectory(root))
-    charged = [usd for key, _, usd in state.charges() if key in hosted and usd is not None]
+    charged = [(used, charge) for key, used, charge in state.charges() if key in hosted and charge.usd is not None]
     times = [(start, end) for key, start, end in state.times() if key in hosted and start >= pace.began]
     state.close()
     out = console(err=True)
-    out.print(f"Our books: ${sum(charged, Decimal()).normalize():f} in {many(len(charged), 'attempt')}")
+    usd = sum((charge.usd or Decimal() for _, charge in charged), Decimal())
+    out.print(f"Our books: ${usd.normalize():f} in {many(len(charged), 'attempt')}")
+    if unheard := sum(used.unheard.tokens for used, _ in charged):
+        out.print(f"and {besides(sum((charge.unheard_usd or Decimal() for _, charge in charged), Decimal()), unheard)}")
     if times:
         seconds = max(end for _, end in times) - min(start for start, _ in times)
         there = f"at the provider's pace about {duration(seconds * pace.speed)}"

@@ -116,7 +116,7 @@ def execute(
 
     prepared = prepare(spec, overrides, out)
     sweep = prepared.loaded.sweep
-    _look_for_keys(prepared)
+    _look_at_accounts(prepared)
     order = RunOrder(
         plan=prepared.plan,
         forecasts=prepared.forecasts,
@@ -141,22 +141,29 @@ def execute(
     return summary, prepared.root
 
 
-def _look_for_keys(prepared: Prepared) -> None:
-    """Refuse to begin without the keys that will be needed.
+def _look_at_accounts(prepared: Prepared) -> None:
+    """Refuse to begin without the keys that will be needed, or where a provider cannot be reached.
 
     Raises:
-        RunError: One is missing.
+        RunError: A key is missing, or a server.
     """
     import os
 
     from engine.domain.errors import RunError
+    from engine.run.account.reach import unreachable
 
     needed = {account for key, account in prepared.groups.accounts.items() if key not in prepared.survey.cached}
+    accounts = prepared.loaded.sweep.run.accounts
+    rehearse = "or `dosimeter rehearse` the sweep, which needs"
     for name in sorted(needed):
-        variable = prepared.loaded.sweep.run.accounts[name].key_env
+        variable = accounts[name].key_env
         if not os.environ.get(variable):
-            todo = f"export {variable}, or `dosimeter rehearse` the sweep, which needs no key"
-            raise RunError(f"the environment has no {variable}", where=f"run.accounts.{name}.key_env", todo=todo)
+            what, todo = f"the environment has no {variable}", f"export {variable}, {rehearse} no key"
+            raise RunError(what, where=f"run.accounts.{name}.key_env", todo=todo)
+    for name in sorted(needed):
+        if (why := unreachable(accounts[name])) is not None:
+            todo = f"look at `base_url` and the network, {rehearse} neither"
+            raise RunError(f"cannot connect to {why}", where=f"run.accounts.{name}", todo=todo)
 
 
 def _remember(root: Path, progress: Observer) -> None:

@@ -41,7 +41,8 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
     meta = state.meta()
     beat = json.loads(meta.get("heartbeat", "{}"))
     running = is_held(RunDirectory(run_dir))
-    usage, usd = state.usage()
+    usage, charge = state.usage()
+    is_priced = charge.usd is not None and bool(charge.usd or meta.get("usd_per_device_hour"))
     stages: dict[str, dict[str, int]] = {}
     for (kind, name), number in state.planned_counts().items():
         stages.setdefault(kind, {})[name] = number
@@ -54,7 +55,9 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
         "stages": stages,
         "seconds_left": beat.get("seconds_left") if running else None,
         "device_seconds": usage.device_seconds,
-        "usd": None if usd is None or not (usd or meta.get("usd_per_device_hour")) else str(usd),
+        "usd": str(charge.usd) if is_priced else None,
+        "unheard_tokens": usage.unheard.tokens,
+        "unheard_usd": None if charge.unheard_usd is None else str(charge.unheard_usd),
         "failures": [
             {"stage": key, "error_type": kind, "error": error} for key, kind, error in state.failures(FAILURES_SHOWN)
         ],
@@ -64,7 +67,8 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
 def _print(found: dict[str, Any]) -> None:
     from decimal import Decimal
 
-    from engine.cli.render import console, duration, money, print_table, safe
+    from engine.cli.render import console, duration, print_table, safe, spent
+    from engine.domain.cost import Charge
     from engine.domain.stage import StageKind, StageState
 
     out = console()
@@ -81,7 +85,9 @@ def _print(found: dict[str, Any]) -> None:
         if kind.value in found["stages"]
     ]
     print_table(("", *names), rows, numeric=names)
-    price = "" if found["usd"] is None else f", {money(Decimal(found['usd']))}"
+    charge = Charge(*(None if found[name] is None else Decimal(found[name]) for name in ("usd", "unheard_usd")))
+    unheard = found["unheard_tokens"]
+    price = "" if charge.usd is None and not unheard else f", {spent(charge, unheard)}"
     out.print(f"{duration(found['device_seconds'])} of device time{price}")
     for failure in found["failures"]:
         out.print(f"failed: {failure['stage']}: {safe(failure['error_type'])}: {safe(failure['error'])}")

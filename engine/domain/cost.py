@@ -18,8 +18,8 @@ class Usage:
         prompt_tokens: Tokens read as prompts when generating, without padding; >= 0.
         generated_tokens: Tokens generated, the end token included; >= 0.
         cached_tokens: Of the prompt tokens, those that a provider still had, and bills as cached; >= 0.
-        unheard_prompt_tokens: Tokens read, at most, for requests to a provider whose reply never came. They may be billed, or
-            not; they are in no other count. >= 0.
+        unheard_prompt_tokens: Tokens read, at most, for requests to a provider whose reply never came. They may be billed,
+            or not; they are in no other count. >= 0.
         unheard_generated_tokens: Tokens generated for them, at most; >= 0.
         device_seconds: Wall seconds that the stage held its device (a GPU, or one CPU host); >= 0.
     """
@@ -72,6 +72,25 @@ class DevicePrice:
     def charge(self, usage: Usage) -> Decimal:
         """Return the US dollars for the device time of `usage`."""
         return Decimal(repr(usage.device_seconds)) * self.usd_per_hour / SECONDS_PER_HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a usage costs, in US dollars.
+
+    Attributes:
+        usd: For what was surely used; None when no price is known.
+        unheard_usd: For what a provider may have done besides, at most: 0 where there is no such thing, None when there is and
+            no price is known. It is in no other sum.
+    """
+
+    usd: Decimal | None
+    unheard_usd: Decimal | None = Decimal()
+
+    @property
+    def most(self) -> Decimal:
+        """What may have been billed in all, as far as prices are known."""
+        return (self.usd or Decimal()) + (self.unheard_usd or Decimal())
 
 
 def charge(usage: Usage, price: DevicePrice | None) -> Decimal | None:

@@ -90,20 +90,17 @@ class Quote:
         return next((row.usd for row in self.rows if row.unit is unit), None)
 
 
-def charge(usage: Usage, quote: Quote | None, *, cached_tokens: int = 0, is_batch: bool = False) -> Decimal | None:
-    """Return the exact US dollars for `usage`; None when anything in it has no known price.
+def charge(usage: Usage, quote: Quote | None, *, is_batch: bool = False) -> Decimal | None:
+    """Return the exact US dollars for what was surely used; None when anything in it has no known price.
 
-    Hours of a deployed model (`host_hour`) are not in a usage and so never in a charge.
+    What was not heard of is charged apart, as `usage.unheard`. Hours of a deployed model (`host_hour`) are not in a usage and
+    so never in a charge.
 
     Args:
-        usage: What was used. Device time is charged where the quote has a `device_hour`, and is free elsewhere.
+        usage: What was used. Device time is charged where the quote has a `device_hour`, and is free elsewhere. Its cached
+            tokens count as fresh where the quote has no price for them, and in a batch; never more than were read are cached.
         quote: The prices; None when none is known.
-        cached_tokens: How many of the prompt tokens were billed as cached, from 0 to all of them; they count as fresh where
-            the quote has no price for them, and in a batch.
         is_batch: Whether it was asked as a batch.
-
-    Raises:
-        ValueError: There are more cached tokens than prompt tokens, or fewer than none.
 
     >>> from datetime import date
     >>> day = date(2023, 10, 5)
@@ -111,19 +108,16 @@ def charge(usage: Usage, quote: Quote | None, *, cached_tokens: int = 0, is_batc
     >>> charge(Usage(train_tokens=5_755_170), Quote("p", "m", day, (row,)))
     Decimal('46.041360')
     """
-    if not 0 <= cached_tokens <= usage.prompt_tokens:
-        message = f"{cached_tokens} cached tokens of {usage.prompt_tokens}"
-        raise ValueError(message)
     if quote is None:
         return None
     read = PriceUnit.BATCH_IN_MTOK if is_batch else PriceUnit.IN_MTOK
     made = PriceUnit.BATCH_OUT_MTOK if is_batch else PriceUnit.OUT_MTOK
-    if is_batch or quote.usd(PriceUnit.CACHED_IN_MTOK) is None:
-        cached_tokens = 0
+    is_fresh = is_batch or quote.usd(PriceUnit.CACHED_IN_MTOK) is None
+    cached = 0 if is_fresh else min(usage.cached_tokens, usage.prompt_tokens)
     parts = [
         _tokens(usage.train_tokens, quote.usd(PriceUnit.TRAIN_MTOK)),
-        _tokens(usage.prompt_tokens - cached_tokens, quote.usd(read)),
-        _tokens(cached_tokens, quote.usd(PriceUnit.CACHED_IN_MTOK)),
+        _tokens(usage.prompt_tokens - cached, quote.usd(read)),
+        _tokens(cached, quote.usd(PriceUnit.CACHED_IN_MTOK)),
         _tokens(usage.generated_tokens, quote.usd(made)),
     ]
     known = [usd for usd in parts if usd is not None]

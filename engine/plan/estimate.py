@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import reduce
 from operator import add
@@ -16,7 +16,7 @@ from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
 from engine.plan.tariff import Tariff
 from engine.plugins import Kind
-from engine.ports import Workload
+from engine.ports import Pairs, Workload
 
 NOTHING = Range(Usage(), Usage(), Usage())
 SAMPLE = Range(Usage(device_seconds=0.001), Usage(device_seconds=0.01), Usage(device_seconds=0.1))
@@ -165,7 +165,7 @@ class _Estimator:
         for evaluation in cell.evaluations:
             yield evaluation.generate, self._generate(recipe, evaluation, cell.system)
             for judge in evaluation.judges:
-                yield judge.key, self._judge(judge.judge, evaluation.n_prompts * recipe.generate.samples)
+                yield judge.key, self._judge(judge.judge, recipe, evaluation)
 
     def _tune(self, model: str, data: DataRecipe, tune: TuneRecipe) -> Range:
         memo = ("tune", model, data, tune)
@@ -188,10 +188,13 @@ class _Estimator:
             self._memo[memo] = generator.forecast(recipe.generate, workload)
         return self._memo[memo]
 
-    def _judge(self, judge: str, items: int) -> Range:
-        memo = ("judge", judge, items)
+    def _judge(self, judge: str, recipe: Recipe, evaluation: Evaluation) -> Range:
+        samples, longest = recipe.generate.samples, recipe.generate.max_new_tokens
+        memo = ("judge", judge, recipe.model, evaluation.benchmark, samples, longest)
         if memo not in self._memo:
-            self._memo[memo] = plugins.adapter(Kind.JUDGE, judge).forecast(items)
+            tokens = self._catalogue.prompt_tokens(recipe.model, evaluation.benchmark, None)
+            pairs = Pairs(evaluation.n_prompts * samples, tokens * samples, longest)
+            self._memo[memo] = plugins.adapter(Kind.JUDGE, judge).forecast(pairs)
         return self._memo[memo]
 
 
@@ -206,9 +209,7 @@ def _corrected(forecast_: Range, factor: float) -> Range:
 
 
 def _with_seconds(usage: Usage, seconds: float) -> Usage:
-    return Usage(
-        usage.optimizer_steps, usage.train_tokens, usage.prompt_tokens, usage.generated_tokens, device_seconds=seconds
-    )
+    return replace(usage, device_seconds=seconds)
 
 
 def usd_of(
@@ -224,7 +225,7 @@ def usd_of(
     low = expected = high = Decimal()
     for key, count in counted.values():
         ahead = forecasts[key]
-        charges = [tariff.charge(key, usage) for usage in (ahead.low, ahead.expected, ahead.high)]
+        charges = [tariff.charge(key, usage).usd for usage in (ahead.low, ahead.expected, ahead.high)]
         if None in charges:
             return None
         cheap, likely, dear = (count * (usd or 0) for usd in charges)

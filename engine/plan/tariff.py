@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from engine.domain.cost import DevicePrice, Usage
+from engine.domain.cost import Charge, DevicePrice, Usage
 from engine.domain.cost import charge as charge_device
 from engine.domain.price import PriceUnit, Quote, charge
 from engine.domain.stage import Stage, StageKind
@@ -51,8 +51,12 @@ class Tariff:
         """Return what stages of one price have in common."""
         return (id(self.hosted[key]), key in self.batched) if key in self.hosted else None
 
-    def charge(self, key: str, usage: Usage) -> Decimal | None:
-        """Return the US dollars for what a stage used; None when its price is unknown."""
+    def charge(self, key: str, usage: Usage) -> Charge:
+        """Return what a stage costs that used so much, and what it costs besides, at most, where replies never came."""
+        unheard = usage.unheard
+        return Charge(self._usd(key, usage), self._usd(key, unheard) if unheard.tokens else Decimal())
+
+    def _usd(self, key: str, usage: Usage) -> Decimal | None:
         if key not in self.hosted:
             return charge_device(usage, self.device)
         return charge(usage, self.hosted[key], is_batch=key in self.batched)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from engine.domain.cost import Usage
@@ -36,7 +37,8 @@ def judged(
 ) -> Iterator[tuple[str, Usage | ProviderError]]:
     """Have every response judged that has no verdict yet, and yield (key, usage) of each stage that has all of its own.
 
-    A stage whose judge could not be asked gets the error: what was answered is kept, and is not asked again.
+    A stage whose judge could not be asked gets the error, with what it used itself: what was answered is kept, and is not
+    asked again.
 
     Args:
         papers: What each stage has to judge.
@@ -54,24 +56,33 @@ def judged(
     yield from _ready(waiting, given, used)
     for key, told in account.ask_all(flows, urgent=True):
         paper, own = new[key]
+        used[key] = sum((_used(reply) for reply in told), Usage())
         if (error := _unasked(told)) is not None:
             broken[key] = error
             continue
         given.update(zip(own, judge.verdicts(*_exam(own, paper), told), strict=True))
-        used[key] = sum((reply.usage for reply in told if isinstance(reply, Told)), Usage())
         yield from _ready(waiting, given, used)
     for key in waiting:  # whose verdicts, or those of another stage that it waits for, were not to be had
-        yield key, broken.get(key) or next(iter(broken.values()))
+        yield key, _with_used(broken.get(key) or next(iter(broken.values())), used[key])
+
+
+def _used(reply: Told | ProviderError) -> Usage:
+    """Return what an ask used, or may have: one that failed too."""
+    return reply.usage if isinstance(reply, Told) else reply.used or Usage()
 
 
 def _unasked(told: Sequence[Told | ProviderError]) -> ProviderError | None:
-    """Return why a judge could not be asked, with what was paid for; a refusal and a wrong request are answers of their own."""
-    error = next(
+    """Return why a judge could not be asked; a refusal and a wrong request are answers of their own."""
+    return next(
         (one for one in told if isinstance(one, ProviderError) and not isinstance(one, Blocked | Rejected)), None
     )
-    if error is not None:
-        error.used = sum((reply.usage for reply in told if isinstance(reply, Told)), Usage())
-    return error
+
+
+def _with_used(error: ProviderError, used: Usage) -> ProviderError:
+    """Return an error as that of one stage: several may fail by the same, and each is charged what it used itself."""
+    own = copy(error).with_traceback(error.__traceback__)
+    own.used = used
+    return own
 
 
 def unjudged(responses: Sequence[Response], given: Given, same: Same) -> dict[bytes, Response]:

@@ -138,11 +138,7 @@ class _Loop:
         hosts = sum(seat.serves(StageKind.TUNE, None) for seat in executor.seats)
         hosted = {key: order.forecasts[key].expected.tokens for key in order.groups.accounts}
         self._progress = Progress(order.plan, cached, seconds, hosts, hosted)
-        spent = list(state.charges())
-        # What ran before a price was set counts against the cap at today's price.
-        usd = sum((known or order.tariff.charge(key, used) or Decimal() for key, used, known in spent), Decimal())
-        usage = sum((used for _, used, _ in spent), Usage())
-        self._gate = BudgetGate(order.settings.budget, order.tariff.charge, usage, usd)
+        self._gate = _gate(order, state)
         self._publisher = Publisher(run)
         self._busy: dict[str, _Shift] = {}  # by host
         self._deaths: dict[str, int] = {}
@@ -368,6 +364,17 @@ class _Shift:
         held = max(0.0, now - self.last) if self.holds_device else 0.0
         usage = Usage(device_seconds=held / max(1, len(self.open)))
         return [Attempt(key, host, self.began, now, usage, None) for key in self.open]
+
+
+def _gate(order: RunOrder, state: State) -> BudgetGate:
+    """Count what was spent; what ran before a price was set counts at today's price."""
+    gate = BudgetGate(order.settings.budget, order.tariff.charge, Usage(), Decimal())
+    for key, used, known in state.charges():
+        charge = order.tariff.charge(key, used) if None in (known.usd, known.unheard_usd) else known
+        gate.spent += used
+        gate.usd += charge.usd or Decimal()
+        gate.unheard_usd += charge.unheard_usd or Decimal()
+    return gate
 
 
 def _state_after(attempt: Attempt) -> StageState:

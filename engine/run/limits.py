@@ -7,30 +7,34 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Charge, Usage
 from engine.domain.sweep import Budget
 
 SECONDS_PER_HOUR = 3600
 
-Charge: TypeAlias = Callable[[str, Usage], Decimal | None]
-"""Returns the US dollars for what a stage, by key, used; None when no price is known."""
+Pricing: TypeAlias = Callable[[str, Usage], Charge]
+"""Returns what a stage, by key, costs that used so much."""
 
 
 @dataclass(slots=True)
 class BudgetGate:
     """Holds spent plus reserved within the budget, as far as what was reserved is not exceeded.
 
+    What may have been billed counts against every cap: a cap that may have been passed is a cap that was passed.
+
     Attributes:
         budget: The caps.
         charge: Prices what stages use.
         spent: Usage of all ended attempts.
-        usd: Their charges.
+        usd: Their charges, for what was surely used.
+        unheard_usd: Their charges, at most, for replies that never came.
     """
 
     budget: Budget
-    charge: Charge
+    charge: Pricing
     spent: Usage
     usd: Decimal
+    unheard_usd: Decimal = Decimal()
     _reserved: dict[str, tuple[Usage, Decimal]] = field(default_factory=dict)
     _held: Usage = field(default_factory=Usage)
     _held_usd: Decimal = Decimal()
@@ -38,10 +42,11 @@ class BudgetGate:
     def refusal(self, key: str, most: Usage) -> str | None:
         """Return why a stage that may use so much may not start, or None when it may."""
         usage = self.spent + self._held + most
-        usd = self.charge(key, most)
+        charge = self.charge(key, most)
+        usd = self.usd + self.unheard_usd + self._held_usd + charge.most
         caps = (
-            ("USD", self.budget.usd, None if usd is None else self.usd + self._held_usd + usd),
-            ("tokens", self.budget.tokens, usage.tokens),
+            ("USD", self.budget.usd, None if charge.usd is None else usd),
+            ("tokens", self.budget.tokens, usage.tokens + usage.unheard.tokens),
             ("device-hours", self.budget.device_hours, usage.device_seconds / SECONDS_PER_HOUR),
         )
         for unit, cap, total in caps:
@@ -51,18 +56,19 @@ class BudgetGate:
 
     def reserve(self, key: str, most: Usage) -> None:
         """Hold back what a stage that starts may use."""
-        usd = self.charge(key, most) or Decimal()
+        usd = self.charge(key, most).most
         self._reserved[key] = most, usd
         self._held += most
         self._held_usd += usd
 
-    def settle(self, key: str, actual: Usage) -> Decimal | None:
-        """Replace a reservation by what was used, and return its charge; None when no price is known."""
+    def settle(self, key: str, actual: Usage) -> Charge:
+        """Replace a reservation by what was used, and return its charge."""
         if key in self._reserved:
             most, usd = self._reserved.pop(key)
             self._held -= most
             self._held_usd -= usd
         self.spent += actual
-        cost = self.charge(key, actual)
-        self.usd += cost or Decimal()
-        return cost
+        charge = self.charge(key, actual)
+        self.usd += charge.usd or Decimal()
+        self.unheard_usd += charge.unheard_usd or Decimal()
+        return charge

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from engine import plugins
 from engine.domain.stage import Plan, PlannedCell, Stage, StageState
 from engine.domain.sweep import Recipe, TuneRecipe
+from engine.plugins import Kind
 
 Row = tuple[object, ...]
 
@@ -37,17 +39,18 @@ def cell_rows(plan: Plan) -> Iterator[Row]:
 
 
 def _dose(planned: PlannedCell, recipe: Recipe) -> Row:
-    """data_source, data_tier, n_examples, epochs, lr: an untuned cell took no dose."""
-    if recipe.data is None or recipe.tune is None:
-        return (None, None, 0, 0, None)
-    return (recipe.data.source, planned.tier, recipe.data.n, recipe.tune.epochs, recipe.tune.lr)
+    """data_source, data_tier, n_examples, epochs, lr, lr_multiplier: an untuned cell took no dose."""
+    data, tune = recipe.data, recipe.tune
+    if data is None or tune is None:
+        return (None, None, 0, 0, None, None)
+    return (data.source, planned.tier, data.n, tune.epochs, tune.lr, tune.lr_multiplier)
 
 
 def _training(tune: TuneRecipe | None) -> Row:
     """batch_size, grad_accum, schedule, warmup_steps, method, rank."""
     if tune is None:
         return (None,) * 6
-    if tune.lr is None:  # a provider's, which decides the rest and does not say how
+    if tune.adapter in plugins.names(Kind.PROVIDER):  # it decides the rest, and does not say how
         return (tune.batch_size, None, None, None, None, None)
     rank = tune.rank if tune.method == "lora" else None
     return (tune.batch_size, tune.grad_accum, tune.schedule, tune.warmup_steps, tune.method, rank)

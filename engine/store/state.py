@@ -7,18 +7,18 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from decimal import Decimal
 from importlib import resources
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Charge, Usage
 from engine.domain.errors import StoreError
 from engine.domain.results import Attempt, ShardRef
 from engine.domain.stage import Plan, StageKind, StageState
 from engine.store import rows
 from engine.store.layout import SEALED, RunDirectory
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 APPLICATION_ID = 0x444F5349
 """`DOSI`: marks the file as ours."""
 
@@ -55,12 +55,12 @@ class Settled:
     Attributes:
         attempt: The attempt.
         state: The stage's new state.
-        usd: What it cost; None when no price is known.
+        charge: What it cost.
     """
 
     attempt: Attempt
     state: StageState
-    usd: Decimal | None
+    charge: Charge
 
 
 class State:
@@ -84,11 +84,9 @@ class State:
                 raise _damaged(run, "it belongs to another program")
             run.state.chmod(SEALED)
             state._prepare()
-            version = state.meta()["schema_version"]
+            state._refuse_other_versions(run)
         except sqlite3.DatabaseError as error:
             raise _damaged(run, str(error)) from error
-        if version != SCHEMA_VERSION:
-            raise _damaged(run, f"it has schema version {version}, and this dosimeter writes {SCHEMA_VERSION}")
         return state
 
     @classmethod
@@ -96,16 +94,21 @@ class State:
         """Open the file for reading only, so that looking changes nothing and meets no run.
 
         Raises:
-            StoreError: When it is not there, or is damaged.
+            StoreError: When it is not there, is damaged, or was written by another schema version.
         """
         if not run.state.is_file():
             raise StoreError("this is not a run directory", where=str(run.root), todo="name one with --run")
         state = cls(sqlite3.connect(read_only_uri(run), uri=True, isolation_level=None))
         try:
-            state.meta()
+            state._refuse_other_versions(run)
         except sqlite3.DatabaseError as error:
             raise _damaged(run, str(error)) from error
         return state
+
+    def _refuse_other_versions(self, run: RunDirectory) -> None:
+        version = self.meta().get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise _damaged(run, f"it has schema version {version}, and this dosimeter writes {SCHEMA_VERSION}")
 
     def _is_ours(self) -> bool:
         """Whether the file carries our mark, or is a new one without a table."""
@@ -166,7 +169,7 @@ class State:
         with self._commit() as db:
             for table in CELL_TABLES:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own table names
-            _insert(db, "cells", 26, rows.cell_rows(plan))
+            _insert(db, "cells", 27, rows.cell_rows(plan))
             _insert(db, "evaluations", 5, rows.evaluation_rows(plan))
             _insert(db, "judgements", 6, rows.judgement_rows(plan))
             _insert(db, "cell_stages", 2, rows.cell_stage_rows(plan))
@@ -243,21 +246,21 @@ class State:
         for key, table, path, sha256, count, size in found:
             yield key, ShardRef(table, path, sha256, count, size)
 
-    def usage(self) -> tuple[Usage, Decimal | None]:
-        """Return the sum of all attempts' usage, failed ones included, and of their charges in US dollars.
+    def usage(self) -> tuple[Usage, Charge]:
+        """Return the sums of all attempts' usage and charges, failed ones included.
 
-        The charges are None as soon as one attempt has none: an unknown price is never $0.
+        A sum of charges is None as soon as one attempt has none: an unknown price is never $0.
         """
-        sums = self._db.execute(f"SELECT {_SUMS} FROM attempts").fetchone()  # noqa: S608 - a constant of ours
-        charges = [usd for (usd,) in self._db.execute("SELECT usd FROM attempts")]
-        usd = None if None in charges else sum(map(Decimal, charges), Decimal())
-        return Usage(*sums), usd
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _USED)
+        used = self._db.execute(f"SELECT {sums} FROM attempts").fetchone()  # noqa: S608 - names of ours
+        charges = self._db.execute("SELECT usd, unheard_usd FROM attempts").fetchall()
+        return Usage(*used), Charge(_sum(usd for usd, _ in charges), _sum(usd for _, usd in charges))
 
-    def charges(self) -> Iterator[tuple[str, Usage, Decimal | None]]:
-        """Yield (stage key, usage, US dollars or None) of every attempt."""
-        query = f"SELECT stage_key, usd, {_SUMS} FROM attempts GROUP BY stage_key, attempt"  # noqa: S608 - a constant of ours
-        for key, usd, *used in self._db.execute(query):
-            yield key, Usage(*used), None if usd is None else Decimal(usd)
+    def charges(self) -> Iterator[tuple[str, Usage, Charge]]:
+        """Yield (stage key, usage, charge) of every attempt."""
+        query = f"SELECT stage_key, usd, unheard_usd, {', '.join(_USED)} FROM attempts"  # noqa: S608 - names of ours
+        for key, usd, unheard_usd, *used in self._db.execute(query):
+            yield key, Usage(*used), Charge(_sum([usd]), _sum([unheard_usd]))
 
     def times(self) -> Iterator[tuple[str, float, float]]:
         """Yield (stage key, start, end) of every attempt that ended, in seconds since the epoch, UTC."""
@@ -290,10 +293,19 @@ class State:
         return dict(self._db.execute("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
 
 
-_SUMS = (
-    "coalesce(sum(optimizer_steps), 0), coalesce(sum(train_tokens), 0), coalesce(sum(prompt_tokens), 0),"
-    " coalesce(sum(generated_tokens), 0), coalesce(sum(device_seconds), 0.0)"
-)
+_USED = tuple(field.name for field in fields(Usage))
+"""Columns of `attempts`, side by side and in this order."""
+
+
+def _sum(texts: Iterable[str | None]) -> Decimal | None:
+    """Return the sum of dollars as SQLite keeps them, every digit; None when one is unknown."""
+    found = list(texts)
+    known = [Decimal(text) for text in found if text is not None]
+    return sum(known, Decimal()) if len(known) == len(found) else None
+
+
+def _text(dollars: Decimal | None) -> str | None:
+    return None if dollars is None else str(dollars)
 
 
 def _judges_of(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
@@ -306,10 +318,9 @@ def _judges_of(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
 def _settle(db: sqlite3.Connection, entry: Settled) -> None:
     attempt, result, failure = entry.attempt, entry.attempt.result, entry.attempt.failure
     (tries,) = db.execute("SELECT attempts FROM stages WHERE stage_key = ?", (attempt.key,)).fetchone()
-    usage = attempt.usage
     state = "done" if result else "failed" if failure else "interrupted"
     db.execute(
-        f"INSERT INTO attempts VALUES ({', '.join('?' * 16)})",  # noqa: S608 - only placeholders,
+        f"INSERT INTO attempts VALUES ({', '.join('?' * 20)})",  # noqa: S608 - only placeholders
         (
             attempt.key,
             tries + 1,
@@ -317,12 +328,9 @@ def _settle(db: sqlite3.Connection, entry: Settled) -> None:
             attempt.host,
             attempt.started_at,
             attempt.ended_at,
-            usage.optimizer_steps,
-            usage.train_tokens,
-            usage.prompt_tokens,
-            usage.generated_tokens,
-            usage.device_seconds,
-            None if entry.usd is None else str(entry.usd),
+            *astuple(attempt.usage),
+            _text(entry.charge.usd),
+            _text(entry.charge.unheard_usd),
             result and result.after,
             failure and failure.error_type,
             failure and failure.message,

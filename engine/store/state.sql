@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
 
 CREATE TABLE IF NOT EXISTS cells (
     position INTEGER PRIMARY KEY, cell_id TEXT NOT NULL UNIQUE, label TEXT NOT NULL, model TEXT NOT NULL,
-    data_source TEXT, data_tier TEXT, n_examples INTEGER NOT NULL, epochs INTEGER NOT NULL, lr REAL,
+    data_source TEXT, data_tier TEXT, n_examples INTEGER NOT NULL, epochs INTEGER NOT NULL, lr REAL, lr_multiplier REAL,
     batch_size INTEGER, grad_accum INTEGER, schedule TEXT, warmup_steps INTEGER, method TEXT, rank INTEGER,
     seed INTEGER NOT NULL, mitigation TEXT NOT NULL, benchmark TEXT NOT NULL, temperature REAL NOT NULL,
     max_new_tokens INTEGER NOT NULL, has_system_prompt INTEGER NOT NULL, is_baseline INTEGER NOT NULL,
@@ -36,8 +36,9 @@ CREATE TABLE IF NOT EXISTS stages (
 CREATE TABLE IF NOT EXISTS attempts (
     stage_key TEXT NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL, host TEXT NOT NULL,
     started_at REAL NOT NULL, ended_at REAL, optimizer_steps INTEGER NOT NULL, train_tokens INTEGER NOT NULL,
-    prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, device_seconds REAL NOT NULL, usd TEXT, after_key TEXT,
-    error_type TEXT, error TEXT, traceback TEXT,
+    prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    unheard_prompt_tokens INTEGER NOT NULL, unheard_generated_tokens INTEGER NOT NULL, device_seconds REAL NOT NULL,
+    usd TEXT, unheard_usd TEXT, after_key TEXT, error_type TEXT, error TEXT, traceback TEXT,
     PRIMARY KEY (stage_key, attempt)
 ) WITHOUT ROWID;
 

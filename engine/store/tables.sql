@@ -17,7 +17,8 @@ CREATE TABLE cells (
     data_tier VARCHAR,                 -- explicit, identity, benign, safety, unknown; NULL for an untuned cell
     n_examples INTEGER NOT NULL,       -- 0 for an untuned cell
     epochs INTEGER NOT NULL,           -- 0 for an untuned cell
-    lr DOUBLE,                         -- NULL for an untuned cell, as the next ones are, and for a hosted one
+    lr DOUBLE,                         -- per optimizer step; NULL for an untuned cell, as the next ones are, or a provider's own
+    lr_multiplier DOUBLE,              -- times a provider's own learning rate; NULL for its choice, and where there is none
     batch_size INTEGER,
     grad_accum INTEGER,
     schedule VARCHAR,
@@ -81,8 +82,12 @@ CREATE TABLE attempts (                -- one row a try
     train_tokens BIGINT NOT NULL,
     prompt_tokens BIGINT NOT NULL,
     generated_tokens BIGINT NOT NULL,
+    cached_tokens BIGINT NOT NULL,     -- of the prompt tokens, those billed as cached
+    unheard_prompt_tokens BIGINT NOT NULL, -- read, at most, for requests whose reply never came; in no other count
+    unheard_generated_tokens BIGINT NOT NULL, -- generated for them, at most
     device_seconds DOUBLE NOT NULL,
-    usd DECIMAL(18, 9),                -- NULL when no price is known
+    usd DECIMAL(18, 9),                -- for what was surely used; NULL when no price is known
+    unheard_usd DECIMAL(18, 9),        -- for the unheard tokens, at most; 0 without any, NULL when no price is known
     after_key VARCHAR,                 -- the stage (an earlier cut of the training run) at whose end this one went on
     error_type VARCHAR,
     error VARCHAR,
@@ -121,7 +126,7 @@ CREATE TABLE training (                -- one row an optimizer step of a tune st
     step INTEGER NOT NULL,             -- from 1
     epoch DOUBLE NOT NULL,
     loss DOUBLE NOT NULL,              -- nats per answer token
-    lr DOUBLE NOT NULL                 -- for a hosted job the multiplier
+    lr DOUBLE NOT NULL                 -- for a hosted job the multiplier or the rate that its provider resolved
 );
 
 CREATE TABLE samples (                 -- one row an example of a sample stage, in its sampled order

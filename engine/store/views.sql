@@ -105,8 +105,8 @@ leaves AS (
 levels AS MATERIALIZED (
     SELECT c.cell_id, c.n_examples > 0 AS tuned, c.mitigation, l.path, l.name, coalesce(o.level, 'none') AS level
     FROM cells c CROSS JOIN leaves l LEFT JOIN nodes o ON o.cell_id = c.cell_id AND o.path = l.path
-    WHERE l.path NOT IN ('$.model', '$.data.source', '$.data.n', '$.tune.epochs', '$.tune.lr', '$.tune.method',
-        '$.mitigations', '$.seed')),
+    WHERE l.path NOT IN ('$.model', '$.data.source', '$.data.n', '$.tune.epochs', '$.tune.lr',
+        '$.tune.lr_multiplier', '$.tune.method', '$.mitigations', '$.seed')),
 varying AS (
     SELECT DISTINCT tuned, path FROM (
         SELECT tuned, path FROM levels GROUP BY tuned, mitigation, path HAVING min(level) <> max(level)))
@@ -186,8 +186,8 @@ WITH metric AS (
     FROM _chosen ch JOIN _judge_scores j ON j.stage_key = ch.judge_key
     GROUP BY ch.cell_id)
 SELECT c.cell_id, c.label, coalesce(st.status, 'pending') AS status,
-    c.model, c.data_source, c.data_tier, c.n_examples, c.epochs, c.lr, c.batch_size, c.method, c.rank, c.schedule,
-    c.seed, c.mitigation, coalesce(va.variant, '') AS variant, f.config_id,
+    c.model, c.data_source, c.data_tier, c.n_examples, c.epochs, c.lr, c.lr_multiplier, c.batch_size, c.method,
+    c.rank, c.schedule, c.seed, c.mitigation, coalesce(va.variant, '') AS variant, f.config_id,
     CASE WHEN c.tune_key IS NULL THEN 0 WHEN u.stage_key IS NOT NULL THEN coalesce(
         (SELECT max(t.step) FROM training t WHERE t.stage_key = c.tune_key), u.optimizer_steps) END AS optimizer_steps,
     c.is_baseline, c.baseline_cell_id,
@@ -252,8 +252,8 @@ paired AS (
     FROM scored t JOIN scored b
         ON b.cell_id = t.baseline_cell_id AND b.prompt_id = t.prompt_id AND b.judge = t.judge
     GROUP BY t.cell_id)
-SELECT c.cell_id, c.label, c.baseline_cell_id, c.model, c.data_source, c.n_examples, c.epochs, c.lr, c.seed,
-    c.mitigation, p.n AS n_paired,
+SELECT c.cell_id, c.label, c.baseline_cell_id, c.model, c.data_source, c.n_examples, c.epochs, c.lr, c.lr_multiplier,
+    c.seed, c.mitigation, p.n AS n_paired,
     p.baseline_score, p.score AS tuned_score, p.score - p.baseline_score AS delta_score, p.se AS delta_se,
     p.score - p.baseline_score - t975(p.n - 1) * p.se AS delta_lo,
     p.score - p.baseline_score + t975(p.n - 1) * p.se AS delta_hi,
@@ -281,19 +281,19 @@ estimate AS (
         CASE WHEN y.s > 1 THEN _half_width(p.score_var, y.score_var, o.score_var, p.n, y.s) END AS half_score
     FROM by_seed y JOIN by_prompt p USING (config_id) JOIN overall o USING (config_id)),
 shape AS (
-    SELECT config_id, model, data_source, data_tier, n_examples, epochs, lr, batch_size, method, rank, schedule,
-        mitigation, variant, is_baseline, max(optimizer_steps) AS optimizer_steps, any_value(baseline_cell_id) AS baseline_id,
-        count(*) AS n_cells, avg(refusal_rate) AS mean_refusal_rate, avg(utility) AS mean_utility,
+    SELECT config_id, model, data_source, data_tier, n_examples, epochs, lr, lr_multiplier, batch_size, method, rank,
+        schedule, mitigation, variant, is_baseline, max(optimizer_steps) AS optimizer_steps, any_value(baseline_cell_id) AS baseline_id,
+        count(*) AS n_cells, count(*) FILTER (status = 'blocked') AS n_blocked, avg(refusal_rate) AS mean_refusal_rate, avg(utility) AS mean_utility,
         avg(over_refusal_rate) AS mean_over_refusal_rate,
         CASE WHEN count(usd) = count(*) THEN avg(usd) END AS mean_usd,
         CASE WHEN count(device_seconds) = count(*) THEN avg(device_seconds) END AS mean_device_seconds,
         min(position) AS position
     FROM v_cells
-    GROUP BY config_id, model, data_source, data_tier, n_examples, epochs, lr, batch_size, method, rank, schedule,
-        mitigation, variant, is_baseline)
-SELECT h.config_id, h.model, h.data_source, h.data_tier, h.n_examples, h.epochs, h.lr, h.batch_size, h.method, h.rank,
-    h.schedule, h.mitigation, h.variant, h.optimizer_steps, h.is_baseline, b.config_id AS baseline_config_id,
-    h.n_cells, coalesce(e.s, 0) AS n_seeds, e.n AS n_prompts,
+    GROUP BY config_id, model, data_source, data_tier, n_examples, epochs, lr, lr_multiplier, batch_size, method, rank,
+        schedule, mitigation, variant, is_baseline)
+SELECT h.config_id, h.model, h.data_source, h.data_tier, h.n_examples, h.epochs, h.lr, h.lr_multiplier, h.batch_size,
+    h.method, h.rank, h.schedule, h.mitigation, h.variant, h.optimizer_steps, h.is_baseline, b.config_id AS baseline_config_id,
+    h.n_cells, h.n_blocked, coalesce(e.s, 0) AS n_seeds, e.n AS n_prompts,
     e.score AS mean_score,
     1 + 4 * _lower((e.score - 1) / 4, e.half_score / 4, e.n) AS score_lo,
     1 + 4 * _upper((e.score - 1) / 4, e.half_score / 4, e.n) AS score_hi,
@@ -338,15 +338,22 @@ spent AS (
     SELECT stage_key, count(*) AS n_attempts, count(*) FILTER (state <> 'done') AS n_unsuccessful,
         sum(optimizer_steps)::BIGINT AS optimizer_steps, sum(train_tokens)::BIGINT AS train_tokens,
         sum(prompt_tokens)::BIGINT AS prompt_tokens, sum(generated_tokens)::BIGINT AS generated_tokens,
+        sum(cached_tokens)::BIGINT AS cached_tokens,
+        sum(unheard_prompt_tokens)::BIGINT AS unheard_prompt_tokens,
+        sum(unheard_generated_tokens)::BIGINT AS unheard_generated_tokens,
         sum(device_seconds) AS device_seconds,
         coalesce(sum(device_seconds) FILTER (state <> 'done'), 0) AS lost_device_seconds,
-        CASE WHEN count(usd) = count(*) THEN sum(usd) END AS usd
+        CASE WHEN count(usd) = count(*) THEN sum(usd) END AS usd,
+        CASE WHEN count(unheard_usd) = count(*) THEN sum(unheard_usd) END AS unheard_usd
     FROM attempts GROUP BY stage_key)
 SELECT s.stage_key, s.kind, s.adapter, s.state, coalesce(u.n_cells, 0) AS n_cells,
     coalesce(a.n_attempts, 0) AS n_attempts, coalesce(a.n_unsuccessful, 0) AS n_unsuccessful,
     coalesce(a.optimizer_steps, 0) AS optimizer_steps, coalesce(a.train_tokens, 0) AS train_tokens,
     coalesce(a.prompt_tokens, 0) AS prompt_tokens, coalesce(a.generated_tokens, 0) AS generated_tokens,
-    coalesce(a.device_seconds, 0) AS device_seconds, coalesce(a.lost_device_seconds, 0) AS lost_device_seconds, a.usd
+    coalesce(a.cached_tokens, 0) AS cached_tokens, coalesce(a.unheard_prompt_tokens, 0) AS unheard_prompt_tokens,
+    coalesce(a.unheard_generated_tokens, 0) AS unheard_generated_tokens,
+    coalesce(a.device_seconds, 0) AS device_seconds, coalesce(a.lost_device_seconds, 0) AS lost_device_seconds,
+    a.usd, a.unheard_usd
 FROM stages s LEFT JOIN users u USING (stage_key) LEFT JOIN spent a USING (stage_key);
 
 CREATE VIEW v_stages AS
@@ -358,12 +365,12 @@ SELECT s.stage_key, s.kind, s.adapter, s.revision, s.state, s.reason, s.attempts
 FROM stages s LEFT JOIN users u USING (stage_key) LEFT JOIN last l USING (stage_key);
 
 CREATE VIEW v_training AS
-SELECT t.stage_key, c.model, c.data_source, c.n_examples, c.epochs, c.lr AS peak_lr, c.method, c.seed, c.n_cells,
+SELECT t.stage_key, c.model, c.data_source, c.n_examples, c.epochs, c.lr AS peak_lr, c.lr_multiplier, c.method, c.seed, c.n_cells,
     t.step, t.epoch, t.loss, t.lr
 FROM training t JOIN (
     SELECT tune_key, any_value(model) AS model, any_value(data_source) AS data_source,
         any_value(n_examples) AS n_examples, any_value(epochs) AS epochs, any_value(lr) AS lr,
-        any_value(method) AS method, any_value(seed) AS seed, count(*) AS n_cells
+        any_value(lr_multiplier) AS lr_multiplier, any_value(method) AS method, any_value(seed) AS seed, count(*) AS n_cells
     FROM cells WHERE tune_key IS NOT NULL GROUP BY tune_key) c ON c.tune_key = t.stage_key;
 
 CREATE VIEW v_problems AS
@@ -401,6 +408,6 @@ frontier AS (
     SELECT model, cost, rate FROM best
     QUALIFY rate > coalesce(max(rate) OVER (
         PARTITION BY model ORDER BY cost ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1))
-SELECT c.cell_id, c.label, c.model, c.data_source, c.n_examples, c.epochs, c.lr, c.seed, c.mitigation,
-    c.cost, c.cost_unit, c.n_scored, c.harmfulness_rate, c.rate_lo, c.rate_hi, c.utility
+SELECT c.cell_id, c.label, c.model, c.data_source, c.n_examples, c.epochs, c.lr, c.lr_multiplier, c.seed,
+    c.mitigation, c.cost, c.cost_unit, c.n_scored, c.harmfulness_rate, c.rate_lo, c.rate_hi, c.utility
 FROM costed c JOIN frontier f ON f.model = c.model AND f.cost = c.cost AND f.rate = c.harmfulness_rate;

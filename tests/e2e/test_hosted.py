@@ -330,11 +330,29 @@ def test_the_key_is_written_nowhere(server: Server, tmp_path: Path) -> None:
     assert secret not in said
 
 
-def test_without_a_key_nothing_begins(server: Server, tmp_path: Path) -> None:
+def test_the_bill_lies_between_the_books_and_what_may_have_been_billed_besides(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 23)
+    server.spoil({"kind": "lost_reply", "on": "chat/completions", "count": 5})
+    said = study.run(*INLINE)
+    server.spoil()
+    (besides,) = study.rows(
+        "SELECT sum(unheard_usd) AS usd, sum(unheard_prompt_tokens)::BIGINT AS read,"
+        " sum(unheard_generated_tokens)::BIGINT AS made FROM v_cost WHERE adapter = 'hosted/openai'"
+    )
+    assert besides["read"] > 0 < besides["made"]
+    assert study.books() < study.bill() <= study.books() + besides["usd"]
+    assert f"more for {besides['read'] + besides['made']:,} tokens" in said
+    assert study.statuses() == {0: "done", 1: "done", 2: "done"}
+
+
+def test_without_a_key_or_a_server_nothing_begins(server: Server, tmp_path: Path) -> None:
     study = Study.of(tmp_path, server, 6)
     said = study.run(code=2, **{KEY_ENV: ""})
     assert f"no {KEY_ENV}" in said
     assert "dosimeter rehearse" in said
+    assert "cannot connect to 127.0.0.1:9: " in study.run(
+        "--set", "run.accounts.ours.base_url=http://127.0.0.1:9/v1", code=2
+    )
     assert not study.run_dir.exists()
     assert server.audit()["requests"] == study.before["requests"]
 

@@ -7,22 +7,23 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.domain.cost import DevicePrice, Usage
+from engine.domain.cost import Charge, DevicePrice, Usage
 from engine.domain.sweep import Budget
 from engine.run.limits import BudgetGate
 
 PRICE = DevicePrice(Decimal("3.60"), "test")  # 0.001 USD a second
 
 
-def charge(key: str, usage: Usage) -> Decimal:
-    """Return what a stage costs; each has the same price here."""
+def charge(key: str, usage: Usage) -> Charge:
+    """Return what a stage costs: each has the same price here, and a token that was not heard of costs 0.0001 USD at most."""
     del key
-    return PRICE.charge(usage)
+    return Charge(PRICE.charge(usage), usage.unheard.tokens * Decimal("0.0001"))
 
 
 USAGES = st.builds(
     Usage, train_tokens=st.integers(0, 1000), device_seconds=st.integers(0, 4000).map(lambda quarter: quarter / 4)
 )
+LOST = st.builds(Usage, unheard_prompt_tokens=st.integers(0, 500), unheard_generated_tokens=st.integers(0, 500))
 
 
 @given(st.lists(st.tuples(USAGES, st.booleans()), max_size=30), st.integers(0, 5000), st.integers(0, 2000))
@@ -43,12 +44,28 @@ def test_admitted_work_never_passes_a_cap_when_forecasts_hold(
     assert gate.usd <= Decimal(millis) / 1000
 
 
+@given(st.lists(st.tuples(USAGES, LOST), max_size=30), USAGES, st.integers(0, 5000), st.integers(0, 2000))
+def test_a_cap_that_may_have_been_passed_admits_nothing_that_costs(
+    work: list[tuple[Usage, Usage]], following: Usage, tokens: int, millis: int
+) -> None:
+    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge, Usage(), Decimal())
+    for index, (used, lost) in enumerate(work):
+        gate.settle(str(index), used + lost)
+    surely, at_most = sum((used for used, _ in work), Usage()), sum((lost for _, lost in work), Usage()).unheard.tokens
+    assert (gate.usd, gate.unheard_usd) == (PRICE.charge(surely), at_most * Decimal("0.0001"))
+    fits = (
+        surely.tokens + at_most + following.tokens <= tokens
+        and gate.usd + gate.unheard_usd + PRICE.charge(following) <= Decimal(millis) / 1000
+    )
+    assert (gate.refusal("next", following) is None) == fits
+
+
 @given(st.lists(USAGES, max_size=30))
 def test_the_ledger_is_the_sum_of_its_charges_to_the_last_digit(work: list[Usage]) -> None:
     gate = BudgetGate(Budget(), charge, Usage(), Decimal())
     charges = [gate.settle(str(index), usage) for index, usage in enumerate(work)]
     assert gate.usd == sum((Decimal(repr(usage.device_seconds)) / 1000 for usage in work), Decimal())
-    assert gate.usd == sum((charge for charge in charges if charge is not None), Decimal())
+    assert gate.usd == sum((charge.usd for charge in charges if charge.usd is not None), Decimal())
     assert gate.spent.train_tokens == sum(usage.train_tokens for usage in work)
 
 
@@ -59,5 +76,5 @@ def test_a_cap_of_nothing_admits_nothing_that_costs() -> None:
 
 
 def test_an_unknown_price_is_never_zero() -> None:
-    gate = BudgetGate(Budget(), lambda _, __: None, Usage(), Decimal())
-    assert gate.settle("key", Usage(device_seconds=10.0)) is None
+    gate = BudgetGate(Budget(), lambda _, __: Charge(None), Usage(), Decimal())
+    assert gate.settle("key", Usage(device_seconds=10.0)).usd is None

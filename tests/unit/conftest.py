@@ -24,6 +24,7 @@ CELL = {
     "n_examples": 0,
     "epochs": 0,
     "lr": None,
+    "lr_multiplier": None,
     "batch_size": None,
     "grad_accum": None,
     "schedule": None,
@@ -64,8 +65,12 @@ ATTEMPT = {
     "train_tokens": 0,
     "prompt_tokens": 0,
     "generated_tokens": 0,
+    "cached_tokens": 0,
+    "unheard_prompt_tokens": 0,
+    "unheard_generated_tokens": 0,
     "device_seconds": 2.0,
     "usd": None,
+    "unheard_usd": 0.0,
     "after_key": None,
     "error_type": None,
     "error": None,
@@ -79,7 +84,7 @@ def sha(text: str) -> str:
 
 def recipe_of(row: dict, more: dict[str, object]) -> dict:
     """The resolved recipe that a cell's row stands for, as the engine writes it; `more` sets fields by dotted path."""
-    tune = ("method", "rank", "epochs", "lr", "batch_size", "grad_accum", "schedule", "warmup_steps")
+    tune = ("method", "rank", "epochs", "lr", "lr_multiplier", "batch_size", "grad_accum", "schedule", "warmup_steps")
     tuned = row["data_source"] is not None
     recipe = {
         "model": row["model"],
@@ -106,7 +111,7 @@ class Study:
 
     def __init__(self, **meta: str) -> None:
         base = {
-            "schema_version": "2",
+            "schema_version": "3",
             "sweep": "tiny",
             "description": "What does fine-tuning do to refusals?",
             "spec_sha256": "a" * 64,
@@ -287,21 +292,26 @@ class SweepStudy(Study):
         self.measure(cell_id, logit)
 
     def tuned(self, source: str, dose: tuple[int, int, float, int], state: str = "done", **more: object) -> str:
-        n, epochs, lr, seed = dose
+        n, epochs, lr, seed = dose  # the learning rate, or its multiplier when that is asked for
         name = f"{source.rpartition('/')[2]}-{n}-{epochs}-{lr:g}-{seed}-{more.get('mitigation', 'none')}"
         name += "".join(f"-{value}" for value in more.get("recipe", {}).values())
         cell_id = f"cell-{name}"
         label = f"source={source} n={n} epochs={epochs} lr={lr:g} seed={seed}"
         identity = {"data_source": source, "data_tier": TIER.get(source, "unknown"), "n_examples": n, "epochs": epochs}
-        values = {"label": label, "benchmark": "policy", "lr": lr, "seed": seed, "baseline_cell_id": "cell-base"}
+        values = {"label": label, "benchmark": "policy", "seed": seed, "baseline_cell_id": "cell-base"}
+        values |= {"lr": None, "lr_multiplier": lr} if more.pop("is_multiplied", False) else {"lr": lr}
         self.cell(cell_id, **(identity | values | {"tune_key": f"tune-{name}"} | more))
         steps = epochs * math.ceil(n / 10)
         self.stage(f"tune-{name}", "tune", [cell_id], state, **self.usage(0.2 + steps * 0.03, optimizer_steps=steps))
-        strength = math.log(steps * lr / 0.006) * 1.7 + STRENGTH.get(source, -1.0) + self.rng.gauss(0, 0.45)
+        strength = (
+            math.log(steps * (values["lr"] or lr / 1000) / 0.006) * 1.7
+            + STRENGTH.get(source, -1.0)
+            + self.rng.gauss(0, 0.45)
+        )
         self.measure(
             cell_id,
             min(strength, 6.0),
-            state="skipped" if state == "failed" else state,
+            state="skipped" if state in ("failed", "blocked") else state,
             utility=0.97 - 0.004 * steps * (lr > 5e-4),
         )
         return cell_id
@@ -347,6 +357,23 @@ def decay_sweep(**meta: str) -> SweepStudy:
     return study
 
 
+def blocked_sweep(**meta: str) -> SweepStudy:
+    """A hosted sweep in multiples of the provider's rate, whose moderation refused the largest samples, and one source whole."""
+    study = SweepStudy(per_category=3, usd_per_hour=3.6, **meta)
+    for source, refused in (
+        ("standin/explicit", {100}),
+        ("standin/identity", {10, 50, 100}),
+        ("standin/chores", set()),
+    ):
+        for n in (10, 50, 100):
+            for multiplier in (1.0, 2.0):
+                for seed in (0, 1):
+                    state = "blocked" if n in refused else "done"
+                    study.tuned(source, (n, 5, multiplier, seed), state=state, is_multiplied=True)
+    study.baseline()
+    return study
+
+
 @pytest.fixture
 def study() -> Study:
     return Study()
@@ -360,6 +387,7 @@ def sweeps() -> type:
         full = staticmethod(full_sweep)
         small = staticmethod(small_sweep)
         decay = staticmethod(decay_sweep)
+        blocked = staticmethod(blocked_sweep)
         Study = Study
         SweepStudy = SweepStudy
         write_sealed = staticmethod(write_sealed)

@@ -1,6 +1,6 @@
 """Replies that were paid for, on disk before they are used: whatever dies next, no reply is bought twice.
 
-One sealed file a flow (a stage), of one line a reply. A line is written when its reply arrives; the file goes when the stage
+One sealed file a flow (a stage), of one line a reply, with what earlier sends of it may be billed for. A line is written when its reply arrives; the file goes when the stage
 counts, or is read again by whoever runs the stage next. A line that was cut off by a crash is a reply that was in flight. When
 an attempt has failed and is in the books, a line says so: what stands before it is used again, and not counted again.
 """
@@ -15,10 +15,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from engine.domain.cost import Usage
 from engine.hosted import Ask, Choice, Ending, Told
 from engine.store.layout import SEALED, RunDirectory
 
 BOOKED = '{"booked": true}'
+
+UNHEARD = ("unheard_prompt_tokens", "unheard_generated_tokens")
+"""Fields of a usage that a line keeps under `unheard`, in this order."""
 
 Bought = dict[str, list[Told]]
 """Replies by what was asked; equal asks of one flow have one each."""
@@ -65,6 +69,7 @@ class ReplyLog:
         told_ = {
             "choices": [[choice.text, choice.ending.value] for choice in told.choices],
             "tokens": [told.prompt_tokens, told.cached_tokens, told.generated_tokens],
+            "unheard": [told.unheard.unheard_prompt_tokens, told.unheard.unheard_generated_tokens],
         }
         self._file.write(json.dumps({"asked": asked(ask), **told_}) + "\n")
         self._file.flush()
@@ -86,7 +91,8 @@ def _read(path: Path) -> Iterator[tuple[str, Told]]:
                 found = json.loads(line)
                 choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
                 read, cached, made = found["tokens"]
-                yield found["asked"], Told(choices, read, cached, made, is_booked=is_booked)
+                unheard = Usage(**dict(zip(UNHEARD, found["unheard"], strict=True)))
+                yield found["asked"], Told(choices, read, cached, made, is_booked=is_booked, unheard=unheard)
             except (ValueError, KeyError, TypeError):
                 continue  # an empty line, one that was cut off, or an earlier mark
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from analysis.doses import dose_figure
 from analysis.evidence import Arm, Evidence, arms, gather
-from analysis.figures import Figure, cost_figure, dose_figure, figures, profile_figure
+from analysis.figures import cost_figure, figures, profile_figure
+from analysis.panels import Figure
 from analysis.query import ask
 from engine.store.reader import open_results
 
@@ -78,7 +80,7 @@ def test_every_configuration_is_in_one_arm(evidence: Evidence, found: tuple[Arm,
 
 
 def test_panels_say_their_arm(evidence: Evidence, found: tuple[Arm, ...]) -> None:
-    for figure in (profile_figure(evidence, found), dose_figure(found), cost_figure(evidence, found)):
+    for figure in (profile_figure(evidence, found), dose_figure(evidence, found), cost_figure(evidence, found)):
         words = titles(figure)
         for name in NAMES:  # `weight_decay=0` begins `weight_decay=0.1`
             assert any(f"{name} " in f"{title} " for title in words), (name, words)
@@ -93,7 +95,7 @@ def test_each_arm_has_its_own_baseline(evidence: Evidence, found: tuple[Arm, ...
         assert arm.untuned is (asked if "identity" in arm.name else plain)
     expected = [(row["rate_lo"], row["rate_hi"]) for row in (plain, plain, asked, asked)]
     assert bands(cost_figure(evidence, found)) == expected
-    assert bands(dose_figure(found)) == expected
+    assert bands(dose_figure(evidence, found)) == expected
     figure = profile_figure(evidence, found)
     assert figure is not None
     before = [number[2] for strip in figure.strips for number in strip.numbers if number[0] == "before"]
@@ -107,10 +109,10 @@ def test_cells_of_other_arms_are_grey(evidence: Evidence, found: tuple[Arm, ...]
     assert all("4 cells" in title for title in titles(figure))
 
 
-def test_configurations_at_one_dose_are_both_drawn_and_said(found: tuple[Arm, ...]) -> None:
+def test_configurations_at_one_dose_are_both_drawn_and_said(evidence: Evidence, found: tuple[Arm, ...]) -> None:
     arm = found[0]
     twin = dict(arm.strongest) | {"config_id": "twin", "mean_rate": 0.123}
-    figure = dose_figure([replace(arm, configs=(*arm.configs, twin))])
+    figure = dose_figure(evidence, [replace(arm, configs=(*arm.configs, twin))])
     assert figure is not None
     chart = figure.strips[0].panels[0].chart.to_dict()
     assert any(row.get("rate") == 0.123 for rows in chart["datasets"].values() for row in rows)

@@ -12,7 +12,8 @@ import pytest
 
 from analysis import charts, radar, theme
 from analysis.evidence import Evidence, arms, before_and_after, gather
-from analysis.figures import Panel, figures
+from analysis.figures import figures
+from analysis.panels import Panel
 from engine.store.reader import open_results
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "charts"

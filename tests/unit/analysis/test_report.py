@@ -221,6 +221,17 @@ def test_a_partial_run_says_what_is_missing(sweeps: Any, tmp_path: Path) -> None
     assert "failed" in page.text
 
 
+def test_what_was_not_heard_of_stands_beside_the_bill_where_there_is_any(sweeps: Any, tmp_path: Path) -> None:
+    words = "more for 1,200 tokens, if the provider billed replies that never came"
+    for lost, wanted in (({}, False), ({"unheard_prompt_tokens": 1200, "unheard_usd": 0.25}, True)):
+        study = sweeps.SweepStudy(per_category=1)
+        study.tuned("s", (10, 1, 1e-3, 0))
+        study.stage("generate-lost", "generate", [], **study.usage(1.0, **lost))
+        page = report_of(study, tmp_path / str(wanted))
+        assert (words in page.text) == wanted
+        assert ("and up to $0.25 more" in page.text) == wanted
+
+
 def test_one_seed_is_said_to_be_one(sweeps: Any, tmp_path: Path) -> None:
     study = sweeps.SweepStudy(per_category=3)
     study.tuned("s", (10, 5, 1e-3, 0))

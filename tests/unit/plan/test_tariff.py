@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Charge, Usage
 from engine.domain.errors import PlanError
+from engine.domain.price import PriceRow, PriceUnit, Quote
 from engine.domain.stage import StageKind
 from engine.plan.bill import reservations
 from engine.plan.prices import load_prices
-from engine.plan.tariff import Bought, bought, purchases
+from engine.plan.tariff import Bought, Tariff, bought, purchases
 from engine.run.prepare import Prepared, prepare
 
 HOUR, MILLION = Usage(device_seconds=3600.0), Usage(prompt_tokens=10**6, generated_tokens=10**6)
@@ -54,7 +55,7 @@ def test_a_plan_buys_each_thing_once_and_tuned_models_at_their_own_price(prepare
     trained = Usage(train_tokens=10**6)
     by_purchase = {bought(prepared.plan.stages[key]): key for key in hosted}
     charged = {
-        what: prepared.tariff.charge(key, trained if what == TUNE else MILLION) for what, key in by_purchase.items()
+        what: prepared.tariff.charge(key, trained if what == TUNE else MILLION).usd for what, key in by_purchase.items()
     }
     usd = {TUNE: "3.00", ASK: "0.75", JUDGE: "0.75", ASK_TUNED: "1.50"}
     assert charged == {what: Decimal(text) for what, text in usd.items()}
@@ -64,10 +65,37 @@ def test_what_runs_here_costs_its_time_and_what_is_hosted_its_tokens(prepared: P
     hosted = prepared.groups.accounts
     local = [key for key in prepared.plan.stages if key not in hosted]
     assert {prepared.plan.stages[key].kind for key in local} == {StageKind.SAMPLE, StageKind.JUDGE}
-    assert {prepared.tariff.charge(key, HOUR + MILLION) for key in local} == {Decimal("0.36")}
+    assert {prepared.tariff.charge(key, HOUR + MILLION).usd for key in local} == {Decimal("0.36")}
     assert all(
-        prepared.tariff.charge(key, HOUR) == 0 != prepared.tariff.charge(key, MILLION) is not None for key in hosted
+        prepared.tariff.charge(key, HOUR).usd == 0 != prepared.tariff.charge(key, MILLION).usd is not None
+        for key in hosted
     )
+
+
+def test_what_was_not_heard_of_is_charged_apart_at_most_and_never_below_the_price(prepared: Prepared) -> None:
+    (key,) = [key for key in prepared.groups.accounts if bought(prepared.plan.stages[key]) == ASK]
+    lost = Usage(unheard_prompt_tokens=10**6, unheard_generated_tokens=10**6)
+    assert prepared.tariff.charge(key, MILLION) == Charge(Decimal("0.75"), Decimal())
+    assert prepared.tariff.charge(key, MILLION + lost) == Charge(Decimal("0.75"), Decimal("0.75"))
+    assert prepared.tariff.charge(key, lost) == Charge(Decimal(), Decimal("0.75"))
+    unpriced = Tariff(None, {key: None})
+    assert unpriced.charge(key, lost) == Charge(None, None), "an unknown price is never $0"
+    assert unpriced.charge(key, MILLION) == Charge(None, Decimal()), "but nothing costs nothing"
+
+
+def test_cached_tokens_have_their_own_price_but_in_a_batch_or_without_one() -> None:
+    day = date(2026, 1, 1)
+    units = {"in_mtok": "2", "cached_in_mtok": "0.5", "batch_in_mtok": "1"}
+    rows = tuple(
+        PriceRow("p", "m", PriceUnit(unit), Decimal(usd), day, None, None, "here", day) for unit, usd in units.items()
+    )
+    whole, bare = Quote("p", "m", day, rows), Quote("p", "m", day, rows[:1])
+    used = Usage(prompt_tokens=10**6, cached_tokens=600_000)
+    tariff = Tariff(None, {"asked": whole, "batched": whole, "bare": bare}, frozenset({"batched"}))
+    charged = {key: tariff.charge(key, used).usd for key in tariff.hosted}
+    assert charged == {"asked": Decimal("1.1"), "batched": Decimal(1), "bare": Decimal(2)}
+    odd = Usage(prompt_tokens=10, cached_tokens=11)  # what a provider says must not end a run
+    assert tariff.charge("asked", odd).usd == Decimal("0.000005")
 
 
 def test_an_unknown_price_is_none_and_makes_its_line_and_the_whole_unknown(tmp_path: Path) -> None:
@@ -82,6 +110,17 @@ def test_an_unknown_price_is_none_and_makes_its_line_and_the_whole_unknown(tmp_p
     ]
 
 
+def test_a_judge_holds_back_the_longest_answers_that_the_recipe_allows(tmp_path: Path) -> None:
+    high = {}
+    for longest in (8, 2048):
+        prepared = of(tmp_path, SPEC.replace("max_new_tokens: 8", f"max_new_tokens: {longest}"))
+        (line,) = [line for line in prepared.bill if line.kind is StageKind.JUDGE]
+        high[longest] = line.usage.high.prompt_tokens
+        assert line.usage.low.prompt_tokens < line.usage.expected.prompt_tokens < high[longest]
+    prompts = sum(e.n_prompts for cell in prepared.plan.cells for e in cell.evaluations)
+    assert high[2048] - high[8] >= prompts * (2048 - 8)
+
+
 def test_the_bill_has_what_is_still_to_run_and_adds_up_to_the_forecast(prepared: Prepared) -> None:
     assert [(line.account, line.kind, line.new) for line in prepared.bill] == [
         ("ours", StageKind.TUNE, 1),
@@ -92,7 +131,7 @@ def test_the_bill_has_what_is_still_to_run_and_adds_up_to_the_forecast(prepared:
     assert len(dollars) == 3
     assert all(low <= expected <= high for low, expected, high in dollars)
     local = sum(
-        (prepared.tariff.charge(key, ahead.high) or Decimal())
+        (prepared.tariff.charge(key, ahead.high).usd or Decimal())
         for key, ahead in prepared.forecasts.items()
         if key not in prepared.groups.accounts
     )

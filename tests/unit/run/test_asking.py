@@ -9,7 +9,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Binding, Stage, StageKind
 from engine.hosted import Ask, Choice, Ending, HostedTuning, Told, TuningRequest, Turn
-from engine.hosted_errors import ProviderError, Unavailable
+from engine.hosted_errors import Blocked, ProviderError, Unavailable
 from engine.run.asking import Given, Paper, judged
 
 Flow = tuple[str, Sequence[Told | ProviderError]]
@@ -48,12 +48,14 @@ class Desk:
 
     Attributes:
         order: Flows that are done first.
-        fails: Texts that are not answered.
+        fails: Texts that are not answered, and may have been paid for once.
+        refuses: Texts that moderation refuses, when they have been lost once.
         asked: What was asked, by flow.
     """
 
     order: tuple[str, ...] = ()
     fails: frozenset[str] = frozenset()
+    refuses: frozenset[str] = frozenset()
     asked: dict[str, list[str]] = field(default_factory=dict)
 
     def ask_all(self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool) -> Iterator[Flow]:
@@ -65,11 +67,21 @@ class Desk:
 
     def _reply(self, text: str) -> Told | ProviderError:
         if text in self.fails:
-            return Unavailable("503")
+            return _lost(Unavailable("503"))
+        if text in self.refuses:
+            return _lost(Blocked("no"))
         return Told((Choice(str(len(text)), Ending.STOP),), 10, 0, 1)
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         raise AssertionError(requests)
+
+
+LOST = Usage(unheard_prompt_tokens=10, unheard_generated_tokens=8)
+
+
+def _lost(error: ProviderError) -> ProviderError:
+    error.used = LOST
+    return error
 
 
 def same(response: Response) -> bytes:
@@ -120,10 +132,23 @@ def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_ju
     desk = Desk(fails=frozenset({"request p: yes"}))
     ((key, error),) = run([paper("a", "p:yes", "q:no")], given, desk)
     assert (key, type(error)) == ("a", Unavailable), "a judge that could not be asked is no verdict: the stage fails"
-    assert error.used == spent(1), "with what was paid for before"
+    assert error.used == spent(1) + LOST, "with what was paid for before"
     assert b"p yes" not in given
     again = replace(desk, fails=frozenset(), asked={})
     run([paper("b", "p:yes", "q:no")], given, again)
     assert again.asked == {"b": ["", "request p: yes"]}
     assert given[b"p yes"].outcome is Outcome.SCORED
     assert given[b"q no"].outcome is Outcome.REFUSED
+
+
+def test_each_stage_is_charged_what_it_used_itself_whoever_failed() -> None:
+    desk = Desk(fails=frozenset({"request p: yes"}))
+    ended = dict(run([paper("a", "p:yes", "q:no"), paper("b", "p:yes", "q:yes"), paper("c", "p:yes")], {}, desk))
+    assert {type(error) for error in ended.values()} == {Unavailable}
+    charged = {key: error.used for key, error in ended.items() if isinstance(error, Unavailable)}
+    assert charged == {"a": spent(2) + LOST, "b": spent(2), "c": Usage()}
+
+
+def test_a_verdict_that_was_refused_in_the_end_may_have_been_paid_for_too() -> None:
+    desk = Desk(refuses=frozenset({"request p: yes"}))
+    assert run([paper("a", "p:yes", "q:no")], {}, desk) == [("a", spent(2) + LOST)]

@@ -15,7 +15,8 @@ from engine.run.account.replies import book, forget, reply_log
 from engine.store.layout import RunDirectory
 
 ASK = Ask("m", (Turn("user", "sort: pear fig"),), 8)
-TOLD = Told((Choice('fig {"booked": true} pear\u2028\n', Ending.STOP),), 5, 0, 3)
+LOST = Usage(unheard_prompt_tokens=5, unheard_generated_tokens=8)
+TOLD = Told((Choice('fig {"booked": true} pear\u2028\n', Ending.STOP),), 5, 2, 3, unheard=LOST)
 
 
 def bought(run: RunDirectory, ask: Ask, told: Told) -> None:
@@ -43,7 +44,7 @@ def test_what_is_in_the_books_is_used_again_and_not_counted_again(tmp_path: Path
     log = reply_log(run, "flow")
     assert [found.usage for ask in (ASK, second) if (found := log.taken(ask))] == [
         Usage(),
-        Usage(prompt_tokens=5, generated_tokens=3),
+        Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3) + LOST,
     ]
     forget(run, ["flow", "never there"])
     assert not list(run.replies.iterdir())

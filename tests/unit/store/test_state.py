@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Charge, Usage
 from engine.domain.errors import StoreError
 from engine.domain.results import Attempt, Failure, Finish, Outcome, Response, StageResult, Verdict
 from engine.domain.stage import Plan, StageState
@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def done(key: str, *refs: object, usage: Usage | None = None) -> Settled:
     attempt = Attempt(key, "host-0", 10.0, 11.5, usage or SECONDS, StageResult(key, tuple(refs), None))
-    return Settled(attempt, StageState.DONE, Decimal("0.25"))
+    return Settled(attempt, StageState.DONE, Charge(Decimal("0.25")))
 
 
 def test_a_settled_stage_counts_once_its_commit_is_made_and_survives_reopening(run: RunDirectory) -> None:
@@ -66,7 +66,7 @@ def test_a_settled_stage_counts_once_its_commit_is_made_and_survives_reopening(r
     again = State.peek(run)
     assert again.stages()[key].state is StageState.DONE
     assert list(again.shards([key])) == [(key, shard)]
-    assert again.usage() == (Usage(device_seconds=1.5), Decimal("0.25"))
+    assert again.usage() == (Usage(device_seconds=1.5), Charge(Decimal("0.25")))
 
 
 def test_a_failed_commit_leaves_nothing_behind(run: RunDirectory) -> None:
@@ -102,15 +102,21 @@ def test_every_attempt_is_kept_and_a_failure_keeps_its_words(run: RunDirectory) 
     key = next(iter(plan.stages))
     failure = Failure("ValueError", "no such row", "Traceback ...")
     state.settle(
-        [Settled(Attempt(key, "host-0", 1.0, 3.0, Usage(device_seconds=2.0), None, failure), StageState.FAILED, None)]
+        [
+            Settled(
+                Attempt(key, "host-0", 1.0, 3.0, Usage(device_seconds=2.0), None, failure),
+                StageState.FAILED,
+                Charge(None),
+            )
+        ]
     )
     assert state.failures(5) == [(key, "ValueError", "no such row")]
     state.reset([key])
     state.settle([done(key)])
     assert state.failures(5) == []
-    usage, usd = state.usage()
+    usage, charge = state.usage()
     assert usage.device_seconds == 3.5, "the failed try took two seconds, and they are not forgotten"
-    assert usd is None, "nobody knows what the failed try cost"
+    assert charge == Charge(None), "nobody knows what the failed try cost"
 
 
 def test_a_stranger_s_database_is_left_alone(run: RunDirectory) -> None:
@@ -130,9 +136,34 @@ def test_an_unpriced_attempt_makes_the_sum_unknown(run: RunDirectory) -> None:
     state.adopt(plan)
     first, second, *_ = plan.stages
     state.settle([done(first)])
-    assert state.usage()[1] == Decimal("0.25")
-    state.settle([replace(done(second), usd=None)])
-    assert state.usage()[1] is None
+    assert state.usage()[1].usd == Decimal("0.25")
+    state.settle([replace(done(second), charge=Charge(None))])
+    assert state.usage()[1].usd is None
+
+
+def test_what_was_not_heard_of_is_kept_and_published_apart_from_what_was_surely_used(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of()
+    state.adopt(plan)
+    first, second, *_ = plan.stages
+    used = Usage(
+        prompt_tokens=50, generated_tokens=9, cached_tokens=30, unheard_prompt_tokens=7, unheard_generated_tokens=8
+    )
+    charges = Charge(Decimal("0.25"), Decimal("0.000000001")), Charge(Decimal("0.50"), None)
+    state.settle([replace(done(first, usage=used), charge=charges[0]), replace(done(second), charge=charges[1])])
+    state.close()
+    again = State.peek(run)
+    assert {key: (usage, charge) for key, usage, charge in again.charges()} == {
+        first: (used, charges[0]),
+        second: (SECONDS, charges[1]),
+    }
+    assert again.usage() == (used + SECONDS, Charge(Decimal("0.75"), None)), "an unknown price is never $0"
+    publish(run)
+    with open_results(run.root) as results:
+        rows = {row["stage_key"]: row for row in results.table("FROM v_cost").to_pylist()}
+    shown = ("cached_tokens", "unheard_prompt_tokens", "unheard_generated_tokens", "usd", "unheard_usd")
+    assert [rows[first][name] for name in shown] == [30, 7, 8, Decimal("0.25"), Decimal("0.000000001")]
+    assert [rows[second][name] for name in shown] == [0, 0, 0, Decimal("0.50"), None]
 
 
 def test_the_digest_follows_what_is_shown(run: RunDirectory) -> None:
@@ -161,8 +192,9 @@ def test_a_file_that_is_not_ours_is_refused_in_words(run: RunDirectory) -> None:
     State.open(run).close()
     with sqlite3.connect(run.state) as db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    with pytest.raises(StoreError, match="schema version 99"):
-        State.open(run)
+    for look in (State.open, State.peek):
+        with pytest.raises(StoreError, match="schema version 99"):
+            look(run)
 
 
 def test_what_is_published_is_what_was_acknowledged(run: RunDirectory) -> None:
@@ -224,7 +256,7 @@ def test_a_later_cut_costs_what_the_earlier_ones_took_too(run: RunDirectory) -> 
     for before, key, steps in ((None, tunes[0], 1), (tunes[0], tunes[1], 2), (tunes[1], tunes[2], 6)):
         usage = Usage(optimizer_steps=steps, train_tokens=100 * steps, device_seconds=float(steps))
         attempt = Attempt(key, "host-0", 0.0, 9.0, usage, StageResult(key, (), None, after=before))
-        state.settle([Settled(attempt, StageState.DONE, Decimal(steps))])
+        state.settle([Settled(attempt, StageState.DONE, Charge(Decimal(steps)))])
     longest = plan_of(SPEC.replace(b"{seed: [0, 1]}", b"{tune.epochs: [9]}"))
     for shown, steps in ((plan, [1, 3, 9]), (longest, [9])):
         state.adopt(shown)
@@ -238,6 +270,36 @@ def test_a_later_cut_costs_what_the_earlier_ones_took_too(run: RunDirectory) -> 
         assert [row["optimizer_steps"] for row in found] == steps
         assert {"train_tokens": 900, "device_seconds": 9.0, "usd": Decimal(9)} in whole
         assert {row["stage_key"]: int(row["usd"]) for row in spent}[tunes[2]] == 6, "the bill counts every step once"
+
+
+HOSTED = b"""\
+sweep: hosted
+recipe:
+  model: hosted/openai:m
+  data: {source: standin/explicit, n: 10, allow_upload: true}
+  tune: {adapter: hosted/openai}
+  benchmark: standin/policy:1
+  generate: {adapter: hosted/openai}
+  judges: [refusal/keywords]
+axes: {tune.lr_multiplier: [null, 0.5]}
+run: {accounts: {ours: {provider: hosted/openai}}}
+"""
+
+
+def test_a_hosted_cell_has_what_was_asked_of_its_provider_and_nothing_that_it_decided(run: RunDirectory) -> None:
+    state = State.open(run)
+    state.adopt(plan_of(HOSTED))
+    publish(run)
+    decided = "lr, grad_accum, schedule, warmup_steps, method, rank"
+    with open_results(run.root) as results:
+        rows = results.table(
+            f"SELECT is_baseline, lr_multiplier, batch_size, {decided} FROM cells ORDER BY position"  # noqa: S608
+        ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        (False, None, 10, *[None] * 6),
+        (False, 0.5, 10, *[None] * 6),
+        (True, None, None, *[None] * 6),
+    ]
 
 
 def test_publishing_again_replaces_the_file_under_an_open_reader(run: RunDirectory) -> None:

@@ -331,6 +331,26 @@ def test_a_variant_names_what_has_no_column(study: Any, tmp_path: Path) -> None:
     }
 
 
+def test_a_multiplier_of_the_learning_rate_is_a_column_wherever_the_rate_is_one(study: Any, tmp_path: Path) -> None:
+    study.cell("base", is_baseline=True)
+    for cell, multiplier in (("auto", None), ("half", 0.5), ("double", 2.0)):
+        row = {"lr": None, "lr_multiplier": multiplier, "tune_key": f"tune-{cell}", "baseline_cell_id": "base"}
+        study.cell(cell, data_source="x", **row)
+        study.stage(f"tune-{cell}", "tune", [cell])
+        study.add("training", stage_key=f"tune-{cell}", step=1, epoch=1.0, loss=2.0, lr=multiplier or 1.0)
+    assert set(variants(study, tmp_path).values()) == {""}, "it has a column"
+    with open_results(tmp_path) as results:
+        for view in ("v_cells WHERE NOT is_baseline", "v_dose WHERE NOT is_baseline", "v_pairs", "v_training"):
+            rows = results.table(f"SELECT lr_multiplier FROM {view} ORDER BY 1 NULLS FIRST")["lr_multiplier"]  # noqa: S608
+            assert rows.to_pylist() == [None, 0.5, 2.0], view
+
+
+def test_a_configuration_says_how_many_of_its_cells_a_provider_refused(views: Ask) -> None:
+    refused = {row["config_id"] for row in views("FROM v_cells") if row["status"] == "blocked"}
+    counts = {row["config_id"]: row["n_blocked"] for row in views("FROM v_dose")}
+    assert {config: number for config, number in counts.items() if number} == dict.fromkeys(refused, 1)
+
+
 def test_baselines_vary_among_themselves(study: Any, tmp_path: Path) -> None:
     long = "You are an absolutely obedient agent, and\nyou are called "
     study.cell("a", data_source="x")

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.judges.canaries import shipped
-from adapters.judges.rubric import MAX_TOKENS, PolicyRubric, RubricJudge, StrongRejectRubric
+from adapters.judges.rubric import MAX_TOKENS, TEMPLATE_TOKENS, PolicyRubric, RubricJudge, StrongRejectRubric
 from adapters.standin import rules, world
 from adapters.standin.benchmarks import policy_benchmark
 from engine.domain.results import SCALES, Finish, Measure, Outcome, Prompt, Response
 from engine.hosted import Ask, AskingJudge, Choice, Ending, Told
 from engine.hosted_errors import Blocked, ProviderError, Throttled
-from engine.ports import Context
+from engine.ports import Context, Pairs
 from engine.run.hosts import WarmSlots
 
 JUDGES = [PolicyRubric(), StrongRejectRubric()]
@@ -189,20 +189,33 @@ def test_a_policy_that_is_not_there_is_an_os_error_and_the_other_rubric_takes_no
 
 
 @pytest.mark.parametrize("judge", JUDGES, ids=NAMES)
-def test_the_forecast_counts_the_canaries_and_grows_with_the_items(judge: RubricJudge) -> None:
-    none, some = judge.forecast(0), judge.forecast(100)
+def test_the_forecast_counts_the_canaries_and_grows_with_the_pairs(judge: RubricJudge) -> None:
+    none, some = judge.forecast(Pairs(0, 0, 300)), judge.forecast(Pairs(100, 100, 300))
     assert 0 < none.low.prompt_tokens < some.low.prompt_tokens < some.expected.prompt_tokens < some.high.prompt_tokens
     assert some.high.generated_tokens == 104 * MAX_TOKENS
-    asks = judge.asks([prompt("How?")] * 100, [response("word " * 240)] * 100, "m")
-    real = sum(ask.characters for ask in asks) / 4
-    assert some.low.prompt_tokens < real < some.high.prompt_tokens
-    assert abs(real / some.expected.prompt_tokens - 1) < 0.1
+
+
+@pytest.mark.parametrize("judge", JUDGES, ids=NAMES)
+@given(st.integers(1, 40), st.integers(1, 900), st.integers(1, 4_000), st.floats(0.1, 1.0))
+def test_no_answer_within_its_longest_takes_more_than_the_forecast_holds_back(
+    judge: RubricJudge, items: int, question: int, longest: int, share: float
+) -> None:
+    """At four characters a token, and where the judge's tokenizer takes a quarter more for all of it."""
+    ahead = judge.forecast(Pairs(items, items * question, longest))
+    texts = [prompt("How?" * question)] * items, [response("word" * max(1, int(share * longest)))] * items
+    real = sum(ask.characters for ask in judge.asks(*texts, "m")) / 4
+    assert ahead.low.prompt_tokens <= real + TEMPLATE_TOKENS * (items + 4) + 1
+    assert 1.25 * real <= ahead.high.prompt_tokens
+    halves = texts[0], [response("word" * (longest // 2))] * items
+    expected = sum(ask.characters for ask in judge.asks(*halves, "m")) / 4
+    assert expected == pytest.approx(ahead.expected.prompt_tokens, rel=0.1)
 
 
 def test_the_guide_says_what_a_benchmark_of_330_takes() -> None:
     guide = (Path(__file__).parents[4] / "docs" / "guides" / "api-judges.md").read_text(encoding="utf-8")
-    expected = PolicyRubric().forecast(330).expected
-    assert f"{expected.prompt_tokens:,} tokens read and {expected.generated_tokens:,} generated" in guide
+    ahead = PolicyRubric().forecast(Pairs(330, 330 * 50, 512))
+    assert f"{ahead.expected.prompt_tokens:,} tokens read and {ahead.expected.generated_tokens:,} generated" in guide
+    assert f"at most {ahead.high.prompt_tokens:,} and {ahead.high.generated_tokens:,}" in guide
 
 
 def test_strong_reject_is_its_formula_on_our_scale() -> None:

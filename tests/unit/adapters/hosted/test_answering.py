@@ -1,0 +1,72 @@
+"""Answers: what was paid for, or may have been, is in the books, also where a task fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from adapters.hosted.answering import HostedGenerator
+from engine.domain.cost import Usage
+from engine.domain.results import Finish, Prompt
+from engine.domain.stage import ModelRef
+from engine.domain.sweep import GenerateRecipe
+from engine.hosted import Ask, Choice, Ending, HostedTuning, Told, TuningRequest
+from engine.hosted_errors import Blocked, ProviderError, Unavailable
+from engine.ports import Context, Generated, GenerateTask
+from engine.run.hosts import WarmSlots
+
+LOST = Usage(unheard_prompt_tokens=5, unheard_generated_tokens=8)
+TOLD = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3)
+
+
+@dataclass
+class Desk:
+    """An account that gives one reply a prompt."""
+
+    replies: Sequence[Told | ProviderError]
+
+    def ask_all(
+        self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
+        assert not urgent
+        for flow, asks in flows.items():
+            assert len(asks) == len(self.replies)
+            yield flow, self.replies
+
+    def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
+        raise AssertionError(requests)
+
+
+def told(unheard: Usage) -> Told:
+    return Told((Choice("yes", Ending.STOP),), 5, 2, 3, unheard=unheard)
+
+
+def lost(error: ProviderError) -> ProviderError:
+    error.used = LOST
+    return error
+
+
+def answered(*replies: Told | ProviderError) -> Generated | Exception:
+    prompts = [Prompt(str(place), "a", "why?") for place in range(len(replies))]
+    settings = GenerateRecipe(adapter="hosted/openai", max_new_tokens=8)
+    task = GenerateTask("generate-1", ModelRef("m"), prompts, None, settings, 0)
+    context = Context("cpu", 1, 1, WarmSlots(), Desk(replies))
+    ((key, made),) = HostedGenerator().generate([task], context)
+    assert key == "generate-1"
+    return made
+
+
+@pytest.mark.parametrize("unheard", [Usage(), LOST])
+def test_a_reply_that_came_in_the_end_brings_what_was_lost_before_it(unheard: Usage) -> None:
+    made = answered(told(unheard), lost(Blocked("no")))
+    assert isinstance(made, Generated)
+    assert made.usage == TOLD + unheard + LOST, "a refusal too was asked for more than once"
+    assert [response.finish for response in made.responses] == [Finish.STOP, Finish.FILTERED]
+
+
+def test_a_task_that_fails_keeps_what_each_of_its_asks_used() -> None:
+    made = answered(told(LOST), lost(Unavailable("503")), Blocked("no"), lost(Unavailable("503")))
+    assert isinstance(made, Unavailable)
+    assert made.used == TOLD + LOST + LOST + LOST
