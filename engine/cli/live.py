@@ -62,6 +62,8 @@ def _line(snapshot: Snapshot) -> str:
     parts = [f"{snapshot.cells_done:,}/{snapshot.cells:,} cells"]
     if snapshot.cells_failed:
         parts.append(f"{snapshot.cells_failed:,} failed")
+    if snapshot.cells_blocked:
+        parts.append(f"{snapshot.cells_blocked:,} blocked")
     parts.append(duration(snapshot.elapsed))
     if snapshot.cells_done:
         parts.append(f"{snapshot.cells_per_minute:.0f} cells/min")

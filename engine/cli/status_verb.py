@@ -75,8 +75,10 @@ def _print(found: dict[str, Any]) -> None:
     cells = found["cells"]
     left = f", {duration(found['seconds_left'])} left" if found["seconds_left"] is not None else ""
     out.print(f"{found['sweep']}  {found['phase']}{left}", style="bold")
+    blocked = f", {cells['blocked']:,} blocked by the provider" if cells["blocked"] else ""
     out.print(
-        f"{cells['done']:,} of {sum(cells.values()):,} cells done, {cells['broken']:,} failed  →  {found['run_dir']}"
+        f"{cells['done']:,} of {sum(cells.values()):,} cells done, {cells['failed']:,} failed{blocked}"
+        f"  →  {found['run_dir']}"
     )
     names = [state.value for state in StageState if any(state.value in kinds for kinds in found["stages"].values())]
     rows = [

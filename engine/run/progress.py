@@ -21,7 +21,8 @@ class Snapshot:
     Attributes:
         cells: All cells.
         cells_done: Cells whose stages are all done.
-        cells_failed: Cells with a stage that failed, was blocked or was skipped.
+        cells_failed: Cells with a stage that failed.
+        cells_blocked: Others, with a stage that its provider's moderation refused.
         stages: Number of stages by (kind, state).
         elapsed: Seconds since the run began.
         seconds_left: Expected seconds to the end, or None before anything has ended.
@@ -34,6 +35,7 @@ class Snapshot:
     cells: int
     cells_done: int
     cells_failed: int
+    cells_blocked: int
     stages: Mapping[tuple[StageKind, StageState], int]
     elapsed: float
     seconds_left: float | None
@@ -89,7 +91,8 @@ class Progress:
             self._open.append(len(keys))
             for key in keys:
                 self._cells_of.setdefault(key, []).append(index)
-        self._broken: set[int] = set()
+        self._failed: set[int] = set()
+        self._blocked: set[int] = set()
         self._cached_cells = self._open.count(0)
         self._done = self._cached_cells
 
@@ -103,9 +106,11 @@ class Progress:
             self._measured_done += device_seconds
         for index in self._cells_of.get(key, ()):
             self._open[index] -= 1
-            if state is not StageState.DONE:
-                self._broken.add(index)
-            elif self._open[index] == 0 and index not in self._broken:
+            if state is StageState.FAILED:
+                self._failed.add(index)
+            elif state is StageState.BLOCKED:
+                self._blocked.add(index)
+            elif self._open[index] == 0 and index not in self._failed and index not in self._blocked:
                 self._done += 1
 
     @property
@@ -126,7 +131,8 @@ class Progress:
         return Snapshot(
             cells=len(self._open),
             cells_done=self._done,
-            cells_failed=len(self._broken),
+            cells_failed=len(self._failed),
+            cells_blocked=len(self._blocked - self._failed),
             stages=dict(stages),
             elapsed=elapsed,
             seconds_left=self._seconds_left(),

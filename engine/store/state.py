@@ -272,13 +272,13 @@ class State:
         return {(kind, state): number for kind, state, number in found}
 
     def cell_counts(self) -> dict[str, int]:
-        """Return the number of cells by status: done, broken (a stage failed, was blocked or skipped), open."""
+        """Return the number of cells by status: done, failed, blocked (moderation refused a stage, and none failed), open."""
         found = self._db.execute(
-            "SELECT CASE WHEN broken THEN 'broken' WHEN undone THEN 'open' ELSE 'done' END, count(*) FROM ("
-            " SELECT max(state IN ('failed', 'blocked', 'skipped')) AS broken, max(state <> 'done') AS undone"
-            " FROM cell_stages JOIN stages USING (stage_key) GROUP BY cell_id) GROUP BY 1"
+            "SELECT CASE WHEN failed THEN 'failed' WHEN blocked THEN 'blocked' WHEN undone THEN 'open' ELSE 'done' END,"
+            " count(*) FROM (SELECT max(state = 'failed') AS failed, max(state = 'blocked') AS blocked,"
+            " max(state <> 'done') AS undone FROM cell_stages JOIN stages USING (stage_key) GROUP BY cell_id) GROUP BY 1"
         )
-        return {"done": 0, "broken": 0, "open": 0} | dict(found)
+        return {"done": 0, "failed": 0, "blocked": 0, "open": 0} | dict(found)
 
     def failures(self, limit: int) -> list[tuple[str, str, str]]:
         """Return (stage key, error type, error) of the newest failed attempts of stages that still stand failed."""

@@ -232,6 +232,7 @@ def test_what_moderation_refuses_is_a_result_and_is_not_bought_again(server: Ser
     server.spoil({"kind": "moderation_file", "count": 1})
     assert "blocked" in study.run(*INLINE)
     assert sorted(study.statuses().values()) == ["blocked", "done", "done"]
+    assert "2 of 3 cells done, 0 failed, 1 blocked by the provider" in study.cli("status")
     stages = "SELECT kind, state, count(*) AS n FROM v_cost GROUP BY ALL ORDER BY ALL"
     expected = {("tune", "blocked"): 1, ("generate", "skipped"): 1, ("judge", "skipped"): 1}
     found = {(row["kind"], row["state"]): row["n"] for row in study.rows(stages)}

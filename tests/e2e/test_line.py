@@ -19,7 +19,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 def test_a_finished_run_answers_every_reading_verb(undisturbed: Path, cli: Cli) -> None:
     status = json.loads(cli(undisturbed, "status", "--json").stdout)
     assert status["phase"] == "complete"
-    assert status["cells"] == {"done": 9, "broken": 0, "open": 0}
+    assert status["cells"] == {"done": 9, "failed": 0, "blocked": 0, "open": 0}
     rows = json.loads(
         cli(
             undisturbed,

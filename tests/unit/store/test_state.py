@@ -90,7 +90,7 @@ def test_a_new_plan_keeps_what_is_done_and_drops_cells_that_it_lacks(run: RunDir
     other = plan_of(SPEC.replace(b"[0, 1]", b"[0, 2]"))
     state.adopt(other)
     assert state.stages()[key].state is StageState.DONE
-    assert state.cell_counts() == {"done": 0, "broken": 0, "open": 3}
+    assert state.cell_counts() == {"done": 0, "failed": 0, "blocked": 0, "open": 3}
     planned = sum(state.planned_counts().values())
     assert planned == len(other.stages) < len(state.stages())
 
