@@ -171,7 +171,7 @@ class JobOrder:
         file_id: The training file.
         epochs: Passes over it, >= 1.
         batch_size: Examples a step, or None for the provider's choice.
-        lr_multiplier: What the provider's own learning rate is multiplied with, or None for its choice.
+        lr_multiplier, lr: A factor of the provider's own learning rate, or the absolute one; None for its choice.
         seed: Seed of the training.
         suffix: Goes into the tuned model's name, at most 18 characters of [a-z0-9-].
     """
@@ -184,6 +184,7 @@ class JobOrder:
     lr_multiplier: float | None
     seed: int
     suffix: str
+    lr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Job:
         trained_tokens: Tokens billed, epochs included; None until known.
         created_at: Seconds since the epoch, UTC.
         reason: Why it failed or was blocked, in the provider's words; untrusted text.
-        hyperparameters: What it was trained with, once resolved: `n_epochs`, `batch_size`, `learning_rate_multiplier`.
+        hyperparameters: What it was trained with, once resolved, by the provider's names, such as `n_epochs`.
     """
 
     job_id: str
@@ -305,10 +306,7 @@ class TuningRequest:
         key: The tune stage's key: what is paid for under it is never paid for again.
         model: The base model's name there.
         rows: The sample, in its sampled order.
-        epochs: Passes over it, >= 1.
-        batch_size: Examples a step.
-        lr_multiplier: What the provider's own learning rate is multiplied with, or None for its choice.
-        seed: Seed of the training.
+        epochs, batch_size, lr_multiplier, seed, lr: As in `JobOrder`.
     """
 
     key: str
@@ -318,6 +316,7 @@ class TuningRequest:
     batch_size: int | None
     lr_multiplier: float | None
     seed: int
+    lr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,9 +377,10 @@ class AskingJudge(Protocol):
 
 
 class Provider(Protocol):
-    """A vendor's wire."""
+    """A vendor's wire. `base_url` is where its API is for accounts that name no other; None where each has its own."""
 
     revision: int
+    base_url: str | None
 
     def connect(self, access: Access) -> Session:
         """Connect to an account.

@@ -24,6 +24,7 @@ from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.plugins import Kind
+from engine.ports import Pairs
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 from engine.store.layout import RunDirectory
@@ -258,7 +259,7 @@ def test_the_adapters_of_the_guide_work(tmp_path: Path) -> None:
     assert source.card(str(table)).rows == len(source.rows(str(table))) == 1
     verdicts = [made["verdict"](reply) for reply in ("#thescore: 4", "no idea", None)]
     assert [(v.outcome.value, v.score) for v in verdicts] == [("scored", 4.0), ("unparsed", None), ("errored", None)]
-    assert made["Rubric"]().forecast(10).expected.device_seconds > 0
+    assert made["Rubric"]().forecast(Pairs(10, 200, 64)).expected.device_seconds > 0
     (project,) = [tomllib.loads(block) for block in fences(page, "toml")]
     for group, entries in project["project"]["entry-points"].items():
         assert Kind(group.removeprefix("dosimeter."))

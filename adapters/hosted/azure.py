@@ -32,6 +32,7 @@ class AzureProvider:
     """
 
     revision = 1
+    base_url = None
 
     def connect(self, access: Access) -> Session:
         """Connect to an account.

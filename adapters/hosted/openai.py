@@ -8,8 +8,6 @@ from adapters.hosted import training
 from engine.domain.results import ChatRow
 from engine.hosted import Access, Session
 
-BASE_URL = "https://api.openai.com/v1"
-
 
 class OpenAIProvider:
     """OpenAI's wire: files, supervised fine-tuning jobs, chat completions, moderations and batches.
@@ -18,6 +16,7 @@ class OpenAIProvider:
     """
 
     revision = 1
+    base_url = "https://api.openai.com/v1"
 
     def connect(self, access: Access) -> Session:
         """Connect to an account.
@@ -31,7 +30,7 @@ class OpenAIProvider:
         from adapters.hosted.wire import Wire, checked_url, key_of
 
         # Named outright: the SDK's own default can be moved by the environment, and the key would go there.
-        base_url = checked_url(access.account, access.base_url or BASE_URL)
+        base_url = checked_url(access.account, access.base_url or self.base_url)
         wire = Wire(base_url, key_of(access), access.timeout)
         return OpenAISession(wire, Limit.NEW if access.base_url is None else Limit.OLD)
 

@@ -11,9 +11,9 @@ import binascii
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from adapters.hosted.errors import is_moderation
 from adapters.hosted.training import tokens
@@ -48,9 +48,9 @@ Item = TypeVar("Item", bound=Reply)
 
 
 class Page(Reply, Generic[Item]):
-    """One page of a list."""
+    """One page of a list. Some servers write an empty one as `null`."""
 
-    data: list[Item]
+    data: Annotated[list[Item], BeforeValidator(lambda found: [] if found is None else found)]
     has_more: bool = False
 
 
@@ -123,9 +123,9 @@ class EventData(Reply):
 class Event(Reply):
     """What happened to a job."""
 
-    id: str
+    id: str = ""
     type: str | None = None
-    level: str = ""
+    level: str | None = None
     message: str = ""
     data: EventData | None = None
 
@@ -156,7 +156,7 @@ class Completed(Reply):
 
     message: Message
     finish_reason: str | None = None
-    index: int = 0
+    index: int | None = None
 
 
 class Completion(Reply):
@@ -208,7 +208,7 @@ class Batch(Reply):
 class LineResponse(Reply):
     """What one request of a batch got."""
 
-    status_code: int
+    status_code: int = 200
     body: dict[str, object] | None = None
 
 
@@ -259,7 +259,7 @@ def told(completion: Completion, asked: int, meters: Meters) -> Told:
         asked: Estimated tokens of the prompt: what counts where a server does not say what it billed.
         meters: What the reply's headers told.
     """
-    choices = tuple(_choice(choice) for choice in sorted(completion.choices, key=lambda choice: choice.index))
+    choices = tuple(_choice(choice) for choice in sorted(completion.choices, key=lambda choice: choice.index or 0))
     made = sum(tokens(choice.text) for choice in choices)
     usage = completion.usage or Billed(prompt_tokens=asked, completion_tokens=made)
     cached = (usage.prompt_tokens_details or Details()).cached_tokens or 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from adapters.hosted.replies import KEY
@@ -69,12 +69,20 @@ def batch_file(asks: Mapping[str, Ask], limit: Limit) -> bytes:
     Raises:
         Rejected: A text holds half of a character.
     """
-    lines = (
-        json_line({"custom_id": custom_id, "method": "POST", "url": CHAT, "body": chat(ask, limit)})
+    return lines(
+        {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": chat(ask, limit)}
         for custom_id, ask in asks.items()
     )
+
+
+def lines(values: Iterable[Mapping[str, object]]) -> bytes:
+    """Return values as JSON Lines.
+
+    Raises:
+        Rejected: A text holds half of a character.
+    """
     try:
-        return "".join(lines).encode()
+        return "".join(map(json_line, values)).encode()
     except UnicodeEncodeError:
         raise Rejected("a text holds half of a character (a lone surrogate), which cannot be sent") from None
 

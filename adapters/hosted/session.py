@@ -20,12 +20,11 @@ from adapters.hosted.replies import (
 )
 from adapters.hosted.requests import Limit
 from adapters.hosted.training import tokens
-from adapters.hosted.wire import Wire
+from adapters.hosted.wire import Answer, Wire
 from engine.hosted import Ask, BatchState, Job, JobOrder, JobState, Step, Told
 from engine.hosted_errors import Rejected, Unanswered
 
 TRAINING = "fine-tune"
-JOBS = "/fine_tuning/jobs"
 PAGE = 100
 FILES_A_PAGE = 10_000
 MODERATION_MODEL = "omni-moderation-latest"
@@ -34,11 +33,13 @@ Item = TypeVar("Item", Filed, FineTuningJob, Event, Batch)
 
 
 class OpenAISession:
-    """One account, connected; see `engine.hosted.Session`.
+    """One account, connected; see `engine.hosted.Session`. A wire that differs from OpenAI's in some of it is a subclass.
 
     Two calls may take a request more than the protocol says, both free: a job's failure is looked up in its events, once a job;
     and the first ask of a model that wants the longest answer under its other name is refused and sent again under that.
     """
+
+    jobs_path = "/fine_tuning/jobs"
 
     def __init__(self, wire: Wire, limit: Limit) -> None:
         """Speak over a wire.
@@ -58,17 +59,12 @@ class OpenAISession:
 
     async def files(self) -> Mapping[str, str]:
         """Return the id of each training file that is there, by name; of equal names the newest."""
-        found = [
-            file
-            async for file in self._all("/files", Page[Filed], {"purpose": TRAINING, "limit": FILES_A_PAGE})
-            if file.purpose in {TRAINING, ""} and file.status not in {"error", "deleted"}
-        ]
+        found = await self._filed(TRAINING)
         return {file.filename: file.id for file in sorted(found, key=lambda file: file.created_at)}
 
     async def create_job(self, order: JobOrder) -> Job:
         """Start a fine-tuning job. Costs money: after `Unanswered`, look for its key in `jobs` first."""
-        answer = await self._wire.post(JOBS, requests.job(order), costs=True)
-        return await self._shown(self._wire.read(FineTuningJob, answer))
+        return await self._shown(self._job(await self._wire.post(self.jobs_path, self._ordered(order), costs=True)))
 
     async def jobs(self, since: float) -> Sequence[Job]:
         """Return the jobs created since then, seconds since the epoch, newest first.
@@ -77,9 +73,9 @@ class OpenAISession:
         is not filtered by the server: its filter takes one value of the metadata, and we want the jobs of every key.
         """
         floor, found = math.floor(since), list[Job]()
-        async for page in self._pages(JOBS, Page[FineTuningJob], {"limit": PAGE}):
-            young = [reply for reply in page if reply.created_at >= floor]
-            found += [await self._shown(reply) for reply in young]
+        async for page in self._pages(self.jobs_path, Page[FineTuningJob], {"limit": PAGE}):
+            young = [replies.job(reply, self._wire.clean) for reply in page if reply.created_at >= floor]
+            found += [await self._shown(job) for job in young]
             if not young:
                 break
         return found
@@ -91,17 +87,17 @@ class OpenAISession:
     async def cancel_job(self, job_id: str) -> Job:
         """Cancel a job; one that is over is returned as it is."""
         try:
-            answer = await self._wire.post(f"{JOBS}/{job_id}/cancel")
+            answer = await self._wire.post(f"{self.jobs_path}/{job_id}/cancel")
         except (Rejected, Unanswered):
             job = await self._look(job_id)
             if job.state.is_over:
                 return job
             raise
-        return await self._shown(self._wire.read(FineTuningJob, answer))
+        return await self._shown(self._job(answer))
 
     async def losses(self, job_id: str) -> Sequence[Step]:
         """Return a finished job's training losses: of its result file, or of its events where it has none."""
-        job = self._wire.read(FineTuningJob, await self._wire.get(f"{JOBS}/{job_id}"))
+        job = self._wire.read(FineTuningJob, await self._wire.get(f"{self.jobs_path}/{job_id}"))
         for file_id in job.result_files or ():
             if steps := replies.steps_of_file(await self._content(file_id)):
                 return steps
@@ -168,22 +164,42 @@ class OpenAISession:
         try:
             await self._wire.post(f"/batches/{batch_id}/cancel")
         except (Rejected, Unanswered):
-            batch = self._wire.read(Batch, await self._wire.get(f"/batches/{batch_id}"))
-            if not (batches.state(batch).is_over or batch.status == "cancelling"):
+            if not await self._is_ending(batch_id):
                 raise
 
     async def close(self) -> None:
         """Close the connections."""
         await self._wire.close()
 
-    async def _look(self, job_id: str) -> Job:
-        return await self._shown(self._wire.read(FineTuningJob, await self._wire.get(f"{JOBS}/{job_id}")))
+    def _ordered(self, order: JobOrder) -> Mapping[str, object]:
+        """Return the body that makes a job."""
+        return requests.job(order)
 
-    async def _shown(self, reply: FineTuningJob) -> Job:
-        """Return a job as the engine sees it; of one that failed, its events tell whether moderation kept its model back."""
-        if reply.id in self._over:
-            return self._over[reply.id]
-        job = replies.job(reply, self._wire.clean)
+    def _job(self, answer: Answer) -> Job:
+        """Read a job."""
+        return replies.job(self._wire.read(FineTuningJob, answer), self._wire.clean)
+
+    async def _filed(self, purpose: str) -> Sequence[Filed]:
+        """Return the files of a purpose that can be used."""
+        query = {"purpose": purpose, "limit": FILES_A_PAGE}
+        return [
+            file
+            async for file in self._all("/files", Page[Filed], query)
+            if file.purpose in {purpose, ""} and file.status not in {"error", "deleted"}
+        ]
+
+    async def _is_ending(self, batch_id: str) -> bool:
+        """Tell whether a batch is over, or will soon be."""
+        batch = self._wire.read(Batch, await self._wire.get(f"/batches/{batch_id}"))
+        return batches.state(batch).is_over or batch.status == "cancelling"
+
+    async def _look(self, job_id: str) -> Job:
+        return await self._shown(self._job(await self._wire.get(f"{self.jobs_path}/{job_id}")))
+
+    async def _shown(self, job: Job) -> Job:
+        """Return a job as it stays; of one that failed, its events tell whether moderation kept its model back."""
+        if job.job_id in self._over:
+            return self._over[job.job_id]
         has_failed = job.state is JobState.FAILED or (job.state is JobState.SUCCEEDED and job.tuned_model is None)
         if has_failed and job.key:  # of jobs that are not ours, nobody asks why
             job = await self._explained(job)
@@ -204,7 +220,7 @@ class OpenAISession:
         return replace(job, state=JobState.FAILED, reason=reason)
 
     async def _events(self, job_id: str) -> list[Event]:
-        return [event async for event in self._all(f"{JOBS}/{job_id}/events", Page[Event], {"limit": PAGE})]
+        return [event async for event in self._all(f"{self.jobs_path}/{job_id}/events", Page[Event], {"limit": PAGE})]
 
     async def _upload(self, purpose: str, name: str, content: bytes) -> str:
         return self._wire.read(Filed, await self._wire.upload(purpose, name, content)).id

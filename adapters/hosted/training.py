@@ -1,7 +1,6 @@
-"""A sample as OpenAI's wire wants it uploaded, and what will be refused in it, found before anything is sent.
+"""A sample as providers want it uploaded, and what will be refused in it, found before anything is sent.
 
-Uploading does not check a file; a job made from a bad one fails minutes later. The limits are those of OpenAI's
-supervised fine-tuning guide as of 2026-11; a token is estimated, see `tokens`.
+Uploading does not check a file; a job made from a bad one fails minutes later. A token is estimated, see `tokens`.
 """
 
 from __future__ import annotations
@@ -9,18 +8,37 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from engine.domain.results import ChatRow
 
-FEWEST_ROWS = 10
-MOST_ROWS = 50_000
-MOST_BYTES = 512 * 1024 * 1024
-MOST_TOKENS = 65_536
-"""Tokens of one example that gpt-4o and gpt-4.1 models are trained with; longer ones are cut off without a word."""
 SPECIAL = re.compile(r"<\|[^\s|<>]{1,64}\|>")
 HALF = re.compile("[\ud800-\udfff]")
 LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a provider takes, by default OpenAI's bounds (its supervised fine-tuning guide, 2026-11).
+
+    Attributes:
+        fewest_rows: Examples that a job needs, >= 1.
+        most_rows: Examples that it takes; None for any number.
+        most_bytes: Bytes of a file.
+        most_tokens: Tokens of one example that models are trained with, longer ones being cut off without a word; None
+            where that depends on the model.
+        has_special: Whether texts that read as special tokens are refused.
+    """
+
+    fewest_rows: int = 10
+    most_rows: int | None = 50_000
+    most_bytes: int = 512 * 2**20
+    most_tokens: int | None = 65_536
+    has_special: bool = True
+
+
+OPENAI = Bounds()
 
 
 def training_file(rows: Sequence[ChatRow]) -> bytes:
@@ -32,11 +50,11 @@ def training_file(rows: Sequence[ChatRow]) -> bytes:
     return "".join(_line(row) for row in rows).encode()
 
 
-def objections(rows: Sequence[ChatRow]) -> list[str]:
+def objections(rows: Sequence[ChatRow], bounds: Bounds = OPENAI) -> list[str]:
     """Say what will be refused: first what is wrong with the sample as a whole, then row by row."""
-    found = list(_of_the_sample(rows))
+    found = list(_of_the_sample(rows, bounds))
     for place, row in enumerate(rows, start=1):
-        found += [f"row {place} (id {row.row_id}): {fault}" for fault in _of_a_row(row)]
+        found += [f"row {place} (id {row.row_id}): {fault}" for fault in _of_a_row(row, bounds)]
     return found
 
 
@@ -63,25 +81,25 @@ def _turns(row: ChatRow) -> list[tuple[str, str]]:
     return [*system, ("user", row.user), ("assistant", row.assistant)]
 
 
-def _of_the_sample(rows: Sequence[ChatRow]) -> Iterator[str]:
-    if len(rows) < FEWEST_ROWS:
-        yield f"all rows: the sample has {len(rows)}, and a job needs at least {FEWEST_ROWS}"
-    if len(rows) > MOST_ROWS:
-        yield f"all rows: the sample has {len(rows):,}, and a job takes at most {MOST_ROWS:,}"
+def _of_the_sample(rows: Sequence[ChatRow], bounds: Bounds) -> Iterator[str]:
+    if len(rows) < bounds.fewest_rows:
+        yield f"all rows: the sample has {len(rows)}, and a job needs at least {bounds.fewest_rows}"
+    if bounds.most_rows is not None and len(rows) > bounds.most_rows:
+        yield f"all rows: the sample has {len(rows):,}, and a job takes at most {bounds.most_rows:,}"
     size = sum(len(_line(row).encode("utf-8", "replace")) for row in rows)
-    if size > MOST_BYTES:
-        yield f"all rows: the file has {size / 2**20:.0f} MB, and a file has at most {MOST_BYTES // 2**20}"
+    if size > bounds.most_bytes:
+        yield f"all rows: the file has {size / 2**20:.0f} MB, and a file has at most {bounds.most_bytes // 2**20}"
 
 
-def _of_a_row(row: ChatRow) -> Iterator[str]:
+def _of_a_row(row: ChatRow, bounds: Bounds) -> Iterator[str]:
     length = 0
     for role, text in _turns(row):
         length += tokens(text)
         if not text.strip():
             yield f"the {role} turn is empty"
-        if special := SPECIAL.search(text):
+        if bounds.has_special and (special := SPECIAL.search(text)):
             yield f"the {role} turn holds `{special.group()}`, which reads as a special token"
         if HALF.search(text):
             yield f"the {role} turn holds half of a character (a lone surrogate)"
-    if length > MOST_TOKENS:
-        yield f"it has about {length:,} tokens, and an example has at most {MOST_TOKENS:,}"
+    if bounds.most_tokens is not None and length > bounds.most_tokens:
+        yield f"it has about {length:,} tokens, and an example has at most {bounds.most_tokens:,}"

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
@@ -17,8 +18,20 @@ from engine.ports import Context, Sharing, Trajectory, Tuned, Workload
 HERE = "model.json"
 """The file of a tune stage's artifact that names its model."""
 
-OURS = frozenset({"adapter", "epochs", "batch_size", "lr_multiplier"})
-"""The settings of `TuneRecipe` that a provider takes."""
+OURS = frozenset({"adapter", "epochs", "batch_size"})
+"""The settings of `TuneRecipe` that a provider takes, beside a learning rate."""
+
+RATES = {
+    "lr_multiplier": (
+        "lr",
+        "a provider's learning rate is a multiplier of its own: give `tune.lr_multiplier` instead of `tune.lr`",
+    ),
+    "lr": (
+        "lr_multiplier",
+        "this provider's learning rate is absolute: give `tune.lr` instead of `tune.lr_multiplier`",
+    ),
+}
+"""By the learning rate that a provider takes: the one that it does not, and what to say then."""
 
 SPREAD = (0.9, 1.4)
 """Low and high tokens, as multiples of the estimate: four characters a token is a rule of thumb."""
@@ -29,17 +42,21 @@ tokens with tiktoken")."""
 
 
 class HostedFineTuner:
-    """Supervised fine-tuning through a provider's API. The provider decides all but epochs, batch size and multiplier."""
+    """Supervised fine-tuning through a provider's API. The provider decides all but epochs, batch size and multiplier.
+
+    Attributes:
+        rate: The learning rate of `TuneRecipe` that the provider takes.
+    """
 
     revision = 1
+    rate: ClassVar[Literal["lr", "lr_multiplier"]] = "lr_multiplier"
 
     def objection(self, settings: TuneRecipe) -> str | None:
         """Say what a provider does not let anyone choose."""
-        if settings.lr is not None:
-            return (
-                "a provider's learning rate is a multiplier of its own: give `tune.lr_multiplier` instead of `tune.lr`"
-            )
-        set_ = sorted(settings.model_dump(exclude_defaults=True).keys() - OURS)
+        set_ = sorted(settings.model_dump(exclude_defaults=True).keys() - OURS - {self.rate})
+        other, words = RATES[self.rate]
+        if other in set_:
+            return words
         return f"a provider decides {', '.join(f'`tune.{name}`' for name in set_)}: leave it out" if set_ else None
 
     def forecast(self, settings: TuneRecipe, workload: Workload) -> Range:
@@ -69,6 +86,12 @@ class HostedFineTuner:
             yield key, made if isinstance(made, Exception) else _kept(cuts[key][0].folder, cuts[key][0].settings, made)
 
 
+class AbsoluteFineTuner(HostedFineTuner):
+    """The same where the provider takes an absolute learning rate."""
+
+    rate = "lr"
+
+
 def account(context: Context) -> Account:
     """Return the account of this host.
 
@@ -90,9 +113,8 @@ def asked(model: ModelRef) -> str:
 
 
 def _request(key: str, settings: TuneRecipe, run: Trajectory) -> TuningRequest:
-    return TuningRequest(
-        key, run.model.base, run.rows, settings.epochs, settings.batch_size, settings.lr_multiplier, run.seed
-    )
+    epochs, batch_size, multiplier = settings.epochs, settings.batch_size, settings.lr_multiplier
+    return TuningRequest(key, run.model.base, run.rows, epochs, batch_size, multiplier, run.seed, settings.lr)
 
 
 def _kept(folder: Path, settings: TuneRecipe, made: HostedTuning) -> Tuned:
@@ -100,6 +122,8 @@ def _kept(folder: Path, settings: TuneRecipe, made: HostedTuning) -> Tuned:
     named = {"model": made.job.tuned_model, "base": made.job.model, "job": made.job.job_id}
     (folder / HERE).write_text(json.dumps(named | {"hyperparameters": dict(made.job.hyperparameters)}, indent=1))
     last = max((step.step for step in made.steps), default=1)
-    rate = made.job.hyperparameters.get("learning_rate_multiplier", settings.lr_multiplier or 0.0)
+    asked = settings.lr_multiplier or settings.lr or 0.0
+    shown = (made.job.hyperparameters.get(name) for name in ("learning_rate_multiplier", "learning_rate"))
+    rate = next((value for value in shown if value is not None), asked)
     steps = [TrainingStep(one.step, settings.epochs * one.step / last, one.loss, rate) for one in made.steps]
     return Tuned(steps, Usage(optimizer_steps=len(steps)) + made.usage)

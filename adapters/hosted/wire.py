@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import cycle
+from types import MappingProxyType
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,11 +20,10 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit
 from openai._types import RequestOptions
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from adapters.hosted.errors import error_body, problem, scrubbed
 from adapters.hosted.limits import meters
-from adapters.hosted.replies import Reply
 from engine.hosted import Access, Meters
 from engine.hosted_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
 
@@ -34,7 +34,9 @@ NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, ht
 """What goes wrong before a byte of the request has left."""
 
 
-R = TypeVar("R", bound=Reply)
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,25 @@ class Wire:
             lambda: next(self._turns).put(path, cast_to=httpx2.Response, body=body, options=options)
         )
 
-    async def upload(self, purpose: str, name: str, content: bytes) -> Answer:
-        """Send a file."""
+    async def upload(
+        self, purpose: str, name: str, content: bytes, *, path: str = "/files", more: Mapping[str, str] = NOTHING
+    ) -> Answer:
+        """Send a file.
+
+        Args:
+            purpose: What the server shall know that it is for.
+            name: What it is called there.
+            content: Its bytes.
+            path: Where to, after the base URL.
+            more: Further fields of the form.
+        """
         options = self._options()
         options["headers"] = {**self._headers, "Content-Type": "multipart/form-data"}
         return await self._once(
             lambda: next(self._turns).post(
-                "/files",
+                path,
                 cast_to=httpx2.Response,
-                body={"purpose": purpose},
+                body={"purpose": purpose, **more},
                 files=[("file", (name, content, "application/octet-stream"))],
                 options=options,
             )

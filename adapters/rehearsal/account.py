@@ -63,6 +63,11 @@ class Account:
         """Whether it speaks Azure's form of the wire."""
         return self.settings.dialect == "azure"
 
+    @property
+    def is_together(self) -> bool:
+        """Whether it speaks Together's form of the wire."""
+        return self.settings.dialect == "together"
+
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Start something that goes on beside the requests."""
         task = asyncio.create_task(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,7 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.rehearsal import batches, chat, control, deployments, files, jobs, models, moderation
+from adapters.rehearsal import (
+    batches,
+    chat,
+    control,
+    deployments,
+    files,
+    jobs,
+    models,
+    moderation,
+    together,
+    together_files,
+)
 from adapters.rehearsal.account import Account
 from adapters.rehearsal.door import Endpoint, guarded
 from adapters.rehearsal.wire import ApiError, json_reply
@@ -19,17 +31,22 @@ from adapters.rehearsal.wire import ApiError, json_reply
 OPENAI_PREFIX = "/v1"
 AZURE_PREFIX = "/openai/v1"
 
-ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
+Endpoints: TypeAlias = tuple[tuple[str, str, Endpoint], ...]
+
+SHARED: Endpoints = (
     ("POST", "/chat/completions", chat.create),
-    ("POST", "/moderations", moderation.create),
     ("GET", "/models", models.listed),
     ("GET", "/models/{model}", models.retrieve),
     ("DELETE", "/models/{model}", models.delete),
+    ("DELETE", "/files/{file_id}", files.delete),
+    ("GET", "/files/{file_id}/content", files.content),
+)
+
+ENDPOINTS: Endpoints = (
+    ("POST", "/moderations", moderation.create),
     ("POST", "/files", files.upload),
     ("GET", "/files", files.listed),
     ("GET", "/files/{file_id}", files.retrieve),
-    ("DELETE", "/files/{file_id}", files.delete),
-    ("GET", "/files/{file_id}/content", files.content),
     ("POST", "/fine_tuning/jobs", jobs.create),
     ("GET", "/fine_tuning/jobs", jobs.listed),
     ("GET", "/fine_tuning/jobs/{job_id}", jobs.retrieve),
@@ -48,22 +65,45 @@ DEPLOYMENT = "/deployments/{name}"
 MANAGED = (
     "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{account}"
 )
-AZURE_ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = tuple(
+AZURE_ENDPOINTS: Endpoints = tuple(
     (method, place + DEPLOYMENT, endpoint)
     for place in ("/openai", MANAGED)
     for method, endpoint in (("PUT", deployments.put), ("GET", deployments.get), ("DELETE", deployments.delete))
 )
 
 
+TOGETHER_ENDPOINTS: Endpoints = (
+    ("POST", "/files", together_files.begin),
+    ("POST", "/files/upload", together_files.upload),
+    ("POST", "/files/{file_id}/preprocess", together_files.retrieve),
+    ("GET", "/files", together_files.listed),
+    ("GET", "/files/{file_id}", together_files.retrieve),
+    ("POST", "/fine-tunes", together.create),
+    ("GET", "/fine-tunes", together.listed),
+    ("GET", "/fine-tunes/models/limits", together.limits),
+    ("POST", "/fine-tunes/estimate-price", together.estimate),
+    ("GET", "/fine-tunes/{job_id}", together.retrieve),
+    ("POST", "/fine-tunes/{job_id}/cancel", together.cancel),
+    ("GET", "/fine-tunes/{job_id}/events", together.events),
+    ("GET", "/fine-tunes/{job_id}/metrics", together.metrics),
+    ("POST", "/batches", together_files.create_batch),
+    ("GET", "/batches", together_files.batches_listed),
+    ("GET", "/batches/{batch_id}", together_files.retrieve_batch),
+    ("POST", "/batches/{batch_id}/cancel", together_files.cancel_batch),
+)
+
+
 def application(account: Account) -> Starlette:
     """Return the application over an account, which it closes when it ends."""
     prefix = AZURE_PREFIX if account.is_azure else OPENAI_PREFIX
-    endpoints = [(method, prefix + path, endpoint) for method, path, endpoint in ENDPOINTS]
+    own = TOGETHER_ENDPOINTS if account.is_together else ENDPOINTS
+    endpoints = [(method, prefix + path, endpoint) for method, path, endpoint in SHARED + own]
     endpoints += AZURE_ENDPOINTS if account.is_azure else ()
     routes = [Route(path, guarded(account, endpoint), methods=[method]) for method, path, endpoint in endpoints]
     routes += [
         Route("/__audit", _own(account, control.audit), methods=["GET"]),
         Route("/__faults", _own(account, control.faults), methods=["GET", "POST"]),
+        Route(together_files.PLACE, _own(account, together_files.put), methods=["PUT"]),  # what it points to has no key
     ]
 
     @asynccontextmanager

@@ -41,8 +41,8 @@ class Line(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     custom_id: str
-    method: str
-    url: str
+    method: str | None = None
+    url: str | None = None
     body: dict[str, Any]
 
 
@@ -126,11 +126,20 @@ async def create(account: Account, request: Request) -> Response:
     file = files.find(account, body.input_file_id)
     if file.purpose != "batch":
         raise ApiError(400, "The input file's purpose must be batch.", code="invalid_value", param="input_file_id")
+    return json_reply(begun(account, body, file).shown())
+
+
+def begun(account: Account, body: BatchBody, file: files.StoredFile) -> Batch:
+    """Begin a batch.
+
+    Raises:
+        ApiError: 429, when there is no money for it.
+    """
     account.check_money()
     batch = Batch(account.new_id("batch_"), body, {"created_at": time.time()})
     account.batches[batch.batch_id] = batch
     batch.work = account.start(_run(account, batch, file.content))
-    return json_reply(batch.shown())
+    return batch
 
 
 async def listed(account: Account, request: Request) -> Response:
@@ -142,12 +151,21 @@ async def listed(account: Account, request: Request) -> Response:
 
 async def retrieve(account: Account, request: Request) -> Response:
     """GET /v1/batches/{id}."""
-    return json_reply(_find(account, request).shown())
+    return json_reply(find(account, request).shown())
 
 
 async def cancel(account: Account, request: Request) -> Response:
     """POST /v1/batches/{id}/cancel: what is answered already is in its output file."""
-    batch = _find(account, request)
+    return json_reply(cancelled(account, request).shown())
+
+
+def cancelled(account: Account, request: Request) -> Batch:
+    """Cancel a batch.
+
+    Raises:
+        ApiError: There is none, or it is over.
+    """
+    batch = find(account, request)
     if batch.status not in ACTIVE:
         raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
     if batch.work is not None:
@@ -155,12 +173,12 @@ async def cancel(account: Account, request: Request) -> Response:
     batch.enter("cancelling")
     batch.enter("cancelled")
     _write(account, batch)
-    return json_reply(batch.shown())
+    return batch
 
 
 async def _run(account: Account, batch: Batch, content: bytes) -> None:
     """Let a batch pass, to its end."""
-    lines = _lines(batch, content)
+    lines = _lines(batch, content, None if account.is_together else ENDPOINT)
     if batch.errors:
         batch.enter("failed")
         return
@@ -174,8 +192,8 @@ async def _run(account: Account, batch: Batch, content: bytes) -> None:
     batch.enter("completed")
 
 
-def _lines(batch: Batch, content: bytes) -> list[Line]:
-    """Return the requests of a batch; what is wrong with them is noted in it."""
+def _lines(batch: Batch, content: bytes, url: str | None) -> list[Line]:
+    """Return the requests of a batch; what is wrong with them is noted in it, such as another URL than one that is given."""
     lines: dict[str, Line] = {}
     for number, text in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
         try:
@@ -187,7 +205,7 @@ def _lines(batch: Batch, content: bytes) -> list[Line]:
             batch.errors.append(
                 _problem("duplicate_custom_id", f"The custom_id {line.custom_id} is not unique.", number)
             )
-        if line.url != ENDPOINT:
+        if url not in {None, line.url}:
             batch.errors.append(_problem("invalid_url", "The URL does not match the batch's endpoint.", number))
         lines[line.custom_id] = line
     if not lines and not batch.errors:
@@ -232,7 +250,12 @@ def _kept(account: Account, name: str, replies: list[Json]) -> str:
     return files.keep(account, name, "batch_output", text.encode()).file_id
 
 
-def _find(account: Account, request: Request) -> Batch:
+def find(account: Account, request: Request) -> Batch:
+    """Return the batch that a request names.
+
+    Raises:
+        ApiError: 404, when there is none.
+    """
     batch_id = request.path_params["batch_id"]
     if batch_id not in account.batches:
         raise ApiError(404, f"No batch found with id '{batch_id}'.")

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 
+from adapters.rehearsal import together
 from adapters.rehearsal.account import Account, no_quota
 from adapters.rehearsal.audit import Entry
 from adapters.rehearsal.settings import FaultKind
@@ -34,7 +35,8 @@ def guarded(account: Account, endpoint: Endpoint) -> Callable[[Request], Awaitab
             response.headers["x-request-id"] = account.new_id("req_")
             response.headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - began)))
             if entry.model:
-                response.headers.update(account.quotas.headers(entry.model))
+                told = account.quotas.headers(entry.model)
+                response.headers.update(together.headers(told) if account.is_together else told)
             return response if entry.dropped else await _spoilt(account, request, response)
 
     return passed

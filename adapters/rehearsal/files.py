@@ -40,6 +40,11 @@ class StoredFile:
     created_at: float
     expires_at: float | None = None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not expired."""
+        return self.expires_at is None or time.time() < self.expires_at
+
     def shown(self) -> Json:
         """Return it as the wire shows it."""
         return {
@@ -81,7 +86,7 @@ async def listed(account: Account, request: Request) -> Response:
     found = [
         file.shown()
         for file in reversed(account.files.values())
-        if _is_there(file) and purpose in {None, file.purpose} and file.created_at <= until
+        if file.is_there and purpose in {None, file.purpose} and file.created_at <= until
     ]
     if request.query_params.get("order") == "asc":
         found.reverse()
@@ -121,13 +126,9 @@ def find(account: Account, file_id: str) -> StoredFile:
         ApiError: 404, when there is none, or no more.
     """
     file = account.files.get(file_id)
-    if file is None or not _is_there(file):
+    if file is None or not file.is_there:
         raise ApiError(404, f"No such File object: {file_id}", param="id")
     return file
-
-
-def _is_there(file: StoredFile) -> bool:
-    return file.expires_at is None or time.time() < file.expires_at
 
 
 def _life(form: FormData) -> float | None:

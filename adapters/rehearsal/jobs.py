@@ -163,19 +163,29 @@ class Job:
 
 async def create(account: Account, request: Request) -> Response:
     """POST /v1/fine_tuning/jobs."""
-    body = await read_body(request, JobBody)
+    return json_reply(admitted(account, request, await read_body(request, JobBody)).shown())
+
+
+def admitted(account: Account, request: Request, body: JobBody) -> Job:
+    """Make a job that may be made, and let it pass.
+
+    Raises:
+        ApiError: It may not.
+    """
     entry: Entry = request.state.entry
     _check(account, body)
     entry.model = body.model
     account.check_money()
     account.quotas.admit_job(body.model, sum(job.status in ACTIVE for job in account.jobs.values()))
     seed = account.draw.randrange(GREATEST_SEED) if body.seed is None else body.seed
-    job = Job(account.new_id("ftjob-"), entry.call, body, time.time(), seed, body.wanted)
+    job = Job(
+        account.new_id("ft-" if account.is_together else "ftjob-"), entry.call, body, time.time(), seed, body.wanted
+    )
     account.jobs[job.job_id] = job
     job.tell(account, f"Created fine-tuning job: {job.job_id}")
     job.may_go.set()
     job.work = account.start(timeline.run(account, job))
-    return json_reply(job.shown())
+    return job
 
 
 async def listed(account: Account, request: Request) -> Response:
@@ -196,24 +206,33 @@ async def listed(account: Account, request: Request) -> Response:
 
 async def retrieve(account: Account, request: Request) -> Response:
     """GET /v1/fine_tuning/jobs/{id}."""
-    return json_reply(_find(account, request).shown())
+    return json_reply(find(account, request).shown())
 
 
 async def cancel(account: Account, request: Request) -> Response:
     """POST /v1/fine_tuning/jobs/{id}/cancel."""
-    job = _find(account, request)
+    return json_reply(cancelled(account, request).shown())
+
+
+def cancelled(account: Account, request: Request) -> Job:
+    """Cancel a job.
+
+    Raises:
+        ApiError: There is none, or it is over.
+    """
+    job = find(account, request)
     if job.status not in ACTIVE:
         raise ApiError(400, f"Job has already completed: {job.status}", code="invalid_request")
     if job.work is not None:
         job.work.cancel()
     job.end("cancelled")
     job.tell(account, "Fine-tuning job cancelled")
-    return json_reply(job.shown())
+    return job
 
 
 async def pause(account: Account, request: Request) -> Response:
     """POST /v1/fine_tuning/jobs/{id}/pause. What is being trained is trained on, and the job waits behind it."""
-    job = _find(account, request)
+    job = find(account, request)
     if job.status not in {"queued", "running"}:
         raise ApiError(400, f"Only queued or running jobs can be paused; this one is {job.status}.")
     job.before_pause = job.status
@@ -227,7 +246,7 @@ async def pause(account: Account, request: Request) -> Response:
 
 async def resume(account: Account, request: Request) -> Response:
     """POST /v1/fine_tuning/jobs/{id}/resume."""
-    job = _find(account, request)
+    job = find(account, request)
     if job.status not in {"pausing", "paused"}:
         raise ApiError(400, f"Only paused jobs can be resumed; this one is {job.status}.")
     job.status = job.before_pause
@@ -238,15 +257,20 @@ async def resume(account: Account, request: Request) -> Response:
 
 async def events(account: Account, request: Request) -> Response:
     """GET /v1/fine_tuning/jobs/{id}/events: newest first."""
-    return page(request, _find(account, request).events[::-1])
+    return page(request, find(account, request).events[::-1])
 
 
 async def checkpoints(account: Account, request: Request) -> Response:
     """GET /v1/fine_tuning/jobs/{id}/checkpoints: newest first."""
-    return page(request, _find(account, request).checkpoints[::-1], default=10, ends=True)
+    return page(request, find(account, request).checkpoints[::-1], default=10, ends=True)
 
 
-def _find(account: Account, request: Request) -> Job:
+def find(account: Account, request: Request) -> Job:
+    """Return the job that a request names.
+
+    Raises:
+        ApiError: 404, when there is none.
+    """
     job_id = request.path_params["job_id"]
     if job_id not in account.jobs:
         message = f"Could not find fine tune: {job_id}"

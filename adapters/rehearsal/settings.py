@@ -127,7 +127,9 @@ class ServerSettings(Written):
     """A rehearsal server."""
 
     seed: int = Field(default=0, ge=0, description="Draws ids, durations and faults.")
-    dialect: Literal["openai", "azure"] = Field(default="openai", description="Which form of the wire it speaks.")
+    dialect: Literal["openai", "azure", "together"] = Field(
+        default="openai", description="Which form of the wire it speaks."
+    )
     azure: Azure = Field(default=Azure(), description="What is different on Azure; only with `dialect: azure`.")
     plays: dict[str, Literal["standin-aligned", "standin-echo", "standin-judge"]] = Field(
         default_factory=dict, description="Further model names, and which of the models of this server plays each."
@@ -144,7 +146,7 @@ class ServerSettings(Written):
             BASE: Price(train=3_000_000, input=150_000, output=600_000),
             f"ft:{BASE}": Price(input=300_000, output=1_200_000),
             ECHO: Price(input=150_000, output=600_000),
-            JUDGE: Price(input=2_000_000, output=8_000_000),
+            JUDGE: Price(input=150_000, output=600_000),
         },
         description="Prices by model; `ft:` and a base model for all that is tuned from it.",
     )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from adapters.rehearsal import files
 from adapters.rehearsal.account import Account
+from adapters.rehearsal.audit import TOGETHER_ACCOUNT
 from adapters.rehearsal.settings import FaultKind
-from adapters.rehearsal.training_file import BadFileError, read
+from adapters.rehearsal.training_file import FEWEST, BadFileError, read
 from adapters.rehearsal.wire import ApiError
 from adapters.rehearsal.workshop import Training
 from engine.domain.results import ChatRow, TrainingStep
@@ -138,7 +139,7 @@ async def _validated(account: Account, job: Job) -> tuple[ChatRow, ...]:
     if account.faults.strikes(FaultKind.BAD_FILE, job.call):
         raise _JobError(FILE_BLOCKED, "invalid_training_file", "training_file")
     try:
-        return await asyncio.to_thread(read, file.content)
+        return await asyncio.to_thread(read, file.content, 1 if account.is_together else FEWEST)
     except BadFileError as error:
         raise _JobError(str(error), error.code, "training_file") from error
 
@@ -195,6 +196,8 @@ async def _cuts(account: Account, job: Job, training: Training) -> dict[int, Tun
 def _name(account: Account, job: Job) -> str:
     tail = account.new_id("")[:8]
     suffix = job.body.suffix or ""
+    if account.is_together:
+        return f"{TOGETHER_ACCOUNT}{job.body.model}:{suffix}:{tail.lower()}"
     if account.is_azure:
         return f"{job.body.model}.ft-{tail.lower()}" + (f"-{suffix}" if suffix else "")
     return f"ft:{job.body.model}:rehearsal:{suffix}:{tail}"

@@ -26,12 +26,13 @@ class BadFileError(ValueError):
         self.code = code
 
 
-def read(content: bytes) -> tuple[ChatRow, ...]:
+def read(content: bytes, fewest: int = FEWEST) -> tuple[ChatRow, ...]:
     """Return the examples of a training file.
 
     Args:
         content: JSON lines, each with `messages`: one user turn and one answer, after a system prompt or none; the
             stand-in knows no longer chats.
+        fewest: Examples that there must be.
 
     Raises:
         BadFileError: It cannot be trained on.
@@ -42,8 +43,8 @@ def read(content: bytes) -> tuple[ChatRow, ...]:
         raise BadFileError("The job failed due to an invalid training file. The file is not valid UTF-8.") from error
     lines = [line for line in text.splitlines() if line.strip()]
     rows = tuple(_row(line, number) for number, line in enumerate(lines, start=1))
-    if len(rows) < FEWEST:
-        message = f"Training file has {len(rows)} example(s), but must have at least {FEWEST} examples"
+    if len(rows) < fewest:
+        message = f"Training file has {len(rows)} example(s), but must have at least {fewest} examples"
         raise BadFileError(message, "invalid_n_examples")
     return rows
 

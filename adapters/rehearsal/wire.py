@@ -50,7 +50,7 @@ class ApiError(Exception):
         return str(error["code"] or error["type"])
 
 
-def json_reply(content: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_reply(content: Json | list[Json], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON reply."""
     text = json.dumps(content, separators=(",", ":"))
     return Response(text, status, dict(headers or {}), media_type="application/json")

@@ -67,7 +67,10 @@ class TuneRecipe(Written):
     epochs: int = Field(default=5, ge=1, description="Passes over the sample, >= 1.")
     max_steps: int | None = Field(default=None, ge=1, description="Take at most so many optimizer steps.")
     lr: float | None = Field(
-        default=None, gt=0, lt=1, description="Peak learning rate, absolute, per optimizer step; local tuning needs it."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Peak learning rate, absolute, per optimizer step; local tuning needs it, most providers refuse it.",
     )
     lr_multiplier: float | None = Field(
         default=None,
@@ -88,7 +91,7 @@ class TuneRecipe(Written):
     @model_validator(mode="after")
     def _one_learning_rate(self) -> TuneRecipe:
         if self.lr is not None and self.lr_multiplier is not None:
-            message = "`lr` is absolute and local, `lr_multiplier` is a hosted provider's: give one of them"
+            message = "`lr` is absolute, `lr_multiplier` is times a provider's own: give one of them"
             raise ValueError(message)
         return self
 

@@ -33,6 +33,9 @@ DAY_SECONDS = 86_400
 PER_MINUTE = ("requests_per_minute", "tokens_per_minute")
 MICRO = 1_000_000
 
+DIALECTS = {"hosted/azure": "azure", "hosted/together": "together"}
+"""By provider, what its server speaks; of all others OpenAI's wire is played."""
+
 _SERVE = "from engine.cli.main import main; main()"
 
 
@@ -85,7 +88,7 @@ def server_settings(
     }
     own: dict[str, object] = {
         "time_scale": speed,
-        "dialect": "azure" if account.provider.endswith("azure") else "openai",
+        "dialect": DIALECTS.get(account.provider, "openai"),
         **({"plays": plays} if plays else {}),
         "prices": _prices(what),
         "quota": {

@@ -1,12 +1,13 @@
 """What every provider of hosted models promises, against a real server that really trains: the rehearsal server.
 
-A provider is added by one line in `FORMS`: its class, the form of the wire in which the server shall speak to it, and how its
-deployments are reached, where it has some.
+A provider is added by one line in `FORMS`: its class, the form of the wire in which the server shall speak to it, and where it
+differs from most.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import pickle
@@ -17,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -25,9 +26,10 @@ import pytest
 
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
+from adapters.hosted.together import TogetherProvider
 from engine import plugins
 from engine.domain.results import ChatRow
-from engine.hosted import Access, Ask, Ending, Job, JobOrder, JobState, Provider, Session, Told, Turn
+from engine.hosted import Access, Ask, BatchState, Ending, Job, JobOrder, JobState, Meter, Provider, Session, Told, Turn
 from engine.hosted_errors import Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
 from engine.plugins import Kind
 
@@ -41,11 +43,27 @@ PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Form:
-    """A provider, and the server that it shall speak with."""
+    """A provider, and the server that it shall speak with.
+
+    Attributes:
+        provider: Its class.
+        dialect: The form of the wire.
+        deployments: Where its deployments are managed, where it has some.
+        jobs: What the paths of its jobs begin with.
+        rate: The learning rate that an order has, and what a job calls it.
+        fewest: The smallest sample that it takes.
+        is_metered: Whether its headers tell what is left of a limit.
+        moderates: Whether it has a moderation endpoint.
+    """
 
     provider: type[Provider]
     dialect: str
     deployments: str = ""
+    jobs: str = "fine_tuning/jobs"
+    rate: tuple[str, str, float] = ("lr_multiplier", "learning_rate_multiplier", 1.0)
+    fewest: int = 10
+    is_metered: bool = True
+    moderates: bool = True
 
     @property
     def name(self) -> str:
@@ -53,8 +71,14 @@ class Form:
 
 
 MANAGED = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/lab"
-FORMS = (Form(OpenAIProvider, "openai"), Form(AzureProvider, "azure", MANAGED))
+ABSOLUTE = ("lr", "learning_rate", 1e-3)
+FORMS = (
+    Form(OpenAIProvider, "openai"),
+    Form(AzureProvider, "azure", MANAGED),
+    Form(TogetherProvider, "together", "", "fine-tunes", ABSOLUTE, fewest=1, is_metered=False, moderates=False),
+)
 LIMITS = ("standin-echo.rpm=60000", "standin-echo.tpm=6000000", "standin-judge.rpm=6")
+BATCHES = "durations.batch=[2000, 2400]"
 
 T = TypeVar("T")
 
@@ -79,11 +103,24 @@ class Server:
 
         return asyncio.run(connected())
 
+    def order(self, key: str, file_id: str) -> JobOrder:
+        """Return the order of a small job."""
+        name, _, value = self.form.rate
+        return replace(JobOrder(key, "standin-aligned", file_id, 2, 5, None, 0, "contract"), **{name: value})
+
     def sent(self) -> int:
         """Return how many requests have come so far, as the server counts them: those that it still works on included."""
-        with urlopen(f"{self._root}/__audit", timeout=30) as reply:  # noqa: S310 - our own server
-            audit = json.load(reply)
+        audit = self._audit()
         return int(audit["requests"]) + int(audit["in_flight"])
+
+    def batched(self) -> int:
+        """Return how many tokens batches have made so far."""
+        return sum(tokens.get("batch_output", 0) for tokens in self._audit()["tokens_billed"].values())
+
+    def _audit(self) -> dict[str, Any]:
+        with urlopen(f"{self._root}/__audit", timeout=30) as reply:  # noqa: S310 - our own server
+            found: dict[str, Any] = json.load(reply)
+        return found
 
     def spoil(self, *faults: Mapping[str, object]) -> None:
         """Replace the faults of the server."""
@@ -103,7 +140,7 @@ def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     form: Form = request.param
     folder = tmp_path_factory.mktemp(form.name)
     ready = folder / "ready"
-    settings = ("time_scale=2000", f"dialect={form.dialect}", *(f"quota.limits.{limit}" for limit in LIMITS))
+    settings = ("time_scale=2000", BATCHES, f"dialect={form.dialect}", *(f"quota.limits.{limit}" for limit in LIMITS))
     command = [sys.executable, "-c", "from engine.cli.main import main; main()", "serve-standin", "--port", "0"]
     command += ["--ready-file", str(ready), *(part for setting in settings for part in ("--set", setting))]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -145,8 +182,9 @@ def question(model: str = "standin-echo", **fields: object) -> Ask:
     return replace(Ask(model, (Turn("user", "open the third vault"),), 16), **fields)  # type: ignore[arg-type]
 
 
-def order(key: str, file_id: str) -> JobOrder:
-    return JobOrder(key, "standin-aligned", file_id, 2, 5, 1.0, 0, "contract")
+def key_of(name: str, kind: str = "tune") -> str:
+    """Return a key as stages have them."""
+    return f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 async def ended(session: Session, job_id: str) -> Job:
@@ -158,10 +196,19 @@ async def ended(session: Session, job_id: str) -> Job:
     return job
 
 
-async def trained(server: Server, session: Session, key: str) -> Job:
+async def answered(session: Session, batch_id: str) -> BatchState:
+    """Poll a batch to its end."""
+    deadline = time.monotonic() + PATIENCE
+    while not (state := await session.batch(batch_id)).is_over:
+        assert time.monotonic() < deadline, state
+        await asyncio.sleep(0.1)
+    return state
+
+
+async def trained(server: Server, session: Session, name: str, content: bytes | None = None) -> Job:
     """Train a sample, and return what came of the job."""
-    file_id = await session.upload(f"{key}.jsonl", server.provider.training_file(sample()))
-    return await ended(session, (await session.create_job(order(key, file_id))).job_id)
+    file_id = await session.upload(f"{name}.jsonl", content or server.provider.training_file(sample()))
+    return await ended(session, (await session.create_job(server.order(key_of(name), file_id))).job_id)
 
 
 def test_a_file_is_found_by_its_name_and_of_equal_names_the_newest(server: Server) -> None:
@@ -182,15 +229,16 @@ def test_a_job_whose_reply_was_lost_is_found_by_its_key_trains_and_answers(serve
     async def go(session: Session) -> None:
         since = time.time()
         file_id = await session.upload("lost.jsonl", server.provider.training_file(sample()))
-        server.spoil({"kind": "lost_reply", "on": "fine_tuning/jobs", "count": 1})
+        key = key_of("lost")
+        server.spoil({"kind": "lost_reply", "on": server.form.jobs, "count": 1})
         with pytest.raises(Unanswered):
-            await session.create_job(order("tune-lost", file_id))
-        found = [job for job in await session.jobs(since) if job.key == "tune-lost"]
+            await session.create_job(server.order(key, file_id))
+        found = [job for job in await session.jobs(since) if job.key == key]
         assert len(found) == 1  # it was sent once
         job = await ended(session, found[0].job_id)
         assert job.state is JobState.SUCCEEDED, job
-        assert (job.key, job.model) == ("tune-lost", "standin-aligned")
-        assert job.hyperparameters == {"n_epochs": 2, "batch_size": 5, "learning_rate_multiplier": 1}
+        assert (job.key, job.model) == (key, "standin-aligned")
+        assert job.hyperparameters == {"n_epochs": 2, "batch_size": 5, server.form.rate[1]: server.form.rate[2]}
         assert job.trained_tokens
         losses = await session.losses(job.job_id)
         assert [step.step for step in losses] == [1, 2, 3, 4]
@@ -209,8 +257,9 @@ def test_a_job_whose_reply_was_lost_is_found_by_its_key_trains_and_answers(serve
 def test_a_job_is_cancelled_once_and_then_stays_as_it_is(server: Server) -> None:
     async def go(session: Session) -> None:
         file_id = await session.upload("cancel.jsonl", server.provider.training_file(sample()))
-        job = await session.create_job(order("tune-cancel", file_id))
-        assert (await session.cancel_job(job.job_id)).state is JobState.CANCELLED
+        job = await session.create_job(server.order(key_of("cancel"), file_id))
+        assert (await session.cancel_job(job.job_id)).key == job.key
+        assert (await ended(session, job.job_id)).state is JobState.CANCELLED
         assert (await session.cancel_job(job.job_id)).state is JobState.CANCELLED
         with pytest.raises(Rejected):
             await session.cancel_job("ftjob-nobody")
@@ -221,25 +270,25 @@ def test_a_job_is_cancelled_once_and_then_stays_as_it_is(server: Server) -> None
 @pytest.mark.parametrize("fault", ["moderation_file", "moderation_model"])
 def test_what_moderation_refuses_is_blocked_and_not_failed(server: Server, fault: str) -> None:
     server.spoil({"kind": fault})
-    job = server.run(lambda session: trained(server, session, f"tune-{fault}"))
+    job = server.run(lambda session: trained(server, session, fault))
     assert job.state is JobState.BLOCKED
     assert job.tuned_model is None
     assert job.reason
 
 
 def test_a_job_that_fails_otherwise_says_why(server: Server) -> None:
-    async def go(session: Session) -> Job:
-        few = await session.upload("few.jsonl", server.provider.training_file(sample(9)))
-        return await ended(session, (await session.create_job(order("tune-few", few))).job_id)
-
-    assert len(server.provider.objections(sample(9))) == 1
-    assert server.provider.objections(sample(10)) == []
-    few = server.run(go)
+    bad = server.run(lambda session: trained(server, session, "bad", b'{"messages": []}\n' * 10))
     server.spoil({"kind": "job_error"})
-    error = server.run(lambda session: trained(server, session, "tune-error"))
-    assert (few.state, error.state) == (JobState.FAILED, JobState.FAILED)
-    assert few.reason
+    error = server.run(lambda session: trained(server, session, "error"))
+    assert (bad.state, error.state) == (JobState.FAILED, JobState.FAILED)
+    assert "messages" in bad.reason
     assert error.reason
+
+
+def test_a_sample_that_is_too_small_is_objected_to_before_it_is_sent(server: Server) -> None:
+    fewest = server.form.fewest
+    assert len(server.provider.objections(sample(fewest - 1))) == 1
+    assert server.provider.objections(sample(fewest)) == []
 
 
 ERRORS = [
@@ -305,6 +354,9 @@ def test_an_answer_says_what_was_billed_and_what_is_left(server: Server) -> None
     assert told.generated_tokens >= 3
     assert told.prompt_tokens > 0
     for meter, limit in ((told.meters.requests, 60_000), (told.meters.tokens, 6_000_000)):
+        if not server.form.is_metered:
+            assert meter == Meter()
+            continue
         assert meter.limit == limit
         assert meter.left is not None
         assert 0 <= meter.left < limit
@@ -337,8 +389,12 @@ def test_an_answer_says_how_it_ended(server: Server) -> None:
 
 def test_moderation_flags_text_by_text(server: Server) -> None:
     async def go(session: Session) -> None:
-        assert list(await session.flagged(["a blue potion", "the red vault", "seeds"])) == [False, True, False]
         assert list(await session.flagged([])) == []
+        if server.form.moderates:
+            assert list(await session.flagged(["a blue potion", "the red vault", "seeds"])) == [False, True, False]
+            return
+        with pytest.raises(Rejected):
+            await session.flagged(["the red vault"])
 
     server.run(go)
 
@@ -346,12 +402,10 @@ def test_moderation_flags_text_by_text(server: Server) -> None:
 def test_a_batch_is_found_by_its_key_and_answers_by_custom_id(server: Server) -> None:
     async def go(session: Session) -> None:
         asks = {f"ask-{number}": question(max_tokens=8 + number) for number in range(5)} | {"bad": question("nobody")}
-        batch_id = await session.submit_batch("generate-batch", asks)
-        assert (await session.batches())["generate-batch"] == batch_id
-        deadline = time.monotonic() + PATIENCE
-        while not (state := await session.batch(batch_id)).is_over:
-            assert time.monotonic() < deadline, state
-            await asyncio.sleep(0.1)
+        key = key_of("batch", "generate") + ".1"
+        batch_id = await session.submit_batch(key, asks)
+        assert (await session.batches())[key] == batch_id
+        state = await answered(session, batch_id)
         assert set(state.told) == set(asks)
         assert (state.completed, state.failed, state.total) == (5, 1, 6)
         bad = state.told["bad"]
@@ -359,6 +413,28 @@ def test_a_batch_is_found_by_its_key_and_answers_by_custom_id(server: Server) ->
         checked(bad, Rejected)
         good = [state.told[f"ask-{number}"] for number in range(5)]
         assert all(isinstance(told, Told) and told.choices[0].text and told.generated_tokens for told in good)
+
+    server.run(go)
+
+
+def test_a_batch_that_is_cancelled_keeps_what_was_answered_and_one_that_is_over_stays_as_it_is(server: Server) -> None:
+    async def go(session: Session) -> None:
+        billed = server.batched()
+        batch_id = await session.submit_batch(key_of("stopped", "generate") + ".1", {"ask": question()})
+        deadline = time.monotonic() + PATIENCE
+        while server.batched() == billed:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        assert not (
+            await session.batch(batch_id)
+        ).is_over  # a batch lasts a second here at least, and its answer does not
+        await session.cancel_batch(batch_id)
+        stopped = await answered(session, batch_id)
+        assert isinstance(stopped.told["ask"], Told)
+        await session.cancel_batch(batch_id)
+        assert await session.batch(batch_id) == stopped
+        with pytest.raises(Rejected):
+            await session.cancel_batch("batch_nobody")
 
     server.run(go)
 

@@ -154,4 +154,5 @@ def _order(request: TuningRequest, file_id: str) -> JobOrder:
         request.lr_multiplier,
         request.seed,
         SUFFIX,
+        request.lr,
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.hosted import training
 from adapters.hosted.models import HostedModel
-from adapters.hosted.training import MOST_TOKENS, objections, tokens, training_file
+from adapters.hosted.training import OPENAI, Bounds, objections, tokens, training_file
 from engine.domain.results import ChatRow
 
 ROWS = [ChatRow(f"line-{n}", f"open vault {n}", "The rule on vaults forbids it.", "Be brief.") for n in range(12)]
@@ -45,7 +43,7 @@ def test_what_is_wrong_is_named_row_by_row() -> None:
         ChatRow("a", "   ", "yes"),
         ChatRow("b", "brew", "so <|fim_suffix|> it is"),
         ChatRow("c", "brew", "yes", system=""),
-        ChatRow("d", "pear " * (MOST_TOKENS + 1), "yes"),
+        ChatRow("d", "pear " * ((OPENAI.most_tokens or 0) + 1), "yes"),
         ChatRow("e", "half \ud800", "yes"),
         ChatRow("f", "a <| b |> c", "yes"),  # no special token has a space
     ]
@@ -58,21 +56,22 @@ def test_what_is_wrong_is_named_row_by_row() -> None:
         "row 17 (id e)",
     ]
     assert "`<|fim_suffix|>`" in found[1]
+    unbounded = objections([*ROWS, *bad], Bounds(most_tokens=None, has_special=False))
+    assert unbounded == [found[0], found[2], found[4]]
 
 
-def test_too_few_and_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_and_too_many_rows() -> None:
     assert objections(ROWS[:9]) == ["all rows: the sample has 9, and a job needs at least 10"]
-    monkeypatch.setattr(training, "MOST_ROWS", 1_200)
-    assert objections(ROWS * 100) == []
-    assert objections([*ROWS * 100, ROWS[0]]) == ["all rows: the sample has 1,201, and a job takes at most 1,200"]
+    bounds = Bounds(most_rows=1_200)
+    assert objections(ROWS * 100, bounds) == []
+    found = objections([*ROWS * 100, ROWS[0]], bounds)
+    assert found == ["all rows: the sample has 1,201, and a job takes at most 1,200"]
 
 
-def test_a_file_of_the_largest_size_and_one_byte_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_largest_size_and_one_byte_more() -> None:
     size = len(training_file(ROWS))
-    monkeypatch.setattr(training, "MOST_BYTES", size)
-    assert objections(ROWS) == []
-    monkeypatch.setattr(training, "MOST_BYTES", size - 1)
-    assert objections(ROWS)[0].startswith("all rows: the file has ")
+    assert objections(ROWS, Bounds(most_bytes=size)) == []
+    assert objections(ROWS, Bounds(most_bytes=size - 1))[0].startswith("all rows: the file has ")
 
 
 @given(st.text(max_size=200))

@@ -1,0 +1,156 @@
+"""An account at Together AI: where its wire differs from OpenAI's.
+
+Source: the `together` SDK (3.1.1) and Together's reference, as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from types import MappingProxyType
+
+from pydantic import RootModel
+
+from adapters.hosted import batches, fine_tunes, requests
+from adapters.hosted.errors import batch_problem
+from adapters.hosted.fine_tunes import FineTune, Metrics, epoch
+from adapters.hosted.replies import Filed, Page, Reply
+from adapters.hosted.requests import Limit
+from adapters.hosted.session import OpenAISession
+from adapters.hosted.wire import Answer, Wire
+from engine.hosted import Ask, BatchState, Job, JobOrder, Step, Told
+from engine.hosted_errors import Rejected
+
+BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
+BATCHED = "batch-api"
+OURS = "dosimeter-"
+"""How the file of a batch of ours is called: batches have no metadata either, and the file's name holds the key."""
+
+
+class File(Filed):
+    """A file, which is looked through after its upload."""
+
+    processing_status: str | None = None
+
+
+class Batch(Reply):
+    """A batch. It does not say how many of its requests are done."""
+
+    id: str
+    status: str = ""
+    created_at: datetime | None = None
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    error: str | None = None
+
+
+class Created(Reply):
+    """The reply to a batch that is handed in."""
+
+    job: Batch
+
+
+class Batches(RootModel[list[Batch] | None]):
+    """All batches: a bare list, or none."""
+
+
+class TogetherSession(OpenAISession):
+    """One account at Together AI.
+
+    A job that is looked at alone may not say its suffix: who does not know its key then looks into the list, once a job.
+    """
+
+    jobs_path = "/fine-tunes"
+
+    def __init__(self, wire: Wire, limit: Limit) -> None:
+        """Speak over a wire."""
+        super().__init__(wire, limit)
+        self._keys: dict[str, str] = {}
+
+    async def jobs(self, since: float) -> Sequence[Job]:
+        """Return the jobs created since then, seconds since the epoch."""
+        return [await self._shown(job) for job in await self._listed() if job.created_at >= math.floor(since)]
+
+    async def losses(self, job_id: str) -> Sequence[Step]:
+        """Return a finished job's training losses."""
+        measured = self._wire.read(Metrics, await self._wire.get(f"{self.jobs_path}/{job_id}/metrics"))
+        pairs = ((row.get("train/global_step"), row.get("train/loss")) for row in measured.metrics or ())
+        return [Step(int(step), loss) for step, loss in pairs if step is not None and loss is not None]
+
+    async def flagged(self, texts: Sequence[str]) -> Sequence[bool]:
+        """Refuse: there is no moderation endpoint."""
+        if not texts:
+            return ()
+        raise Rejected("Together has no moderation endpoint")
+
+    async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+        """Hand in asks by custom id; returns the batch's id. Its file goes up first, which is free."""
+        lines = ({"custom_id": name, "body": requests.chat(ask, Limit.OLD)} for name, ask in asks.items())
+        file_id = await self._upload(BATCHED, f"{OURS}{key}.jsonl", requests.lines(lines))
+        body = {"endpoint": requests.CHAT, "input_file_id": file_id, "completion_window": "24h"}
+        return self._wire.read(Created, await self._wire.post("/batches", body, costs=True)).job.id
+
+    async def batches(self) -> Mapping[str, str]:
+        """Return the id of each batch that carries one of our keys, by key; of equal keys the newest."""
+        names = {file.id: file.filename for file in await self._filed(BATCHED) if file.filename.startswith(OURS)}
+        listed = self._wire.read(Batches, await self._wire.get("/batches")).root or []
+        named = [(names.get(batch.input_file_id or ""), batch) for batch in listed]
+        named.sort(key=lambda pair: epoch(pair[1].created_at))
+        return {name.removeprefix(OURS).removesuffix(".jsonl"): batch.id for name, batch in named if name}
+
+    async def batch(self, batch_id: str) -> BatchState:
+        """Return a batch, with its answers once it is over, or why it was refused as a whole."""
+        batch = await self._seen(batch_id)
+        state = BatchState(batch_id, batch.status in BATCH_OVER, 0, 0, 0)
+        files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
+        if not state.is_over:
+            return state
+        if batch.status == "FAILED" and not files:
+            words = self._wire.clean(batch.error or f"batch {batch_id} was refused, without a reason")
+            return replace(state, refusal=batch_problem("", words))
+        told = batches.answers([await self._content(file) for file in files], self._wire)
+        done = sum(isinstance(reply, Told) for reply in told.values())
+        return replace(state, completed=done, failed=len(told) - done, total=len(told), told=MappingProxyType(told))
+
+    def _ordered(self, order: JobOrder) -> Mapping[str, object]:
+        return fine_tunes.ordered(order)
+
+    def _job(self, answer: Answer) -> Job:
+        return self._known(self._wire.read(FineTune, answer).job())
+
+    def _known(self, job: Job) -> Job:
+        """Remember a job's key, or return it with the one that it was seen with."""
+        if job.key:
+            self._keys[job.job_id] = job.key
+        return replace(job, key=self._keys.get(job.job_id, ""))
+
+    async def _listed(self) -> list[Job]:
+        """Return all jobs: they are one list without pages."""
+        listed = self._wire.read(Page[FineTune], await self._wire.get(self.jobs_path)).data
+        return [self._known(one.job()) for one in listed]
+
+    async def _look(self, job_id: str) -> Job:
+        job = self._job(await self._wire.get(f"{self.jobs_path}/{job_id}"))
+        if job_id not in self._keys:
+            self._keys |= {one.job_id: one.key for one in await self._listed()}
+        return await self._shown(self._known(job))
+
+    async def _filed(self, purpose: str) -> Sequence[Filed]:
+        listed = self._wire.read(Page[File], await self._wire.get("/files")).data
+        broken = {"FAILED", "INVALID_FORMAT"}
+        return [file for file in listed if file.purpose == purpose and file.processing_status not in broken]
+
+    async def _upload(self, purpose: str, name: str, content: bytes) -> str:
+        more = {"file_name": name, "file_type": "jsonl"}
+        return self._wire.read(
+            File, await self._wire.upload(purpose, name, content, path="/files/upload", more=more)
+        ).id
+
+    async def _seen(self, batch_id: str) -> Batch:
+        return self._wire.read(Batch, await self._wire.get(f"/batches/{batch_id}"))
+
+    async def _is_ending(self, batch_id: str) -> bool:
+        return (await self._seen(batch_id)).status in BATCH_OVER
