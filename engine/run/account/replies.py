@@ -1,8 +1,9 @@
 """Replies that were paid for, on disk before they are used: whatever dies next, no reply is bought twice.
 
-One sealed file a flow (a stage), of one line a reply, with what earlier sends of it may be billed for. A line is written when its reply arrives; the file goes when the stage
-counts, or is read again by whoever runs the stage next. A line that was cut off by a crash is a reply that was in flight. When
-an attempt has failed and is in the books, a line says so: what stands before it is used again, and not counted again.
+One sealed file a flow (a stage), of one line a reply, with what earlier sends of it may be billed for. A line is written when
+its reply arrives; the file goes when the stage counts, or is read again by whoever runs the stage next. A line that was cut off
+by a crash is a reply that was in flight. When an attempt has failed and is in the books, a line says so: what stands before it is
+used again, and not counted again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ Bought = dict[str, list[Told]]
 
 def asked(ask: Ask) -> str:
     """Return what tells an ask from all that are not equal to it."""
-    return hashlib.sha256(json.dumps(asdict(ask), sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+    text = json.dumps(asdict(ask), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class ReplyLog:

@@ -28,6 +28,7 @@ def test_a_reply_is_used_again_once_and_only_for_what_was_asked(tmp_path: Path) 
     run = RunDirectory(tmp_path)
     bought(run, ASK, TOLD)
     log = reply_log(run, "flow")
+    assert log.taken(Ask("m", (Turn("user", "half a character \ud800"),), 8)) is None
     assert log.taken(replace(ASK, max_tokens=9)) is None
     assert log.taken(ASK) == TOLD
     assert log.taken(ASK) is None
