@@ -1,7 +1,8 @@
 """The one owner of an account's quota, for all cells, judges and generators of that account, in one event loop.
 
-It sends an ask when its gate lets it through, repeats what the provider did not do, and hands on what it did. Models that share
-limits share a gate. Every reply and every error goes to the gate's pure `Pool`; here is only the sending.
+It sends an ask when its gate lets it through, repeats what the provider did not do, and hands on what it did, with what may be
+billed besides. Models that share limits share a gate. Every reply and every error goes to the gate's pure `Pool`; here is only
+the sending.
 """
 
 from __future__ import annotations
@@ -10,47 +11,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
+from engine.domain.cost import Usage
 from engine.domain.quota import Quota
 from engine.hosted import Ask, Session, Told
 from engine.hosted_errors import Exhausted, ProviderError, Throttled, Unanswered, Unavailable
 from engine.run.quota.flows import Ticket
 from engine.run.quota.gate import Gate, Sleep
 from engine.run.quota.jobs import JobSlots
-from engine.run.quota.pool import estimate
+from engine.run.quota.pool import estimate, longest_answer, prompt_estimate
 from engine.run.quota.rate import NEVER
-
-NOTHING = Told((), 0, 0, 0)
-"""What an ask used that the provider did not do."""
-
-
-class Stopped(Exception):  # noqa: N818 - what happened, in one word
-    """The account sends no more, because it was told so: its budget is used up, or the run ends."""
-
-
-class Spending(Protocol):
-    """Who holds the purse."""
-
-    def may_send(self, ask: Ask) -> bool:
-        """Say before each send whether its price is there; what it may cost is held back from now on."""
-        ...
-
-    def sent(self, ask: Ask, told: Told | None) -> None:
-        """Take what a send cost: `NOTHING` where the provider did nothing, None when nobody knows whether it is billed."""
-        ...
-
-
-class Free:
-    """A purse that is never empty."""
-
-    def may_send(self, _ask: Ask) -> bool:
-        """Let everything be sent."""
-        return True
-
-    def sent(self, _ask: Ask, _told: Told | None) -> None:
-        """Keep no account."""
 
 
 @dataclass(slots=True)
@@ -87,7 +58,6 @@ class Broker:
     Args:
         session: The account, connected. Its requests are never repeated by itself.
         quota: The limits that are known.
-        spending: The purse.
         clock: Seconds, monotonic.
         sleep: Waits for so many seconds of that clock.
         group: Says of a model whose limits it shares.
@@ -97,12 +67,11 @@ class Broker:
         counts: What has happened so far.
     """
 
-    def __init__(  # noqa: PLR0913 - most have defaults that only tests and budgets replace
+    def __init__(
         self,
         session: Session,
         quota: Quota,
         *,
-        spending: Spending | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
         group: Callable[[str], str] = base_model,
@@ -112,11 +81,10 @@ class Broker:
         self.counts = Counts()
         self._session = session
         self._quota, self._group, self._seed = quota, group, seed
-        self._spending = spending or Free()
         self._clock, self._sleep = clock, sleep
         self._gates: dict[str, Gate] = {}
         self._expected: dict[str, int] = {}
-        self._ended: ProviderError | Stopped | None = None
+        self._ended: Exhausted | None = None
         self._jobs = JobSlots(quota.concurrent_jobs, quota.jobs_per_day)
         self._job_ended = asyncio.Event()
 
@@ -132,10 +100,14 @@ class Broker:
 
     def expect(self, flow: str, number: int) -> None:
         """Say that a flow will have so many more asks, so that it goes first when it is nearly finished."""
-        self._expected[flow] = self._expected.get(flow, 0) + number
+        if number > 0:
+            self._expected[flow] = self._expected.get(flow, 0) + number
 
     async def ask(self, ask: Ask, *, flow: str, urgent: bool = False) -> Told:
         """Ask a model once the quota allows it, again and again where the provider did not do it.
+
+        A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `unheard`, or the
+        error in its `used`. There the prompt is estimated as `prompt_estimate` does, because no reply has told its length.
 
         Args:
             ask: What.
@@ -146,7 +118,6 @@ class Broker:
             ProviderError: It was refused (`Blocked`, `Rejected`, `Denied`), the account has no money left (`Exhausted`), the
                 server failed or did not answer too often (`Unavailable`, `Unanswered`), or it is larger than the limit itself
                 (`Throttled`).
-            Stopped: The account was told to stop, or the purse is empty.
         """
         if self._ended is not None:
             raise self._refusal()
@@ -157,10 +128,15 @@ class Broker:
             while await gate.passed(ticket):
                 told = await self._send(gate, ticket, ask)
                 if told is not None:
-                    return told
+                    unheard = told.unheard + _unheard(ticket, ask, told.prompt_tokens)
+                    return replace(told, unheard=unheard) if ticket.unheard else told
+            raise self._refusal()
+        except ProviderError as error:
+            if ticket.unheard:
+                error.used = (error.used or Usage()) + _unheard(ticket, ask, prompt_estimate(ask))
+            raise
         finally:
             gate.pump()  # not between two sends: this ask waits again then, and has no turn before it passes
-        raise self._refusal()
 
     @asynccontextmanager
     async def job_slot(self, age: float | None = None) -> AsyncIterator[None]:
@@ -170,7 +146,7 @@ class Broker:
             age: Seconds since it was made, of a job that runs already: it waits for nothing, but counts.
 
         Raises:
-            Stopped: The account was told to stop.
+            Exhausted: The account has no money left.
         """
         while age is None and (wait := self._jobs.wait(self._clock())) > 0 and self._ended is None:
             self._job_ended.clear()
@@ -188,48 +164,41 @@ class Broker:
         """Start no job for so long: the provider said that the day's are used up."""
         self._jobs.park(self._clock() + seconds)
 
-    def stop(self, reason: str) -> None:
-        """Send no more: who waits gets `Stopped`. What is in flight still comes back."""
-        self._end(Stopped(reason))
-
     async def _send(self, gate: Gate, ticket: Ticket, ask: Ask) -> Told | None:
         """Send an ask, and return the reply, or None when it has to be sent again."""
-        if not self._spending.may_send(ask):
-            gate.pool.handed_on(ticket)
-            raise Stopped("there is no money left for the next request")
         self.counts.sent += 1
-        told: Told | None = NOTHING
         try:
             told = await self._session.ask(ask)
-            gate.pool.answered(ticket, told.meters, told.prompt_tokens + told.generated_tokens, self._clock())
-            self.counts.answered += 1
-        except Throttled as error:
-            self.counts.throttled += 1
-            if not gate.pool.throttled(ticket, error, self._clock()):
+        except (Throttled, Unavailable, Unanswered) as error:
+            if not self._repeats(gate, ticket, error):
                 self.counts.lost += 1
                 raise
-            return None
-        except (Unavailable, Unanswered) as error:
-            told = None if isinstance(error, Unanswered) else NOTHING
-            if not gate.pool.failed(ticket, error, self._clock()):
-                self.counts.lost += 1
-                raise
-            self.counts.retried += 1
             return None
         except BaseException as error:  # cancelled, or handed on
-            told = NOTHING if isinstance(error, ProviderError) else None
             gate.pool.handed_on(ticket)
             if isinstance(error, Exhausted):
-                self._end(Exhausted(*error.args))
+                self._end(error)
             raise
-        finally:
-            self._spending.sent(ask, told)
+        gate.pool.answered(ticket, told.meters, told.prompt_tokens + told.generated_tokens, self._clock())
+        self.counts.answered += 1
         return told
 
-    def _end(self, why: Exhausted | Stopped) -> None:
+    def _repeats(self, gate: Gate, ticket: Ticket, error: Throttled | Unavailable | Unanswered) -> bool:
+        """Note what was sent in vain, and return whether it is sent again."""
+        now = self._clock()
+        if isinstance(error, Throttled):
+            self.counts.throttled += 1
+            return gate.pool.throttled(ticket, error, now)
+        again = (
+            gate.pool.failed(ticket, error, now) if isinstance(error, Unavailable) else gate.pool.unheard(ticket, now)
+        )
+        self.counts.retried += again
+        return again
+
+    def _end(self, why: Exhausted) -> None:
         """Let nobody through any more."""
         if self._ended is None:
-            self._ended = why
+            self._ended = Exhausted(*why.args)
             self._job_ended.set()
             for gate in self._gates.values():
                 gate.close()
@@ -244,10 +213,9 @@ class Broker:
             gate.pool.flows.expect(flow, self._expected.pop(flow))
         return gate
 
-    def _refusal(self) -> ProviderError | Stopped:
+    def _refusal(self) -> Exhausted:
         """Return why nothing is sent any more, as a new exception each time: tracebacks grow on shared ones."""
-        why = self._ended or Stopped("the account sends no more")
-        return type(why)(*why.args)
+        return Exhausted(*(() if self._ended is None else self._ended.args))
 
     async def _job_wait(self, seconds: float) -> None:
         """Wait until a job has ended, or for so long."""
@@ -261,3 +229,9 @@ class Broker:
         finally:
             rings.cancel()
             ends.cancel()
+
+
+def _unheard(ticket: Ticket, ask: Ask, prompt_tokens: int) -> Usage:
+    """Return what the sends of an ask may be billed for that were not heard of."""
+    times = ticket.unheard
+    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=times * longest_answer(ask))

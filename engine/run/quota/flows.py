@@ -23,8 +23,8 @@ NEARLY = 0.1
 FEW = 8
 """A flow is nearly finished when it has this share of its asks left, or so few."""
 
-LOOK_DEEP = 8
-LOOK_FAR = 64
+LOOK_DEEP = 32
+LOOK_FAR = 512
 """When the next one does not fit yet: how many of a flow, and of all, are looked at for one that does."""
 
 RANKS = 4
@@ -39,9 +39,12 @@ class Ticket:
         urgent: Whether its flow goes before others; all asks of a flow agree.
         tokens: What it will be counted as, estimated, >= 1.
         place: Whom it came after; kept when it is sent again.
-        failures: How often the server failed or did not answer it.
-        refusals: How often it was throttled.
-        sent_at: When it was sent last, in seconds of the pool's clock.
+        failures: How often the server said that it failed.
+        unheard: How often its reply never came: each of these sends may be billed.
+        refusals: How often it was throttled, by a day's limit not counted.
+        refused_at: When it was throttled first.
+        turn_at: When its turn first came, in seconds of the pool's clock; None before.
+        sent_at: When it was sent last.
         taken: Where its request, its tokens and its tokens of the day were noted.
     """
 
@@ -50,7 +53,10 @@ class Ticket:
     tokens: int
     place: int = 0
     failures: int = 0
+    unheard: int = 0
     refusals: int = 0
+    refused_at: float = 0.0
+    turn_at: float | None = None
     sent_at: float = 0.0
     taken: tuple[Grain, ...] = ()
 

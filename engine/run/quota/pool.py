@@ -1,7 +1,7 @@
 """The state of one account's quota: who may send now, and when to look again. Pure: no I/O, and the time is an argument.
 
 Everything that an ask needs (a request, its tokens, tokens of the day, a place in flight) is taken at once or not at all, and
-whose turn it is keeps it until all of it is there: large prompts do not starve. The server's own words (its headers, its
+for whose turn it is all of it is saved up: large prompts do not starve. The server's own words (its headers, its
 Retry-After) correct what is assumed; 429s only trim it.
 """
 
@@ -13,20 +13,29 @@ import random
 
 from engine.domain.quota import Quota
 from engine.hosted import Ask, Meters
-from engine.hosted_errors import Throttled, Unanswered, Unavailable
+from engine.hosted_errors import Throttled, Unavailable
 from engine.run.quota.flows import Flows, Ticket
 from engine.run.quota.rate import DAY, NEVER, Rate
 
 TRIES = 8
-"""An ask that the server failed, or did not answer, so often is given up."""
+"""An ask that the server failed so often is given up."""
+
+UNHEARD_TRIES = 4
+"""So is one whose reply did not come so often: each of these sends may be billed."""
 
 REFUSALS = 30
-"""An ask that was sent too fast so often was not sent too fast: something else is wrong with it."""
+REFUSED_S = 1800.0
+"""An ask that was sent too fast so often, and for so long, was not sent too fast: something else is wrong with it. So it is with
+all of them where nothing else was answered for so long."""
 
 BACKOFF_S = 1.0
 MOST_BACKOFF_S = 60.0
 MOST_PAUSE_S = 3600.0
 """Waits grow from the first to the second; what a provider asks for is heeded up to the third."""
+
+HINTS = 2
+MOST_HINT_S = 10.0
+"""Where so many pauses as long as the provider asked for were followed by refusals only, they grow as well, up to this."""
 
 PARK_S = 900.0
 """How often to look again whether a day's limit is there again, when the provider does not say."""
@@ -36,6 +45,9 @@ LEAST_REQUESTS, LEAST_TOKENS = 6, 3000
 
 JITTER = 0.1
 LEAST_JITTER_S = 0.02
+
+PATIENCE_S = 0.25
+"""For so long smaller asks may go before one whose turn it is and for which there is no room yet."""
 
 LEAST_LOOK_S = 0.002
 """Timers of an event loop are no finer."""
@@ -50,8 +62,18 @@ def estimate(ask: Ask, *, output_settles: bool) -> int:
     Source: OpenAI's rate limit guide (read 2026-11-22): the larger of the longest answer asked for and the characters / 4.
     Providers that settle are expected to hold back the prompt and the longest answer.
     """
-    answer, prompt = ask.max_tokens * ask.samples, math.ceil(ask.characters / 4)
+    answer, prompt = longest_answer(ask), prompt_estimate(ask)
     return max(1, prompt + answer if output_settles else max(prompt, answer))
+
+
+def prompt_estimate(ask: Ask) -> int:
+    """Return about how many tokens an ask's prompt has: the characters / 4, by the same guide; no upper bound."""
+    return math.ceil(ask.characters / 4)
+
+
+def longest_answer(ask: Ask) -> int:
+    """Return the most tokens that may be generated for an ask, of all its samples."""
+    return ask.max_tokens * ask.samples
 
 
 class Pool:
@@ -79,7 +101,10 @@ class Pool:
         self._later: list[tuple[float, int, Ticket]] = []
         self._room = NEVER if self.requests.known or self.tokens.known else FIRST  # in flight
         self._reproached_at = -NEVER
-        self._reproaches = 0  # since the last answer
+        self._reproaches = 0  # in a row: until something is answered that was sent after the first of them
+        self._refusing_since = -NEVER  # the first of them
+        self._heard = False  # something was answered so
+        self._resting_since: float | None = None
 
     @property
     def waiting(self) -> int:
@@ -90,6 +115,7 @@ class Pool:
         """Take the next ask that may be sent now, or None."""
         self._promote(now)
         head = self.flows.peek()
+        self._rest(now, rests=not self.waiting)
         if head is None or self._shut(now) > 0:
             return None
         ticket = self.flows.take() if self._lacks(head.tokens, now) <= 0 else self._smaller(head, now)
@@ -116,7 +142,8 @@ class Pool:
             return min(later, shut)
         lacks = self._lacks(head.tokens, now)
         if lacks > 0 and self.flows.waiting > 1:  # a smaller one may fit before
-            lacks = min(lacks, max(self.requests.wait(1, now), self.tokens.stirs(now), LEAST_LOOK_S))
+            stirs = min(self.tokens.stirs(now), self.day.stirs(now))
+            lacks = min(lacks, max(self.requests.wait(1, now), stirs, LEAST_LOOK_S))
         return min(later, lacks)
 
     def answered(self, ticket: Ticket, meters: Meters, tokens: int, now: float) -> None:
@@ -129,7 +156,8 @@ class Pool:
             now: The time.
         """
         self._landed()
-        self._reproaches = 0
+        if ticket.sent_at >= self._refusing_since:  # before, it was not refusing yet
+            self._reproaches, self._heard = 0, True
         self._room += 1
         self.requests.learn(meters.requests, now)
         self.tokens.learn(meters.tokens, now)
@@ -142,40 +170,34 @@ class Pool:
     def throttled(self, ticket: Ticket, error: Throttled, now: float) -> bool:
         """Note that an ask was sent too fast, and return whether it is sent again: then before all others of its flow.
 
-        Everything pauses for as long as the provider says. What is larger than a whole minute's limit will never pass.
+        Everything pauses for as long as the provider says. What is larger than a whole limit will never pass.
         """
         self._landed()
+        self._rest(now, rests=False)
         self._give(ticket, ticket.tokens, now)  # its request was counted, its tokens were not
-        ticket.refusals += 1
-        if not self.tokens.allows(ticket.tokens) or ticket.refusals >= REFUSALS:
+        self.requests.missed(1)
+        fits = self.tokens.allows(ticket.tokens) and self.day.allows(ticket.tokens)
+        if not fits or self._refused_for_good(ticket, error, now):
             self.flows.ended(ticket.flow)
             return False
-        if ticket.sent_at >= self._reproached_at:  # later ones only tell again what is known
-            self._reproached_at = now
-            self._reproaches += 1
+        if error.scope != "day" and ticket.sent_at >= self._reproached_at:  # later ones only tell again what is known
+            self._reproach(error.scope, now)
+        self.paused_until = max(self.paused_until, now + self._jittered(min(self._pause(error), MOST_PAUSE_S)))
+        if self._reproaches > 1:  # nothing passes: what a pause saves up would be refused at once
             for rate in (self.requests, self.tokens):
-                if error.scope == "ramp":
-                    rate.halve(now)
-                elif error.scope == "rate":
-                    rate.reproach(now)
-        seconds = error.seconds
-        if seconds is None:
-            seconds = PARK_S if error.scope == "day" else self._backoff(self._reproaches)
-        self.paused_until = max(self.paused_until, now + self._jittered(min(seconds, MOST_PAUSE_S)))
+                rate.hold(self.paused_until)
         self.flows.put_back(ticket)
         return True
 
-    def failed(self, ticket: Ticket, error: Unavailable | Unanswered, now: float) -> bool:
-        """Note that the server failed or did not answer, and return whether the ask is sent again."""
-        self._landed()
+    def failed(self, ticket: Ticket, error: Unavailable, now: float) -> bool:
+        """Note that the server failed and did nothing, and return whether the ask is sent again."""
         ticket.failures += 1
-        if ticket.failures >= TRIES:
-            self.flows.ended(ticket.flow)
-            return False
-        asked_for = error.seconds if isinstance(error, Unavailable) else None
-        seconds = max(min(asked_for or 0.0, MOST_PAUSE_S), self._backoff(ticket.failures))
-        heapq.heappush(self._later, (now + self._jittered(seconds), ticket.place, ticket))
-        return True
+        return self._again(ticket, error.seconds or 0.0, now, gives_up=ticket.failures >= TRIES)
+
+    def unheard(self, ticket: Ticket, now: float) -> bool:
+        """Note that no reply came, so that nobody knows what was done, and return whether the ask is sent again."""
+        ticket.unheard += 1
+        return self._again(ticket, 0.0, now, gives_up=ticket.unheard >= UNHEARD_TRIES)
 
     def handed_on(self, ticket: Ticket) -> None:
         """Note that an ask ended with an error that is not repeated, or that nobody waits for its reply any more."""
@@ -191,6 +213,56 @@ class Pool:
         else:
             self.flows.drop(ticket)
         self.flows.ended(ticket.flow)
+
+    def _again(self, ticket: Ticket, seconds: float, now: float, *, gives_up: bool) -> bool:
+        """Let an ask that was sent in vain wait, for longer each time and for no less than asked for, or end."""
+        self._landed()
+        if gives_up:
+            self.flows.ended(ticket.flow)
+            return False
+        wait = max(min(seconds, MOST_PAUSE_S), _backoff(ticket.failures + ticket.unheard))
+        heapq.heappush(self._later, (now + self._jittered(wait), ticket.place, ticket))
+        return True
+
+    def _refused_for_good(self, ticket: Ticket, error: Throttled, now: float) -> bool:
+        """Count a refusal, and tell whether there were too many; a day's limit refuses for as long as it likes."""
+        if error.scope == "day":
+            return False
+        ticket.refusals += 1
+        if ticket.refusals == 1:
+            ticket.refused_at = now
+        refused = ticket.refusals, now - ticket.refused_at
+        all_refused = self._reproaches, now - self._refusing_since
+        return any(times >= REFUSALS and seconds >= REFUSED_S for times, seconds in (refused, all_refused))
+
+    def _reproach(self, scope: str, now: float) -> None:
+        """Slow down."""
+        self._reproached_at = now
+        self._reproaches += 1
+        if self._reproaches == 1:
+            self._refusing_since = now
+        for rate in (self.requests, self.tokens):
+            if scope == "rate":
+                rate.reproach(now, heard=self._heard)
+            elif self._reproaches == 1:
+                rate.halve(now)
+        self._heard = False
+
+    def _pause(self, error: Throttled) -> float:
+        """Return the seconds to pause: the provider's own, which grow where nothing but refusals has come of them."""
+        if error.seconds is None:
+            return PARK_S if error.scope == "day" else _backoff(self._reproaches)
+        grown = _backoff(self._reproaches - HINTS) if self._reproaches > HINTS else 0.0
+        return max(error.seconds, min(MOST_HINT_S, grown))
+
+    def _rest(self, now: float, *, rests: bool) -> None:
+        """Note since when nobody has anything to send, or that somebody has again."""
+        if not rests and self._resting_since is not None:
+            for rate in (self.requests, self.tokens):
+                rate.rested(now - self._resting_since)
+            self._resting_since = None
+        elif rests and self._resting_since is None:
+            self._resting_since = now
 
     def _promote(self, now: float) -> None:
         """Let those whose back-off is over wait for their turn."""
@@ -208,16 +280,20 @@ class Pool:
         return max(self.requests.wait(1, now), self.tokens.wait(tokens, now), self.day.wait(tokens, now))
 
     def _smaller(self, head: Ticket, now: float) -> Ticket | None:
-        """Take an ask that fits into what the next one in turn leaves unused anyway, without delaying that.
+        """Take an ask that fits before the next one in turn does (backfilling, as batch schedulers do it).
 
-        Small windows would else be left half empty before each large prompt (backfilling, as batch schedulers do it).
+        For a moment any that fits, and then only into what the next one leaves unused anyway, without delaying that. Small windows
+        would else be left half empty before each large prompt. Tokens of the day are not lent: they do not come back so soon.
         """
+        if head.turn_at is None:
+            head.turn_at = now
         if max(self.requests.wait(1, now), self.tokens.wait(1, now), self.day.wait(1, now)) > 0:
             return None
-        if self.requests.beside(1, now) < 1:
-            return None
-        most = min(rate.beside(head.tokens, now) for rate in (self.tokens, self.day))
-        most = min(most, *(rate.room(now) for rate in (self.tokens, self.day)))
+        most = min(self.tokens.room(now), self.day.room(now), self.day.beside(head.tokens, now))
+        if now - head.turn_at >= PATIENCE_S:
+            if self.requests.beside(1, now) < 1:
+                return None
+            most = min(most, self.tokens.beside(head.tokens, now))
         return self.flows.take_smaller(most) if most >= 1 else None
 
     def _give(self, ticket: Ticket, tokens: int, now: float) -> None:
@@ -228,9 +304,11 @@ class Pool:
     def _landed(self) -> None:
         self.in_flight -= 1
 
-    def _backoff(self, times: int) -> float:
-        return float(min(BACKOFF_S * 2 ** (times - 1), MOST_BACKOFF_S))
-
     def _jittered(self, seconds: float) -> float:
         """Return a little more, never less: the provider's own wait is the least."""
         return seconds + self._random.uniform(0, LEAST_JITTER_S + JITTER * seconds)
+
+
+def _backoff(times: int) -> float:
+    """Return the seconds to wait after so many failures in a row."""
+    return min(MOST_BACKOFF_S, BACKOFF_S * 2.0 ** min(times - 1, 10))

@@ -14,12 +14,13 @@ from collections import deque
 from dataclasses import dataclass
 
 from engine.hosted import Meter
+from engine.run.quota.guess import Guess
 
 MINUTE = 60.0
 DAY = 86400.0
 
 BURST_S = 4.0
-"""After idling, this many seconds' worth may go at once; half of the server's own capacity where that is less."""
+"""After idling, this many seconds' worth may go at once; the server's own capacity where that is less."""
 
 WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, MINUTE)
 """People choose round numbers: the window is the next one that holds what the server was seen to have left at its best."""
@@ -28,7 +29,7 @@ SEEN = 0.98
 """What is counted in whole numbers is a little more or less than that."""
 
 SLACK = 0.008
-LEAST_SLACK_S = 0.01
+LEAST_SLACK_S = 0.005
 """Slack at first: this share of the window, and this many seconds."""
 
 CAUTIOUS = 1.4
@@ -38,11 +39,15 @@ MOST_CAUTION = 5
 CALM_S = 60.0
 """Without a reproach for so long, one step of caution is given up."""
 
-GUESS = 0.7
 DOUBT = 0.95
 GROWTH = 0.01
-"""Where no header tells the limit: the share that is kept of a measured rate after a 429, and of a limit that a person wrote;
-and what either gains each second."""
+"""Where no header tells a limit that a person wrote: the share of it that is kept after a 429, and what it gains each second."""
+
+GUESSED_BURST_S = 0.25
+"""So much may go at once where a limit is guessed."""
+
+LEAP = 2.0
+"""A guessed limit that was not used up for long is not thought to be more than this times what was sent of late."""
 
 RAMP = 0.5
 RAMP_GROWTH = 0.25 / 900
@@ -86,7 +91,7 @@ class Rate:
         self._written, self._least = limit, least
         self._limit = limit
         self._told = False  # a header told a limit
-        self._guessed = False
+        self._guess: Guess | None = None  # where nobody did, once the server has reproached
         self._window = period
         self._burst = BURST_S
         self._capacity = 0.0  # the most that the server was seen to have, in its own units
@@ -99,21 +104,23 @@ class Rate:
     @property
     def known(self) -> bool:
         """Whether there is a limit to keep."""
-        return self._limit is not None
+        return self._limit is not None or self._guess is not None
 
     def allows(self, amount: float) -> bool:
         """Tell whether so much can ever be sent at once, as far as is known."""
-        return self._limit is None or self._guessed or amount <= self._limit
+        return self._limit is None or amount <= self._limit
 
     def per_second(self, now: float) -> float:
         """Return how much is sent each second when there is always something to send."""
-        if self._limit is None:
-            return NEVER
-        return self._limit / self.period * self._shared(now)
+        if self._guess is not None:
+            self._forget(now)
+            most = LEAP * max(self._guess.aim, self._sum / self._window)
+            return min(most, self._guess.per_second(now)) * self._shared(now)
+        return NEVER if self._limit is None else self._limit / self.period * self._shared(now)
 
     def wait(self, amount: float, now: float) -> float:
         """Return in how many seconds so much may be sent; 0 means now."""
-        if self._limit is None:
+        if not self.known:
             return 0.0
         window = self._window_wait(amount, now)
         return max(window, self._due - now) if self.paced else window
@@ -136,17 +143,19 @@ class Rate:
         return self._holds(now) - self._sum
 
     def stirs(self, now: float) -> float:
-        """Return in how many seconds more may fit than now."""
-        if self._limit is None:
-            return NEVER
-        paced = self._due - now if self.paced else 0.0
-        return paced if paced > 0 else self._log[0].since + self._remembered(now) - now if self._log else 0.0
+        """Return in how many seconds more may fit than now; infinity where time alone makes no room."""
+        paced = self._due - now if self.paced and self.known else 0.0
+        if paced > 0:
+            return paced
+        return self._log[0].since + self._remembered(now) - now if self._limit is not None and self._log else NEVER
 
     def take(self, amount: float, now: float) -> Grain:
         """Note that so much is sent now, and return where that was noted."""
         self._forget(now)
-        if self._limit is not None and self.paced:
-            saved = self._burst / 2 ** self._calmed(now)
+        if self._guess is not None:
+            self._guess.sent(amount, now)
+        if self.known and self.paced:
+            saved = GUESSED_BURST_S if self._guess is not None else self._burst / 2 ** self._calmed(now)
             self._due = (now if self._due == -NEVER else max(self._due, now - saved)) + amount / self.per_second(now)
         if not self._log or now - self._log[-1].since > self._window / GRAINS:
             self._log.append(Grain(now, 0.0))
@@ -156,17 +165,32 @@ class Rate:
 
     def give(self, grain: Grain, amount: float, now: float) -> None:
         """Take back a part of what was noted; a negative part adds to it."""
-        if self._limit is not None and self.paced:
+        self.missed(amount)
+        if self.known and self.paced:
             self._due -= amount / self.per_second(now)
         if self._log and self._log[0].since <= grain.since:
             grain.amount -= amount
             self._sum -= amount
 
+    def hold(self, until: float) -> None:
+        """Save nothing up before then."""
+        self._due = max(self._due, until)
+
+    def missed(self, amount: float) -> None:
+        """Note that so much of what was sent did not pass, though the server counts it."""
+        if self._guess is not None:
+            self._guess.settled(amount)
+
+    def rested(self, seconds: float) -> None:
+        """Note that nobody had anything to send for so long: what was not used tells nothing of the limit."""
+        if self._guess is not None:
+            self._guess.rested(seconds)
+
     def learn(self, meter: Meter, now: float) -> None:
         """Take over what a reply says about the limit."""
         if meter.limit is None or meter.limit <= 0:
             return
-        self._told, self._guessed = True, False
+        self._told, self._guess = True, None
         limit = min(self._written or NEVER, meter.limit)
         if limit != self._limit:
             self._change(limit, now)
@@ -174,35 +198,39 @@ class Rate:
         if meter.left is not None and meter.left > self._capacity:
             self._capacity = meter.left
             seen = self.period * meter.left / meter.limit
-            self._burst = min(BURST_S, seen / 2)
+            self._burst = min(BURST_S, seen)
             self._window = next((window for window in WINDOWS_S if window >= seen * SEEN), self.period)
 
-    def reproach(self, now: float) -> None:
-        """The server said: too fast. Be more careful; where no header tells the limit, guess it."""
-        self._caution = min(self._calmed(now) + 1, MOST_CAUTION)
-        self._cautious_since = now
-        if self._told:
-            return
-        if self._written is not None:
-            self._set_share(self._shared(now) * DOUBT, GROWTH, now)
-            return
-        if self._limit is None:
-            self._guess(now)
-        self._change(max(self._least, self.per_second(now) * self.period * GUESS), now)
-        self._set_share(1.0, GROWTH, now)
+    def reproach(self, now: float, *, heard: bool = True) -> None:
+        """The server said: too fast. Be more careful; where nobody tells the limit, guess it.
+
+        Args:
+            now: The time.
+            heard: Whether anything was answered that was sent since it last said so. If not, it refuses whatever is sent, and
+                tells nothing of the limit.
+        """
+        if self._guess is not None:
+            self._guess.reproach(now, heard=heard)
+        elif heard and self._limit is None:
+            self._measure(now)
+        elif heard:
+            self._caution = min(self._calmed(now) + 1, MOST_CAUTION)
+            self._cautious_since = now
+            if not self._told:
+                share = self._shared(now)
+                self._set_share(share * DOUBT, min(GROWTH, self._growth) if share < 1 else GROWTH, now)
 
     def halve(self, now: float) -> None:
         """The server said: growing too fast. Halve the rate, and let it grow back in half an hour."""
-        if self._limit is None:
-            self._guess(now)
-        self._set_share(min(1.0, self._shared(now)) * RAMP, RAMP_GROWTH, now)
+        if not self.known:
+            self._measure(now)
+        self._set_share(self._shared(now) * RAMP, RAMP_GROWTH, now)
 
-    def _guess(self, now: float) -> None:
+    def _measure(self, now: float) -> None:
         """Take what was sent of late for the limit."""
         self._forget(now)
         seconds = max(1.0, now - self._log[0].since) if self._log else 1.0
-        self._guessed = True
-        self._change(max(self._least, self._sum * self.period / seconds), now)
+        self._guess = Guess(self._sum / seconds, self._least / self.period, now)
 
     def _change(self, limit: float, now: float) -> None:
         """Take another limit: what is owed takes longer or shorter to pay."""
@@ -215,8 +243,7 @@ class Rate:
 
     def _shared(self, now: float) -> float:
         """Return the share of the limit that is used now."""
-        share = self._share + self._growth * (now - self._share_since)
-        return share if self._guessed else min(1.0, share)
+        return min(1.0, self._share + self._growth * (now - self._share_since))
 
     def _calmed(self, now: float) -> int:
         return max(0, self._caution - int((now - self._cautious_since) / CALM_S)) if self._caution else 0

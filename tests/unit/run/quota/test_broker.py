@@ -6,17 +6,20 @@ import asyncio
 import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.rehearsal.windows import Bucket
+from engine.domain.cost import Usage
 from engine.domain.quota import Quota
 from engine.hosted import Ask, Choice, Ending, Meter, Meters, Told, Turn
 from engine.hosted_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
-from engine.run.quota.broker import NOTHING, Broker, Stopped, base_model
-from engine.run.quota.pool import TRIES
+from engine.run.quota.broker import Broker, base_model
+from engine.run.quota.pool import TRIES, UNHEARD_TRIES, prompt_estimate
 
 UNTOLD = Meters()
 
@@ -127,11 +130,12 @@ def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
                 await broker.ask(asked(), flow="cell")
             assert len(server.asks) == 1
             assert (await broker.ask(asked(), flow="cell")).choices
-        server = Server([Unanswered("gone")] * TRIES)
-        broker = Broker(server, Quota(), clock=clock)
-        with pytest.raises(Unanswered):
-            await broker.ask(asked(), flow="cell")
-        assert (broker.counts.sent, broker.counts.lost, broker.in_flight) == (TRIES, 1, 0)
+        for tries, failure in ((TRIES, Unavailable), (UNHEARD_TRIES, Unanswered)):
+            server = Server([failure("gone") for _ in range(tries)])
+            broker = Broker(server, Quota(), clock=clock)
+            with pytest.raises(failure):
+                await broker.ask(asked(), flow="cell")
+            assert (broker.counts.sent, broker.counts.lost, broker.in_flight) == (tries, 1, 0)
 
     run(main)
 
@@ -150,71 +154,100 @@ def test_an_account_without_money_stops_altogether() -> None:
     run(main)
 
 
-def test_who_stops_lets_come_back_what_is_in_flight() -> None:
+ENDS: list[ProviderError | None] = [
+    None,
+    Blocked("no"),
+    Rejected("no"),
+    Denied("no"),
+    Exhausted("no"),
+    Unanswered("gone"),
+]
+"""What a last send may come to."""
+
+
+@given(
+    st.lists(st.sampled_from(["unheard", "unavailable", "too fast"]), max_size=TRIES - 1),
+    st.sampled_from(ENDS),
+    st.integers(1, 3),
+)
+def test_what_may_be_billed_for_sends_that_were_not_heard_of_is_told(
+    before: list[str], end: ProviderError | None, samples: int
+) -> None:
+    made = {"unheard": Unanswered("gone"), "unavailable": Unavailable("busy"), "too fast": Throttled("slow", 1.0)}
+    before = [what for n, what in enumerate(before) if what != "unheard" or before[:n].count(what) < UNHEARD_TRIES - 1]
+    last = [Unanswered("gone")] * (UNHEARD_TRIES - before.count("unheard")) if isinstance(end, Unanswered) else [end]
+    ask = replace(asked(), samples=samples)
+
     async def main(clock: Callable[[], float]) -> None:
-        server = Server(latency=5.0)
-        broker = Broker(server, Quota(requests_per_minute=60), clock=clock)
-        tasks = [asyncio.create_task(broker.ask(asked(number), flow="cell")) for number in range(10)]
-        await asyncio.sleep(2.5)
-        broker.stop("enough")
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert sum(isinstance(result, Told) for result in results) == len(server.asks) == 3
-        assert sum(isinstance(result, Stopped) for result in results) == 7
-        assert broker.waiting == broker.in_flight == 0
-        with pytest.raises(Stopped, match="enough"):
-            await broker.ask(asked(), flow="cell")
-        with pytest.raises(Stopped):
+        server = Server([*(made[what] for what in before), *(end and type(end)(*end.args) for end in last)])
+        broker = Broker(server, Quota(), clock=clock)
+        times = before.count("unheard")
+        if end is None:
+            answer = await broker.ask(ask, flow="cell")
+            assert answer.unheard == unheard(times, answer.prompt_tokens, ask)
+            assert answer.usage - answer.unheard == told().usage
+        else:
+            with pytest.raises(type(end)) as raised:
+                await broker.ask(ask, flow="cell")
+            times += len(last) if isinstance(end, Unanswered) else 0
+            assert (raised.value.used or Usage()) == unheard(times, prompt_estimate(ask), ask)
+            assert times or raised.value.used is None
+        assert broker.in_flight == broker.waiting == 0
+
+    run(main)
+
+
+def unheard(times: int, prompt_tokens: int, ask: Ask) -> Usage:
+    generated = times * ask.max_tokens * ask.samples
+    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=generated)
+
+
+def test_who_waits_to_be_sent_again_when_the_money_ends_tells_what_may_be_billed() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        server = Server([Unanswered("gone"), Exhausted("no money left")], latency=0.1)
+        broker = Broker(server, Quota(), clock=clock)
+        asks = [broker.ask(asked(), flow="cell") for _ in range(2)]
+        first, second = await asyncio.gather(*asks, return_exceptions=True)
+        assert isinstance(first, Exhausted)
+        assert isinstance(second, Exhausted)
+        assert first.used == unheard(1, prompt_estimate(asked()), asked())
+        assert second.used is None
+        with pytest.raises(Exhausted, match="no money left"):
             async with broker.job_slot():
                 pytest.fail("no job is started any more")
 
     run(main)
 
 
-@dataclass
-class Purse:
-    """Money for so many sends; keeps what was told."""
-
-    left: int
-    bills: list[Told | None] = field(default_factory=list)
-
-    def may_send(self, _ask: Ask) -> bool:
-        self.left -= 1
-        return self.left >= 0
-
-    def sent(self, _ask: Ask, answer: Told | None) -> None:
-        self.bills.append(answer)
-
-
-def test_every_send_is_paid_for_once() -> None:
-    async def main(clock: Callable[[], float]) -> None:
-        purse = Purse(4)
-        server = Server([Throttled("too fast", 1.0), Unanswered("gone"), Unavailable("busy")])
-        broker = Broker(server, Quota(), spending=purse, clock=clock)
-        answer = await broker.ask(asked(), flow="cell")
-        assert purse.bills == [NOTHING, None, NOTHING, answer]
-        with pytest.raises(Stopped, match="money"):
-            await broker.ask(asked(), flow="cell")
-        assert len(server.asks) == len(purse.bills) == 4
-        assert broker.in_flight == broker.waiting == 0
-
-    run(main)
-
-
 def test_who_is_cancelled_holds_up_nobody() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        purse = Purse(100)
-        broker = Broker(Server(), Quota(max_in_flight=1), spending=purse, clock=clock)
+        broker = Broker(Server(), Quota(max_in_flight=1), clock=clock)
         tasks = [asyncio.create_task(broker.ask(asked(number), flow="cell")) for number in range(4)]
         await asyncio.sleep(0.5)
-        tasks[0].cancel()  # in flight: nobody knows whether it is billed
+        tasks[0].cancel()  # in flight
         tasks[2].cancel()  # waiting
         results = await asyncio.gather(*tasks, return_exceptions=True)
         kinds = Counter(type(result).__name__ for result in results)
         assert kinds == {"CancelledError": 2, "Told": 2}
-        assert purse.bills[0] is None
         assert broker.in_flight == broker.waiting == 0
 
     assert run(main) < 3
+
+
+def test_thousands_wait_are_in_flight_and_give_up_in_any_order() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        server = Server(latency=50.0)
+        broker = Broker(server, Quota(requests_per_minute=120_000, max_in_flight=2000), clock=clock)
+        tasks = [asyncio.create_task(broker.ask(asked(n), flow=str(n % 50), urgent=n % 100 < 50)) for n in range(4000)]
+        await asyncio.sleep(5.0)
+        assert (broker.in_flight, broker.waiting) == (2000, 2000)
+        for task in tasks[::-2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert Counter(type(result).__name__ for result in results) == {"CancelledError": 2000, "Told": 2000}
+        assert broker.in_flight == broker.waiting == 0
+
+    assert run(main) < 120
 
 
 def test_models_share_the_limits_of_their_base_and_no_others() -> None:

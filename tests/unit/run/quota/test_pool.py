@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from engine.domain.quota import Quota
 from engine.hosted import Ask, Meter, Meters, Turn
-from engine.hosted_errors import Throttled, Unanswered, Unavailable
+from engine.hosted_errors import Throttled, Unavailable
 from engine.run.quota.flows import Ticket
-from engine.run.quota.pool import FIRST, PARK_S, TRIES, Pool, estimate
-from engine.run.quota.rate import NEVER
+from engine.run.quota.guess import CUT
+from engine.run.quota.pool import FIRST, LEAST_LOOK_S, PARK_S, PATIENCE_S, TRIES, UNHEARD_TRIES, Pool, estimate
+from engine.run.quota.rate import DAY, NEVER
 
 
 def put(pool: Pool, number: int = 1, *, tokens: int = 10) -> None:
@@ -116,17 +121,107 @@ def test_what_is_larger_than_the_limit_is_given_up_and_stops_nobody() -> None:
 def test_a_failing_server_is_asked_again_later_and_later() -> None:
     pool, now, waits = Pool(Quota()), 0.0, []
     put(pool)
-    for turn in range(TRIES):
-        ticket = one(pool, now)
-        again = pool.failed(ticket, Unanswered("gone") if turn % 2 else Unavailable("busy"), now)
-        assert again == (turn < TRIES - 1)
+    for turn in range(TRIES + UNHEARD_TRIES - 1):  # neither of both too often
+        ticket, lost = one(pool, now), turn % 2 and turn < 2 * (UNHEARD_TRIES - 1)
+        again = pool.unheard(ticket, now) if lost else pool.failed(ticket, Unavailable("busy"), now)
+        assert again == (turn < TRIES + UNHEARD_TRIES - 2)
         if again:
             waits.append(pool.wait(now))
             now += waits[-1]
-    assert waits == sorted(waits)
+    assert all(later > 0.9 * sooner for sooner, later in itertools.pairwise(waits))
     assert 1 <= waits[0] <= 1.2
     assert 60 <= waits[-1] <= 70
     assert pool.waiting == pool.in_flight == 0
+
+
+def test_what_is_never_heard_of_is_not_sent_as_often_as_what_fails() -> None:
+    pool, now, sends = Pool(Quota()), 0.0, 1
+    put(pool)
+    while pool.unheard(one(pool, now), now):
+        sends += 1
+        now += pool.wait(now)
+    assert sends == UNHEARD_TRIES
+    assert pool.waiting == pool.in_flight == 0
+
+
+def test_nothing_is_lost_while_everything_is_refused_for_a_while() -> None:
+    pool, now, times = Pool(Quota(requests_per_minute=600)), 0.0, 0
+    put(pool, 3)
+    while now < 1200:
+        if (ticket := pool.next(now)) is None:
+            now += pool.wait(now)
+        else:
+            times += 1
+            assert pool.throttled(ticket, Throttled("too fast", 0.5), now)
+    assert pool.waiting == 3
+    assert 1200 / 20 < times < 1200 / 5, "a hint that is wrong again and again is doubted"
+    assert pool.requests.per_second(now) == 10
+    while pool.waiting and now < 3 * 3600:  # in the end it is given up, and so are the others
+        if (ticket := pool.next(now)) is None:
+            now += pool.wait(now)
+        else:
+            pool.throttled(ticket, Throttled("too fast"), now)
+    assert pool.waiting == pool.in_flight == 0
+    assert now < 3600
+
+
+def test_a_days_limit_may_last_longer_than_any_other_refusal() -> None:
+    pool, now = Pool(Quota()), 0.0
+    put(pool)
+    while now < 2 * DAY:
+        assert pool.throttled(one(pool, now), Throttled("tomorrow", scope="day"), now)
+        now += pool.wait(now)
+
+
+def test_what_is_larger_than_a_whole_day_is_given_up() -> None:
+    pool = Pool(Quota(tokens_per_day=1000))
+    put(pool, tokens=1001)
+    assert not pool.throttled(one(pool, 0.0), Throttled("tomorrow", scope="day"), 0.0)
+
+
+def test_who_waits_for_tomorrow_does_not_look_at_the_clock_all_day() -> None:
+    pool, now, looks = Pool(Quota(tokens_per_minute=60_000, tokens_per_day=10_000)), 0.0, 0
+    put(pool, 12, tokens=1000)
+    while pool.waiting:
+        while (ticket := pool.next(now)) is not None:
+            pool.answered(ticket, Meters(), 1000, now)
+        if pool.waiting:
+            now += max(LEAST_LOOK_S, pool.wait(now))
+        looks += 1
+        assert looks < 1000
+    assert DAY <= now < DAY + 600
+
+
+def test_who_has_nothing_to_send_learns_nothing_from_that() -> None:
+    pool, now = Pool(Quota()), 0.0
+    put(pool, 100)
+    for _ in range(99):  # ten a second
+        pool.answered(one(pool, now), Meters(), 10, now)
+        now += 0.1
+    assert pool.throttled(one(pool, now), Throttled("too fast", 0.1), now)
+    now += pool.wait(now)
+    pool.answered(one(pool, now), Meters(), 10, now)
+    assert pool.next(now) is None
+    before = pool.requests.per_second(now)
+    put(pool)
+    one(pool, now + 3600)
+    assert pool.requests.per_second(now + 3600) == pytest.approx(before)
+
+
+def test_a_429_that_comes_while_nobody_waits_is_no_worse_than_others() -> None:
+    pool, now = Pool(Quota()), 0.0
+    put(pool, 100)
+    for _ in range(99):  # ten a second
+        pool.answered(one(pool, now), Meters(), 10, now)
+        now += 0.1
+    pool.throttled(one(pool, now), Throttled("too fast", 0.1), now)
+    now += pool.wait(now)
+    last = one(pool, now)
+    assert pool.next(now) is None
+    before = pool.requests.per_second(now)
+    pool.throttled(last, Throttled("too fast", 0.1), now + 100)
+    assert pool.next(now + 100) is None
+    assert pool.requests.per_second(now + 100) == pytest.approx(CUT * before, rel=0.01)
 
 
 def test_a_failing_servers_own_advice_is_heeded() -> None:
@@ -187,9 +282,37 @@ def test_a_smaller_ask_fills_what_the_next_one_leaves_unused() -> None:
     assert one(pool, 9.5 + wait).tokens == 700
 
 
-def test_no_smaller_ask_goes_first_where_that_would_delay_the_next_one() -> None:
+def test_a_smaller_ask_may_delay_the_next_one_for_a_moment_only() -> None:
     pool = windowed()
     put(pool, 1, tokens=750)
-    put(pool, 1, tokens=90)
-    assert pool.next(9.5) is None
-    assert one(pool, 9.5 + pool.tokens.wait(750, 9.5)).tokens == 750
+    assert pool.next(9.0) is None
+    put(pool, 2, tokens=40)
+    assert one(pool, 9.0 + PATIENCE_S / 2).tokens == 40
+    assert pool.next(9.0 + PATIENCE_S) is None
+    assert one(pool, 9.0 + pool.tokens.wait(750, 9.0)).tokens == 750
+
+
+@pytest.mark.parametrize("size", [600, 900, 1000])
+def test_large_asks_of_many_flows_get_their_turn_while_small_ones_never_end(size: int) -> None:
+    pool, now = Pool(Quota()), 1.0
+    pool.requests.learn(Meter(600, 10), now)  # quanta of a second
+    pool.tokens.learn(Meter(60_000, 1000), now)
+    large = [Ticket(f"{flow}", urgent=False, tokens=size) for flow in range(3)]
+    for ticket in large:
+        pool.flows.put(ticket)
+    while any(ticket.sent_at == 0 for ticket in large):
+        while pool.waiting < 60:
+            pool.flows.put(Ticket(f"{pool.waiting % 3}", urgent=False, tokens=100))
+        if (ticket := pool.next(now)) is not None:
+            pool.handed_on(ticket)
+        else:
+            now += max(LEAST_LOOK_S, pool.wait(now))
+        assert now < 15
+
+
+def test_the_tokens_of_the_day_are_not_lent() -> None:
+    pool = Pool(Quota(tokens_per_day=1000))
+    pool.day.take(400, 0.0)
+    put(pool, 1, tokens=700)
+    put(pool, 1, tokens=350)
+    assert pool.next(1000.0) is None

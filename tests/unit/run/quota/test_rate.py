@@ -107,16 +107,37 @@ def test_a_reproach_widens_the_slack_for_a_while() -> None:
     assert drained(warned, 1, 1000.0, 1060.0)[1] == pytest.approx(drained(calm, 1, 1000.0, 1060.0)[1], abs=1)
 
 
-def test_where_no_header_tells_the_limit_it_is_measured_and_probed() -> None:
+def test_where_nobody_tells_the_limit_what_was_sent_of_late_is_taken_for_it() -> None:
     rate = Rate(None, least=6)
     for tenth in range(100):  # ten a second
         rate.take(1, tenth / 10)
+    assert not rate.known
     rate.reproach(10.0)
-    assert rate.per_second(10.0) == pytest.approx(7.0, rel=0.02)
-    assert rate.per_second(60.0) == pytest.approx(7.0 * 1.5, rel=0.02)
-    for _ in range(100):
-        rate.reproach(60.0)
-    assert rate.per_second(60.0) * 60 == pytest.approx(6)
+    assert rate.known
+    assert rate.allows(10**9)
+    assert 8 < rate.per_second(10.0) < 9
+    assert drained(rate, 1, 10.0, 20.0)[1] == pytest.approx(95, abs=5)
+    assert rate.per_second(10_000.0) <= 20, "nothing was sent meanwhile"
+    rate.learn(Meter(limit=60, left=9), 10_000.0)
+    assert rate.per_second(10_000.0) == 1
+
+
+def test_a_server_that_refuses_everything_tells_nothing_of_the_limit() -> None:
+    silent, written, told = Rate(None), Rate(600), Rate(None)
+    told.learn(Meter(limit=600, left=50), 0.0)
+    for rate in (silent, written, told):
+        for second in range(30):
+            rate.take(1, float(second))
+            rate.reproach(float(second), heard=False)
+    assert not silent.known
+    assert written.per_second(30.0) == told.per_second(30.0) == 10
+
+
+def test_who_is_to_grow_slowly_does_so_whatever_else_it_is_told() -> None:
+    rate = Rate(600)
+    rate.halve(0.0)
+    rate.reproach(1.0)
+    assert rate.per_second(300.0) < 6
 
 
 def test_growing_too_fast_halves_the_rate_which_grows_back() -> None:
