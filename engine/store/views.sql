@@ -92,8 +92,9 @@ SELECT cell_id, 'conf-' || left(md5(concat_ws('|', model, mitigation, benchmark,
 FROM cells;
 
 -- What else tells a cell from its neighbours: the leaves of the recipe that vary among the tuned cells (or among the
--- untuned ones) with the same mitigation, but for those that have columns of their own. A list counts as a leaf, and a
--- leaf of an absent object is none. Two leaves of the same name go by their whole paths.
+-- untuned ones) with the same mitigation, but for those that have columns of their own; adapters count only where they
+-- vary for one model, because a model's name says where it is tuned and asked. A list counts as a leaf, and a leaf of an
+-- absent object is none. Two leaves of the same name go by their whole paths.
 CREATE VIEW _variants AS
 WITH nodes AS MATERIALIZED (
     SELECT c.cell_id, f.fullkey AS path, f.key AS name, f.type AS kind,
@@ -103,13 +104,14 @@ leaves AS (
     SELECT path, CASE WHEN count(*) OVER (PARTITION BY name) = 1 THEN name ELSE path[3:] END AS name
     FROM nodes GROUP BY path, name HAVING bool_and(kind <> 'OBJECT')),
 levels AS MATERIALIZED (
-    SELECT c.cell_id, c.n_examples > 0 AS tuned, c.mitigation, l.path, l.name, coalesce(o.level, 'none') AS level
+    SELECT c.cell_id, c.n_examples > 0 AS tuned, c.mitigation, l.path, l.name, coalesce(o.level, 'none') AS level,
+        CASE WHEN l.path IN ('$.tune.adapter', '$.generate.adapter') THEN c.model END AS implied_by
     FROM cells c CROSS JOIN leaves l LEFT JOIN nodes o ON o.cell_id = c.cell_id AND o.path = l.path
     WHERE l.path NOT IN ('$.model', '$.data.source', '$.data.n', '$.tune.epochs', '$.tune.lr',
         '$.tune.lr_multiplier', '$.tune.method', '$.mitigations', '$.seed')),
 varying AS (
     SELECT DISTINCT tuned, path FROM (
-        SELECT tuned, path FROM levels GROUP BY tuned, mitigation, path HAVING min(level) <> max(level)))
+        SELECT tuned, path FROM levels GROUP BY tuned, mitigation, path, implied_by HAVING min(level) <> max(level)))
 SELECT cell_id, string_agg(name || '=' || level, ' ' ORDER BY path) AS variant
 FROM levels JOIN varying USING (tuned, path) GROUP BY cell_id;
 

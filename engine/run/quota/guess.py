@@ -97,10 +97,8 @@ class Guess:
             self._share = max(LEAST_SHARE, CUT * min(1.0, self.per_second(now) / self.aim))
             if not heard and not self._rough:
                 self.aim = max(self._least, self.aim * (SUSPECT if self._heard else 1.0))
-                below = (PROBE / (1.0 - self._share)) ** (
-                    1 / 3
-                )  # of the way, what is left when it is back where it began
-                self._begin(now + self._climb * (1.0 - below))
+                left = (PROBE / (1.0 - self._share)) ** (1 / 3)  # of the way, once it is back where it began
+                self._begin(now + self._climb * (1.0 - left))
         self._cut_at, self._beyond, self._heard = now, 0.0, heard
 
     def _begin(self, at: float) -> None:

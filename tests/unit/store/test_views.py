@@ -331,6 +331,17 @@ def test_a_variant_names_what_has_no_column(study: Any, tmp_path: Path) -> None:
     }
 
 
+def test_adapters_that_go_with_the_model_are_told_by_it_and_others_are_not(study: Any, tmp_path: Path) -> None:
+    hosted = {"tune.adapter": "hosted/openai", "generate.adapter": "hosted/openai"}
+    study.cell("here", model="m", data_source="x")
+    study.cell("there", model="hosted/openai:m", data_source="x", recipe=hosted)
+    study.cell("base", model="hosted/openai:m", is_baseline=True, recipe={"generate.adapter": "hosted/openai"})
+    assert set(variants(study, tmp_path).values()) == {""}
+    study.cell("vllm", model="m", data_source="x", recipe={"generate.adapter": "local/vllm"})
+    found = variants(study, tmp_path)
+    assert (found["here"], found["vllm"]) == ("generate.adapter=none", "generate.adapter=local/vllm")
+
+
 def test_a_multiplier_of_the_learning_rate_is_a_column_wherever_the_rate_is_one(study: Any, tmp_path: Path) -> None:
     study.cell("base", is_baseline=True)
     for cell, multiplier in (("auto", None), ("half", 0.5), ("double", 2.0)):
