@@ -2,9 +2,7 @@
 
 A provider only speaks its wire. It sends each request once: what to repeat, when to send, what it may cost and what was
 paid before is decided by its host (`engine.run`), for all cells alike. Every error is one of `engine.hosted_errors`: a
-vendor's own exceptions hold the key.
-
-Adapters are found by entry point, as those of `engine.ports` are.
+vendor's own exceptions hold the key. Adapters are found by entry point, as those of `engine.ports` are.
 """
 
 from __future__ import annotations
@@ -166,14 +164,14 @@ class JobOrder:
     """A fine-tuning job to be made.
 
     Attributes:
-        key: Ours: it goes into the job's metadata, and finds the job again.
+        key: Ours: the job carries it where its provider has a place, and is found again by it.
         model: The base model.
         file_id: The training file.
         epochs: Passes over it, >= 1.
         batch_size: Examples a step, or None for the provider's choice.
         lr_multiplier, lr: A factor of the provider's own learning rate, or the absolute one; None for its choice.
         seed: Seed of the training.
-        suffix: Goes into the tuned model's name, at most 18 characters of [a-z0-9-].
+        suffix: For the tuned model's name: [a-z0-9-], short enough for every provider that has room for one.
     """
 
     key: str
@@ -201,7 +199,7 @@ class Job:
 
     Attributes:
         job_id: The provider's name for it.
-        key: The key in its metadata; empty when it has none.
+        key: Our key, wherever it carries one; empty when it carries none.
         state: Where it stands.
         model: The base model.
         tuned_model: What to ask for when it has succeeded; None before.
@@ -224,7 +222,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch of asks: whether it is over and its output by custom id once it is, or why it was refused as a whole."""
+    """A batch of asks: its output by custom id once it is over, or why it was refused as a whole."""
 
     batch_id: str
     is_over: bool
@@ -236,10 +234,7 @@ class BatchState:
 
 
 class Session(Protocol):
-    """One account, connected. Every call is one request (lists: one a page), never repeated here.
-
-    Every method may raise any `ProviderError`, and nothing else.
-    """
+    """One account, connected. Every call is one request (lists: one a page); it raises any `ProviderError`, and nothing else."""
 
     async def upload(self, name: str, content: bytes) -> str:
         """Upload a training file under a name, and return its id."""
@@ -277,8 +272,12 @@ class Session(Protocol):
         """Tell which texts the provider's moderation endpoint flags."""
         ...
 
-    async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
-        """Hand in asks by custom id, to be answered within a day at the batch price; returns the batch's id. See `create_job`."""
+    async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+        """Upload asks by custom id, and return the file's id. Free."""
+        ...
+
+    async def submit_batch(self, key: str, file_id: str) -> str:
+        """Hand in a batch, answered within a day at the batch price; returns its id. Costs money, as `create_job` does."""
         ...
 
     async def batches(self) -> Mapping[str, str]:
@@ -321,7 +320,7 @@ class TuningRequest:
 
 @dataclass(frozen=True, slots=True)
 class HostedTuning:
-    """A fine-tuning job that has succeeded, its training losses, and what it adds to the books."""
+    """A job that has succeeded, its training losses, and what it adds to the books."""
 
     job: Job
     steps: Sequence[Step]
@@ -340,6 +339,10 @@ class Account(Protocol):
             flows: Asks by stage key.
             urgent: Whether they go before others of this account: judges do, because they finish cells.
         """
+        ...
+
+    def begun(self, flow: str) -> bool:
+        """Tell whether replies of a flow that were bought in an earlier run wait to be used."""
         ...
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
@@ -383,15 +386,11 @@ class Provider(Protocol):
     base_url: str | None
 
     def connect(self, access: Access) -> Session:
-        """Connect to an account.
-
-        Raises:
-            Denied: The environment has no such key.
-        """
+        """Connect to an account; it is `Denied` when the environment has no such key."""
         ...
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:
-        """Return a sample as the provider wants it uploaded."""
+        """Return a sample as it wants to be uploaded."""
         ...
 
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:

@@ -130,14 +130,14 @@ class OpenAISession:
             raise Rejected(f"the moderation endpoint judged {len(flags)} of {len(texts)} texts")
         return flags
 
-    async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
-        """Hand in asks by custom id, to be answered within a day at the batch price; returns the batch's id.
-
-        Its file goes up first, which is free; `Unanswered` may come of either request.
-        """
+    async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+        """Upload asks by custom id, and return the file's id."""
         limits = {self._limits.get(ask.model, self._first_limit) for ask in asks.values()}
         content = requests.batch_file(asks, limits.pop() if len(limits) == 1 else self._first_limit)
-        file_id = await self._upload("batch", f"{key}.jsonl", content)
+        return await self._upload("batch", f"{key}.jsonl", content)
+
+    async def submit_batch(self, key: str, file_id: str) -> str:
+        """Hand in a batch, to be answered within a day at the batch price; returns its id."""
         answer = await self._wire.post("/batches", requests.batch(key, file_id), costs=True)
         return self._wire.read(Batch, answer).id
 

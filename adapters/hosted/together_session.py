@@ -86,10 +86,14 @@ class TogetherSession(OpenAISession):
             return ()
         raise Rejected("Together has no moderation endpoint")
 
-    async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
-        """Hand in asks by custom id; returns the batch's id. Its file goes up first, which is free."""
+    async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+        """Upload asks by custom id, and return the file's id."""
         lines = ({"custom_id": name, "body": requests.chat(ask, Limit.OLD)} for name, ask in asks.items())
-        file_id = await self._upload(BATCHED, f"{OURS}{key}.jsonl", requests.lines(lines))
+        return await self._upload(BATCHED, f"{OURS}{key}.jsonl", requests.lines(lines))
+
+    async def submit_batch(self, key: str, file_id: str) -> str:
+        """Hand in a batch; returns its id. Its key is the name of its file."""
+        del key
         body = {"endpoint": requests.CHAT, "input_file_id": file_id, "completion_window": "24h"}
         return self._wire.read(Created, await self._wire.post("/batches", body, costs=True)).job.id
 

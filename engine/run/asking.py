@@ -47,7 +47,7 @@ def judged(
         same: Returns what makes responses equal.
         account: Whom to ask.
     """
-    new = _shared_out(papers, given, same)
+    new = _shared_out(sorted(papers, key=lambda paper: not account.begun(paper.stage.key)), given, same)
     model = asked_of(papers[0].stage.adapter).model
     flows = {key: judge.asks(*_exam(own, papers_), model) for key, (papers_, own) in new.items() if own}
     waiting = {paper.stage.key: {same(response) for response in paper.responses} for paper in papers}
@@ -94,7 +94,7 @@ def unjudged(responses: Sequence[Response], given: Given, same: Same) -> dict[by
 
 
 def _shared_out(papers: Sequence[Paper], given: Given, same: Same) -> dict[str, tuple[Paper, dict[bytes, Response]]]:
-    """Give each response that has no usable verdict to the first stage that has it."""
+    """Give each response that has no usable verdict to the first stage that has it; those that begun before come first."""
     taken: set[bytes] = set()
     shares = {}
     for paper in papers:

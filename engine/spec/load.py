@@ -25,6 +25,9 @@ from engine.spec.yaml_nodes import Mapping, Scalar, join
 MAX_BYTES = 2**20
 """A larger file is refused: it is data, not a spec."""
 
+SECRETIVE = (".key_env", ".base_url")
+"""Fields into which people paste keys and passwords: what stands there is not shown again."""
+
 FIELDS = ("sweep", "description", "recipe", "axes", "zip", "when", "exclude", "include", "baselines", "run")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -165,7 +168,8 @@ class _Reading:
 
     def _add(self, finding: Finding) -> None:
         mark = self.positions.mark(finding.path, key=finding.at_key)
-        self.problems.add(mark.problem(finding.path, finding.what, code=finding.code, hint=finding.hint))
+        problem = mark.problem(finding.path, finding.what, code=finding.code, hint=finding.hint)
+        self.problems.add(replace(problem, excerpt="") if finding.path.endswith(SECRETIVE) else problem)
 
     def _unknown_fields(self) -> None:
         for entry in self.root.entries:

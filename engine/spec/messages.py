@@ -148,7 +148,8 @@ def _text(detail: Detail, where: str) -> Finding:
         return Finding(where, f"must be one of {words} (got {brief(found)})", "not_allowed", hint)
     if kind == "string_pattern_mismatch":
         name, hint = _NAMES.get(context["pattern"], _NAME)
-        return Finding(where, f"not {name} (got {brief(found)})", "bad_name", hint)
+        got = "" if context["pattern"] == VARIABLE_PATTERN else f" (got {brief(found)})"  # a key has been pasted there
+        return Finding(where, f"not {name}{got}", "bad_name", hint)
     if kind == "too_short":
         return Finding(where, "the list is empty; it needs at least one item", "empty")
     return Finding(where, f"not a valid value (got {brief(found)})", "invalid")

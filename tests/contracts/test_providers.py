@@ -403,7 +403,7 @@ def test_a_batch_is_found_by_its_key_and_answers_by_custom_id(server: Server) ->
     async def go(session: Session) -> None:
         asks = {f"ask-{number}": question(max_tokens=8 + number) for number in range(5)} | {"bad": question("nobody")}
         key = key_of("batch", "generate") + ".1"
-        batch_id = await session.submit_batch(key, asks)
+        batch_id = await session.submit_batch(key, await session.upload_batch(key, asks))
         assert (await session.batches())[key] == batch_id
         state = await answered(session, batch_id)
         assert set(state.told) == set(asks)
@@ -420,7 +420,8 @@ def test_a_batch_is_found_by_its_key_and_answers_by_custom_id(server: Server) ->
 def test_a_batch_that_is_cancelled_keeps_what_was_answered_and_one_that_is_over_stays_as_it_is(server: Server) -> None:
     async def go(session: Session) -> None:
         billed = server.batched()
-        batch_id = await session.submit_batch(key_of("stopped", "generate") + ".1", {"ask": question()})
+        key = key_of("stopped", "generate") + ".1"
+        batch_id = await session.submit_batch(key, await session.upload_batch(key, {"ask": question()}))
         deadline = time.monotonic() + PATIENCE
         while server.batched() == billed:
             assert time.monotonic() < deadline

@@ -7,21 +7,22 @@ batch by its number, and of its answers those that are still wanted by their nam
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.sweep import Account
-from engine.hosted import Ask, BatchState, JobState, Session, Told
+from engine.hosted import Ask, BatchState, JobState, Provider, Session, Told
 from engine.hosted_errors import ProviderError, Rejected, Throttled, Unanswered, Unavailable
 from engine.run.account.journal import JobRecord, Journal, batch_key
-from engine.run.account.once import DAY_PAUSE, Once
+from engine.run.account.once import DAY_PAUSE, LONGEST_DAY, Once, place_of
 from engine.run.account.patience import PATIENT, Patience, repeated
 from engine.run.account.replies import ReplyLog, asked
 
-ROUNDS = 8
-"""A batch may expire before all of it is done, or find the provider's queue full; what is left is handed in so often."""
+ROUNDS = 3
+"""A batch may expire before all of it is done; what is left is handed in so often."""
 
 Asks = Mapping[str, Ask]
 Answers = dict[str, Told | ProviderError]
@@ -35,6 +36,7 @@ class Batches:
     Attributes:
         name: The account's name.
         account: Its settings.
+        provider: Its wire.
         session: The connection.
         journal: Where records are kept.
         patience: How long lists may lag.
@@ -42,6 +44,7 @@ class Batches:
 
     name: str
     account: Account
+    provider: Provider
     session: Session
     journal: Journal
     patience: Patience = PATIENT
@@ -49,58 +52,90 @@ class Batches:
 
     def __post_init__(self) -> None:
         """Know how a batch is looked for."""
-        self._once = Once(self.name, self.account, self.journal, self.look, str, patience=self.patience)
+        place = place_of(self.account, self.provider)
+        self._once = Once(self.name, self.account, place, self.journal, self._look, str, patience=self.patience)
 
-    async def ask_all(self, flow: str, asks: Sequence[Ask], log: ReplyLog) -> list[Told | ProviderError]:
-        """Return the reply to each ask, in order.
+    async def ask_all(self, flow: str, named: Asks, log: ReplyLog) -> Answers:
+        """Return the reply to each ask, by name.
 
         Args:
             flow: The stage that asks.
-            asks: What.
+            named: What, by the names of `names`.
             log: Its replies, open: those that are there are not bought again, and new ones are written to it.
         """
-        named = _named(asks)
-        answers: Answers = {name: told for name, ask in named.items() if (told := log.taken(ask)) is not None}
-        for _ in range(ROUNDS):
-            left = {name: ask for name, ask in named.items() if name not in answers}
-            if not left:
-                break
-            answers |= await self._answers(self._key(flow), left, log)
+        answers = await self.begun(flow, named, log)
+        rounds, deadline = 0, time.monotonic() + LONGEST_DAY
+        while rounds < ROUNDS and time.monotonic() < deadline and (left := _without(named, answers)):
+            try:
+                new = await self._answers(batch_key(flow, len(self.journal.batches(flow)) + 1), left, log)
+            except Throttled as full:  # too much waits in batches already
+                await asyncio.sleep(full.seconds or DAY_PAUSE)
+            except ProviderError as refusal:
+                return answers | dict.fromkeys(left, _unread(refusal))
+            else:
+                answers |= new
+                rounds += 1
         gone = Unavailable(f"{ROUNDS} batches ended before all was answered")
-        return [answers.get(name, gone) for name in named]
+        return answers | dict.fromkeys(_without(named, answers), gone)
 
-    def _key(self, flow: str) -> str:
-        """Return the key of a flow's batch that has not been read yet, or of the next one."""
-        records = self.journal.batches(flow)
-        return next((record.key for record in records if not record.state), batch_key(flow, len(records) + 1))
+    async def begun(self, flow: str, named: Asks, log: ReplyLog) -> Answers:
+        """Return what was bought before, by name: the replies in the log, and those of batches that were not read."""
+        answers: Answers = {name: told for name, ask in named.items() if (told := log.taken(ask, name)) is not None}
+        for record in self.unread(flow):
+            left = _without(named, answers)
+            try:
+                answers |= await self._answers(record.key, left, log)
+            except ProviderError as error:
+                if record in self.unread(flow):  # it may still be answered, and is not to be bought again
+                    return answers | dict.fromkeys(left, error)
+        return answers
+
+    def unread(self, flow: str) -> list[JobRecord]:
+        """Return the records of a flow's batches whose answers were not read."""
+        return [record for record in self.journal.batches(flow) if not record.state]
 
     async def _answers(self, key: str, left: Asks, log: ReplyLog) -> Answers:
-        """Return what a batch says to some asks, found or made. Its replies are on the disk before it is read no more."""
+        """Return what a batch says to some asks, found or made. Its replies are on the disk before it counts as read.
+
+        Raises:
+            ProviderError: It was refused as a whole.
+        """
+        if not left:  # a crash came after its answers were written
+            self._read(key, "", JobState.SUCCEEDED)
+            return {}
         record = self.journal.read(key)
         known = record.job_id if record is not None else ""
-        batch_id = known or await self._once.made(key, partial(self.session.submit_batch, key, left))
+        upload, send = partial(self._upload, key, left), partial(self.session.submit_batch, key)
+        batch_id = known or await self._once.made(key, upload, send)
         state = await self._over(batch_id)
         answers = {name: reply for name, reply in state.told.items() if name in left}
         for name, reply in answers.items():
             if isinstance(reply, Told):
-                log.write(left[name], reply)
+                log.write(left[name], reply, name)
         log.sync()
-        self._read(key, batch_id, state)
-        if isinstance(state.refusal, Throttled):  # too much waits in batches already
-            await asyncio.sleep(state.refusal.seconds or DAY_PAUSE)
-        elif state.refusal is not None:
-            return dict.fromkeys(left, _unread(state.refusal))
+        self._read(key, batch_id, JobState.SUCCEEDED if state.refusal is None else JobState.FAILED)
+        if state.refusal is not None:
+            raise state.refusal
         return {name: reply for name, reply in answers.items() if not isinstance(reply, Unavailable)}
 
-    def _read(self, key: str, batch_id: str, state: BatchState) -> None:
-        """Note that a batch has said all that it ever will."""
-        record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, 0.0)
-        ended = JobState.SUCCEEDED if state.refusal is None else JobState.FAILED
-        self.journal.write(replace(record, job_id=batch_id, state=ended.value))
+    async def _upload(self, key: str, asks: Asks) -> str:
+        return await repeated(partial(self.session.upload_batch, key, asks))
 
-    async def look(self, key: str) -> str | None:
-        """Return the id of the batch of a key, or None where there is none."""
-        return (await self.session.batches()).get(key)
+    def _read(self, key: str, batch_id: str, state: JobState) -> None:
+        """Note that a batch has said all that it ever will."""
+        record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, time.time())
+        self.journal.write(replace(record, job_id=batch_id or record.job_id, state=state.value))
+
+    async def _look(self, key: str) -> str | None:
+        """Return the id of the batch of a key, or None where there is none that says anything: it was refused, or is gone."""
+        batch_id = (await self.session.batches()).get(key)
+        if batch_id is None:
+            return None
+        try:
+            state = await self.session.batch(batch_id)
+        except Rejected:
+            return None
+        return batch_id if state.refusal is None else None
 
     async def _over(self, batch_id: str) -> BatchState:
         """Wait until a batch will not change any more; one that is not there any more is refused."""
@@ -126,13 +161,8 @@ class Batches:
         return found
 
 
-def _unread(refusal: ProviderError) -> ProviderError:
-    """Return why asks of a batch that was refused as a whole have no answer: nothing is said of any one of them."""
-    return Unavailable(f"the batch was refused: {refusal}") if isinstance(refusal, Rejected) else refusal
-
-
-def _named(asks: Sequence[Ask]) -> Asks:
-    """Return asks by names that follow from what is asked; equal ones are numbered."""
+def names(asks: Sequence[Ask]) -> Asks:
+    """Return asks, in their order, by names that follow from what is asked; equal ones are numbered."""
     seen: Counter[str] = Counter()
     named = {}
     for ask in asks:
@@ -140,3 +170,13 @@ def _named(asks: Sequence[Ask]) -> Asks:
         seen[what] += 1
         named[f"{what}-{seen[what]}"] = ask
     return named
+
+
+def _without(named: Asks, answers: Answers) -> Asks:
+    """Return what is not answered."""
+    return {name: ask for name, ask in named.items() if name not in answers}
+
+
+def _unread(refusal: ProviderError) -> ProviderError:
+    """Return why asks of a batch that was refused as a whole have no answer: nothing is said of any one of them."""
+    return Unavailable(f"the batch was refused: {refusal}") if isinstance(refusal, Rejected) else refusal

@@ -16,10 +16,10 @@ from engine.domain.sweep import Account
 from engine.hosted import Access, Ask, HostedTuning, Told, TuningRequest
 from engine.hosted_errors import ProviderError
 from engine.plugins import Kind
-from engine.run.account.batches import Batches
+from engine.run.account.batches import Batches, names
 from engine.run.account.jobs import Jobs
 from engine.run.account.journal import Journal
-from engine.run.account.replies import ReplyLog, reply_log
+from engine.run.account.replies import ReplyLog, reply_log, unread
 from engine.run.quota.broker import Broker
 from engine.store.layout import SEALED, RunDirectory
 
@@ -61,7 +61,8 @@ class AccountHost:
             raise
         self._run = run
         self._jobs = Jobs(name, account, provider, self._session, self._broker, Journal(run.jobs))
-        self._batches = Batches(name, account, self._session, Journal(run.batches)) if account.batch else None
+        self._batches = Batches(name, account, provider, self._session, Journal(run.batches))
+        self._is_batched = account.batch
 
     def ask_all(
         self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
@@ -87,24 +88,30 @@ class AccountHost:
                 raise made
             yield key, made
 
+    def begun(self, flow: str) -> bool:
+        """Tell whether replies of a flow, which a run before this one bought, wait to be used."""
+        return unread(self._run, flow) or bool(self._batches.unread(flow))
+
     async def _flow(self, flow: str, asks: Sequence[Ask], *, urgent: bool) -> Sequence[Told | ProviderError]:
+        named = names(asks)
         with reply_log(self._run, flow).open() as log:
-            if self._batches is not None:
-                return await self._batches.ask_all(flow, asks, log)
-            bought = [log.taken(ask) for ask in asks]
-            self._broker.expect(flow, bought.count(None))
+            if self._is_batched:
+                answers = await self._batches.ask_all(flow, named, log)
+                return [answers[name] for name in named]
+            bought = await self._batches.begun(flow, named, log)
+            self._broker.expect(flow, len(named) - len(bought))
             replies = (
-                self._reply(ask, flow, log, urgent=urgent) if told is None else _at_once(told)
-                for ask, told in zip(asks, bought, strict=True)
+                self._reply(ask, flow, log, name, urgent=urgent) if name not in bought else _at_once(bought[name])
+                for name, ask in named.items()
             )
             return await asyncio.gather(*replies)
 
-    async def _reply(self, ask: Ask, flow: str, log: ReplyLog, *, urgent: bool) -> Told | ProviderError:
+    async def _reply(self, ask: Ask, flow: str, log: ReplyLog, name: str, *, urgent: bool) -> Told | ProviderError:
         try:
             told = await self._broker.ask(ask, flow=flow, urgent=urgent)
         except ProviderError as error:
             return error
-        log.write(ask, told)
+        log.write(ask, told, name)
         return told
 
     def _begin(self, key: str, work: Coroutine[Any, Any, T], done: Done[T]) -> None:
@@ -152,7 +159,7 @@ def _alone(name: str, run: RunDirectory, patience: float) -> FileLock:
     return lock
 
 
-async def _at_once(told: Told) -> Told:
+async def _at_once(told: Told | ProviderError) -> Told | ProviderError:
     """Return a reply that was bought before."""
     return told
 

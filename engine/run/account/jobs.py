@@ -15,7 +15,7 @@ from engine.domain.sweep import Account
 from engine.hosted import HostedTuning, Job, JobOrder, JobState, Provider, Session, Step, TuningRequest
 from engine.hosted_errors import Blocked, ProviderError, Rejected, Throttled, Unanswered, Unavailable
 from engine.run.account.journal import JobRecord, Journal
-from engine.run.account.once import Once
+from engine.run.account.once import Once, place_of
 from engine.run.account.patience import PATIENT, Patience, repeated
 from engine.run.quota.broker import Broker
 
@@ -53,8 +53,9 @@ class Jobs:
 
     def __post_init__(self) -> None:
         """Know how a job is looked for."""
-        name, park = operator.attrgetter("job_id"), self.broker.park_jobs
-        self._once = Once(self.name, self.account, self.journal, self._look, name, park, self.patience)
+        place, name = place_of(self.account, self.provider), operator.attrgetter("job_id")
+        park = self.broker.park_jobs
+        self._once = Once(self.name, self.account, place, self.journal, self._look, name, park, self.patience)
 
     async def run(self, request: TuningRequest) -> HostedTuning:
         """Return what came of a job, made now or long ago.
@@ -66,8 +67,8 @@ class Jobs:
         async with self.broker.job_slot(self._age(request.key)):
             job = await self._over(request.key, await self._job(request))
         record = self.journal.read(request.key)
-        is_booked = record is not None and record.is_booked
-        used = Usage() if is_booked else Usage(train_tokens=job.trained_tokens or 0)
+        new = 0 if record is not None and record.is_booked else job.trained_tokens or 0
+        used = Usage(train_tokens=new + (0 if record is None else record.unbooked_tokens))
         if job.state is JobState.SUCCEEDED:
             return HostedTuning(job, await self._losses(job), used)
         ended: ProviderError = Rejected(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
@@ -95,11 +96,18 @@ class Jobs:
             job = await repeated(partial(self.session.job, record.job_id))
             if job.state not in UNPAID:
                 return job
-            self._noted(request.key, job)  # it ended for nothing, and nothing is to be looked for
-        return self._noted(request.key, await self._once.made(request.key, partial(self._made, request)))
+            self._given_up(record, job)
+        return self._noted(
+            request.key, await self._once.made(request.key, partial(self._file, request), partial(self._made, request))
+        )
 
-    async def _made(self, request: TuningRequest) -> Job:
-        return await self.session.create_job(_order(request, await self._file(request)))
+    def _given_up(self, record: JobRecord, job: Job) -> None:
+        """Note that a job ended for nothing: nothing is to be looked for, and what it cost is still to be booked."""
+        unbooked = record.unbooked_tokens + (0 if record.is_booked else job.trained_tokens or 0)
+        self.journal.write(replace(record, state=job.state.value, is_booked=True, unbooked_tokens=unbooked))
+
+    async def _made(self, request: TuningRequest, file_id: str) -> Job:
+        return await self.session.create_job(_order(request, file_id))
 
     async def _look(self, key: str) -> Job | None:
         """Return the newest job of a key that left something, or still may."""

@@ -26,6 +26,8 @@ class JobRecord:
         job_id: The provider's name for the job, or the batch; empty until it is known.
         state: Where it was when last seen (`engine.hosted.JobState`); empty before. A batch's is empty until its answers are read.
         is_booked: Whether an attempt that has ended has what it cost in its books.
+        unbooked_tokens: Tokens trained by earlier jobs of this key that ended for nothing, and are in no book yet.
+        is_adopted: Whether somebody else made it, such as another run directory.
     """
 
     key: str
@@ -35,6 +37,8 @@ class JobRecord:
     job_id: str = ""
     state: str = ""
     is_booked: bool = False
+    unbooked_tokens: int = 0
+    is_adopted: bool = False
 
     def heard(self, timeout: float) -> float | None:
         """Return when the request may have been heard last, in seconds since the epoch; None when what came of it is known.
@@ -74,7 +78,7 @@ class Journal:
         """Note that what a job cost is in the books: whoever finds it again does not count it again."""
         record = self.read(key)
         if record is not None and record.job_id:
-            self.write(replace(record, is_booked=True))
+            self.write(replace(record, is_booked=True, unbooked_tokens=0))
 
     def records(self) -> list[JobRecord]:
         """Return every record, by key."""

@@ -46,12 +46,13 @@ class Left:
 
 
 def left_behind(run: RunDirectory) -> Left:
-    """Return what of a run may go on."""
+    """Return what of a run may go on; what somebody else has made is not its to cancel."""
     return Left(_open(Journal(run.jobs)), _open(Journal(run.batches)))
 
 
 def _open(journal: Journal) -> list[JobRecord]:
-    return [record for record in journal.records() if not (record.state and JobState(record.state).is_over)]
+    ours = (record for record in journal.records() if not record.is_adopted)
+    return [record for record in ours if not (record.state and JobState(record.state).is_over)]
 
 
 def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
@@ -80,7 +81,7 @@ async def _cancelled(name: str, account: Account, left: Left, run: RunDirectory)
         return [f"cannot reach {name}: {error}"]
     broker = Broker(session, account.quota)
     jobs = Jobs(name, account, provider, session, broker, Journal(run.jobs))
-    batches = Batches(name, account, session, Journal(run.batches))
+    batches = Batches(name, account, provider, session, Journal(run.batches))
     try:
         return [await _ended_job(jobs, one) for one in left.jobs] + [
             await _ended_batch(batches, one) for one in left.batches

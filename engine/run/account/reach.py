@@ -28,7 +28,7 @@ def unreachable(account: Account) -> str | None:
     host, port = url.hostname, url.port or PORTS.get(url.scheme)
     if host is None or port is None:
         return None  # whoever connects says what is wrong with it
-    if url.scheme in getproxies() and not proxy_bypass(host):
+    if {url.scheme, "all"} & getproxies().keys() and not proxy_bypass(host):
         return None
     try:
         socket.create_connection((host, port), SECONDS).close()

@@ -61,19 +61,25 @@ class ReplyLog:
             finally:
                 self.sync()
 
-    def taken(self, ask: Ask) -> Told | None:
-        """Take the reply of an ask out of those that were bought before, if there is one."""
-        found = self.bought.get(asked(ask))
+    def taken(self, ask: Ask, name: str = "") -> Told | None:
+        """Take the reply of an ask out of those that were bought before, if there is one.
+
+        Args:
+            ask: What was asked.
+            name: What the reply was written under. Where none was, one without a name does, and never another one's.
+        """
+        found = self.bought.get(_place(asked(ask), name)) or self.bought.get(asked(ask))
         return found.pop() if found else None
 
-    def write(self, ask: Ask, told: Told) -> None:
-        """Keep a reply; no crash of this process loses it once this returns."""
+    def write(self, ask: Ask, told: Told, name: str = "") -> None:
+        """Keep a reply, under a name where it has one; no crash of this process loses it once this returns."""
         told_ = {
             "choices": [[choice.text, choice.ending.value] for choice in told.choices],
             "tokens": [told.prompt_tokens, told.cached_tokens, told.generated_tokens],
             "unheard": [told.unheard.unheard_prompt_tokens, told.unheard.unheard_generated_tokens],
         }
-        self._file.write(json.dumps({"asked": asked(ask), **told_}) + "\n")
+        named = {"name": name} if name else {}
+        self._file.write(json.dumps({"asked": asked(ask), **named, **told_}) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -94,14 +100,27 @@ def _read(path: Path) -> Iterator[tuple[str, Told]]:
                 choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
                 read, cached, made = found["tokens"]
                 unheard = Usage(**dict(zip(UNHEARD, found["unheard"], strict=True)))
-                yield found["asked"], Told(choices, read, cached, made, is_booked=is_booked, unheard=unheard)
+                yield (
+                    _place(found["asked"], found.get("name", "")),
+                    Told(choices, read, cached, made, is_booked=is_booked, unheard=unheard),
+                )
             except (ValueError, KeyError, TypeError):
                 continue  # an empty line, one that was cut off, or an earlier mark
+
+
+def _place(what: str, name: str) -> str:
+    """Return where a reply is found again: by what was asked, and by its name if it has one."""
+    return f"{what} {name}" if name else what
 
 
 def reply_log(run: RunDirectory, flow: str) -> ReplyLog:
     """Return the replies of a flow."""
     return ReplyLog(_path(run, flow))
+
+
+def unread(run: RunDirectory, flow: str) -> bool:
+    """Tell whether anything was bought for a flow that has not been made rows of."""
+    return bool(reply_log(run, flow).bought)
 
 
 def book(run: RunDirectory, flow: str) -> None:

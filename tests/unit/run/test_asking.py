@@ -50,12 +50,14 @@ class Desk:
         order: Flows that are done first.
         fails: Texts that are not answered, and may have been paid for once.
         refuses: Texts that moderation refuses, when they have been lost once.
+        has: Flows that an earlier run bought replies for.
         asked: What was asked, by flow.
     """
 
     order: tuple[str, ...] = ()
     fails: frozenset[str] = frozenset()
     refuses: frozenset[str] = frozenset()
+    has: frozenset[str] = frozenset()
     asked: dict[str, list[str]] = field(default_factory=dict)
 
     def ask_all(self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool) -> Iterator[Flow]:
@@ -64,6 +66,9 @@ class Desk:
             self.asked[flow] = [ask.turns[0].text for ask in flows[flow]]
             assert {ask.model for ask in flows[flow]} == {"grader"}
             yield flow, [self._reply(text) for text in self.asked[flow]]
+
+    def begun(self, flow: str) -> bool:
+        return flow in self.has
 
     def _reply(self, text: str) -> Told | ProviderError:
         if text in self.fails:
@@ -111,6 +116,12 @@ def test_equal_responses_are_asked_once_over_a_bundle_and_whoever_asks_pays() ->
     assert dict(ended) == {"a": spent(3), "b": spent(2), "c": Usage()}
     assert given.keys() == {b"p yes", b"q no", b"q yes"}
     assert given[b"p yes"].score == len("request p: yes")
+
+
+def test_what_an_earlier_run_bought_for_a_stage_is_not_asked_for_another_one() -> None:
+    desk = Desk(has=frozenset("b"))
+    run([paper("a", "p:yes", "p:no"), paper("b", "p:yes", "q:yes")], {}, desk)
+    assert desk.asked == {"b": ["", "request p: yes", "request q: yes"], "a": ["", "request p: no"]}
 
 
 def test_a_stage_waits_for_the_verdicts_that_another_asks_for() -> None:

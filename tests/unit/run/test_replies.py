@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.domain.cost import Usage
 from engine.hosted import Ask, Choice, Ending, Told, Turn
-from engine.run.account.replies import book, forget, reply_log
+from engine.run.account.replies import book, forget, reply_log, unread
 from engine.store.layout import RunDirectory
 
 ASK = Ask("m", (Turn("user", "sort: pear fig"),), 8)
@@ -34,6 +34,22 @@ def test_a_reply_is_used_again_once_and_only_for_what_was_asked(tmp_path: Path) 
     assert log.taken(ASK) is None
     (path,) = run.replies.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_named_reply_is_nobody_elses_and_an_unnamed_one_is_anybodys(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert not unread(run, "flow")
+    named = {name: replace(TOLD, generated_tokens=tokens) for tokens, name in enumerate(("one", "two", ""))}
+    with reply_log(run, "flow").open() as log:
+        assert not unread(run, "flow"), "an open log holds nothing yet"
+        for name, told in named.items():
+            log.write(ASK, told, name)
+    assert unread(run, "flow")
+    log = reply_log(run, "flow")
+    assert log.taken(replace(ASK, max_tokens=9), "one") is None
+    assert [log.taken(ASK, name) for name in ("one", "one", "one")] == [named["one"], named[""], None]
+    assert log.taken(ASK) is None
+    assert log.taken(ASK, "two") == named["two"]
 
 
 def test_what_is_in_the_books_is_used_again_and_not_counted_again(tmp_path: Path) -> None:

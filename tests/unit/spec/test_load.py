@@ -211,6 +211,13 @@ def test_each_mistake_has_its_place_and_its_cure(more: str, place: str, path: st
     assert "Input should" not in str(problem)
 
 
+@pytest.mark.parametrize("field", ["key_env: sk-proj-abc123", "base_url: 'https://me:sk-proj-abc123@host/v1'"])
+def test_a_key_that_was_pasted_into_a_spec_is_not_said_again(field: str) -> None:
+    problem = the_problem(f"run: {{accounts: {{a: {{provider: a, {field}}}}}}}")
+    assert problem.path.startswith("run.accounts.a.")
+    assert "abc123" not in str(problem)
+
+
 BAD_BASE = [
     (BASE.replace("sweep: tiny\n", ""), "1:1", "sweep", "missing_field"),
     (BASE.replace("tiny", "Tiny Sweep"), "1:8", "sweep", "bad_name"),

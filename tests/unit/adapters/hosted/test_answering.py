@@ -35,6 +35,9 @@ class Desk:
             assert len(asks) == len(self.replies)
             yield flow, self.replies
 
+    def begun(self, flow: str) -> bool:
+        raise AssertionError(flow)
+
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         raise AssertionError(requests)
 

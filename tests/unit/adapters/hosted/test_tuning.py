@@ -34,6 +34,9 @@ class Trainer:
     ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
         raise AssertionError((flows, urgent))
 
+    def begun(self, flow: str) -> bool:
+        raise AssertionError(flow)
+
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         for one in requests:
             self.asked.append(one)

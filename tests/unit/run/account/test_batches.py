@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from engine import plugins
 from engine.domain.sweep import Account
 from engine.hosted import Ask, BatchState, Choice, Ending, Session, Told, Turn
 from engine.hosted_errors import Denied, ProviderError, Rejected, Throttled, Unanswered, Unavailable
-from engine.run.account.batches import ROUNDS, Batches
+from engine.plugins import Kind
+from engine.run.account.batches import ROUNDS, Batches, names
 from engine.run.account.journal import JobRecord, Journal, batch_key
 from engine.run.account.leftover import left_behind
 from engine.run.account.patience import Patience
@@ -38,33 +40,47 @@ class Shop:
     """An account: the batches that it took, and what becomes of the next requests.
 
     Attributes:
+        uploads: Seconds that an upload takes.
         takes: Seconds that a request to take one takes.
         fails: The error that it ends in, though it was heard; None where it is answered.
         answer: What is said to each ask.
         refuses: Why each next batch is refused as a whole, in order.
+        refused: Why each batch was.
         looks: What goes wrong when a batch is looked at next, in order.
         taken: When each batch was taken, by key.
-        asks: The asks of each.
+        files: What was uploaded.
+        asks: The asks of each batch.
         cancelled: The batches that were cancelled.
     """
 
+    uploads: float = 0.0
     takes: float = 0.0
     fails: ProviderError | None = None
     answer: Callable[[Ask], Answer] = upper
     refuses: list[ProviderError] = field(default_factory=list)
+    refused: dict[str, ProviderError] = field(default_factory=dict)
     looks: list[ProviderError] = field(default_factory=list)
     taken: list[tuple[str, float]] = field(default_factory=list)
+    files: list[Mapping[str, Ask]] = field(default_factory=list)
     asks: list[Mapping[str, Ask]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
 
-    async def submit_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+    async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+        await asyncio.sleep(self.uploads)
+        self.files.append(asks)
+        return f"{key} {len(self.files) - 1}"
+
+    async def submit_batch(self, key: str, file_id: str) -> str:
         await asyncio.sleep(self.takes)
         self.taken.append((key, time.time()))
-        self.asks.append(asks)
+        self.asks.append(self.files[int(file_id.split()[1])])
         if (error := self.fails) is not None:
             self.fails = None
             raise error
-        return f"batch-{len(self.taken) - 1}"
+        batch_id = f"batch-{len(self.taken) - 1}"
+        if self.refuses:
+            self.refused[batch_id] = self.refuses.pop(0)
+        return batch_id
 
     async def batches(self) -> Mapping[str, str]:
         seen = time.time() - LISTED_AFTER
@@ -75,8 +91,8 @@ class Shop:
             raise self.looks.pop(0)
         asks = self.asks[int(batch_id.removeprefix("batch-"))]
         state = BatchState(batch_id, is_over=True, completed=len(asks), failed=0, total=len(asks))
-        if self.refuses:
-            return replace(state, refusal=self.refuses.pop(0))
+        if batch_id in self.refused:
+            return replace(state, refusal=self.refused[batch_id])
         return replace(state, told={name: self.answer(ask) for name, ask in asks.items()})
 
     async def cancel_batch(self, batch_id: str) -> None:
@@ -101,12 +117,15 @@ class Desk:
     @property
     def batches(self) -> Batches:
         account = Account(provider="hosted/openai", timeout=10.0, poll_seconds=0.01, batch=True)
-        return Batches("ours", account, cast("Session", self.shop), self.journal, Patience(LAG, 0.02))
+        provider: Any = plugins.adapter(Kind.PROVIDER, "hosted/openai")
+        return Batches("ours", account, provider, cast("Session", self.shop), self.journal, Patience(LAG, 0.02))
 
     def ask(self, asks: Sequence[Ask] = ASKS) -> list[str | type[ProviderError]]:
         """Ask everything, as another host of the same run directory would."""
         with reply_log(self.run, FLOW).open() as log:
-            replies = asyncio.run(self.batches.ask_all(FLOW, asks, log))
+            named = names(asks)
+            answers = asyncio.run(self.batches.ask_all(FLOW, named, log))
+        replies = [answers[name] for name in named]
         return [reply.choices[0].text if isinstance(reply, Told) else type(reply) for reply in replies]
 
 
@@ -142,9 +161,9 @@ def test_replies_are_on_the_disk_before_their_batch_counts_as_read(desk: Desk, m
     """A host that dies between two lines of its log finds the same batch again, and writes each reply once."""
     write = ReplyLog.write
 
-    def dies(log: ReplyLog, ask: Ask, told: Told) -> None:
+    def dies(log: ReplyLog, ask: Ask, told: Told, name: str = "") -> None:
         monkeypatch.setattr(ReplyLog, "write", write)
-        write(log, ask, told)
+        write(log, ask, told, name)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ReplyLog, "write", dies)
@@ -201,18 +220,51 @@ def test_a_request_that_came_too_fast_is_repeated_and_one_that_was_refused_is_no
     desk.shop.fails = Throttled("429", 0.01)
     assert desk.ask() == ANSWERS
     desk.shop.fails = Rejected("400")
-    with pytest.raises(Rejected):
-        desk.ask([Ask("m", (Turn("user", "three"),), 8)])
+    assert desk.ask([Ask("m", (Turn("user", "three"),), 8)]) == [Unavailable]
     assert desk.journal.records()[-1].heard(10.0) is None
 
 
 def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(desk: Desk) -> None:
-    desk.shop.looks = [Denied("the key is gone")]
-    with pytest.raises(Denied):
-        desk.ask()
+    desk.shop.looks = [Denied("the key is gone")] * 2
+    assert desk.ask() == [Denied] * 3
     (record,) = left_behind(desk.run).batches
     assert asyncio.run(desk.batches.cancel(record)) == "batch-0"
     assert desk.shop.cancelled == ["batch-0"]
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == 1
+    assert left_behind(desk.run).batches == []
+
+
+def test_a_batch_that_was_refused_or_is_gone_is_nobodys(desk: Desk, tmp_path: Path) -> None:
+    desk.shop.refuses = [Denied("no money, long ago")]
+    assert Desk(tmp_path / "elsewhere", desk.shop).ask() == [Denied] * 3
+    time.sleep(LISTED_AFTER)
+    assert desk.ask() == ANSWERS
+    assert [key for key, _ in desk.shop.taken] == [batch_key(FLOW, 1)] * 2
+
+
+def test_an_upload_that_takes_long_does_not_make_the_request_look_old(desk: Desk) -> None:
+    """The intent says when the request may have been heard: from its own sending on, not from that of its file."""
+    desk.shop.uploads = 0.3
+    begun = time.time()
+    desk.ask()
+    (record,) = desk.journal.records()
+    assert record.intended_at >= begun + 0.3
+
+
+def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_is_asked(desk: Desk) -> None:
+    asks = [ASKS[0]] * 2
+    _, second = names(asks)
+    with reply_log(desk.run, FLOW).open() as log:
+        log.write(ASKS[0], Told((Choice("another", Ending.STOP),), 1, 0, 1), second)
+    assert desk.ask(asks) == ["ONE", "another"]
+    assert [len(batch) for batch in desk.shop.asks] == [1]
+
+
+def test_what_a_batch_of_before_answers_is_not_asked_live(desk: Desk) -> None:
+    desk.shop.looks = [Denied("stopped here")] * 2
+    desk.ask()
+    with reply_log(desk.run, FLOW).open() as log:
+        answers = asyncio.run(desk.batches.begun(FLOW, names(ASKS), log))
+    assert len(answers) == len(ASKS)
     assert left_behind(desk.run).batches == []

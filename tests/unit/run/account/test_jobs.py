@@ -127,7 +127,7 @@ def test_a_refusal_leaves_no_job_that_may_go_on(error: ProviderError, tmp_path: 
     assert left_behind(RunDirectory(tmp_path)).jobs == []
     looks = shop.looks
     assert run(shop, tmp_path).job.job_id == "job-0"
-    assert shop.looked == looks + 1, "nothing can have been made, so nothing is waited for"
+    assert shop.looked == looks + 2, "nothing can have been made, so nothing is waited for"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,43 @@ def test_what_another_job_cost_is_not_what_the_one_in_its_place_costs(tmp_path: 
     shop.made[1] = replace(shop.made[1], state=JobState.CANCELLED)
     shop.make("tune-1")  # by somebody else
     assert run(shop, tmp_path).usage.train_tokens == 10
+
+
+def test_what_a_cancelled_job_cost_is_booked_with_the_next_one(tmp_path: Path) -> None:
+    shop = Shop(ends=JobState.CANCELLED)
+    with pytest.raises(Rejected) as caught:
+        run(shop, tmp_path)
+    assert caught.value.used is not None  # and lost: the driver is killed before it is booked
+    shop.ends = JobState.SUCCEEDED
+    for _ in range(2):
+        assert run(shop, tmp_path).usage.train_tokens == 20
+    Journal(RunDirectory(tmp_path).jobs).book("tune-1")
+    assert run(shop, tmp_path).usage.train_tokens == 0
+
+
+def test_a_slow_upload_does_not_make_the_request_look_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop, slow = Shop(), Shop.upload
+
+    async def upload(self: Shop, name: str, content: bytes) -> str:
+        await asyncio.sleep(0.3)
+        return await slow(self, name, content)
+
+    monkeypatch.setattr(Shop, "upload", upload)
+    begun = time.time()
+    run(shop, tmp_path)
+    (record,) = Journal(RunDirectory(tmp_path).jobs).records()
+    assert record.intended_at >= begun + 0.3
+
+
+def test_a_job_of_another_run_directory_is_not_left_behind_by_this_one(tmp_path: Path) -> None:
+    shop = Shop(ends=JobState.RUNNING)
+    shop.make("tune-1")
+    shop.made[0] = replace(shop.made[0], created_at=time.time() - 60)
+    jobs = jobs_of(shop, tmp_path)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(jobs.run(REQUEST), 0.2))
+    assert jobs.journal.records()[0].job_id == "job-0"
+    assert left_behind(RunDirectory(tmp_path)).jobs == []
 
 
 def test_a_job_that_may_have_been_made_is_found_before_it_is_cancelled(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_where_nobody_listens_it_is_said_where_and_why() -> None:
     assert "refused" in why
 
 
-def test_behind_a_proxy_only_the_proxy_could_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["https_proxy", "ALL_PROXY"])
+def test_behind_a_proxy_only_the_proxy_could_tell(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = account(("198.51.100.1", 9), "https")  # an address that is reserved for documents (RFC 5737)
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
     assert unreachable(nowhere) is None
