@@ -27,6 +27,12 @@ _SCORES: Final = alt.Axis(
     titleAnchor="end",
     labelFlush=False,
 )
+COSTS: Final = {
+    "usd": ("Cost in US dollars (log scale)", "$"),
+    "hosted_usd": ("US dollars at providers (log scale)", "$"),
+    "device_seconds": ("Device-seconds (log scale)", ""),
+}
+"""By the unit of a cost (`v_pareto.cost_unit`), what its axis says and what stands before its numbers."""
 _BELOW: Final = -0.045
 """Where crosses stand on an axis of rates that begins at 0."""
 _NUMBER: Final = "datum.value < 0.0001 ? format(datum.value, '~e') : '' + datum.value"
@@ -253,12 +259,12 @@ def cost_against_harm(
         others: The other cells, for context.
         frontier: The non-dominated cells of all groups, by rising cost: `cost`, `rate`.
         group: How the group is named and drawn.
-        unit: `usd`, or `device_seconds`.
+        unit: A key of `COSTS`.
         untuned: `rate_lo` and `rate_hi` of the untuned model, drawn as a band across; None for none.
     """
     costs = [float(str(row["cost"])) for row in [*cells, *others]]
     low, high = min(costs) / 1.25, max(costs) * 1.25
-    name, sign = ("Cost in US dollars (log scale)", "$") if unit == "usd" else ("Device-seconds (log scale)", "")
+    name, sign = COSTS[unit]
     axis = alt.Axis(
         values=log_ticks(low, high),
         labelExpr=f"'{sign}' + ({_NUMBER})",

@@ -31,7 +31,8 @@ _ASKED: Final = {
     "bill": """SELECT count(*) AS n_stages, count(*) FILTER (state = 'done') AS n_done,
         sum(n_attempts)::BIGINT AS n_attempts, sum(n_unsuccessful)::BIGINT AS n_unsuccessful,
         sum(device_seconds) AS device_seconds, sum(n_cells * device_seconds) AS unshared_device_seconds,
-        CASE WHEN count(usd) = count(*) FILTER (n_attempts > 0) THEN sum(usd) END AS usd,
+        coalesce(sum(usd), 0) AS known_usd, count(usd) AS n_priced,
+        coalesce(list(DISTINCT coalesce(account, '') ORDER BY coalesce(account, '')) FILTER (n_attempts > 0 AND usd IS NULL), []) AS unpriced,
         CASE WHEN count(unheard_usd) = count(*) FILTER (n_attempts > 0) THEN sum(unheard_usd) END AS unheard_usd,
         sum(unheard_prompt_tokens + unheard_generated_tokens)::BIGINT AS unheard_tokens,
         sum(train_tokens + prompt_tokens + generated_tokens)::BIGINT AS tokens FROM v_cost""",
@@ -51,7 +52,7 @@ class Evidence:
         pins: v_pins.
         judges: The judges with results, by role.
         problems: v_problems, the worst first, unscored judgements summed by judge and outcome.
-        bill: Sums over v_cost: one row.
+        bill: Sums over v_cost: one row. Of `unpriced`, accounts without a known price, the empty one is this machine.
     """
 
     meta: Mapping[str, str]

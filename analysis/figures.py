@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from analysis import radar, theme
 from analysis.charts import Group, category_dots, cost_against_harm
@@ -99,7 +99,9 @@ def _profile_line(arm: Arm, row: Row) -> tuple[str, ...]:
 
 def cost_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
     """What each cell cost against what it did, with the cells that nothing beats."""
-    unit = evidence.frontier[0]["cost_unit"] if evidence.frontier else "device_seconds"
+    if not evidence.frontier:
+        return None
+    unit = evidence.frontier[0]["cost_unit"]
     finished = [cell for cell in evidence.cells if cell["status"] == "done" and cell["harmfulness_rate"] is not None]
     drawn = [cell for cell in finished if cell["n_examples"] > 0 and (cell[unit] or 0) > 0]
     if not drawn:
@@ -108,7 +110,7 @@ def cost_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
     panels = [panel for model in models for panel in _cost_panels(evidence, found, drawn, model, unit)]
     named = [Panel(f"cost-{number}", chart) for number, chart in enumerate(panels[:MOST_ARMS], start=1)]
     frontier = [row for row in evidence.frontier if row["cost"] > 0]
-    worded = money if unit == "usd" else duration
+    worded = duration if unit == "device_seconds" else money
     return Figure(
         slug="cost",
         title="What harm costs",
@@ -120,10 +122,11 @@ def cost_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
         ),
         strips=(Strip("", (), (), tuple(named)),),
         caption=(
-            f"Harmfulness rate of each cell against what it would cost alone: {_cost_name(unit)}, fine-tuning, generation "
+            f"Harmfulness rate of each cell against what it would cost alone: {_COST_NAMES[unit]}, fine-tuning, generation "
             "and judging together, on a log scale. A point is one cell and one seed; bars are Wilson 95% intervals over "
             "prompts, drawn on the frontier only. The frontier picks the luckiest of many cells, so expect its points to "
             "repeat a little lower. The untuned model is the band, as it costs no fine-tuning."
+            + _free(finished, unit)
             + left_out(panels)
             + unseen(evidence, found)
         ),
@@ -132,12 +135,21 @@ def cost_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
     )
 
 
+def _free(cells: Sequence[Row], unit: str) -> str:
+    """Say how many fine-tuned cells stand on no log scale, as they bought nothing or nobody knows for how much."""
+    number = sum(cell["n_examples"] > 0 and not cell[unit] for cell in cells)
+    return f" Not drawn, as their cost there is 0 or unknown: {count(number, 'cell')}." if number else ""
+
+
 def _outcome(row: Row) -> tuple[str, str, str]:
     return percent(row["harmfulness_rate"]), span(row["rate_lo"], row["rate_hi"]), percent(row["utility"])
 
 
-def _cost_name(unit: str) -> str:
-    return "US dollars" if unit == "usd" else "device-seconds (no price is known)"
+_COST_NAMES: Final = {
+    "usd": "US dollars",
+    "hosted_usd": "US dollars at providers (what ran on this machine is not in it)",
+    "device_seconds": "device-seconds (no price is known)",
+}
 
 
 def _cost_panels(

@@ -9,7 +9,7 @@ from analysis.evidence import Evidence, Row, arms, refused
 from analysis.figures import figures, sources
 from analysis.marks import track
 from analysis.panels import Figure, configuration, seeds
-from analysis.wording import MISSING, Number, count, duration, listed, money, percent, score, span
+from analysis.wording import MISSING, Number, at_least, count, duration, listed, money, percent, score, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,13 +206,22 @@ def _facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
         ("Published", published(meta.get("published_at", ""))),
         (
             "Bill",
-            " ".join([money(bill["usd"]), *_besides(bill)])
-            if bill["usd"] is not None
+            " ".join([_paid(bill), *_besides(bill)])
+            if _has_sum(bill)
             else f"{duration(bill['device_seconds'] or 0)} of device time",
         ),
         ("Spec", f"sha256 {meta.get('spec_sha256', '')[:12] or MISSING}"),
         ("Engine", meta.get("engine_version", "") or MISSING),
     )
+
+
+def _has_sum(bill: Row) -> bool:
+    """Whether something is known of the money: all of it, or a part that is more than nothing."""
+    return bool(bill["known_usd"] or (bill["n_priced"] and not bill["unpriced"]))
+
+
+def _paid(bill: Row) -> str:
+    return at_least(money(bill["known_usd"]), [name or None for name in bill["unpriced"]])
 
 
 def _besides(bill: Row) -> list[str]:
@@ -259,9 +268,17 @@ def _cell_columns(cells: Sequence[Row]) -> tuple[Column, ...]:
         _numbers("Utility", percent, [cell["utility"] for cell in cells]),
         _numbers("Over-refusal", percent, [cell["over_refusal_rate"] for cell in cells]),
         _numbers("Cost", money, [cell["usd"] for cell in cells]),
+        _numbers("At providers", money, _at_providers(cells)),
         _numbers("Device time", duration, [cell["device_seconds"] for cell in cells]),
     )
     return tuple(column for column in columns if set(column.entries) - {MISSING, ""})
+
+
+def _at_providers(cells: Sequence[Row]) -> list[Number | None]:
+    """What cells cost at providers, where something does and the cost of a cell as a whole is unknown."""
+    done = [cell for cell in cells if cell["status"] == "done"]
+    is_all = all(cell["usd"] is not None for cell in done) or not any(cell["hosted_usd"] for cell in done)
+    return [None if is_all else cell["hosted_usd"] for cell in cells]
 
 
 def _numbers(head: str, worded: Callable[[Number | None], str], values: Sequence[Number | None]) -> Column:
@@ -312,7 +329,7 @@ def _provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     judges = listed([f"{row['judge']} ({row['role'].replace('_', '-')}: {row['measures']})" for row in evidence.judges])
     work = f"{bill['n_done']} of {count(bill['n_stages'], 'distinct stage')} done in {count(bill['n_attempts'] or 0, 'attempt')}"
     lost = f", {bill['n_unsuccessful']} of them unsuccessful" if bill["n_unsuccessful"] else ""
-    paid = "no price is known" if bill["usd"] is None else f"{money(bill['usd'])} in US dollars"
+    paid = _paid(bill) if _has_sum(bill) else "no price is known"
     paid += "".join(
         f" {text} for {bill['unheard_tokens']:,} tokens, if the provider billed replies that never came"
         for text in _besides(bill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 MISSING = "–"  # a dash says "none" in a table better than an empty cell
@@ -59,6 +60,23 @@ def money(usd: Number | None) -> str:
     if value == 0:
         return "$0"
     return f"${value:,.2f}" if value >= 1 else f"${Decimal(f'{value:.1e}'):f}"
+
+
+def at_least(known: str, unpriced: Sequence[str | None]) -> str:
+    """Return a sum of money, and say what is not in it as its price is unknown.
+
+    Args:
+        known: The sum of what is known, in words.
+        unpriced: Accounts of providers; None for this machine.
+
+    >>> at_least("$0.089", []), at_least("$0.089", [None])
+    ('$0.089', 'at least $0.089: an hour of this machine has no price')
+    >>> at_least("$0.089", [None, "lab"])
+    'at least $0.089: an hour of this machine and what is bought of lab have no price'
+    """
+    what = ["an hour of this machine" if name is None else f"what is bought of {name}" for name in unpriced]
+    verb = "has" if len(what) == 1 else "have"
+    return f"at least {known}: {listed(what)} {verb} no price" if what else known
 
 
 def duration(seconds: Number | None) -> str:

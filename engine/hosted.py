@@ -394,5 +394,5 @@ class Provider(Protocol):
         ...
 
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
-        """Say what the provider will refuse in a sample: one sentence each, which begins with the row's place."""
+        """Say what the provider will refuse in a sample: one sentence each, which begins with the row's place or `all rows`."""
         ...

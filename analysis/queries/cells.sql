@@ -13,7 +13,8 @@
 --   utility: tasks solved (share)
 --   over_refusal_rate: harmless prompts refused (share)
 --   usd: what the cell would cost alone (US dollars)
+--   hosted_usd: of which at providers, known also where an hour of this machine has no price (US dollars)
 --   device_seconds: device time that the cell would take alone (seconds)
 SELECT label, variant, status, harmfulness_score, harmfulness_rate, rate_lo, rate_hi, refusal_rate, unscored_rate,
-    utility, over_refusal_rate, usd, device_seconds
+    utility, over_refusal_rate, usd, hosted_usd, device_seconds
 FROM v_cells ORDER BY position

@@ -4,7 +4,7 @@
 --   model: base model
 --   label: coordinates of the cell
 --   cost: what the cell would cost alone (see cost_unit)
---   cost_unit: usd (US dollars), or device_seconds (seconds) when a price is unknown
+--   cost_unit: usd (US dollars); hosted_usd (US dollars at providers) or, where nothing is hosted, device_seconds (seconds) when a price is unknown
 --   harmfulness_rate: prompts with a score of 5 (share)
 --   rate_lo: lower end of Wilson's 95% interval (share)
 --   rate_hi: upper end (share)

@@ -106,6 +106,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
             "hosted": [_plain(line) for line in prepared.bill],
             "reservations": list(prepared.reservations),
         },
+        "budget": [_plain(cap) | {"fits": cap.fits, "surely_fits": cap.surely_fits} for cap in prepared.caps],
         "minimum_detectable_effect": _plain(prepared.sensitivity),
         "pins": [_plain(pin) for pin in plan.pins],
         "cells": [

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 
-from engine.cli.render import console, duration, many, money, print_table, safe
+from engine.cli.render import HOUR, console, duration, many, money, print_table, safe
 from engine.domain.stage import PlannedCell
 from engine.domain.sweep import level_text
 from engine.plan.bill import BillLine
+from engine.plan.caps import Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
 from engine.plan.why import StageReason
 from engine.run.prepare import Prepared
+
+UNITS: Mapping[str, str] = MappingProxyType({"tokens": " tokens", "device_hours": " of device time"})
+"""What follows a cap, by its field in `run.budget`."""
 
 
 def print_plan(prepared: Prepared, run_command: str) -> None:
@@ -39,6 +44,7 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     out.print()
     _print_bill(prepared)
     _print_cost(prepared)
+    _print_budget(prepared)
     _print_sensitivity(prepared)
     out.print()
     out.print("Pinned", style="bold")
@@ -143,6 +149,31 @@ def _print_cost(prepared: Prepared) -> None:
     else:
         cheap, likely, dear = map(money, ahead.usd)
         out.print(f"Cost    about {likely} ({cheap} to {dear})", style="bold")
+
+
+def _print_budget(prepared: Prepared) -> None:
+    """Print whether what is still to run fits under each cap."""
+    if not prepared.forecast.new:
+        return
+    for number, cap in enumerate(prepared.caps):
+        head = "        " if number else "Budget  "
+        console().print(f"{head}{_fit(cap)}", style="bold" if cap.fits else "bold yellow")
+
+
+def _fit(cap: Cap) -> str:
+    most, used, expected, high = (_amount(cap.name, value) for value in (cap.cap, cap.used, cap.expected, cap.high))
+    whole = f"{most}{UNITS.get(cap.name, '')}" + (f", of which {used} is used" if cap.used else "")
+    if not cap.fits:
+        return f"{whole}; the expected {expected} does not fit, and the run will stop there"
+    if not cap.surely_fits:
+        return f"{whole}; the expected {expected} fits, and the high of {high} does not"
+    return f"{whole}; the expected {expected} fits, and so does the high of {high}"
+
+
+def _amount(name: str, value: Decimal) -> str:
+    if name == "usd":
+        return money(value)
+    return f"{value:,.0f}" if name == "tokens" else duration(float(value) * HOUR)
 
 
 def _print_sensitivity(prepared: Prepared) -> None:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from engine.domain.cost import Charge
+from analysis.wording import at_least
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 MINUTE, HOUR = 60, 3600
@@ -101,15 +101,22 @@ def money(value: Decimal | None) -> str:
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${float(value):.2g}"
 
 
-def spent(charge: Charge, unheard: int) -> str:
-    """Return what was spent, and what may have been besides for so many tokens that were not heard of.
+def spent(known: Decimal, unpriced: Sequence[str | None], unheard_usd: Decimal | None, unheard: int) -> str:
+    """Return what was spent, as far as prices are known, and what may have been besides.
 
-    >>> spent(Charge(Decimal("1.5")), 0), spent(Charge(None), 0)
+    Args:
+        known: US dollars, of all that has a price.
+        unpriced: What has none: accounts, and None for this machine.
+        unheard_usd: US dollars, at most, for tokens that were not heard of; None when unknown.
+        unheard: How many tokens these are.
+
+    >>> spent(Decimal("1.5"), [], Decimal(), 0), spent(Decimal(0), [None], Decimal(), 0)
     ('$1.50', 'unknown')
-    >>> spent(Charge(Decimal("1.5"), Decimal("0.002")), 1000)
+    >>> spent(Decimal("1.5"), [], Decimal("0.002"), 1000)
     '$1.50, and up to $0.002 more for 1,000 tokens, if the provider billed replies that never came'
     """
-    return f"{money(charge.usd)}, and {besides(charge.unheard_usd, unheard)}" if unheard else money(charge.usd)
+    sure = at_least(money(known), unpriced) if known or not unpriced else money(None)
+    return f"{sure}, and {besides(unheard_usd, unheard)}" if unheard else sure
 
 
 def besides(usd: Decimal | None, unheard: int) -> str:

@@ -231,10 +231,10 @@ def _say(summary: RunSummary, root: Path) -> None:
         out.print(f"{many(summary.failed, 'stage')} failed{skipped}; see `dosimeter query problems`")
     if summary.reason:
         out.print(f"Stopped early: {summary.reason}")
-    _say_spent(root)
+    say_spent(root)
 
 
-def _say_spent(root: Path) -> None:
+def say_spent(root: Path) -> None:
     """Say what this run directory has cost by now, if it did."""
     from engine.cli.render import console, spent
     from engine.store.layout import RunDirectory
@@ -242,9 +242,12 @@ def _say_spent(root: Path) -> None:
 
     state = State.peek(RunDirectory(root))
     usage, charge = state.usage()
+    known, unpriced = state.known()
     state.close()
-    if charge.usd or usage.unheard.tokens:
-        console(err=True).print(f"Spent in this run directory: {spent(charge, usage.unheard.tokens)}")
+    unheard = usage.unheard.tokens
+    if known or unheard:
+        told = spent(known, unpriced, charge.unheard_usd, unheard)
+        console(err=True).print(f"Spent in this run directory: {told}")
 
 
 def exit_code(summary: RunSummary) -> int:

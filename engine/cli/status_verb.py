@@ -42,6 +42,7 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
     beat = json.loads(meta.get("heartbeat", "{}"))
     running = is_held(RunDirectory(run_dir))
     usage, charge = state.usage()
+    known, unpriced = state.known()
     is_priced = charge.usd is not None and bool(charge.usd or meta.get("usd_per_device_hour"))
     stages: dict[str, dict[str, int]] = {}
     for (kind, name), number in state.planned_counts().items():
@@ -56,6 +57,8 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
         "seconds_left": beat.get("seconds_left") if running else None,
         "device_seconds": usage.device_seconds,
         "usd": str(charge.usd) if is_priced else None,
+        "known_usd": str(known),
+        "unpriced": unpriced,
         "unheard_tokens": usage.unheard.tokens,
         "unheard_usd": None if charge.unheard_usd is None else str(charge.unheard_usd),
         "failures": [
@@ -68,7 +71,6 @@ def _print(found: dict[str, Any]) -> None:
     from decimal import Decimal
 
     from engine.cli.render import console, duration, print_table, safe, spent
-    from engine.domain.cost import Charge
     from engine.domain.stage import StageKind, StageState
 
     out = console()
@@ -87,9 +89,10 @@ def _print(found: dict[str, Any]) -> None:
         if kind.value in found["stages"]
     ]
     print_table(("", *names), rows, numeric=names)
-    charge = Charge(*(None if found[name] is None else Decimal(found[name]) for name in ("usd", "unheard_usd")))
-    unheard = found["unheard_tokens"]
-    price = "" if charge.usd is None and not unheard else f", {spent(charge, unheard)}"
+    known, unheard = Decimal(found["known_usd"]), found["unheard_tokens"]
+    unheard_usd = None if found["unheard_usd"] is None else Decimal(found["unheard_usd"])
+    is_said = known or unheard or found["usd"] is not None
+    price = f", {spent(known, found['unpriced'], unheard_usd, unheard)}" if is_said else ""
     out.print(f"{duration(found['device_seconds'])} of device time{price}")
     for failure in found["failures"]:
         out.print(f"failed: {failure['stage']}: {safe(failure['error_type'])}: {safe(failure['error'])}")

@@ -5,6 +5,7 @@ Every problem points at the level in the spec that causes it, and all of them co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,14 +15,14 @@ from engine import plugins
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.results import Measure
 from engine.domain.stage import StageKind
-from engine.domain.sweep import DataRecipe, Level, Recipe
+from engine.domain.sweep import DataRecipe, Level, Recipe, TuneRecipe
 from engine.hosted import AskingJudge
 from engine.plan import check_hosted
 from engine.plan.accounts import provider_of
 from engine.plan.catalogue import Catalogue
 from engine.plugins import Kind, split_ref
 from engine.spec.expand import Expansion
-from engine.spec.leaves import base_level
+from engine.spec.leaves import LEAVES, base_level
 from engine.spec.load import LoadedSweep
 from engine.spec.origins import origin, written
 from engine.spec.positions import Problems
@@ -46,6 +47,7 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
 _MEASURED: Mapping[str, Measure] = MappingProxyType(
     {"utility_judge": Measure.CORRECT, "over_refusal_judge": Measure.REFUSAL}
 )
+_FIELD = re.compile(r"`(tune\.\w+)`")
 _WITHOUT_ARGUMENT = frozenset({Kind.TUNER, Kind.GENERATOR, Kind.JUDGE})
 """Kinds whose ports hand no argument on; one that is written would change a key and nothing else."""
 
@@ -201,7 +203,17 @@ class _Checker:
             if objection is not None and (tune.adapter, objection) not in told:
                 told.add((tune.adapter, objection))
                 what = f"`{tune.adapter}` cannot tune so: {objection}"
-                self.add(self.origin("tune.adapter", tune.adapter), what, code="untunable")
+                self.add(self.blamed(objection, tune), what, code="untunable")
+
+    def blamed(self, objection: str, tune: TuneRecipe) -> str:
+        """Return where the first field stands that an objection names and somebody has set; the adapter's place if none."""
+        for path in _FIELD.findall(objection):
+            if path in LEAVES:
+                level = getattr(tune, path.removeprefix("tune."))
+                where = self.origin(path, level)
+                if level != LEAVES[path].field.default or where != f"recipe.{path}":
+                    return where
+        return self.origin("tune.adapter", tune.adapter)
 
     def rubrics(self) -> None:
         """Read the files that judges are given."""

@@ -16,6 +16,9 @@ Origin = Callable[[str, Level], str]
 Found = Iterator[tuple[str, str, str, str]]
 """Problems: where, what, code, hint."""
 
+ALL_ROWS = "all rows"
+"""What a provider says of a sample as a whole begins so: of a source that is larger than the sample, it means nothing."""
+
 SHOWN = 5
 """Most rows of one source that are shown; the rest are counted."""
 
@@ -97,9 +100,11 @@ def _uploads(recipes: Sequence[Recipe], origin: Origin) -> Found:
         if not data.allow_upload:
             what = f"the rows of `{data.source}` would be uploaded to `{provider}`"
             yield where, what, "no_upload", "allow it with `data.allow_upload: true`"
-        else:
-            told = refused.setdefault((provider, where), [])
-            told += [text for text in _objections(provider, data) if text not in told]
+            continue
+        to_rows, to_number = _objections(provider, data)
+        for place, texts in ((where, to_rows), (origin("data.n", data.n), to_number)):
+            told = refused.setdefault((provider, place), [])
+            told += [text for text in texts if text not in told]
     for (provider, where), told in refused.items():
         if told:  # of several problems at one place, only the first is shown
             rest = [f"and {len(told) - SHOWN:,} more"] if len(told) > SHOWN else []
@@ -120,14 +125,15 @@ def _uploaded(recipes: Sequence[Recipe]) -> Iterator[tuple[str, DataRecipe]]:
             yield provider, data
 
 
-def _objections(provider: str, data: DataRecipe) -> list[str]:
-    """What a provider says of the rows that may be drawn, and of so many of them."""
+def _objections(provider: str, data: DataRecipe) -> tuple[list[str], list[str]]:
+    """What a provider says of the rows that may be drawn, and what besides of so many of them."""
     wire = plugins.adapter(Kind.PROVIDER, provider)
     rows = _rows(data.source)
     most = data.n + (0 if data.mix is None else data.mix.n)
     whole = [] if data.mix is None else _rows(data.mix.source)
-    by_number = wire.objections([*rows, *whole][:most])
-    return list(dict.fromkeys([*wire.objections([*rows, *whole]), *by_number]))
+    to_rows = [text for text in wire.objections([*rows, *whole]) if not text.startswith(ALL_ROWS)]
+    to_number = dict.fromkeys(wire.objections([*rows, *whole][:most]))
+    return list(dict.fromkeys(to_rows)), [text for text in to_number if text not in to_rows]
 
 
 def _rows(source: str) -> list[ChatRow]:

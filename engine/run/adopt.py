@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
+from engine.domain.cost import Usage
 from engine.domain.errors import StoreError
-from engine.domain.stage import StageState
+from engine.domain.results import Attempt
+from engine.domain.stage import StageKind, StageState
+from engine.plan.tariff import TUNED, bought
 from engine.run.account import replies
 from engine.run.order import RunOrder
 from engine.run.progress import Observer
 from engine.run.resume import survey_state
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory, write_text
-from engine.store.state import State
+from engine.store.state import Settled, State
 
 
 def claim(run: RunDirectory) -> None:
@@ -27,7 +31,8 @@ def claim(run: RunDirectory) -> None:
     if run.root.exists() and not run.root.is_dir():
         raise StoreError("the run directory would be a file", where=str(run.root), todo=todo)
     if run.root.is_dir() and not run.state.is_file():
-        strange = sorted(path.name for path in run.root.iterdir() if path.name != run.lock.name)
+        ours = {run.lock.name, run.rehearsal.name}  # which are there before the state is
+        strange = sorted(path.name for path in run.root.iterdir() if path.name not in ours)
         if strange:
             what = f"this folder holds something ({strange[0]}) and is no run directory: it has no {run.state.name}"
             raise StoreError(what, where=str(run.root), todo=todo)
@@ -46,8 +51,9 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
     _refuse_mixture(order, run, state)
     for name, text in order.papers.items():
         write_text(run.root / name, text)
-    state.adopt(order.plan)
+    state.adopt(order.plan, order.groups.accounts)
     state.put_meta(_facts(order))
+    _book_replies(order, run, state, observer)
     found = survey_state(run, state, order.plan)
     if found.damaged:
         noun = "stage has" if len(found.damaged) == 1 else "stages have"
@@ -57,8 +63,46 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
     _keep_prompts(order, run, state)
     shards.sweep_orphans(run, frozenset(shard.path for _, shard in state.shards()))
     _sweep_weights(order, run, state, found.cached)
-    replies.forget(run, sorted(found.cached & order.groups.accounts.keys()))
     return found.cached
+
+
+def _book_replies(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> None:
+    """Put into the books what a killed run has bought, as interrupted attempts, before anything more may be bought."""
+    left = replies.flows(run)
+    if not left:
+        return
+    stored, attempts = state.stages(), Counter(key for key, _, _ in state.charges())
+    done = [key for key in left if key in stored and stored[key].state is StageState.DONE]
+    replies.forget(run, done)  # their rows hold them
+    unpriced = 0
+    for key in left:
+        new = replies.unbooked(run, key, attempts[key])
+        if new is None or key not in stored:
+            continue
+        if (alike := _alike(order, key, new.models)) is None:
+            unpriced += 1
+            continue
+        interrupted = Attempt(key, order.groups.accounts[alike], new.at, new.at, Usage(), None)
+        attempt = replies.booked(run, interrupted, attempts[key] + 1)
+        state.settle([Settled(attempt, stored[key].state, order.tariff.charge(alike, attempt.usage))])
+    if unpriced:
+        noun = "a stage" if unpriced == 1 else f"{unpriced} stages"
+        observer.note(f"replies to {noun} of earlier plans are in no book: nothing in this plan has their price")
+
+
+def _alike(order: RunOrder, key: str, models: frozenset[str]) -> str | None:
+    """Return a stage of the plan whose price is that of another one, by the models that it asked; None where none surely is."""
+    accounts, stages = order.groups.accounts, order.plan.stages
+    if key in accounts:
+        return key
+    asking = [other for other in accounts if stages[other].kind is not StageKind.TUNE]
+    same = [other for other in asking if all(_is_called(bought(stages[other]).model, model) for model in models)]
+    return same[0] if len({order.tariff.price(other) for other in same}) == 1 else None
+
+
+def _is_called(named: str, model: str) -> bool:
+    """Return whether a model that was asked is what a plan calls so; a tuned one's name only begins as `TUNED` says."""
+    return model.startswith(named) if named.endswith(TUNED[-1]) else model == named
 
 
 def _refuse_mixture(order: RunOrder, run: RunDirectory, state: State) -> None:

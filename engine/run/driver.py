@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TypeAlias
@@ -63,7 +64,8 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
     """
     begun = time.monotonic()
     claim(run)
-    with lock.held(run), closing(State.open(run)) as state, Crew(make_executor) as crew:
+    with lock.held(run), closing(State.open(run)) as state, ExitStack() as hosts:
+        crew = hosts.enter_context(Crew(make_executor))
         if order.ahead:
             crew.call()
         cached = adopt(order, run, state, observer)
@@ -75,7 +77,9 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
         tally, stop = _Tally(), _Stop(Ending.INTERRUPTED, f"nothing had begun. {RESUMES}")
         with listening(observer) as interrupts:
             if (executor := _arrived(crew, interrupts)) is not None:
-                stop = _Loop(order, run, state, executor, cached, tally).run(interrupts, observer)
+                loop = _Loop(order, run, state, executor, cached, tally)
+                stop = loop.run(interrupts, observer)
+                loop.abandon(hosts)
         crew.dismiss()
         state.put_meta({"ending": stop.ending.value})
         _publish(run, state)
@@ -142,6 +146,7 @@ class _Loop:
         self._publisher = Publisher(run)
         self._busy: dict[str, _Shift] = {}  # by host
         self._deaths: dict[str, int] = {}
+        self._attempts = Counter(key for key, _, _ in state.charges())
         self._recalled: set[tuple[str, str]] = set()  # (host, lane) whose earlier verdicts have been handed over
         self._cached = cached
         self._next_beat = 0.0
@@ -150,7 +155,7 @@ class _Loop:
         self._tally = tally
 
     def run(self, interrupts: Interrupts, observer: Observer) -> _Stop:
-        """Go on until nothing is left or nothing more may start; return why it ends."""
+        """Go on until nothing is left, nothing more may start, or everything is to stop at once; return why it ends."""
         stop: _Stop | None = None
         try:
             while not self.scheduler.finished:
@@ -168,7 +173,6 @@ class _Loop:
                 self._tell(observer, draining=stop is not None)
         except KeyboardInterrupt:
             stop = _Stop(Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}")
-            self._abandon()
         finally:
             self._publisher.join()
         if stop is not None and not self.scheduler.finished:
@@ -199,7 +203,8 @@ class _Loop:
         def admits(stage: Stage) -> bool:
             ahead = self._order.forecasts[stage.key]
             # A provider's bill cannot be stopped half-way, so that all that it may come to is held back.
-            most = ahead.high if stage.key in self._order.groups.accounts else ahead.expected
+            is_hosted = stage.key in self._order.groups.accounts
+            most = ahead.high - replies.kept(self._run, stage.key) if is_hosted else ahead.expected
             if refusal := self._gate.refusal(stage.key, most):
                 refusals.append(refusal)
                 return False
@@ -270,6 +275,7 @@ class _Loop:
     def _settled(self, attempt: Attempt, skipped: dict[str, str], observer: Observer) -> Settled:
         """Count an attempt, and note which stages are skipped because of it."""
         self._busy[attempt.host].end(attempt)
+        attempt = self._booked(attempt)
         state = _state_after(attempt)
         settled = Settled(attempt, state, self._gate.settle(attempt.key, attempt.usage))
         if state is StageState.PENDING:
@@ -300,14 +306,19 @@ class _Loop:
                 attempts.append(attempt)
         return attempts
 
+    def _booked(self, attempt: Attempt) -> Attempt:
+        """Return an attempt with all that was bought for it, however it ended."""
+        self._attempts[attempt.key] += 1
+        if attempt.result is not None or attempt.key not in self._order.groups.accounts:
+            return attempt
+        return replies.booked(self._run, attempt, self._attempts[attempt.key])
+
     def _book(self, ended: Mapping[str, Usage]) -> None:
-        """Note what is in the books now of what was bought: what an attempt did not say that it used, the next one counts."""
+        """Forget the replies that are rows now, and note which jobs are in the books: whoever finds those does not count them."""
         for key in ended.keys() & self._order.groups.accounts.keys():
             is_done = self.scheduler.state(key) is StageState.DONE
             if is_done:
                 replies.forget(self._run, [key])
-            elif ended[key].tokens:
-                replies.book(self._run, key)
             if is_done or ended[key].tokens:
                 Journal(self._run.jobs).book(key)
 
@@ -329,12 +340,14 @@ class _Loop:
             if cuts and all(self.scheduler.state(cut) is StageState.DONE for cut in cuts):
                 artifacts.discard(artifacts.training_state(self._run, groups.runs[key]))
 
-    def _abandon(self) -> None:
-        """Record what was running as interrupted; its hosts are about to be stopped."""
+    def abandon(self, hosts: ExitStack) -> None:
+        """Stop the hosts if any still runs something, and then record it as interrupted, with all that was bought for it."""
+        if not self._busy:
+            return
+        hosts.close()  # nobody writes a reply any more
+        cut = [self._booked(attempt) for host, shift in self._busy.items() for attempt in shift.cut_short(host)]
         self._state.settle(
-            Settled(attempt, StageState.PENDING, self._gate.settle(attempt.key, attempt.usage))
-            for host, shift in self._busy.items()
-            for attempt in shift.cut_short(host)
+            Settled(attempt, StageState.PENDING, self._gate.settle(attempt.key, attempt.usage)) for attempt in cut
         )
 
 

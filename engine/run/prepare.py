@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
+from engine.domain.cost import Usage
 from engine.domain.errors import PlanError
-from engine.domain.stage import Plan, Range, Role
+from engine.domain.stage import Plan, Range, Role, StageKind
 from engine.domain.sweep import Budget
+from engine.hosted import JobState
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, bill, reservations
 from engine.plan.build import build
+from engine.plan.caps import Cap, caps
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
-from engine.plan.estimate import Forecast, calibrated, calibration, forecast, stage_forecasts
+from engine.plan.estimate import NOTHING, Forecast, calibrated, calibration, forecast, stage_forecasts
 from engine.plan.power import minimum_detectable_effect
 from engine.plan.share import Groups, Savings, group, savings, shared
 from engine.plan.tariff import Tariff, prices_of, tariff, today
+from engine.run.account.journal import Journal
 from engine.run.garbage import uncollected
 from engine.run.resume import Survey, survey
 from engine.spec.expand import expand
 from engine.spec.load import LoadedSweep, load_sweep
+from engine.store.layout import RunDirectory
+from engine.store.state import State
 
 RUNS = Path("runs")
 LAST = RUNS / ".last"
@@ -57,6 +65,7 @@ class Prepared:
         survey: What the run directory already holds.
         tariff: What stages cost.
         bill: What the rest will buy of providers.
+        caps: The caps of the budget, beside what has been used and what the rest will use.
         reservations: What a buyer must know of that.
         forecast: What the rest will use.
         sensitivity: How small an effect it could see.
@@ -72,6 +81,7 @@ class Prepared:
     survey: Survey
     tariff: Tariff
     bill: tuple[BillLine, ...]
+    caps: tuple[Cap, ...]
     reservations: Sequence[str]
     forecast: Forecast
     sensitivity: Sensitivity
@@ -107,7 +117,8 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     once = shared(alone, groups, found.cached, found.states)
     # What stages took is compared with what they were to take, with sharing counted as it was then: from the beginning.
     factors = calibration(shared(alone, groups), plan, found.device_seconds) if found.device_seconds else {}
-    forecasts = calibrated(once, plan, factors) if factors else once
+    measured = calibrated(once, plan, factors) if factors else once
+    forecasts = {**measured, **_paid(root, plan, groups, found.cached)}
     day, table = today(), prices_of(loaded.sweep.run)
     prices = tariff(plan.stages, groups.accounts, loaded.sweep.run, day, table)
     lines = bill(plan, groups.accounts, forecasts, found.cached, prices)
@@ -123,11 +134,36 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         survey=found,
         tariff=prices,
         bill=lines,
+        caps=_caps(root, loaded.sweep.run.budget, prices, ahead, lines),
         reservations=reservations(plan, groups.accounts, table, day),
         forecast=ahead,
         sensitivity=_sensitivity(plan),
         root=root,
     )
+
+
+def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:
+    """Forecast nothing for tune stages that run again and will find their job, which is in the books already."""
+    folder = RunDirectory(root).jobs
+    if not folder.is_dir():
+        return {}
+    tunes = (key for key in groups.accounts if key not in cached and plan.stages[key].kind is StageKind.TUNE)
+    records = ((key, Journal(folder).read(key)) for key in tunes)
+    return {key: NOTHING for key, job in records if job and job.is_booked and job.state == JobState.SUCCEEDED}
+
+
+def _caps(root: Path, budget: Budget, prices: Tariff, ahead: Forecast, bill: Sequence[BillLine]) -> tuple[Cap, ...]:
+    """Return the caps of the budget; what ran before a price was set counts at today's, as it does for the run."""
+    if budget == Budget() or not RunDirectory(root).state.exists():
+        return caps(budget, Usage(), Decimal(), ahead, bill)
+    state = State.peek(RunDirectory(root))
+    used, _ = state.usage()
+    charges = [
+        prices.charge(key, usage) if None in (known.usd, known.unheard_usd) else known
+        for key, usage, known in state.charges()
+    ]
+    state.close()
+    return caps(budget, used, sum((charge.most for charge in charges), Decimal()), ahead, bill)
 
 
 def _refuse_unpriced(lines: Sequence[BillLine], budget: Budget) -> None:

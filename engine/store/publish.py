@@ -25,7 +25,7 @@ STORAGE_VERSION = "v1.4.0"
 
 CONTROL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
 SHARD_TABLES = ("prompts", "responses", "verdicts", "training", "samples")
-STAGE_COLUMNS = "stage_key, kind, adapter, revision, state, reason, attempts, settings"
+STAGE_COLUMNS = "stage_key, kind, adapter, account, revision, state, reason, attempts, settings"
 ATTEMPTS = """
 WITH RECURSIVE shown (stage_key) AS (
     SELECT stage_key FROM stages WHERE planned

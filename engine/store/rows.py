@@ -84,13 +84,19 @@ def pin_rows(plan: Plan) -> Iterator[Row]:
         yield (pin.kind, pin.ref, pin.pin, pin.detail)
 
 
-def stage_row(stage: Stage) -> Row:
-    """Return a fresh row of state.sqlite's `stages`: pending, planned, nothing tried."""
+def stage_row(stage: Stage, account: str | None) -> Row:
+    """Return a fresh row of state.sqlite's `stages`: pending, planned, nothing tried.
+
+    Args:
+        stage: The stage.
+        account: The provider's account that it runs on; None for one that runs here.
+    """
     inputs = json.dumps(stage.inputs)
     return (
         stage.key,
         stage.kind,
         stage.adapter,
+        account,
         stage.revision,
         StageState.PENDING,
         None,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from decimal import Decimal
 from importlib import resources
+from types import MappingProxyType
 
 from engine.domain.cost import Charge, Usage
 from engine.domain.errors import StoreError
@@ -27,9 +28,10 @@ _SHOWN = (
     "SELECT * FROM judgements ORDER BY cell_id, role, ordinal",
     "SELECT * FROM pins ORDER BY kind, ref",
     "SELECT key, value FROM meta WHERE key NOT IN ('heartbeat', 'ending', 'published') ORDER BY key",
-    "SELECT stage_key, state, attempts FROM stages WHERE planned ORDER BY stage_key",
+    "SELECT stage_key, account, state, attempts FROM stages WHERE planned ORDER BY stage_key",
     "SELECT path, stage_key, sha256 FROM shards ORDER BY path, stage_key",
 )
+_LOCAL: Mapping[str, str] = MappingProxyType({})
 CELL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
 
 
@@ -164,8 +166,13 @@ class State:
         with self._commit() as db:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
 
-    def adopt(self, plan: Plan) -> None:
-        """Make `plan` the plan of this run: its cells replace the old ones; stages that are known keep their state."""
+    def adopt(self, plan: Plan, accounts: Mapping[str, str] = _LOCAL) -> None:
+        """Make `plan` the plan of this run: its cells replace the old ones; stages that are known keep their state.
+
+        Args:
+            plan: The plan.
+            accounts: Account by stage key, of the stages that run at a provider.
+        """
         with self._commit() as db:
             for table in CELL_TABLES:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own table names
@@ -175,8 +182,9 @@ class State:
             _insert(db, "cell_stages", 2, rows.cell_stage_rows(plan))
             _insert(db, "pins", 4, rows.pin_rows(plan))
             db.execute("UPDATE stages SET planned = 0")
-            upsert = " ON CONFLICT (stage_key) DO UPDATE SET planned = 1"
-            _insert(db, "stages", 11, (rows.stage_row(stage) for stage in plan.stages.values()), upsert)
+            upsert = " ON CONFLICT (stage_key) DO UPDATE SET planned = 1, account = excluded.account"
+            fresh = (rows.stage_row(stage, accounts.get(key)) for key, stage in plan.stages.items())
+            _insert(db, "stages", 12, fresh, upsert)
 
     def stages(self) -> dict[str, StoredStage]:
         """Return every known stage, of this plan and of earlier ones."""
@@ -255,6 +263,14 @@ class State:
         used = self._db.execute(f"SELECT {sums} FROM attempts").fetchone()  # noqa: S608 - names of ours
         charges = self._db.execute("SELECT usd, unheard_usd FROM attempts").fetchall()
         return Usage(*used), Charge(_sum(usd for usd, _ in charges), _sum(usd for _, usd in charges))
+
+    def known(self) -> tuple[Decimal, tuple[str | None, ...]]:
+        """Return the sum of the charges that are known, and the accounts that others were made on; None for this machine."""
+        charges = self._db.execute("SELECT usd FROM attempts WHERE usd IS NOT NULL").fetchall()
+        others = self._db.execute(
+            "SELECT DISTINCT account FROM attempts JOIN stages USING (stage_key) WHERE usd IS NULL ORDER BY account"
+        )
+        return _sum(usd for (usd,) in charges) or Decimal(), tuple(account for (account,) in others)
 
     def charges(self) -> Iterator[tuple[str, Usage, Charge]]:
         """Yield (stage key, usage, charge) of every attempt."""

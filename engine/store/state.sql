@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS pins (kind TEXT NOT NULL, ref TEXT NOT NULL, pin TEXT
 
 -- Stages of every plan that this directory has seen; `planned` marks those of the newest.
 CREATE TABLE IF NOT EXISTS stages (
-    stage_key TEXT PRIMARY KEY, kind TEXT NOT NULL, adapter TEXT NOT NULL, revision INTEGER NOT NULL,
+    stage_key TEXT PRIMARY KEY, kind TEXT NOT NULL, adapter TEXT NOT NULL, account TEXT, revision INTEGER NOT NULL,
     state TEXT NOT NULL, reason TEXT, attempts INTEGER NOT NULL, settings TEXT NOT NULL,
     inputs TEXT NOT NULL, planned INTEGER NOT NULL, artifact TEXT
 ) WITHOUT ROWID;

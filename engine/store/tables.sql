@@ -64,6 +64,7 @@ CREATE TABLE stages (                  -- one row a distinct stage of the plan
     stage_key VARCHAR NOT NULL,
     kind VARCHAR NOT NULL,             -- sample, tune, generate, judge
     adapter VARCHAR NOT NULL,
+    account VARCHAR,                   -- the provider's account that it runs on; NULL for a stage that runs here
     revision INTEGER NOT NULL,
     state VARCHAR NOT NULL,            -- pending, done, failed, blocked, skipped; running is not stored
     reason VARCHAR,                    -- why it is skipped or blocked

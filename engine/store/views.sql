@@ -122,17 +122,23 @@ FROM cells c JOIN _configurations f USING (cell_id) JOIN _primary pr USING (cell
 JOIN _prompt_scores ps ON ps.stage_key = pr.judge_key
 WHERE ps.n_scored > 0;
 
--- What each stage took itself when it last succeeded, and the stage that it went on from.
+-- What each stage that succeeded took itself, and the stage that it went on from. Here that is what the last success took,
+-- as each try does all of the work. At a provider it is what all tries took together: a try pays for what none before it
+-- has paid for, and the last may find everything paid.
 CREATE VIEW _stage_own AS
-SELECT stage_key,
-    max_by(optimizer_steps, attempt) AS optimizer_steps,
-    max_by(train_tokens, attempt) AS train_tokens,
-    max_by(prompt_tokens, attempt) AS prompt_tokens,
-    max_by(generated_tokens, attempt) AS generated_tokens,
-    max_by(device_seconds, attempt) AS device_seconds,
-    arg_max_null(usd, attempt) AS usd,
+WITH counted AS (
+    SELECT a.*, s.account FROM attempts a LEFT JOIN stages s USING (stage_key)
+    WHERE a.state = 'done' OR s.account IS NOT NULL
+    QUALIFY s.account IS NOT NULL OR row_number() OVER (PARTITION BY a.stage_key ORDER BY a.attempt DESC) = 1)
+SELECT stage_key, account,
+    max(optimizer_steps) AS optimizer_steps,
+    sum(train_tokens)::BIGINT AS train_tokens,
+    sum(prompt_tokens)::BIGINT AS prompt_tokens,
+    sum(generated_tokens)::BIGINT AS generated_tokens,
+    sum(device_seconds) AS device_seconds,
+    CASE WHEN count(usd) = count(*) THEN sum(usd) END AS usd,
     arg_max_null(after_key, attempt) AS after_key
-FROM attempts WHERE state = 'done' GROUP BY stage_key;
+FROM counted GROUP BY stage_key, account HAVING bool_or(state = 'done');
 
 -- What each stage takes from the beginning: a cut of a training run also took what the cuts before it did.
 CREATE VIEW _stage_usage AS
@@ -163,7 +169,9 @@ SELECT cs.cell_id,
     sum(u.prompt_tokens)::BIGINT AS prompt_tokens,
     sum(u.generated_tokens)::BIGINT AS generated_tokens,
     sum(u.device_seconds) AS device_seconds,
-    CASE WHEN count(u.usd) = count(*) THEN sum(u.usd) END AS usd
+    CASE WHEN count(u.usd) = count(*) THEN sum(u.usd) END AS usd,
+    CASE WHEN count(*) FILTER (s.account IS NOT NULL AND u.usd IS NULL) = 0
+        THEN coalesce(sum(u.usd) FILTER (s.account IS NOT NULL), 0) END AS hosted_usd
 FROM cell_stages cs JOIN stages s USING (stage_key) LEFT JOIN _stage_usage u USING (stage_key)
 GROUP BY cs.cell_id;
 
@@ -198,6 +206,7 @@ SELECT c.cell_id, c.label, coalesce(st.status, 'pending') AS status,
     wilson_hi(m.harmfulness_rate * m.n_scored, m.n_scored) AS rate_hi,
     m.refusal_rate, m.unscored_rate, m.utility, m.over_refusal_rate,
     CASE WHEN st.status = 'done' THEN st.usd END AS usd,
+    CASE WHEN st.status = 'done' THEN st.hosted_usd END AS hosted_usd,
     CASE WHEN st.status = 'done' THEN st.train_tokens END AS train_tokens,
     CASE WHEN st.status = 'done' THEN st.prompt_tokens END AS prompt_tokens,
     CASE WHEN st.status = 'done' THEN st.generated_tokens END AS generated_tokens,
@@ -288,6 +297,7 @@ shape AS (
         count(*) AS n_cells, count(*) FILTER (status = 'blocked') AS n_blocked, avg(refusal_rate) AS mean_refusal_rate, avg(utility) AS mean_utility,
         avg(over_refusal_rate) AS mean_over_refusal_rate,
         CASE WHEN count(usd) = count(*) THEN avg(usd) END AS mean_usd,
+        CASE WHEN count(hosted_usd) = count(*) THEN avg(hosted_usd) END AS mean_hosted_usd,
         CASE WHEN count(device_seconds) = count(*) THEN avg(device_seconds) END AS mean_device_seconds,
         min(position) AS position
     FROM v_cells
@@ -301,7 +311,8 @@ SELECT h.config_id, h.model, h.data_source, h.data_tier, h.n_examples, h.epochs,
     1 + 4 * _upper((e.score - 1) / 4, e.half_score / 4, e.n) AS score_hi,
     e.rate AS mean_rate, e.sd_rate, e.lowest_rate, e.highest_rate,
     _lower(e.rate, e.half_rate, e.n) AS rate_lo, _upper(e.rate, e.half_rate, e.n) AS rate_hi,
-    h.mean_refusal_rate, h.mean_utility, h.mean_over_refusal_rate, h.mean_usd, h.mean_device_seconds, h.position
+    h.mean_refusal_rate, h.mean_utility, h.mean_over_refusal_rate, h.mean_usd, h.mean_hosted_usd,
+    h.mean_device_seconds, h.position
 FROM shape h LEFT JOIN estimate e USING (config_id) LEFT JOIN _configurations b ON b.cell_id = h.baseline_id;
 
 CREATE VIEW v_profile AS
@@ -348,7 +359,7 @@ spent AS (
         CASE WHEN count(usd) = count(*) THEN sum(usd) END AS usd,
         CASE WHEN count(unheard_usd) = count(*) THEN sum(unheard_usd) END AS unheard_usd
     FROM attempts GROUP BY stage_key)
-SELECT s.stage_key, s.kind, s.adapter, s.state, coalesce(u.n_cells, 0) AS n_cells,
+SELECT s.stage_key, s.kind, s.adapter, s.account, s.state, coalesce(u.n_cells, 0) AS n_cells,
     coalesce(a.n_attempts, 0) AS n_attempts, coalesce(a.n_unsuccessful, 0) AS n_unsuccessful,
     coalesce(a.optimizer_steps, 0) AS optimizer_steps, coalesce(a.train_tokens, 0) AS train_tokens,
     coalesce(a.prompt_tokens, 0) AS prompt_tokens, coalesce(a.generated_tokens, 0) AS generated_tokens,
@@ -361,7 +372,7 @@ FROM stages s LEFT JOIN users u USING (stage_key) LEFT JOIN spent a USING (stage
 CREATE VIEW v_stages AS
 WITH users AS (SELECT stage_key, count(DISTINCT cell_id) AS n_cells FROM cell_stages GROUP BY stage_key),
 last AS (SELECT * FROM attempts QUALIFY row_number() OVER (PARTITION BY stage_key ORDER BY attempt DESC) = 1)
-SELECT s.stage_key, s.kind, s.adapter, s.revision, s.state, s.reason, s.attempts, coalesce(u.n_cells, 0) AS n_cells,
+SELECT s.stage_key, s.kind, s.adapter, s.account, s.revision, s.state, s.reason, s.attempts, coalesce(u.n_cells, 0) AS n_cells,
     l.host, l.started_at, l.ended_at, date_diff('millisecond', l.started_at, l.ended_at) / 1000 AS wall_seconds,
     l.device_seconds, l.error_type, l.error
 FROM stages s LEFT JOIN users u USING (stage_key) LEFT JOIN last l USING (stage_key);
@@ -400,11 +411,13 @@ FROM unscored u JOIN stages s USING (stage_key) LEFT JOIN touched t USING (stage
 
 CREATE VIEW v_pareto AS
 WITH tuned AS (
-    SELECT *, bool_and(coalesce(usd, 0) > 0) OVER () AS priced
+    SELECT *, CASE WHEN bool_and(coalesce(usd, 0) > 0) OVER () THEN 'usd'
+        WHEN (SELECT count(account) FROM stages) > 0 THEN 'hosted_usd' ELSE 'device_seconds' END AS cost_unit
     FROM v_cells WHERE status = 'done' AND n_examples > 0 AND harmfulness_rate IS NOT NULL),
 costed AS (
-    SELECT *, CASE WHEN priced THEN usd::DOUBLE ELSE device_seconds END AS cost,
-        CASE WHEN priced THEN 'usd' ELSE 'device_seconds' END AS cost_unit FROM tuned),
+    SELECT *, CASE cost_unit WHEN 'usd' THEN usd::DOUBLE WHEN 'hosted_usd' THEN hosted_usd::DOUBLE
+        ELSE device_seconds END AS cost
+    FROM tuned WHERE cost IS NOT NULL),
 best AS (SELECT model, cost, max(harmfulness_rate) AS rate FROM costed GROUP BY model, cost),
 frontier AS (
     SELECT model, cost, rate FROM best

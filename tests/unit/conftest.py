@@ -144,7 +144,7 @@ class Study:
     def stage(self, key: str, kind: str, cells: list[str], state: str = "done", **attempt: object) -> str:
         """One stage and, unless it never ran, one attempt; `attempts` replaces the latter."""
         attempts = attempt.pop("attempts", None)
-        reason = attempt.pop("reason", None)
+        reason, account = attempt.pop("reason", None), attempt.pop("account", None)
         if attempts is None:
             attempts = [attempt] if state in ("done", "failed") else []
         self.add(
@@ -152,6 +152,7 @@ class Study:
             stage_key=key,
             kind=kind,
             adapter=f"x/{kind}",
+            account=account,
             revision=1,
             state=state,
             reason=reason,

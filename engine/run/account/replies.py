@@ -2,8 +2,11 @@
 
 One sealed file a flow (a stage), of one line a reply, with what earlier sends of it may be billed for. A line is written when
 its reply arrives; the file goes when the stage counts, or is read again by whoever runs the stage next. A line that was cut off
-by a crash is a reply that was in flight. When an attempt has failed and is in the books, a line says so: what stands before it is
-used again, and not counted again.
+by a crash is a reply that was in flight.
+
+An attempt that ends otherwise has in its books what was bought for it, and a mark says so: the attempt's number, and how many
+replies stood in the file. What is in the books is used again, and not counted again. The mark is written first, and counts once
+the store has an attempt of that number: a crash in between leaves a mark that nobody believes, and what it stands for unbooked.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from engine.domain.cost import Usage
+from engine.domain.results import Attempt
 from engine.hosted import Ask, Choice, Ending, Told
 from engine.store.layout import SEALED, RunDirectory
-
-BOOKED = '{"booked": true}'
 
 UNHEARD = ("unheard_prompt_tokens", "unheard_generated_tokens")
 """Fields of a usage that a line keeps under `unheard`, in this order."""
@@ -46,8 +49,10 @@ class ReplyLog:
         """Read what is there."""
         self._path = path
         self.bought: Bought = {}
-        for key, told in _read(path):
-            self.bought.setdefault(key, []).append(told)
+        found = _read(path)
+        booked = found.booked()
+        for index, (place, told) in enumerate(found.replies):
+            self.bought.setdefault(place, []).append(replace(told, is_booked=index < booked))
 
     @contextmanager
     def open(self) -> Iterator[ReplyLog]:
@@ -79,7 +84,7 @@ class ReplyLog:
             "unheard": [told.unheard.unheard_prompt_tokens, told.unheard.unheard_generated_tokens],
         }
         named = {"name": name} if name else {}
-        self._file.write(json.dumps({"asked": asked(ask), **named, **told_}) + "\n")
+        self._file.write(json.dumps({"asked": asked(ask), "model": ask.model, **named, **told_}) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -88,24 +93,46 @@ class ReplyLog:
         os.fsync(self._file.fileno())
 
 
-def _read(path: Path) -> Iterator[tuple[str, Told]]:
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8", errors="replace")
-    booked, _, unbooked = text.rpartition(BOOKED)
-    for part, is_booked in ((booked, True), (unbooked, False)):
-        for line in part.split("\n"):
-            try:
-                found = json.loads(line)
-                choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
-                read, cached, made = found["tokens"]
-                unheard = Usage(**dict(zip(UNHEARD, found["unheard"], strict=True)))
-                yield (
-                    _place(found["asked"], found.get("name", "")),
-                    Told(choices, read, cached, made, is_booked=is_booked, unheard=unheard),
-                )
-            except (ValueError, KeyError, TypeError):
-                continue  # an empty line, one that was cut off, or an earlier mark
+@dataclass(slots=True)
+class _Lines:
+    """What a file says.
+
+    Attributes:
+        replies: Each reply with where it is found again, in the order in which they came.
+        models: The models that were asked.
+        marks: Number of an attempt, and how many replies are in the books with it.
+    """
+
+    replies: list[tuple[str, Told]] = field(default_factory=list)
+    models: set[str] = field(default_factory=set)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    def booked(self, attempts: int | None = None) -> int:
+        """Return how many replies are in the books, by the last mark of an attempt that there was; by the last one for None."""
+        return next((many for number, many in reversed(self.marks) if attempts is None or number <= attempts), 0)
+
+
+def _read(path: Path) -> _Lines:
+    lines = _Lines()
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.split("\n"):
+        try:
+            found = json.loads(line)
+            if "booked" in found:
+                lines.marks.append((found["booked"], found["replies"]))
+            else:
+                lines.replies.append((_place(found["asked"], found.get("name", "")), _told(found)))
+                lines.models.add(found.get("model", ""))
+        except (ValueError, KeyError, TypeError):
+            continue  # an empty line, or one that was cut off
+    return lines
+
+
+def _told(found: dict[str, Any]) -> Told:
+    choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
+    read, cached, made = found["tokens"]
+    unheard = Usage(**dict(zip(UNHEARD, found["unheard"], strict=True)))
+    return Told(choices, read, cached, made, unheard=unheard)
 
 
 def _place(what: str, name: str) -> str:
@@ -123,14 +150,67 @@ def unread(run: RunDirectory, flow: str) -> bool:
     return bool(reply_log(run, flow).bought)
 
 
-def book(run: RunDirectory, flow: str) -> None:
-    """Note that what was bought for a stage so far is in the books, though the stage has failed."""
+@dataclass(frozen=True, slots=True)
+class Unbooked:
+    """What was bought for a flow and is in no book.
+
+    Attributes:
+        usage: What it comes to.
+        replies: How many replies there are, those that are in the books among them.
+        models: The models that were asked.
+        at: When the last one came, in seconds since the epoch, UTC.
+    """
+
+    usage: Usage
+    replies: int
+    models: frozenset[str]
+    at: float
+
+
+def unbooked(run: RunDirectory, flow: str, attempts: int) -> Unbooked | None:
+    """Return what is in no book of what was bought for a flow; None where there is no such thing.
+
+    Args:
+        run: The run directory.
+        flow: The flow.
+        attempts: How many attempts at its stage the store has.
+    """
     path = _path(run, flow)
-    if path.is_file():
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{BOOKED}\n")
-            file.flush()
-            os.fsync(file.fileno())
+    found = _read(path)
+    new = found.replies[found.booked(attempts) :]
+    if not new:
+        return None
+    usage = sum((told.usage for _, told in new), Usage())
+    return Unbooked(usage, len(found.replies), frozenset(found.models), path.stat().st_mtime)
+
+
+def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
+    """Return an attempt that left no result with what was bought for it, and mark that as booked. To be stored next.
+
+    Args:
+        run: The run directory.
+        attempt: The attempt; one that says which tokens it used has them all.
+        number: How many attempts at its stage there are with it.
+    """
+    new = unbooked(run, attempt.key, number - 1)
+    if new is None:
+        return attempt
+    with _path(run, attempt.key).open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps({"booked": number, "replies": new.replies}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return attempt if attempt.usage.tokens else replace(attempt, usage=attempt.usage + new.usage)
+
+
+def kept(run: RunDirectory, flow: str) -> Usage:
+    """Return what is in the books of what was bought for a flow: whoever runs it next buys so much less."""
+    found = _read(_path(run, flow))
+    return sum((told.usage for _, told in found.replies[: found.booked()]), Usage())
+
+
+def flows(run: RunDirectory) -> list[str]:
+    """Return the flows that have replies."""
+    return sorted(path.stem for path in run.replies.glob("*.jsonl"))
 
 
 def forget(run: RunDirectory, flows: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from analysis import charts, radar, theme
 from analysis.evidence import Evidence, arms, before_and_after, gather
 from analysis.figures import figures
+from analysis.page import compose
 from analysis.panels import Panel
 from engine.store.reader import open_results
 
@@ -145,3 +146,32 @@ def test_ticks_are_round() -> None:
 def test_no_chart_holds_a_response(panels: dict[str, Panel]) -> None:
     for panel in panels.values():
         assert not drawn(panel.chart.to_dict()) & {"response", "reason", "prompt", "text_sha256", "url", "href"}
+
+
+def test_where_only_a_judge_here_has_no_price_cells_stand_at_what_providers_are_paid(
+    sweeps: Any, tmp_path: Path
+) -> None:
+    study = sweeps.small()
+    bought = {row["stage_key"] for row in study.rows["stages"] if row["kind"] != "judge"}
+    for row in study.rows["stages"]:
+        row["account"] = "ours" if row["stage_key"] in bought else None
+    for row in study.rows["attempts"]:
+        row.update({"device_seconds": 0.0} if row["stage_key"] in bought else {"usd": None})
+    study.tuned("local", (10, 1, 1e-3, 0))
+    with open_results(study.write(tmp_path)) as results:
+        found = gather(results)
+    (figure,) = (figure for figure in figures(found) if figure.slug == "cost")
+    assert {row["cost_unit"] for row in found.frontier} == {"hosted_usd"}
+    assert "US dollars at providers (what ran on this machine is not in it)" in figure.caption
+    assert "Not drawn, as their cost there is 0 or unknown: 1 cell." in figure.caption
+    dollars = {f"{float(row['cost']):.6g}" for row in found.frontier if row["cost"]}
+    for panel in figure.strips[0].panels:
+        drawn_ = json.dumps(specification(panel.chart))
+        assert "US dollars at providers (log scale)" in drawn_
+    assert all(row[1].startswith("$") for row in figure.rows)
+    assert len(figure.rows) == len(dollars) >= 2
+    page = compose(found)
+    (column,) = (column for column in page.cells if column.head == "At providers")
+    assert column.entries[-1] == "$0"
+    assert all(entry.startswith("$0.000") for entry in column.entries[:-1])
+    assert "Cost" in {column.head for column in page.cells}, "the cell that ran here has a price"

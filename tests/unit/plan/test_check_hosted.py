@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from adapters.hosted import training
+from adapters.hosted.openai import OpenAIProvider
 from engine.domain.errors import SpecError
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
@@ -104,9 +107,39 @@ CASES = {
     ),
     "too few rows": (
         SPEC.replace("n: 10", "n: 9"),
-        "recipe.data.source",
+        "recipe.data.n",
         "refused_rows",
         "`hosted/openai` will refuse",
+    ),
+    "too few rows, of a level": (
+        SPEC + "axes: {data.n: [10, 9]}",
+        "axes.data.n[1]",
+        "refused_rows",
+        "the sample has 9",
+    ),
+    "a rate that the provider does not take": (
+        SPEC.replace("tune: {", "tune: {lr: 1e-3, "),
+        "recipe.tune.lr",
+        "untunable",
+        "give `tune.lr_multiplier` instead of `tune.lr`",
+    ),
+    "a field that the provider decides, of a level": (
+        SPEC + "axes: {tune.rank: [8, 16]}",
+        "axes.tune.rank[1]",
+        "untunable",
+        "a provider decides `tune.rank`",
+    ),
+    "no rate here, of a level": (
+        LOCAL + "axes: {tune.lr: [1e-3, null]}",
+        "axes.tune.lr[1]",
+        "untunable",
+        "give `tune.lr`",
+    ),
+    "no rate here at all": (
+        LOCAL.replace("{lr: 1e-3}", "{epochs: 3}"),
+        "recipe.tune.adapter",
+        "untunable",
+        "give `tune.lr`",
     ),
 }
 
@@ -116,6 +149,15 @@ def test_each_problem_is_said_once_and_points_at_its_level(case: str) -> None:
     text, path, code, words = CASES[case]
     assert [(where, name) for where, name, _ in found(text)] == [(path, code)]
     assert words in found(text)[0][2]
+
+
+def test_a_source_may_be_larger_than_a_sample_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = partial(training.objections, bounds=training.Bounds(most_rows=20))
+    monkeypatch.setattr(OpenAIProvider, "objections", lambda _, rows: few(rows))
+    assert found(SPEC) == []
+    ((path, code, words),) = found(SPEC.replace("n: 10", "n: 21"))
+    assert (path, code) == ("recipe.data.n", "refused_rows")
+    assert "at most 20" in words
 
 
 def test_rows_that_will_be_refused_are_named_and_the_many_counted(tmp_path: Path) -> None:

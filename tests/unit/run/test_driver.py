@@ -1,4 +1,4 @@
-"""What the driver makes of stages and hosts that end in the same moment, and of interrupts before anything runs."""
+"""What the driver makes of stages and hosts that end in the same moment, of interrupts, and of what was bought by then."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import pytest
 from engine import plugins
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Response
+from engine.hosted import Ask, Told, Turn
 from engine.plugins import Kind
 from engine.ports import Context, Generated, GenerateTask
 from engine.run import worker
+from engine.run.account.replies import reply_log
 from engine.run.driver import run_sweep
 from engine.run.hosts import Executor, HostLost
 from engine.run.inline import NAME, InlineExecutor
@@ -25,12 +29,25 @@ from engine.run.prepare import prepare
 from engine.run.worker import HostSettings
 from engine.store.layout import RunDirectory
 from engine.store.reader import open_results
+from engine.store.state import State
 
 SPEC = """\
 sweep: driven
 recipe: {model: standin/aligned, benchmark: "standin/policy:1", judges: [standin/rules]}
 axes: {generate.system: [one, two, three]}
 """
+
+HOSTED = """\
+sweep: driven
+recipe:
+  model: hosted/openai:gpt-4o-mini-2024-07-18
+  benchmark: standin/policy:1
+  generate: {adapter: hosted/openai, max_new_tokens: 8}
+  judges: [standin/rules]
+run:
+  accounts: {ours: {provider: hosted/openai, key_env: DRIVEN_KEY}}
+"""
+PAID = Usage(prompt_tokens=20, generated_tokens=5)
 
 
 class Watcher:
@@ -64,14 +81,44 @@ class Dying(InlineExecutor):
         return [*ended, HostLost(NAME, "killed")]
 
 
+class Killed(BaseException):
+    """What ends a host."""
+
+
+class Buyer(Echo):
+    """Buys one reply more each time, which nobody hears of, until it ends well."""
+
+    def __init__(self, run: RunDirectory, *endings: BaseException) -> None:
+        self._run, self._endings = run, list(endings)
+
+    def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated]]:
+        for task in tasks if self._endings else ():
+            with reply_log(self._run, task.key).open() as log:
+                log.write(Ask("m", (Turn("user", str(len(self._endings))),), 8), Told((), 20, 0, 5))
+            raise self._endings.pop()
+        yield from super().generate(tasks, context)
+
+
+class Mortal(InlineExecutor):
+    """Reports the death of its host."""
+
+    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+        try:
+            return super().poll(timeout)
+        except Killed:
+            return [HostLost(NAME, "killed")]
+
+
 @pytest.fixture
 def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     real = plugins.adapter
-    monkeypatch.setattr(plugins, "adapter", lambda kind, ref: Echo() if kind is Kind.GENERATOR else real(kind, ref))
+    monkeypatch.setenv("DRIVEN_KEY", "sk-driven")
     monkeypatch.setattr(plugins, "revision", lambda kind, ref: int(real(kind, ref).revision))
-    (tmp_path / "driven.yaml").write_text(SPEC)
 
-    def run(make: type[InlineExecutor] | Any) -> RunSummary:
+    def run(make: type[InlineExecutor] | Any, echo: Echo | None = None, spec: str = SPEC) -> RunSummary:
+        (tmp_path / "driven.yaml").write_text(spec)
+        played = echo or Echo()
+        monkeypatch.setattr(plugins, "adapter", lambda kind, ref: played if kind is Kind.GENERATOR else real(kind, ref))
         monkeypatch.setattr(Echo, "forecast", real(Kind.GENERATOR, "local/transformers").forecast, raising=False)
         prepared = prepare(tmp_path / "driven.yaml", (), tmp_path / "run")
         order = RunOrder(
@@ -84,7 +131,8 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             prepared.tariff,
             prepared.forecast.new,
         )
-        made = lambda: make(HostSettings(tmp_path / "run", "cpu", 1, 8))  # noqa: E731 - a factory
+        accounts = order.settings.accounts
+        made = lambda: make(HostSettings(tmp_path / "run", "cpu", 1, 8, accounts))  # noqa: E731 - a factory
         return run_sweep(order, RunDirectory(tmp_path / "run"), made, Watcher())
 
     return run
@@ -119,3 +167,36 @@ def test_an_interrupt_before_the_hosts_are_there_is_heard_at_once(drive: Any) ->
     summary = drive(slowly)
     assert (summary.ending, summary.ran) == (Ending.INTERRUPTED, 0)
     assert drive(InlineExecutor).ending is Ending.COMPLETE
+
+
+ENDINGS = {
+    "failed": (ValueError("nobody heard of it"),),
+    "interrupted": (KeyboardInterrupt(),),
+    "its host died": (Killed(), Killed()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ENDINGS)
+def test_what_a_stage_bought_before_it_ended_is_in_its_books_and_not_reserved_again(
+    drive: Any, tmp_path: Path, how: str
+) -> None:
+    run, endings = RunDirectory(tmp_path / "run"), ENDINGS[how]
+    drive(Mortal, Buyer(run, *endings), HOSTED)
+
+    def books() -> list[Usage]:
+        with closing(State.peek(run)) as state:
+            found = [
+                replace(used, device_seconds=0.0) for key, used, _ in state.charges() if key.startswith("generate")
+            ]
+        return [used for used in found if used.tokens]
+
+    assert books() == [PAID] * len(endings)
+    (high,) = [
+        ahead.high.tokens
+        for ahead in prepare(tmp_path / "driven.yaml", (), run.root).forecasts.values()
+        if ahead.high.tokens
+    ]
+    capped = HOSTED + f"  budget: {{tokens: {high}}}\n"
+    assert drive(InlineExecutor, None, capped).ending is Ending.COMPLETE
+    assert books() == [PAID] * len(endings)

@@ -6,17 +6,20 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.cost import Usage
+from engine.domain.results import Attempt
 from engine.hosted import Ask, Choice, Ending, Told, Turn
-from engine.run.account.replies import book, forget, reply_log, unread
+from engine.run.account.replies import booked, flows, forget, kept, reply_log, unbooked, unread
 from engine.store.layout import RunDirectory
 
 ASK = Ask("m", (Turn("user", "sort: pear fig"),), 8)
 LOST = Usage(unheard_prompt_tokens=5, unheard_generated_tokens=8)
-TOLD = Told((Choice('fig {"booked": true} pear\u2028\n', Ending.STOP),), 5, 2, 3, unheard=LOST)
+PAID = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3) + LOST
+TOLD = Told((Choice('fig {"booked": 1, "replies": 1} pear\u2028\n', Ending.STOP),), 5, 2, 3, unheard=LOST)
 
 
 def bought(run: RunDirectory, ask: Ask, told: Told) -> None:
@@ -52,19 +55,51 @@ def test_a_named_reply_is_nobody_elses_and_an_unnamed_one_is_anybodys(tmp_path: 
     assert log.taken(ASK, "two") == named["two"]
 
 
-def test_what_is_in_the_books_is_used_again_and_not_counted_again(tmp_path: Path) -> None:
+def ended(usage: Usage) -> Attempt:
+    return Attempt("flow", "account", 0.0, 0.0, usage, None)
+
+
+@pytest.mark.parametrize("said", [PAID, Usage(device_seconds=1.0)])
+def test_what_is_in_the_books_is_used_again_and_not_counted_again(said: Usage, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     bought(run, ASK, TOLD)
-    book(run, "flow")
+    assert booked(run, ended(said), 1).usage == PAID + Usage(device_seconds=said.device_seconds)
+    assert (unbooked(run, "flow", 1), kept(run, "flow")) == (None, PAID)
     second = replace(ASK, max_tokens=9)
     bought(run, second, TOLD)
+    assert kept(run, "flow") == PAID
     log = reply_log(run, "flow")
-    assert [found.usage for ask in (ASK, second) if (found := log.taken(ask))] == [
-        Usage(),
-        Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3) + LOST,
-    ]
+    assert [found.usage for ask in (ASK, second) if (found := log.taken(ask))] == [Usage(), PAID]
     forget(run, ["flow", "never there"])
     assert not list(run.replies.iterdir())
+    assert booked(run, ended(said), 2) == ended(said)
+
+
+ENDS = st.sampled_from(["bought", "stored", "crashed between its mark and its row", "crashed in a line"])
+
+
+@given(story=st.lists(ENDS, max_size=12))
+def test_every_reply_is_in_the_books_once_wherever_a_run_crashes(
+    story: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run, rows, replies = RunDirectory(tmp_path_factory.mktemp("run")), list[Usage](), 0
+    bought(run, ASK, TOLD)
+    for what in [*story, "stored"]:
+        if what == "bought":
+            bought(run, ASK, TOLD)
+            replies += 1
+        elif what == "crashed in a line":
+            bought(run, ASK, TOLD)
+            (path,) = run.replies.iterdir()
+            path.write_bytes(path.read_bytes()[:-9])
+        else:
+            new = unbooked(run, "flow", len(rows))
+            attempt = booked(run, ended(Usage()), len(rows) + 1)
+            assert attempt.usage == (Usage() if new is None else new.usage)
+            rows += [attempt.usage] if what == "stored" else []
+    assert sum(rows, Usage()) == kept(run, "flow") == sum([PAID] * (replies + 1), Usage())
+    assert unbooked(run, "flow", len(rows)) is None
+    assert flows(run) == ["flow"]
 
 
 @given(cut=st.integers(0, 400))

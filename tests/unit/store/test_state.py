@@ -141,6 +141,21 @@ def test_an_unpriced_attempt_makes_the_sum_unknown(run: RunDirectory) -> None:
     assert state.usage()[1].usd is None
 
 
+def test_what_is_known_is_summed_and_who_has_no_price_is_named(run: RunDirectory) -> None:
+    state = State.open(run)
+    plan = plan_of(HOSTED)
+    first, second, third, *_ = plan.stages
+    state.adopt(plan, {first: "ours", third: "theirs"})
+    assert state.known() == (Decimal(), ())
+    state.settle([done(first), replace(done(second), charge=Charge(None)), done(third)])
+    assert state.known() == (Decimal("0.50"), (None,))
+    state.reset([first])
+    state.settle([replace(done(first), charge=Charge(None))])
+    assert state.known() == (Decimal("0.50"), (None, "ours"))
+    state.adopt(plan, {first: "renamed", third: "theirs"})
+    assert state.known()[1] == (None, "renamed")
+
+
 def test_what_was_not_heard_of_is_kept_and_published_apart_from_what_was_surely_used(run: RunDirectory) -> None:
     state = State.open(run)
     plan = plan_of()

@@ -254,6 +254,69 @@ def test_a_stage_redone_after_its_artifact_was_lost_costs_a_cell_once(study: Any
         assert results.table("FROM v_cost").to_pylist()[0]["device_seconds"] == 12.0
 
 
+def test_a_hosted_stage_costs_a_cell_what_all_its_tries_paid_for(study: Any, tmp_path: Path) -> None:
+    study.cell("c", tune_key="tune-c")
+    paid = {"state": "failed", "device_seconds": 0.0, "usd": 0.1, "prompt_tokens": 30, "train_tokens": 7}
+    rest = {"device_seconds": 0.0, "usd": 0.2, "prompt_tokens": 60, "optimizer_steps": 5}
+    found = {"device_seconds": 0.0, "usd": 0.0, "optimizer_steps": 5}  # all that it needs is in the books
+    tries = [paid, paid | {"state": "interrupted"}, rest, found]
+    study.stage("tune-c", "tune", ["c"], account="ours", attempts=tries)
+    study.stage("judge-c", "judge", ["c"], usd=None)
+    with open_results(study.write(tmp_path)) as results:
+        (cell,) = results.table("FROM v_cells").to_pylist()
+        (dose,) = results.table("FROM v_dose").to_pylist()
+        bill = by(results.table("FROM v_cost").to_pylist(), "stage_key")
+        stages = by(results.table("FROM v_stages").to_pylist(), "stage_key")
+    assert (cell["usd"], float(cell["hosted_usd"])) == (None, pytest.approx(0.4)), "an hour here has no price"
+    assert (cell["train_tokens"], cell["prompt_tokens"], cell["optimizer_steps"]) == (14, 120, 5)
+    assert (dose["mean_usd"], dose["mean_hosted_usd"]) == (None, pytest.approx(0.4))
+    for rows in (bill, stages):
+        assert (rows["tune-c"]["account"], rows["judge-c"]["account"]) == ("ours", None)
+    assert float(bill["tune-c"]["usd"]) == pytest.approx(float(cell["hosted_usd"]))
+
+
+def test_what_is_paid_to_providers_is_unknown_only_where_one_of_their_prices_is(study: Any, tmp_path: Path) -> None:
+    hosted = {"account": "ours", "device_seconds": 0.0}
+    for cell, usd in (("priced", 0.25), ("unpriced", None), ("local", None), ("failing", 1.0)):
+        study.cell(cell, data_source="x", seed=len(cell))
+        study.stage(f"generate-{cell}", "generate", [cell], usd=usd, **({} if cell == "local" else hosted))
+    study.stage("judge-failing", "judge", ["failing"], "failed", usd=None)
+    with open_results(study.write(tmp_path)) as results:
+        found = {row["cell_id"]: row["hosted_usd"] for row in results.table("FROM v_cells").to_pylist()}
+        assert results.table("SELECT DISTINCT mean_hosted_usd FROM v_dose").to_pylist() == [{"mean_hosted_usd": None}]
+    assert {cell: usd if usd is None else float(usd) for cell, usd in found.items()} == {
+        "priced": 0.25,
+        "unpriced": None,
+        "local": 0.0,
+        "failing": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("hosted", "here", "unit", "best"),
+    [
+        ("ours", None, "hosted_usd", {"cheap": 0.1, "dear": 0.9}),
+        ("ours", 0.5, "usd", {"cheap": 0.6, "dear": 1.4}),
+        (None, None, "device_seconds", {"dear": 2.0}),
+    ],
+)
+def test_the_frontier_counts_device_time_only_where_nothing_is_bought(
+    hosted: str | None, here: float | None, unit: str, best: dict[str, float], study: Any, tmp_path: Path
+) -> None:
+    study.prompts("bench", {"A": ["p1", "p2"]})
+    for cell, usd, seconds, scores in (("cheap", 0.1, 3.0, {"p1": 5, "p2": 1}), ("dear", 0.9, 1.0, {"p1": 5, "p2": 5})):
+        study.cell(cell, data_source="x")
+        bought = {"account": hosted, "device_seconds": 0.0, "usd": usd} if hosted else {"device_seconds": 1.0}
+        study.stage(f"generate-{cell}", "generate", [cell], **bought)
+        key = study.judgement(cell, "harm", "rules", 0, "harm")
+        study.stage(key, "judge", [cell], device_seconds=seconds, usd=here)  # a judge here: its time says nothing
+        study.verdicts(key, scores)
+    with open_results(study.write(tmp_path)) as results:
+        rows = results.table("FROM v_pareto").to_pylist()
+    assert {row["cost_unit"] for row in rows} == {unit}
+    assert {row["cell_id"]: row["cost"] for row in rows} == pytest.approx(best)
+
+
 def test_stages_show_the_last_attempt(study: Any, tmp_path: Path) -> None:
     start = datetime(2026, 11, 20, 9, 0, 0)  # noqa: DTZ001  # the published file holds naive UTC
     study.stage("s", "tune", [], started_at=start, ended_at=start + timedelta(seconds=2.5), host="h1")

@@ -1,0 +1,119 @@
+"""What a killed run has bought is in the books before the next one buys anything, whatever was changed in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from engine.domain.cost import Usage
+from engine.domain.results import Attempt, StageResult
+from engine.domain.stage import StageKind, StageState
+from engine.hosted import Ask, Choice, Ending, Told, Turn
+from engine.run.account.replies import reply_log, unbooked
+from engine.run.adopt import adopt
+from engine.run.order import RunOrder
+from engine.run.prepare import prepare
+from engine.store.layout import RunDirectory
+from engine.store.state import Settled, State
+
+SPEC = """\
+sweep: adopted
+recipe:
+  model: hosted/openai:{model}
+  benchmark: standin/policy:1
+  generate: {{adapter: hosted/openai, max_new_tokens: {longest}}}
+  judges: [standin/rules]
+run:
+  accounts:
+    ours: {{provider: hosted/openai, key_env: NO_SUCH_KEY}}
+"""
+MODEL, OTHER = "gpt-4o-mini-2024-07-18", "gpt-4o-2024-08-06"
+TOLD = Told((Choice("sorted", Ending.STOP),), 1_000_000, 0, 1_000_000)
+
+
+class Listener:
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def update(self, snapshot: object) -> None:
+        del snapshot
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Desk:
+    """A run directory with its control plane, open."""
+
+    def __init__(self, folder: Path, state: State) -> None:
+        self.folder = folder
+        self.run = RunDirectory(folder / "run")
+        self.state = state
+
+    def adopt(self, model: str = MODEL, longest: int = 8) -> tuple[str, list[str]]:
+        """Begin a run; return the key of its answers, and what was said."""
+        spec = self.folder / "adopted.yaml"
+        spec.write_text(SPEC.format(model=model, longest=longest))
+        ready = prepare(spec, (), self.run.root)
+        order = RunOrder(
+            ready.plan, ready.forecasts, ready.groups, ready.loaded.sweep.run, ready.catalogue, {}, ready.tariff, 1
+        )
+        listener = Listener()
+        adopt(order, self.run, self.state, listener)
+        (key,) = [key for key, stage in ready.plan.stages.items() if stage.kind is StageKind.GENERATE]
+        return key, listener.notes
+
+    def buy(self, key: str, model: str = MODEL) -> None:
+        with reply_log(self.run, key).open() as log:
+            log.write(Ask(model, (Turn("user", "sort: pear fig"),), 8), TOLD)
+
+    @property
+    def books(self) -> list[tuple[str, int, Decimal | None]]:
+        """Stage, tokens and dollars of every attempt."""
+        return [(key, used.tokens, charge.usd) for key, used, charge in self.state.charges()]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with closing(State.open(RunDirectory(tmp_path / "run"))) as state:
+        yield Desk(tmp_path, state)
+
+
+@pytest.mark.parametrize("longest", [8, 9], ids=["the same", "changed"])
+def test_replies_of_a_killed_run_are_booked_once_at_their_price(desk: Desk, longest: int) -> None:
+    key, notes = desk.adopt()
+    desk.buy(key)
+    expected = [(key, 2_000_000, Decimal("0.75"))]
+    for _ in range(2):
+        notes = desk.adopt(longest=longest)[1]
+        assert (desk.books, notes) == (expected, [])
+    assert desk.state.stages()[key].state is StageState.PENDING
+    desk.buy(key)
+    desk.adopt(longest=longest)
+    assert desk.books == expected * 2
+
+
+def test_replies_whose_price_nothing_tells_wait_for_a_plan_that_does(desk: Desk) -> None:
+    key, _ = desk.adopt()
+    desk.buy(key)
+    _, (note,) = desk.adopt(OTHER)
+    assert "in no book" in note
+    assert desk.books == []
+    assert desk.adopt()[1] == []
+    assert [(found, usd) for found, _, usd in desk.books] == [(key, Decimal("0.75"))]
+
+
+def test_replies_of_a_stage_that_is_done_are_its_rows_and_not_booked_again(desk: Desk) -> None:
+    key, _ = desk.adopt()
+    desk.buy(key)
+    done = Attempt(key, "ours", 0.0, 1.0, Usage(prompt_tokens=1), StageResult(key, (), None))
+    desk.state.settle([Settled(done, StageState.DONE, desk.state.usage()[1])])
+    desk.adopt(OTHER)  # the driver died before it could delete them
+    assert [tokens for _, tokens, _ in desk.books] == [1]
+    assert unbooked(desk.run, key, 1) is None
