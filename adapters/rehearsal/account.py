@@ -22,6 +22,8 @@ from adapters.rehearsal.wire import ApiError, id_maker
 from adapters.rehearsal.workshop import Workshop
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from adapters.rehearsal.batches import Batch
     from adapters.rehearsal.deployments import Deployment
     from adapters.rehearsal.files import StoredFile
@@ -36,12 +38,19 @@ class Account:
     Args:
         settings: How it is to behave.
         workshop: What trains, answers and grades.
+
+    Attributes:
+        life: How many servers its folder has had before; 0 without one.
+        lock: Keeps other servers out of its folder; None without one.
+        weights: Where jobs leave what they trained.
     """
 
     def __init__(self, settings: ServerSettings, workshop: Workshop) -> None:
-        """Start with nothing in it."""
+        """Start with nothing in it; `memory` fills it with what it had before."""
         self.settings = settings
         self.workshop = workshop
+        self.life = 0
+        self.lock: FileLock | None = None
         self.new_id = id_maker(settings.seed)
         self.draw = random.Random(settings.seed)  # noqa: S311 - no secret
         self.audit = Audit(settings.prices, settings.batch_percent)
@@ -52,7 +61,7 @@ class Account:
         self.tuned: dict[str, str] = {}
         self.batches: dict[str, Batch] = {}
         self.deployments: dict[str, Deployment] = {}
-        self.folder = Path(tempfile.mkdtemp(prefix="rehearsal-"))
+        self.weights = settings.folder / "weights" if settings.folder else Path(tempfile.mkdtemp(prefix="rehearsal-"))
         self.trainer = Bench(workshop)
         self.answerer = Bench(workshop)
         self._slots: dict[str, asyncio.Semaphore] = {}
@@ -107,13 +116,16 @@ class Account:
             raise no_quota()
 
     async def close(self) -> None:
-        """Stop all that goes on, and remove what was written."""
+        """Stop all that goes on, and remove what was written, where nothing is to be kept."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.trainer.close()
-        self.answerer.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for bench in (self.trainer, self.answerer):
+            bench.stop()  # both before either is waited for
+        for bench in (self.trainer, self.answerer):
+            bench.close()
+        if self.settings.folder is None:
+            shutil.rmtree(self.weights, ignore_errors=True)
 
 
 def no_quota() -> ApiError:

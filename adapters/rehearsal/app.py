@@ -19,6 +19,7 @@ from adapters.rehearsal import (
     deployments,
     files,
     jobs,
+    memory,
     models,
     moderation,
     together,
@@ -109,8 +110,12 @@ def application(account: Account) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         del app
+        memory.go_on(account)
         yield
         await account.close()
+        memory.keep(account)
+        if account.lock is not None:
+            account.lock.release()
 
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _unknown, 405: _unknown})
 

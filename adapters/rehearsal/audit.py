@@ -83,6 +83,9 @@ class Audit:
     Args:
         prices: By model.
         batch_percent: Price of a batched token, in % of the usual one.
+
+    Attributes:
+        pico_dollars: Money billed so far.
     """
 
     def __init__(self, prices: Mapping[str, Price], batch_percent: int) -> None:
@@ -96,7 +99,7 @@ class Audit:
         self._billed: Counter[tuple[str, str]] = Counter()
         self._charged: Counter[str] = Counter()
         self._in_flight = self._peak = 0
-        self._pico = 0
+        self.pico_dollars = 0
 
     @contextmanager
     def flight(self, call: str) -> Iterator[Entry]:
@@ -122,26 +125,37 @@ class Audit:
         ):
             if tokens:
                 self._billed[model, f"batch_{kind}" if batched else kind] += tokens
-                self._pico += tokens * each * percent // 100
+                self.pico_dollars += tokens * each * percent // 100
+
+    def recall(self, billed: Mapping[str, Mapping[str, int]], pico_dollars: int) -> None:
+        """Go on from what was billed before: `tokens_billed` and `pico_dollars`."""
+        for model, tokens in billed.items():
+            self._billed.update({(model, kind): count for kind, count in tokens.items()})
+        self.pico_dollars += pico_dollars
 
     @property
     def micro_dollars(self) -> int:
         """Money billed so far, in whole micro-dollars, rounded down."""
-        return self._pico // 10**6
+        return self.pico_dollars // 10**6
 
-    def shown(self, *, with_log: bool) -> dict[str, object]:
-        """Return everything, as JSON."""
+    @property
+    def tokens_billed(self) -> dict[str, dict[str, int]]:
+        """Tokens billed so far, by model and kind."""
         billed: dict[str, dict[str, int]] = {}
         for (model, kind), tokens in sorted(self._billed.items()):
             billed.setdefault(model, {})[kind] = tokens
+        return billed
+
+    def shown(self, *, with_log: bool) -> dict[str, object]:
+        """Return everything, as JSON."""
         accepted = sum(count for status, count in self._statuses.items() if 200 <= status < 300)  # noqa: PLR2004
         total = sum(self._statuses.values())
         dropped = self._statuses[0]
         body: dict[str, object] = {
-            "tokens_billed": billed,
+            "tokens_billed": self.tokens_billed,
             "tokens_charged": dict(self._charged),
-            "pico_dollars": self._pico,
-            "usd": f"{self._pico // PICO}.{self._pico % PICO:012d}",
+            "pico_dollars": self.pico_dollars,
+            "usd": f"{self.pico_dollars // PICO}.{self.pico_dollars % PICO:012d}",
             "requests": total,
             "accepted": accepted,
             "rejected": total - accepted - dropped,

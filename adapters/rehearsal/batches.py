@@ -126,10 +126,10 @@ async def create(account: Account, request: Request) -> Response:
     file = files.find(account, body.input_file_id)
     if file.purpose != "batch":
         raise ApiError(400, "The input file's purpose must be batch.", code="invalid_value", param="input_file_id")
-    return json_reply(begun(account, body, file).shown())
+    return json_reply(begun(account, body).shown())
 
 
-def begun(account: Account, body: BatchBody, file: files.StoredFile) -> Batch:
+def begun(account: Account, body: BatchBody) -> Batch:
     """Begin a batch.
 
     Raises:
@@ -138,8 +138,14 @@ def begun(account: Account, body: BatchBody, file: files.StoredFile) -> Batch:
     account.check_money()
     batch = Batch(account.new_id("batch_"), body, {"created_at": time.time()})
     account.batches[batch.batch_id] = batch
-    batch.work = account.start(_run(account, batch, file.content))
+    go_on(account, batch)
     return batch
+
+
+def go_on(account: Account, batch: Batch) -> None:
+    """Let a batch pass; what has a reply is not asked again. One whose file was deleted meanwhile fails."""
+    file = account.files.get(batch.body.input_file_id)
+    batch.work = account.start(_run(account, batch, file.content if file else b""))
 
 
 async def listed(account: Account, request: Request) -> Response:
@@ -185,7 +191,8 @@ async def _run(account: Account, batch: Batch, content: bytes) -> None:
     batch.total, batch.model = len(lines), str(lines[0].body.get("model", ""))
     batch.enter("in_progress")
     gate = asyncio.Semaphore(AT_ONCE)
-    answers = (_answer(account, batch, line, gate) for line in lines)
+    told = {reply["custom_id"] for reply in (*batch.answered, *batch.refused)}
+    answers = (_answer(account, batch, line, gate) for line in lines if line.custom_id not in told)
     await asyncio.gather(account.pause(account.settings.durations.batch), *answers)
     batch.enter("finalizing")
     _write(account, batch)

@@ -58,11 +58,16 @@ class Bench:
                 if isinstance(reply, tuple):
                     yield reply
 
-    def close(self) -> None:
-        """End the process, now."""
+    def stop(self) -> None:
+        """End the process, now; `close` waits until it has ended."""
         if self._process is not None:
             self._lose()
             self._process.terminate()
+
+    def close(self) -> None:
+        """End the process, now, and wait for its end."""
+        self.stop()
+        if self._process is not None:
             self._process.join(STOP_SECONDS)
             self._process = None
 

@@ -188,6 +188,17 @@ def admitted(account: Account, request: Request, body: JobBody) -> Job:
     return job
 
 
+def begin_again(account: Account, job: Job) -> None:
+    """Let a job that was under way when the last server ended pass once more, from its beginning; a paused one waits."""
+    is_paused = job.status in {"pausing", "paused"}
+    job.status, job.before_pause = "paused" if is_paused else "validating_files", "validating_files"
+    job.checkpoints.clear()
+    del job.events[1:]
+    if not is_paused:
+        job.may_go.set()
+    job.work = account.start(timeline.run(account, job))
+
+
 async def listed(account: Account, request: Request) -> Response:
     """GET /v1/fine_tuning/jobs: newest first, and only those with the metadata that is asked for."""
     wanted = {

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from adapters.rehearsal import memory
 from adapters.rehearsal.account import Account
 from adapters.rehearsal.app import AZURE_PREFIX, OPENAI_PREFIX, application
 from adapters.rehearsal.settings import ServerSettings
@@ -103,5 +104,6 @@ def serving(settings: ServerSettings, workshop: Workshop, port: int = 0) -> Iter
 
 def _server(settings: ServerSettings, workshop: Workshop, ready: Callable[[], None]) -> _Server:
     options: dict[str, Any] = {"access_log": False, "log_level": "warning", "ws": "none", "proxy_headers": False}
-    app = application(Account(settings, workshop))
-    return _Server(uvicorn.Config(app, http=_Wire, timeout_graceful_shutdown=1, **options), ready)
+    account = Account(settings, workshop)
+    memory.recall(account)
+    return _Server(uvicorn.Config(application(account), http=_Wire, timeout_graceful_shutdown=1, **options), ready)

@@ -6,6 +6,7 @@ Every field has a default, and the defaults are a patient server: no limit, no f
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -127,6 +128,10 @@ class ServerSettings(Written):
     """A rehearsal server."""
 
     seed: int = Field(default=0, ge=0, description="Draws ids, durations and faults.")
+    folder: Annotated[Path | None, Field(strict=False)] = Field(
+        default=None,
+        description="Where it keeps what it has, so that the next server goes on from there; omitted: nowhere.",
+    )
     dialect: Literal["openai", "azure", "together"] = Field(
         default="openai", description="Which form of the wire it speaks."
     )

@@ -157,11 +157,12 @@ async def _trained(account: Account, job: Job, rows: tuple[ChatRow, ...]) -> Non
     low, high = account.settings.durations.run
     lasts = account.draw.uniform(low, high) / account.settings.time_scale
     job.estimated_finish = time.time() + lasts
-    training = Training(job.job_id, rows, epochs, batch_size, multiplier, job.seed, account.folder / job.job_id)
+    training = Training(job.job_id, rows, epochs, batch_size, multiplier, job.seed, account.weights / job.job_id)
     tokens, cuts, _ = await asyncio.gather(_tokens(account, rows), _cuts(account, job, training), asyncio.sleep(lasts))
     await job.may_go.wait()
-    job.trained_tokens = tokens * epochs
-    account.audit.bill(job.body.model, trained=job.trained_tokens)
+    if job.trained_tokens is None:  # else a server that has ended has billed it
+        job.trained_tokens = tokens * epochs
+        account.audit.bill(job.body.model, trained=job.trained_tokens)
     name = _name(account, job)
     _report(account, job, cuts, name)
     job.tell(account, "Evaluating model against our usage policies")

@@ -83,7 +83,7 @@ async def create_batch(account: Account, request: Request) -> Response:
     file = files.find(account, body.input_file_id)
     if file.purpose != "batch-api":
         raise ApiError(400, "The input file's purpose must be batch-api.", param="input_file_id")
-    return json_reply({"job": _batch(batches.begun(account, body, file)), "warning": None}, 201)
+    return json_reply({"job": _batch(batches.begun(account, body)), "warning": None}, 201)
 
 
 async def batches_listed(account: Account, request: Request) -> Response:

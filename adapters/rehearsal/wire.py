@@ -118,16 +118,16 @@ def _limit(text: str | None, default: int, largest: int) -> int:
     return int(text)
 
 
-def id_maker(seed: int) -> Callable[[str], str]:
-    """Return a maker of ids that look like the real ones and are the same for the same seed.
+def id_maker(seed: int, life: int = 0) -> Callable[[str], str]:
+    """Return a maker of ids that look like the real ones and are the same for the same seed, in the same life of an account.
 
-    >>> id_maker(0)("ftjob-") == id_maker(0)("ftjob-")
+    >>> id_maker(0)("ftjob-") == id_maker(0)("ftjob-") != id_maker(0, 1)("ftjob-")
     True
     """
     draws: dict[str, random.Random] = {}
 
     def make(prefix: str) -> str:
-        draw = draws.setdefault(prefix, random.Random(f"{seed} {prefix}"))  # noqa: S311 - no secret
+        draw = draws.setdefault(prefix, random.Random(f"{seed} {life} {prefix}"))  # noqa: S311 - no secret
         return prefix + "".join(draw.choices(ALPHABET, k=24))
 
     return make

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ class Pace:
 @click.command("rehearse")
 @options.SPEC
 @options.OVERRIDES
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: a new runs/NAME-rehearsal].")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/NAME-rehearsal].")
 @click.option(
     "--speed",
     type=click.FloatRange(min=1.0),
@@ -54,7 +53,8 @@ def command(
 
     The server speaks the provider's wire, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
     the models are called. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
-    itself, it does as always. Every rehearsal begins anew, by default in runs/NAME-rehearsal, -rehearsal-2 and so on.
+    itself, it does as always. The same command goes on with a rehearsal that was stopped, and begins the next one after
+    one that is complete: in runs/NAME-rehearsal, -rehearsal-2 and so on.
 
     \b
     Examples:
@@ -63,13 +63,17 @@ def command(
     """
     from engine.cli.run_verb import execute, exit_code
     from engine.run.prepare import RUNS, prepare
+    from engine.run.rehearsal import going_on, make_room, serving
     from engine.run.rehearsal import overrides as pointing
-    from engine.run.rehearsal import serving
+    from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, None)
-    root = out if out is not None else _free(RUNS / f"{prepared.plan.sweep}-rehearsal")
+    root = out if out is not None else going_on(RUNS / f"{prepared.plan.sweep}-rehearsal")
+    run = RunDirectory(root)
+    settings = _settings(prepared, run.rehearsal, speed, server)
+    make_room(run)
     accounts = prepared.loaded.sweep.run.accounts
-    with serving(_settings(prepared, speed, server)) as served:
+    with serving(settings) as served:
         pointed = [text for one in served for text in pointing(one, accounts[one.account], speed)]
         began = time.time()
         summary, root = execute(spec, (*overrides, *pointed), root, executor, is_rehearsal=True)
@@ -77,14 +81,8 @@ def command(
     return exit_code(summary)
 
 
-def _free(root: Path) -> Path:
-    """Return a run directory that is not there yet: models of an earlier rehearsal ended with its server."""
-    numbered = (root.with_name(f"{root.name}-{number}") for number in count(2))
-    return root if not root.exists() else next(path for path in numbered if not path.exists())
-
-
-def _settings(prepared: Prepared, speed: float, server: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Return the settings of the server of each account that the plan uses.
+def _settings(prepared: Prepared, folder: Path, speed: float, server: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Return the settings of the server of each account that the plan uses; it keeps what it has below a folder.
 
     Raises:
         PlanError: It uses none.
@@ -101,7 +99,7 @@ def _settings(prepared: Prepared, speed: float, server: Sequence[str]) -> dict[s
     for name, account in run.accounts.items():
         own = {one: table.quote(one.provider, one.model, day) for one in what if one.provider == account.provider}
         if own:
-            found[name] = server_settings(account, own, speed, _more(server))
+            found[name] = server_settings(account, own, folder / name, speed, _more(server))
     return found
 
 
@@ -113,7 +111,7 @@ def _more(server: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: Pace) -> None:
-    """Print what the servers saw, beside what our own books say."""
+    """Print what the servers saw, and billed in all of this rehearsal's runs, beside what our own books say."""
     from engine.cli.render import besides, console, duration, many, print_table
     from engine.store.layout import RunDirectory
     from engine.store.state import State

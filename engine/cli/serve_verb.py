@@ -69,7 +69,8 @@ def command(
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # no buffer, whose lock the interpreter would want when it ends before
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

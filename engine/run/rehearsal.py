@@ -1,6 +1,6 @@
 """A rehearsal: the same sweep against servers of ours, at the providers' quotas and prices, with time run faster.
 
-Pure, but for starting and stopping the servers: what they are told, and what the sweep is told of them.
+What the servers are told, what the sweep is told of them, and where a rehearsal that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -13,16 +13,22 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from engine.domain.errors import RunError
+from engine.domain.errors import RunError, StoreError
 from engine.domain.price import PriceUnit, Quote
 from engine.domain.stage import StageKind
 from engine.domain.sweep import Account
 from engine.plan.tariff import Bought
+from engine.run import lock
+from engine.run.adopt import claim
+from engine.run.order import Ending
+from engine.store.layout import RunDirectory
+from engine.store.state import State
 
 KEY_ENV = "DOSIMETER_REHEARSAL_KEY"
 KEY = "sk-test-rehearsal"
@@ -59,14 +65,58 @@ class Served:
         return found
 
 
+def going_on(first: Path) -> Path:
+    """Return the run directory of the newest rehearsal that has not ended as complete, or of a new one.
+
+    Args:
+        first: Where the first one goes; the others have a number behind that name, from 2.
+    """
+    names = (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in count(1))
+    there = list(takewhile(Path.exists, names))
+    new = first.with_name(f"{first.name}-{len(there) + 1}") if there else first
+    return next((path for path in reversed(there) if _is_stopped(RunDirectory(path))), new)
+
+
+def _is_stopped(run: RunDirectory) -> bool:
+    """Whether a rehearsal there can go on; what cannot be read, or is driven now, is left alone."""
+    try:
+        if not run.rehearsal.is_dir() or lock.is_held(run):
+            return False
+        meta = _meta(run)
+    except (OSError, StoreError):
+        return False
+    return meta.get("rehearsal") == "true" and meta.get("ending") != Ending.COMPLETE
+
+
+def _meta(run: RunDirectory) -> Mapping[str, str]:
+    with closing(State.peek(run)) as state:
+        return state.meta()
+
+
+def make_room(run: RunDirectory) -> None:
+    """Make the folder in a run directory where its servers keep what they have.
+
+    Raises:
+        StoreError: The directory is somebody else's, or a real run's.
+        RunLockedError: Another process drives it.
+    """
+    claim(run)
+    with lock.held(run):
+        if run.state.is_file() and _meta(run).get("rehearsal") == "false":
+            what = "the results in this run directory are real, and these would be a rehearsal's"
+            raise StoreError(what, where=str(run.root), todo="choose another --out")
+        run.rehearsal.mkdir(exist_ok=True, mode=0o700)
+
+
 def server_settings(
-    account: Account, what: Mapping[Bought, Quote | None], speed: float, more: Mapping[str, object]
+    account: Account, what: Mapping[Bought, Quote | None], folder: Path, speed: float, more: Mapping[str, object]
 ) -> dict[str, object]:
     """Return the settings of the server that stands for an account.
 
     Args:
         account: The account.
         what: What the plan buys there, and at what prices.
+        folder: Where it keeps what it has.
         speed: How many times faster than real time passes.
         more: Further settings of the user's, which win.
     """
@@ -87,6 +137,7 @@ def server_settings(
         if not bought.model.startswith(("standin-", "ft:"))
     }
     own: dict[str, object] = {
+        "folder": str(folder),
         "time_scale": speed,
         "dialect": DIALECTS.get(account.provider, "openai"),
         **({"plays": plays} if plays else {}),

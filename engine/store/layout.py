@@ -73,6 +73,11 @@ class RunDirectory:
         return self.root / "replies"
 
     @property
+    def rehearsal(self) -> Path:
+        """What a rehearsal's servers have, one folder an account."""
+        return self.root / "rehearsal"
+
+    @property
     def report(self) -> Path:
         """The report and its figures."""
         return self.root / "report"

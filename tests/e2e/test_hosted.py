@@ -148,6 +148,11 @@ class Study:
         found = [json.loads(path.read_text())[what] for path in sorted((self.run_dir / folder).glob("*.json"))]
         return [value for value in found if value]
 
+    def bought(self) -> int:
+        """Replies in the run directory that are no rows yet."""
+        files = (self.run_dir / "replies").glob("*.jsonl")
+        return sum('"asked"' in line for path in files for line in path.read_text().splitlines())
+
     def stages(self) -> list[dict[str, Any]]:
         return self.rows("SELECT stage_key AS key FROM v_stages")
 
@@ -309,6 +314,36 @@ def test_two_run_directories_at_once_make_each_job_once(server: Server, tmp_path
     assert len(made) == len(set(made)) == 2
 
 
+STOPPED = {"interrupted": (signal.SIGINT, signal.SIGINT), "killed": (signal.SIGKILL,)}
+
+
+@pytest.mark.parametrize("how", STOPPED)
+def test_what_a_stopped_run_has_bought_is_in_the_books_whatever_is_changed(
+    how: str, server: Server, tmp_path: Path
+) -> None:
+    study = Study.of(tmp_path, server, 24 + list(STOPPED).index(how))
+    server.spoil({"kind": "throttled", "on": "chat/completions", "after": 6})  # nothing is in flight then
+    running = study.start("run", "hosted.yaml", *INLINE)
+    eventually(lambda: study.bought() == asked(study) == 6, running)
+    for number in STOPPED[how]:
+        os.kill(running.pid, number)
+        time.sleep(0.05)
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode in {130, -signal.SIGKILL}, errors
+    server.spoil()
+    bill = study.bill()
+    assert bill > 0
+    assert (study.books() == bill) is (how == "interrupted")
+    changed = ("--set", "generate.max_new_tokens=9", *INLINE)
+    assert "over the cap" in study.run(*changed, "--set", f"run.budget.usd={bill}", code=4)
+    assert study.books() == study.bill() == bill
+    study.run(*changed)
+    assert study.books() == study.bill() > bill
+    study.run(*INLINE)  # and back: its replies are used, and counted no second time
+    assert asked(study) == 2 * ASKS
+    assert study.books() == study.bill()
+
+
 SPOILT = ("error", "reset", "lost_reply", "truncated", "throttled")
 
 
@@ -391,3 +426,38 @@ def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, tmp_pat
     with closing(State.open(RunDirectory(tmp_path / "real"))) as state:
         state.put_meta({"sweep": "hosted", "rehearsal": "false"})
     assert "the results in this run directory are real" in cli(tmp_path, *again, code=5).stderr
+
+
+def rehearsed(said: str, errors: str) -> tuple[str, str]:
+    """What a rehearsal was billed, and what its books say, in dollars."""
+    billed, books = re.search(r"\$([\d.]+)\s*$", said), re.search(r"Our books: \$([\d.]+) in", errors)
+    assert billed is not None, said
+    assert books is not None, errors
+    return billed[1], books[1]
+
+
+def kept_jobs(folder: Path) -> list[dict[str, Any]]:
+    """The jobs that a rehearsal's server has written down."""
+    found: list[dict[str, Any]] = json.loads((folder / "rehearsal" / "ours" / "memory.json").read_text())["jobs"]
+    return found
+
+
+def test_a_rehearsal_that_was_stopped_goes_on_where_it_was(cli: Cli, tmp_path: Path) -> None:
+    spec = SPEC.format(seed=11, url="http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY")
+    (tmp_path / "one.yaml").write_text(spec)
+    again = ("rehearse", "one.yaml", "--speed", "6000", *INLINE)
+    stopped = cli(tmp_path, *again, "--set", "run.budget.usd=0.0025", code=4)
+    folder = RunDirectory(tmp_path / "runs" / "hosted-rehearsal")
+    (tuned,) = kept_jobs(folder.root)
+    assert rehearsed(stopped.stdout, stopped.stderr)[0] == rehearsed(stopped.stdout, stopped.stderr)[1]
+    assert folder.rehearsal.stat().st_mode & 0o777 == 0o700
+    done = cli(tmp_path, *again, "--set", "run.budget.usd=1")
+    assert "stages to run, " in done.stderr, "in the same directory"
+    billed, books = rehearsed(done.stdout, done.stderr)
+    assert billed == books != rehearsed(stopped.stdout, stopped.stderr)[0]
+    jobs = kept_jobs(folder.root)
+    assert jobs[0] == tuned
+    assert len({job["body"]["metadata"]["dosimeter"] for job in jobs}) == len(jobs) == 2
+    with open_results(folder.root) as results:
+        assert results.table("SELECT DISTINCT status FROM v_cells").to_pylist() == [{"status": "done"}]
+    assert not (tmp_path / "runs" / "hosted-rehearsal-2").exists()
