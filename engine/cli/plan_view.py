@@ -171,8 +171,8 @@ def _fit(cap: Cap) -> str:
 
 
 def _amount(name: str, value: Decimal) -> str:
-    if name == "usd":
-        return money(value)
+    if name == "usd":  # with more digits than elsewhere: what does not fit must look so
+        return f"${value:,.2f}" if value >= 1000 else f"${float(value):.4g}"  # noqa: PLR2004 - four digits, then cents
     return f"{value:,.0f}" if name == "tokens" else duration(float(value) * HOUR)
 
 
