@@ -226,9 +226,6 @@ class BatchState:
 
     batch_id: str
     is_over: bool
-    completed: int
-    failed: int
-    total: int
     told: Mapping[str, Told | ProviderError] = field(default_factory=dict)
     refusal: ProviderError | None = None
 

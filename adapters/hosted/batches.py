@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 
 from adapters.hosted.errors import batch_problem, error_body, problem
-from adapters.hosted.replies import BATCH_OVER, Batch, Completion, Counts, Fault, Line, told
+from adapters.hosted.replies import BATCH_OVER, Batch, Completion, Fault, Line, told
 from adapters.hosted.wire import Answer, Wire
 from engine.hosted import BatchState, Meters, Told
 from engine.hosted_errors import ProviderError, Rejected, Unanswered
@@ -14,8 +14,7 @@ from engine.hosted_errors import ProviderError, Rejected, Unanswered
 
 def state(batch: Batch) -> BatchState:
     """Return where a batch stands, without its answers."""
-    counts = batch.request_counts or Counts()
-    return BatchState(batch.id, batch.status in BATCH_OVER, counts.completed, counts.failed, counts.total)
+    return BatchState(batch.id, batch.status in BATCH_OVER)
 
 
 def refused(batch: Batch, clean: Callable[[str], str]) -> ProviderError | None:

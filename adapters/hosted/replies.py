@@ -178,14 +178,6 @@ class Moderation(Reply):
     results: list[Flags]
 
 
-class Counts(Reply):
-    """How many requests of a batch are done."""
-
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
-
-
 class Faults(Reply):
     """Why a batch was refused."""
 
@@ -200,7 +192,6 @@ class Batch(Reply):
     created_at: int = 0
     output_file_id: str | None = None
     error_file_id: str | None = None
-    request_counts: Counts | None = None
     metadata: dict[str, str] | None = None
     errors: Faults | None = None
 

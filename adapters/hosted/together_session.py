@@ -20,7 +20,7 @@ from adapters.hosted.replies import Filed, Page, Reply
 from adapters.hosted.requests import Limit
 from adapters.hosted.session import OpenAISession
 from adapters.hosted.wire import Answer, Wire
-from engine.hosted import Ask, BatchState, Job, JobOrder, Step, Told
+from engine.hosted import Ask, BatchState, Job, JobOrder, Step
 from engine.hosted_errors import Rejected
 
 BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
@@ -36,7 +36,7 @@ class File(Filed):
 
 
 class Batch(Reply):
-    """A batch. It does not say how many of its requests are done."""
+    """A batch."""
 
     id: str
     status: str = ""
@@ -108,7 +108,7 @@ class TogetherSession(OpenAISession):
     async def batch(self, batch_id: str) -> BatchState:
         """Return a batch, with its answers once it is over, or why it was refused as a whole."""
         batch = await self._seen(batch_id)
-        state = BatchState(batch_id, batch.status in BATCH_OVER, 0, 0, 0)
+        state = BatchState(batch_id, batch.status in BATCH_OVER)
         files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
         if not state.is_over:
             return state
@@ -116,8 +116,7 @@ class TogetherSession(OpenAISession):
             words = self._wire.clean(batch.error or f"batch {batch_id} was refused, without a reason")
             return replace(state, refusal=batch_problem("", words))
         told = batches.answers([await self._content(file) for file in files], self._wire)
-        done = sum(isinstance(reply, Told) for reply in told.values())
-        return replace(state, completed=done, failed=len(told) - done, total=len(told), told=MappingProxyType(told))
+        return replace(state, told=MappingProxyType(told))
 
     def _ordered(self, order: JobOrder) -> Mapping[str, object]:
         return fine_tunes.ordered(order)

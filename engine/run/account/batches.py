@@ -145,7 +145,7 @@ class Batches:
             except (Throttled, Unanswered, Unavailable):
                 state = None  # it goes on, whether or not anybody can see it
             except Rejected as gone:
-                return BatchState(batch_id, is_over=True, completed=0, failed=0, total=0, refusal=gone)
+                return BatchState(batch_id, is_over=True, refusal=gone)
             if state is not None and state.is_over:
                 return state
             await asyncio.sleep(self.account.poll_seconds)

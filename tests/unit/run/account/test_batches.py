@@ -90,7 +90,7 @@ class Shop:
         if self.looks:
             raise self.looks.pop(0)
         asks = self.asks[int(batch_id.removeprefix("batch-"))]
-        state = BatchState(batch_id, is_over=True, completed=len(asks), failed=0, total=len(asks))
+        state = BatchState(batch_id, is_over=True)
         if batch_id in self.refused:
             return replace(state, refusal=self.refused[batch_id])
         return replace(state, told={name: self.answer(ask) for name, ask in asks.items()})

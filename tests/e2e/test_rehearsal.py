@@ -1,0 +1,68 @@
+"""Rehearsals through the real command line: no key, no network, and whatever was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.store.layout import RunDirectory
+from engine.store.reader import open_results
+from engine.store.state import State
+
+from .conftest import Cli
+from .hosted import INLINE, SPEC
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, tmp_path: Path) -> None:
+    spec = SPEC.format(seed=9, url="http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY")
+    (tmp_path / "one.yaml").write_text(spec.replace("standin-aligned", "gpt-4o-mini-2024-07-18"))
+    done = cli(tmp_path, "rehearse", "one.yaml", "--speed", "600", "--out", "rehearsed", *INLINE)
+    billed = re.search(r"\$([\d.]+)\s*$", done.stdout)
+    assert billed is not None, done.stdout
+    assert f"Our books: ${billed[1]} in" in done.stderr
+    again = ("rehearse", "one.yaml", "--speed", "600", "--out", "real", *INLINE)
+    with closing(State.open(RunDirectory(tmp_path / "real"))) as state:
+        state.put_meta({"sweep": "hosted", "rehearsal": "false"})
+    assert "the results in this run directory are real" in cli(tmp_path, *again, code=5).stderr
+
+
+def rehearsed(said: str, errors: str) -> tuple[str, str]:
+    """What a rehearsal was billed, and what its books say, in dollars."""
+    billed, books = re.search(r"\$([\d.]+)\s*$", said), re.search(r"Our books: \$([\d.]+) in", errors)
+    assert billed is not None, said
+    assert books is not None, errors
+    return billed[1], books[1]
+
+
+def kept_jobs(folder: Path) -> list[dict[str, Any]]:
+    """The jobs that a rehearsal's server has written down."""
+    found: list[dict[str, Any]] = json.loads((folder / "rehearsal" / "ours" / "memory.json").read_text())["jobs"]
+    return found
+
+
+def test_a_rehearsal_that_was_stopped_goes_on_where_it_was(cli: Cli, tmp_path: Path) -> None:
+    spec = SPEC.format(seed=11, url="http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY")
+    (tmp_path / "one.yaml").write_text(spec)
+    again = ("rehearse", "one.yaml", "--speed", "6000", *INLINE)
+    stopped = cli(tmp_path, *again, "--set", "run.budget.usd=0.0025", code=4)
+    folder = RunDirectory(tmp_path / "runs" / "hosted-rehearsal")
+    (tuned,) = kept_jobs(folder.root)
+    assert rehearsed(stopped.stdout, stopped.stderr)[0] == rehearsed(stopped.stdout, stopped.stderr)[1]
+    assert folder.rehearsal.stat().st_mode & 0o777 == 0o700
+    done = cli(tmp_path, *again, "--set", "run.budget.usd=1")
+    assert "stages to run, " in done.stderr, "in the same directory"
+    billed, books = rehearsed(done.stdout, done.stderr)
+    assert billed == books != rehearsed(stopped.stdout, stopped.stderr)[0]
+    jobs = kept_jobs(folder.root)
+    assert jobs[0] == tuned
+    assert len({job["body"]["metadata"]["dosimeter"] for job in jobs}) == len(jobs) == 2
+    with open_results(folder.root) as results:
+        assert results.table("SELECT DISTINCT status FROM v_cells").to_pylist() == [{"status": "done"}]
+    assert not (tmp_path / "runs" / "hosted-rehearsal-2").exists()
