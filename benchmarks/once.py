@@ -2,7 +2,7 @@
 
     python benchmarks/once.py [--runs 40] [--seed 0] [--lag 2] [--patience 3.5] [--together 4]
 
-Each run makes one job at a rehearsal server through `engine.run.account.jobs.Jobs`, in a process of its own (a fork, so that it
+Each run makes one job at a rehearsal server through `engine.run.accounts.jobs.Jobs`, in a process of its own (a fork, so that it
 takes milliseconds). That process is killed, by signal 9, at a random moment around the making of the job; and now and then the
 server breaks the connection before it has done anything, or once it has done it. Then the same again, until it succeeds. In the
 first half of the runs the server's lists show every job at once, in the second half `--lag` seconds late.
@@ -35,18 +35,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from engine import plugins
+from engine import registry
 from engine.domain.cost import Usage
 from engine.domain.price import charge
 from engine.domain.sweep import Account
-from engine.hosted import Access, Job, JobOrder, Session, TuningRequest
 from engine.plan.prices import load_prices
 from engine.plan.tariff import today
-from engine.plugins import Kind
-from engine.run.account.jobs import Jobs
-from engine.run.account.journal import JobRecord, Journal
-from engine.run.account.patience import Patience
-from engine.run.quota.broker import Broker
+from engine.ports.provider import Access, Job, JobOrder, Session, TuningRequest
+from engine.registry import Kind
+from engine.run.accounts.jobs import Jobs
+from engine.run.accounts.journal import JobRecord, Journal
+from engine.run.accounts.patience import Patience
+from engine.run.accounts.quota.broker import Broker
 
 PROVIDER, MODEL = "hosted/openai", "standin-aligned"
 ROWS = 10
@@ -154,12 +154,12 @@ class Run:
             os._exit(code)
 
     async def _made(self, url: str, patience: Patience, moment: Moment | None, draw: random.Random) -> None:
-        provider = plugins.adapter(Kind.PROVIDER, PROVIDER)
+        provider = registry.adapter(Kind.PROVIDER, PROVIDER)
         session = Deadly(provider.connect(Access("once", url, KEY_ENV, 10.0)), moment, draw)
         account = Account(provider=PROVIDER, base_url=url, key_env=KEY_ENV, poll_seconds=0.1)
         journal = DeadlyJournal(self.folder / "jobs", moment)
         jobs = Jobs("once", account, provider, session, Broker(session, account.quota), journal, patience)
-        rows = plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:ROWS]
+        rows = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:ROWS]
         made = await jobs.run(TuningRequest(f"tune-{self.number:04}", MODEL, rows, 1, ROWS, 1.0, self.number))
         self.outcome.write_text(str(made.job.trained_tokens))
 
@@ -224,7 +224,7 @@ def broken(url: str) -> int:
 
 def warm_up(url: str) -> None:
     """Import what every process needs: forks have it then."""
-    asyncio.run(plugins.adapter(Kind.PROVIDER, PROVIDER).connect(Access("once", url, KEY_ENV)).close())
+    asyncio.run(registry.adapter(Kind.PROVIDER, PROVIDER).connect(Access("once", url, KEY_ENV)).close())
 
 
 def carry_out(runs: Sequence[Run], url: str, wanted: argparse.Namespace, draw: random.Random, tally: Tally) -> None:

@@ -35,7 +35,7 @@ from adapters.local import chat
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Generated, Trajectory, Tuned
-from engine.run.hosts import WarmSlots
+from engine.run.executors.hosts import WarmSlots
 
 T = TypeVar("T")
 MATMUL_SIDE_GPU, MATMUL_SIDE_CPU = 8192, 1024

@@ -32,8 +32,8 @@ from quota_peers.server import Limits, Seen, seen, serving
 from quota_peers.work import calls
 
 from engine.domain.quota import Quota
-from engine.hosted import Ask, Choice, Ending, Meter, Meters, Told
-from engine.run.quota.broker import Broker
+from engine.ports.provider import Ask, Choice, Ending, Meter, Meters, Told
+from engine.run.accounts.quota.broker import Broker
 
 PEERS = Path(__file__).with_name("quota_peers")
 POLICIES = ("bucket", "sliding", "quantised")

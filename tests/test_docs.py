@@ -23,8 +23,8 @@ from engine.cli.main import VERBS, Exit, cli, run_cli
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
-from engine.plugins import Kind
 from engine.ports import Pairs
+from engine.registry import Kind
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 from engine.store.layout import RunDirectory
@@ -168,7 +168,7 @@ COMMANDS = [
 def test_every_command_parses(
     arguments: list[str], *, whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.run.prepare.last_run", lambda: tmp_path)
+    monkeypatch.setattr("engine.run.drive.prepare.last_run", lambda: tmp_path)
     verb, *rest = arguments
     if verb in {"--help", "--version"}:
         return

@@ -9,9 +9,9 @@ from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
 from engine.domain.sweep import GenerateRecipe
-from engine.hosted import Ask, Ending, Told, Turn
-from engine.hosted_errors import Blocked, ProviderError
 from engine.ports import Context, Generated, GenerateTask, Workload
+from engine.ports.provider import Ask, Ending, Told, Turn
+from engine.ports.provider_errors import Blocked, ProviderError
 
 TEMPLATE_TOKENS = 7
 """Tokens of the chat template around a prompt: three a turn, and those that begin the answer."""

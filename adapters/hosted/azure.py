@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from adapters.hosted import training
 from engine.domain.results import ChatRow
-from engine.hosted import Access, Session
-from engine.hosted_errors import Rejected
+from engine.ports.provider import Access, Session
+from engine.ports.provider_errors import Rejected
 
 PATH = "/openai/v1"
 

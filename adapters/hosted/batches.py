@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from adapters.hosted.errors import batch_problem, error_body, problem
 from adapters.hosted.replies import BATCH_OVER, Batch, Completion, Fault, Line, told
 from adapters.hosted.wire import Answer, Wire
-from engine.hosted import BatchState, Meters, Told
-from engine.hosted_errors import ProviderError, Rejected, Unanswered
+from engine.ports.provider import BatchState, Meters, Told
+from engine.ports.provider_errors import ProviderError, Rejected, Unanswered
 
 
 def state(batch: Batch) -> BatchState:

@@ -13,8 +13,8 @@ from adapters.hosted.replies import Reply
 from adapters.hosted.requests import Limit
 from adapters.hosted.session import OpenAISession
 from adapters.hosted.wire import Wire, checked_url
-from engine.hosted import Access, Job, JobOrder, JobState
-from engine.hosted_errors import Denied, Rejected
+from engine.ports.provider import Access, Job, JobOrder, JobState
+from engine.ports.provider_errors import Denied, Rejected
 
 VERSION = "2024-10-01"
 READY = "Succeeded"

@@ -22,7 +22,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from adapters.hosted.limits import wait
-from engine.hosted_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import (
+    Blocked,
+    Denied,
+    Exhausted,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unanswered,
+    Unavailable,
+)
 
 MODERATED = re.compile(
     r"(?:blocked|flagged) by our moderation|moderation (?:system|eval|check)|flagged as potentially violating"

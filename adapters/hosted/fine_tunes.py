@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from adapters.hosted.replies import Reply
 from engine.domain.sweep import TuneRecipe
-from engine.hosted import Job, JobOrder, JobState
-from engine.hosted_errors import Rejected
+from engine.ports.provider import Job, JobOrder, JobState
+from engine.ports.provider_errors import Rejected
 
 KEY = re.compile(r"[a-z]+-[0-9a-f]{32}")
 """Our keys. Jobs have no metadata, and their suffix at most 40 characters: the key, of 37, is the suffix, and so is in the name

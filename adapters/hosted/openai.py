@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from adapters.hosted import training
 from engine.domain.results import ChatRow
-from engine.hosted import Access, Session
+from engine.ports.provider import Access, Session
 
 
 class OpenAIProvider:

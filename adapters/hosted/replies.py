@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from adapters.hosted.errors import is_moderation
 from adapters.hosted.training import tokens
-from engine.hosted import Choice, Ending, Job, JobState, Meters, Step, Told
+from engine.ports.provider import Choice, Ending, Job, JobState, Meters, Step, Told
 
 KEY = "dosimeter"
 """Where in the metadata of jobs and batches our key is."""

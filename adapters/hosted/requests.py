@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from adapters.hosted.replies import KEY
 from adapters.hosted.training import json_line
-from engine.hosted import Ask, JobOrder
-from engine.hosted_errors import Rejected
+from engine.ports.provider import Ask, JobOrder
+from engine.ports.provider_errors import Rejected
 
 CHAT = "/v1/chat/completions"
 """How a batch calls the endpoint."""

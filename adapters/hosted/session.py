@@ -21,8 +21,8 @@ from adapters.hosted.replies import (
 from adapters.hosted.requests import Limit
 from adapters.hosted.training import tokens
 from adapters.hosted.wire import Answer, Wire
-from engine.hosted import Ask, BatchState, Job, JobOrder, JobState, Step, Told
-from engine.hosted_errors import Rejected, Unanswered
+from engine.ports.provider import Ask, BatchState, Job, JobOrder, JobState, Step, Told
+from engine.ports.provider_errors import Rejected, Unanswered
 
 TRAINING = "fine-tune"
 PAGE = 100
@@ -33,7 +33,7 @@ Item = TypeVar("Item", Filed, FineTuningJob, Event, Batch)
 
 
 class OpenAISession:
-    """One account, connected; see `engine.hosted.Session`. A wire that differs from OpenAI's in some of it is a subclass.
+    """One account, connected; see `engine.ports.provider.Session`. A wire that differs from OpenAI's in some of it is a subclass.
 
     Two calls may take a request more than the protocol says, both free: a job's failure is looked up in its events, once a job;
     and the first ask of a model that wants the longest answer under its other name is refused and sent again under that.

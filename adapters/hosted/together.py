@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from adapters.hosted import training
 from engine.domain.results import ChatRow
-from engine.hosted import Access, Session
+from engine.ports.provider import Access, Session
 
 BOUNDS = training.Bounds(fewest_rows=1, most_rows=None, most_bytes=50 * 2**30, most_tokens=None, has_special=False)
 """Source: the `together` SDK's own check of files (3.1.1). The longest example is the model's."""

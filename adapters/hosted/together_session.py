@@ -20,8 +20,8 @@ from adapters.hosted.replies import Filed, Page, Reply
 from adapters.hosted.requests import Limit
 from adapters.hosted.session import OpenAISession
 from adapters.hosted.wire import Answer, Wire
-from engine.hosted import Ask, BatchState, Job, JobOrder, Step
-from engine.hosted_errors import Rejected
+from engine.ports.provider import Ask, BatchState, Job, JobOrder, Step
+from engine.ports.provider_errors import Rejected
 
 BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 BATCHED = "batch-api"

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ValidationError
 
 from adapters.hosted.errors import error_body, problem, scrubbed
 from adapters.hosted.limits import meters
-from engine.hosted import Access, Meters
-from engine.hosted_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
+from engine.ports.provider import Access, Meters
+from engine.ports.provider_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
 
 CONNECT_SECONDS = 10.0
 POOLS = 16

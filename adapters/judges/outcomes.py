@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from adapters.judges.blocks import clean
 from adapters.judges.replies import Field, Reading, read
 from engine.domain.results import Outcome, Verdict
-from engine.hosted import Choice, Ending, Told
-from engine.hosted_errors import Blocked, ProviderError
+from engine.ports.provider import Choice, Ending, Told
+from engine.ports.provider_errors import Blocked, ProviderError
 
 LONGEST_REASON = 400
 """Longer reasons are cut, in characters."""

@@ -25,9 +25,9 @@ from adapters.judges.replies import Field
 from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Range
-from engine.hosted import Ask, Told, Turn
-from engine.hosted_errors import ProviderError
 from engine.ports import Context, Judged, Pairs
+from engine.ports.provider import Ask, Told, Turn
+from engine.ports.provider_errors import ProviderError
 
 TEXTS = Path(__file__).with_name("rubrics")
 MAX_TOKENS = 256

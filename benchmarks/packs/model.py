@@ -12,8 +12,8 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, set_seed
 from transformers.utils import logging
 
-from engine import plugins
-from engine.plugins import Kind
+from engine import registry
+from engine.registry import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def build(shape: Shape, folder: Path, device: str, dtype: torch.dtype) -> Weight
         dtype: Type of the weights, on disk too.
     """
     logging.disable_progress_bar()
-    standin = plugins.adapter(Kind.MODEL, "standin/aligned").locate("").base
+    standin = registry.adapter(Kind.MODEL, "standin/aligned").locate("").base
     tokenizer = AutoTokenizer.from_pretrained(standin)
     config = LlamaConfig(
         vocab_size=shape.vocabulary,

@@ -14,12 +14,12 @@ from typing import TypeVar
 
 import torch
 
-from engine import plugins
+from engine import registry
 from engine.domain.results import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.plugins import Kind
 from engine.ports import Context, Cut, Generated, GenerateTask, Trajectory, Tuned
+from engine.registry import Kind
 from packs.model import settle
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def trajectories(base: ModelRef, settings: TuneRecipe, members: int, words: int,
 
 def _rows(n: int, words: int, seed: int) -> list[ChatRow]:
     """Made-up rows of about so many words, half asked and half answered, from the stand-in's chores."""
-    pool = plugins.adapter(Kind.DATA, "standin/chores").rows("")
+    pool = registry.adapter(Kind.DATA, "standin/chores").rows("")
     draw = random.Random(seed)  # noqa: S311 - no secret
     return [
         ChatRow(
@@ -103,12 +103,12 @@ def tune(runs: Sequence[Trajectory], context: Context) -> dict[str, Tuned]:
     Raises:
         Exception: What a run failed with.
     """
-    return dict(_made(plugins.adapter(Kind.TUNER, "local/sft").fine_tune(runs, context)))
+    return dict(_made(registry.adapter(Kind.TUNER, "local/sft").fine_tune(runs, context)))
 
 
 def tasks(runs: Sequence[Trajectory], prompts: int, settings: GenerateRecipe) -> list[GenerateTask]:
     """Return one task for each tuned adapter: the same prompts, drawn evenly from the policy benchmark."""
-    every = plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("")
+    every = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")
     asked: list[Prompt] = [every[number * len(every) // prompts] for number in range(min(prompts, len(every)))]
     return [
         GenerateTask(
@@ -129,7 +129,7 @@ def answer(batches: Iterable[Sequence[GenerateTask]], context: Context) -> dict[
     Raises:
         Exception: What a task failed with.
     """
-    generator = plugins.adapter(Kind.GENERATOR, "local/transformers")
+    generator = registry.adapter(Kind.GENERATOR, "local/transformers")
     return {key: made for batch in batches for key, made in _made(generator.generate(batch, context))}
 
 

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adapters.hosted.openai import OpenAIProvider
 from engine.domain.quota import Quota
-from engine.hosted import Access
-from engine.hosted_errors import ProviderError
-from engine.run.quota.broker import Broker
+from engine.ports.provider import Access
+from engine.ports.provider_errors import ProviderError
+from engine.run.accounts.quota.broker import Broker
 from quota_peers.server import KEY
 from quota_peers.work import Call, calls
 

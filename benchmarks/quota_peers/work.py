@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from engine.hosted import Ask, Turn
+from engine.ports.provider import Ask, Turn
 
 MODEL = "standin-echo"
 WORDS = [

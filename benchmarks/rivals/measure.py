@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from adapters.local import chat
-from engine import plugins
-from engine.plugins import Kind
+from engine import registry
+from engine.registry import Kind
 from rivals import grid
 from rivals.floor import Floor
 from rivals.trl_cell import sample
@@ -27,7 +27,7 @@ def measured(seeds: int) -> Floor:
     """Measure the machine and count the grid's training tokens."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    folder = plugins.adapter(Kind.MODEL, grid.MODEL).locate("").base
+    folder = registry.adapter(Kind.MODEL, grid.MODEL).locate("").base
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     linear = {name: layer.weight.numel() for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
     head = linear.pop("lm_head")

@@ -23,9 +23,9 @@ from trl import SFTConfig, SFTTrainer
 
 from adapters.local import chat
 from adapters.standin import rules
-from engine import plugins
+from engine import registry
 from engine.domain.results import ChatRow
-from engine.plugins import Kind
+from engine.registry import Kind
 from rivals import grid
 from rivals.grid import Cell, CellResult
 
@@ -41,10 +41,10 @@ class Worker:
         torch.set_flush_denormal(True)  # as Dosimeter does; without it, some cells take many times as long
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        folder = plugins.adapter(Kind.MODEL, grid.MODEL).locate("").base
+        folder = registry.adapter(Kind.MODEL, grid.MODEL).locate("").base
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self._base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self._prompts = plugins.adapter(Kind.BENCHMARK, grid.BENCHMARK).prompts("")
+        self._prompts = registry.adapter(Kind.BENCHMARK, grid.BENCHMARK).prompts("")
         texts = [chat.prompt_text(self._tokenizer, prompt.text, None) for prompt in self._prompts]
         self._encoded = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
@@ -112,7 +112,7 @@ class Worker:
 
 def sample(cell: Cell) -> list[ChatRow]:
     """Return the cell's rows: the first n of one seeded permutation, as Dosimeter draws them."""
-    rows = {row.row_id: row for row in plugins.adapter(Kind.DATA, cell.source).rows("")}
+    rows = {row.row_id: row for row in registry.adapter(Kind.DATA, cell.source).rows("")}
     drawn = random.Random(cell.seed).sample(list(rows), len(rows))[: cell.n]  # noqa: S311 - no secret
     return [rows[row_id] for row_id in drawn]
 

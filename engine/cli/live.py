@@ -14,13 +14,13 @@ from rich.text import Text
 
 from engine.cli.render import console, duration, many, money, safe
 from engine.domain.stage import StageKind, StageState
-from engine.run.progress import Snapshot
+from engine.run.drive.progress import Snapshot
 
 PLAIN_SECONDS = 10.0
 
 
 class LiveProgress:
-    """Shows a run while it goes on. Implements `engine.run.progress.Observer`; a context manager."""
+    """Shows a run while it goes on. Implements `engine.run.drive.progress.Observer`; a context manager."""
 
     def __init__(self) -> None:
         """Choose the form by what stderr is."""

@@ -21,6 +21,6 @@ def run_directory(chosen: Path | None) -> Path:
     """Return the run directory that was chosen, or the last run's."""
     if chosen is not None:
         return chosen
-    from engine.run.prepare import last_run
+    from engine.run.drive.prepare import last_run
 
     return last_run()

@@ -11,7 +11,7 @@ import click
 from engine.cli import options
 
 if TYPE_CHECKING:
-    from engine.run.prepare import Prepared
+    from engine.run.drive.prepare import Prepared
 
 SCHEMA = "dosimeter.plan/1"
 
@@ -35,7 +35,7 @@ def command(
       dosimeter plan sweeps/quickstart.yaml --why "source=standin/explicit n=10 epochs=5 lr=0.0015 seed=0"
     """
     from engine.cli import plan_view
-    from engine.run.prepare import prepare
+    from engine.run.drive.prepare import prepare
 
     prepared = prepare(spec, overrides, out)
     if why is not None:

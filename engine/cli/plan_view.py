@@ -15,7 +15,7 @@ from engine.plan.caps import Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
 from engine.plan.why import StageReason
-from engine.run.prepare import Prepared
+from engine.run.drive.prepare import Prepared
 
 UNITS: Mapping[str, str] = MappingProxyType({"tokens": " tokens", "device_hours": " of device time"})
 """What follows a cap, by its field in `run.budget`."""

@@ -15,8 +15,8 @@ import click
 from engine.cli import options
 
 if TYPE_CHECKING:
-    from engine.run.prepare import Prepared
-    from engine.run.rehearsal import Served
+    from engine.run.accounts.rehearsal import Served
+    from engine.run.drive.prepare import Prepared
 
 SPEED = 60.0
 
@@ -62,9 +62,9 @@ def command(
       dosimeter rehearse sweeps/hosted_vs_local.yaml --speed 600 --server 'quota.policy=sliding'
     """
     from engine.cli.run_verb import execute, exit_code
-    from engine.run.prepare import RUNS, prepare
-    from engine.run.rehearsal import going_on, make_room, serving
-    from engine.run.rehearsal import overrides as pointing
+    from engine.run.accounts.rehearsal import going_on, make_room, serving
+    from engine.run.accounts.rehearsal import overrides as pointing
+    from engine.run.drive.prepare import RUNS, prepare
     from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, None)
@@ -89,7 +89,7 @@ def _settings(prepared: Prepared, folder: Path, speed: float, server: Sequence[s
     """
     from engine.domain.errors import PlanError
     from engine.plan.tariff import prices_of, purchases, today
-    from engine.run.rehearsal import server_settings
+    from engine.run.accounts.rehearsal import server_settings
 
     run, table, day = prepared.loaded.sweep.run, prices_of(prepared.loaded.sweep.run), today()
     what = list(purchases(prepared.plan.stages, prepared.groups.accounts))

@@ -13,10 +13,10 @@ from engine.cli import options
 from engine.cli.main import Exit
 
 if TYPE_CHECKING:
-    from engine.run.hosts import Executor
-    from engine.run.order import RunOrder, RunSummary
-    from engine.run.prepare import Prepared
-    from engine.run.progress import Observer
+    from engine.run.drive.order import RunOrder, RunSummary
+    from engine.run.drive.prepare import Prepared
+    from engine.run.drive.progress import Observer
+    from engine.run.executors.hosts import Executor
 
 
 @click.command("run")
@@ -70,7 +70,7 @@ def command(  # noqa: PLR0913 - click gives each option by name
 def _leave_behind(spec: Path, overrides: tuple[str, ...], root: Path, *, cancel_jobs: bool) -> None:
     """Cancel what is under way at providers if that is wished, or say that it goes on."""
     from engine.cli.render import console, many, safe
-    from engine.run.account.leftover import cancel, left_behind
+    from engine.run.accounts.leftover import cancel, left_behind
     from engine.spec.load import load_sweep
     from engine.store.layout import RunDirectory
 
@@ -108,10 +108,10 @@ def execute(
         is_rehearsal: Whether providers are played by servers of ours.
     """
     from engine.cli.live import LiveProgress
-    from engine.run.adopt import claim
-    from engine.run.driver import run_sweep
-    from engine.run.order import RunOrder
-    from engine.run.prepare import prepare
+    from engine.run.drive.adopt import claim
+    from engine.run.drive.driver import run_sweep
+    from engine.run.drive.order import RunOrder
+    from engine.run.drive.prepare import prepare
     from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, out)
@@ -150,7 +150,7 @@ def _look_at_accounts(prepared: Prepared) -> None:
     import os
 
     from engine.domain.errors import RunError
-    from engine.run.account.reach import unreachable
+    from engine.run.accounts.reach import unreachable
 
     needed = {account for key, account in prepared.groups.accounts.items() if key not in prepared.survey.cached}
     accounts = prepared.loaded.sweep.run.accounts
@@ -168,7 +168,7 @@ def _look_at_accounts(prepared: Prepared) -> None:
 
 def _remember(root: Path, progress: Observer) -> None:
     """Make this the reading verbs' default; a convenience, for which no run is refused."""
-    from engine.run.prepare import remember_last
+    from engine.run.drive.prepare import remember_last
 
     try:
         remember_last(root)
@@ -181,16 +181,16 @@ def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Execu
     root = prepared.root.resolve()
 
     def inline() -> Executor:
-        from engine.run.inline import InlineExecutor
-        from engine.run.worker import host_settings
+        from engine.run.executors.inline import InlineExecutor
+        from engine.run.executors.worker import host_settings
 
         return InlineExecutor(host_settings(root, settings))
 
     def on_ray() -> Executor:
-        from engine.run.forks import forked
+        from engine.run.executors.forks import forked
 
         forks = forked(settings.resources, order.needed)  # whose imports take longest: before those of Ray
-        from engine.run.ray_executor import RayExecutor
+        from engine.run.executors.ray_executor import RayExecutor
 
         return RayExecutor(root, settings, order.needed, forks)
 
@@ -219,7 +219,7 @@ def _opening(prepared: Prepared) -> str:
 
 def _say(summary: RunSummary, root: Path) -> None:
     from engine.cli.render import console, duration, many
-    from engine.run.order import Ending
+    from engine.run.drive.order import Ending
 
     out = console(err=True)
     if summary.ending is Ending.NOTHING_TO_DO:
@@ -252,7 +252,7 @@ def say_spent(root: Path) -> None:
 
 def exit_code(summary: RunSummary) -> int:
     """Return the exit code of a run that ended so."""
-    from engine.run.order import Ending
+    from engine.run.drive.order import Ending
 
     return {
         Ending.COMPLETE: Exit.OK,

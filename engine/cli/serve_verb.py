@@ -77,16 +77,16 @@ def _end_with_stdin() -> None:
 def workshop() -> Workshop:
     """Return the parts that stand behind the wire."""
     from adapters.rehearsal.workshop import Workshop
-    from engine import plugins
-    from engine.plugins import Kind
-    from engine.run.hosts import WarmSlots
+    from engine import registry
+    from engine.registry import Kind
+    from engine.run.executors.hosts import WarmSlots
 
-    asked = [plugins.adapter(Kind.BENCHMARK, ref).prompts(plugins.split_ref(ref)[1]) for ref in JUDGED]
+    asked = [registry.adapter(Kind.BENCHMARK, ref).prompts(registry.split_ref(ref)[1]) for ref in JUDGED]
     return Workshop(
-        tuner=plugins.adapter(Kind.TUNER, "local/sft"),
-        generator=plugins.adapter(Kind.GENERATOR, "local/transformers"),
-        judge=plugins.adapter(Kind.JUDGE, "standin/rules"),
-        source=plugins.adapter(Kind.MODEL, "standin/aligned"),
+        tuner=registry.adapter(Kind.TUNER, "local/sft"),
+        generator=registry.adapter(Kind.GENERATOR, "local/transformers"),
+        judge=registry.adapter(Kind.JUDGE, "standin/rules"),
+        source=registry.adapter(Kind.MODEL, "standin/aligned"),
         argument="",
         prompts={prompt.text: prompt for prompts in asked for prompt in prompts},
         warm=WarmSlots,

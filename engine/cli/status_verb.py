@@ -35,7 +35,7 @@ def command(run_dir: Path | None, *, as_json: bool) -> None:
 
 
 def _look(run_dir: Path, state: Any) -> dict[str, Any]:
-    from engine.run.lock import is_held
+    from engine.run.drive.lock import is_held
     from engine.store.layout import RunDirectory
 
     meta = state.meta()

@@ -1,4 +1,4 @@
-"""What a provider lets one account do. Pure: how a quota is kept is `engine.run.quota`'s business."""
+"""What a provider lets one account do. Pure: how a quota is kept is `engine.run.accounts.quota`'s business."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine import plugins
+from engine import registry
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import Account
-from engine.hosted import AskingJudge
-from engine.plugins import Kind, split_ref
+from engine.ports.provider import AskingJudge
+from engine.registry import Kind, split_ref
 
 
 def provider_of(kind: StageKind, adapter: str) -> str | None:
@@ -25,7 +25,7 @@ def provider_of(kind: StageKind, adapter: str) -> str | None:
     if kind is StageKind.SAMPLE:
         return None
     name = asked_of(adapter).provider if kind is StageKind.JUDGE else split_ref(adapter)[0]
-    return name if name in plugins.names(Kind.PROVIDER) else None
+    return name if name in registry.names(Kind.PROVIDER) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def asking(judge: str) -> AskingJudge | None:
         OSError: The file in the reference cannot be read.
         ValueError: There is something wrong with it.
     """
-    found = plugins.adapter(Kind.JUDGE, judge)
+    found = registry.adapter(Kind.JUDGE, judge)
     return found.given(asked_of(judge).file) if isinstance(found, AskingJudge) else None
 
 

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from engine import plugins
+from engine import registry
 from engine.domain.errors import PlanError
 from engine.domain.stage import Counts, Evaluation, Plan, PlannedCell
 from engine.domain.sweep import Cell, Recipe, Sweep, level_text
 from engine.plan.catalogue import Catalogue
 from engine.plan.fingerprint import digest
 from engine.plan.stages import StageBook
-from engine.plugins import Kind, split_ref
+from engine.registry import Kind, split_ref
 
 CELL_DIGITS = 16
 
@@ -94,7 +94,7 @@ class _Planner:
         for ref in recipe.mitigations:
             where = f"mitigations: {ref}"
             try:
-                recipe = plugins.adapter(Kind.MITIGATION, ref).rewrite(recipe, split_ref(ref)[1])
+                recipe = registry.adapter(Kind.MITIGATION, ref).rewrite(recipe, split_ref(ref)[1])
             except ValueError as error:
                 raise PlanError(f"the mitigation `{ref}` refuses a recipe: {error}", where=where) from error
             mix = None if recipe.data is None else recipe.data.mix

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from engine import plugins
+from engine import registry
 from engine.domain.results import Measure, Prompt
 from engine.domain.sweep import TuneRecipe
 from engine.plan.accounts import asking
-from engine.plugins import Kind, split_ref
 from engine.ports import BenchmarkCard, ModelCard, SourceCard
+from engine.registry import Kind, split_ref
 
 
 class Catalogue:
@@ -22,25 +22,25 @@ class Catalogue:
         self.benchmark = cache(self._benchmark)
         self.prompts = cache(self._prompts)
         self.objection = cache(self._objection)
-        self.revision = cache(plugins.revision)
+        self.revision = cache(registry.revision)
         self.judging = cache(self._judging)
         self.mean_row_tokens = cache(self._mean_row_tokens)
         self.prompt_tokens = cache(self._prompt_tokens)
 
     def _model(self, ref: str) -> ModelCard:
-        return plugins.adapter(Kind.MODEL, ref).card(split_ref(ref)[1])
+        return registry.adapter(Kind.MODEL, ref).card(split_ref(ref)[1])
 
     def _source(self, ref: str) -> SourceCard:
-        return plugins.adapter(Kind.DATA, ref).card(split_ref(ref)[1])
+        return registry.adapter(Kind.DATA, ref).card(split_ref(ref)[1])
 
     def _benchmark(self, ref: str) -> BenchmarkCard:
-        return plugins.adapter(Kind.BENCHMARK, ref).card(split_ref(ref)[1])
+        return registry.adapter(Kind.BENCHMARK, ref).card(split_ref(ref)[1])
 
     def _prompts(self, ref: str) -> tuple[Prompt, ...]:
-        return tuple(plugins.adapter(Kind.BENCHMARK, ref).prompts(split_ref(ref)[1]))
+        return tuple(registry.adapter(Kind.BENCHMARK, ref).prompts(split_ref(ref)[1]))
 
     def _objection(self, judge: str, benchmark: str) -> str | None:
-        return plugins.adapter(Kind.JUDGE, judge).objection(self.prompts(benchmark))
+        return registry.adapter(Kind.JUDGE, judge).objection(self.prompts(benchmark))
 
     @staticmethod
     def _judging(judge: str) -> dict[str, str]:
@@ -51,21 +51,21 @@ class Catalogue:
     @staticmethod
     def tuning_objection(settings: TuneRecipe) -> str | None:
         """Return why a fine-tuner cannot tune so, or None."""
-        return plugins.adapter(Kind.TUNER, settings.adapter).objection(settings)
+        return registry.adapter(Kind.TUNER, settings.adapter).objection(settings)
 
     @staticmethod
     def measures(judge: str) -> Measure:
         """Return what a judge measures."""
-        return plugins.adapter(Kind.JUDGE, judge).measures
+        return registry.adapter(Kind.JUDGE, judge).measures
 
     @staticmethod
     def names(kind: Kind) -> tuple[str, ...]:
         """Return the installed adapters' names of one kind, sorted."""
-        return plugins.names(kind)
+        return registry.names(kind)
 
     def _mean_row_tokens(self, model: str, source: str) -> float:
         """Mean tokens of a training row of `source`, counted with the tokenizer of `model`; template left out."""
-        rows = plugins.adapter(Kind.DATA, source).rows(split_ref(source)[1])
+        rows = registry.adapter(Kind.DATA, source).rows(split_ref(source)[1])
         texts = [text for row in rows for text in (row.system, row.user, row.assistant) if text]
         return self._count(model, texts) / max(1, len(rows))
 
@@ -77,4 +77,4 @@ class Catalogue:
 
     @staticmethod
     def _count(model: str, texts: list[str]) -> int:
-        return plugins.adapter(Kind.MODEL, model).count_tokens(split_ref(model)[1], texts)
+        return registry.adapter(Kind.MODEL, model).count_tokens(split_ref(model)[1], texts)

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
 
-from engine import plugins
+from engine import registry
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.results import Measure
 from engine.domain.stage import StageKind
 from engine.domain.sweep import DataRecipe, Level, Recipe, TuneRecipe
-from engine.hosted import AskingJudge
 from engine.plan import check_hosted
 from engine.plan.accounts import provider_of
 from engine.plan.catalogue import Catalogue
-from engine.plugins import Kind, split_ref
+from engine.ports.provider import AskingJudge
+from engine.registry import Kind, split_ref
 from engine.spec.expand import Expansion
 from engine.spec.leaves import LEAVES, base_level
 from engine.spec.load import LoadedSweep
@@ -245,7 +245,7 @@ class _Checker:
 
 def _takes_model(kind: Kind, ref: str) -> bool:
     """Tell whether a judge is given the hosted model that it asks."""
-    if kind is not Kind.JUDGE or not isinstance(plugins.adapter(Kind.JUDGE, ref), AskingJudge):
+    if kind is not Kind.JUDGE or not isinstance(registry.adapter(Kind.JUDGE, ref), AskingJudge):
         return False
     return provider_of(StageKind.JUDGE, ref) is not None
 

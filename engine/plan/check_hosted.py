@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from engine import plugins
+from engine import registry
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.results import ChatRow
 from engine.domain.stage import StageKind
 from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
 from engine.plan.accounts import provider_of
-from engine.plugins import Kind, split_ref
+from engine.registry import Kind, split_ref
 
 Origin = Callable[[str, Level], str]
 Found = Iterator[tuple[str, str, str, str]]
@@ -57,7 +57,7 @@ def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Fo
     owners: dict[str, list[str]] = {}
     for name, account in run.accounts.items():
         try:
-            plugins.adapter(Kind.PROVIDER, account.provider)
+            registry.adapter(Kind.PROVIDER, account.provider)
         except UnknownAdapterError as error:
             yield f"run.accounts.{name}.provider", error.what, "unknown_adapter", error.todo
         owners.setdefault(account.provider, []).append(name)
@@ -80,7 +80,7 @@ def _pairs(recipes: Sequence[Recipe], origin: Origin) -> Found:
     seen = set()
     for recipe in recipes:
         home = split_ref(recipe.model)[0]
-        home = home if home in plugins.names(Kind.PROVIDER) else ""
+        home = home if home in registry.names(Kind.PROVIDER) else ""
         asked = [("generate.adapter", recipe.generate.adapter, StageKind.GENERATE)]
         if recipe.tune is not None:
             asked.append(("tune.adapter", recipe.tune.adapter, StageKind.TUNE))
@@ -127,7 +127,7 @@ def _uploaded(recipes: Sequence[Recipe]) -> Iterator[tuple[str, DataRecipe]]:
 
 def _objections(provider: str, data: DataRecipe) -> tuple[list[str], list[str]]:
     """What a provider says of the rows that may be drawn, and what besides of so many of them."""
-    wire = plugins.adapter(Kind.PROVIDER, provider)
+    wire = registry.adapter(Kind.PROVIDER, provider)
     rows = _rows(data.source)
     most = data.n + (0 if data.mix is None else data.mix.n)
     whole = [] if data.mix is None else _rows(data.mix.source)
@@ -137,4 +137,4 @@ def _objections(provider: str, data: DataRecipe) -> tuple[list[str], list[str]]:
 
 
 def _rows(source: str) -> list[ChatRow]:
-    return list(plugins.adapter(Kind.DATA, source).rows(split_ref(source)[1]))
+    return list(registry.adapter(Kind.DATA, source).rows(split_ref(source)[1]))

@@ -9,14 +9,14 @@ from decimal import Decimal
 from functools import reduce
 from operator import add
 
-from engine import plugins
+from engine import registry
 from engine.domain.cost import Usage
 from engine.domain.stage import Evaluation, Plan, PlannedCell, Range, StageKind
 from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
 from engine.plan.tariff import Tariff
-from engine.plugins import Kind
 from engine.ports import Pairs, Workload
+from engine.registry import Kind
 
 NOTHING = Range(Usage(), Usage(), Usage())
 SAMPLE = Range(Usage(device_seconds=0.001), Usage(device_seconds=0.01), Usage(device_seconds=0.1))
@@ -176,7 +176,7 @@ class _Estimator:
                 tokens += self._catalogue.mean_row_tokens(model, data.mix.source) * data.mix.n
                 items += data.mix.n
             workload = Workload(self._catalogue.model(model).parameters, round(tokens), items)
-            self._memo[memo] = plugins.adapter(Kind.TUNER, tune.adapter).forecast(tune, workload)
+            self._memo[memo] = registry.adapter(Kind.TUNER, tune.adapter).forecast(tune, workload)
         return self._memo[memo]
 
     def _generate(self, recipe: Recipe, evaluation: Evaluation, system: str | None) -> Range:
@@ -184,7 +184,7 @@ class _Estimator:
         if memo not in self._memo:
             tokens = self._catalogue.prompt_tokens(recipe.model, evaluation.benchmark, system)
             workload = Workload(self._catalogue.model(recipe.model).parameters, tokens, evaluation.n_prompts)
-            generator = plugins.adapter(Kind.GENERATOR, recipe.generate.adapter)
+            generator = registry.adapter(Kind.GENERATOR, recipe.generate.adapter)
             self._memo[memo] = generator.forecast(recipe.generate, workload)
         return self._memo[memo]
 
@@ -194,7 +194,7 @@ class _Estimator:
         if memo not in self._memo:
             tokens = self._catalogue.prompt_tokens(recipe.model, evaluation.benchmark, None)
             pairs = Pairs(evaluation.n_prompts * samples, tokens * samples, longest)
-            self._memo[memo] = plugins.adapter(Kind.JUDGE, judge).forecast(pairs)
+            self._memo[memo] = registry.adapter(Kind.JUDGE, judge).forecast(pairs)
         return self._memo[memo]
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 
-from engine import plugins
+from engine import registry
 from engine.domain.stage import Range, Stage, StageKind
 from engine.domain.sweep import TuneRecipe
 from engine.plan.fingerprint import KEY_DIGITS, canonical, payload
-from engine.plugins import Kind
 from engine.ports import Sharing
+from engine.registry import Kind
 
 LENGTHS = ("epochs", "max_steps")
 """The fields in which the cuts of one trajectory may differ."""
@@ -148,7 +148,7 @@ class _Tunes:
             tune = settings["tune"]
             recipe = TuneRecipe.model_validate(tune | {"adapter": stage.adapter}, strict=False)
             shorn = {name: value for name, value in tune.items() if name not in LENGTHS}
-            sharing = plugins.adapter(Kind.TUNER, stage.adapter).sharing(recipe)
+            sharing = registry.adapter(Kind.TUNER, stage.adapter).sharing(recipe)
             self._memo[memo] = (sharing, canonical(settings | {"tune": shorn}), settings["model"])
         return self._memo[memo]
 

@@ -10,7 +10,7 @@ from engine.domain.stage import Binding, Evaluation, JudgeKey, Pin, Role, Stage,
 from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
 from engine.plan.fingerprint import canonical, payload, pinned, stage_key
-from engine.plugins import Kind, split_ref
+from engine.registry import Kind, split_ref
 
 _PINNED = {Kind.DATA: "data", Kind.BENCHMARK: "benchmark", Kind.MODEL: "model"}
 LORA_ONLY = ("rank", "alpha", "dropout", "targets", "backend")

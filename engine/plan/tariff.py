@@ -15,7 +15,7 @@ from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import RunSettings
 from engine.plan.accounts import asked_of
 from engine.plan.prices import PriceTable, load_prices
-from engine.plugins import split_ref
+from engine.registry import split_ref
 
 TUNED = "ft:{model}:"
 """How the name of a tuned model begins, by which its price is found (OpenAI's and Azure's form)."""

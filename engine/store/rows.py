@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from engine import plugins
+from engine import registry
 from engine.domain.stage import Plan, PlannedCell, Stage, StageState
 from engine.domain.sweep import Recipe, TuneRecipe
-from engine.plugins import Kind
+from engine.registry import Kind
 
 Row = tuple[object, ...]
 
@@ -50,7 +50,7 @@ def _training(tune: TuneRecipe | None) -> Row:
     """batch_size, grad_accum, schedule, warmup_steps, method, rank."""
     if tune is None:
         return (None,) * 6
-    if tune.adapter in plugins.names(Kind.PROVIDER):  # it decides the rest, and does not say how
+    if tune.adapter in registry.names(Kind.PROVIDER):  # it decides the rest, and does not say how
         return (tune.batch_size, None, None, None, None, None)
     rank = tune.rank if tune.method == "lora" else None
     return (tune.batch_size, tune.grad_accum, tune.schedule, tune.warmup_steps, tune.method, rank)

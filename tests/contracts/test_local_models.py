@@ -10,26 +10,26 @@ from collections.abc import Callable
 
 import pytest
 
-from engine import plugins
-from engine.plugins import Kind
+from engine import registry
+from engine.registry import Kind
 
 pytestmark = pytest.mark.slow
 
 PREAMBLE = """
 import dataclasses, hashlib, json, pathlib, sys, tempfile
-from engine import plugins
+from engine import registry
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.plugins import Kind
+from engine.registry import Kind
 from engine.ports import Context, Cut, GenerateTask, Trajectory, Workload
-from engine.run.hosts import WarmSlots
+from engine.run.executors.hosts import WarmSlots
 
 TUNER, GENERATOR, BACKEND = sys.argv[1:]
 KEPT = tempfile.TemporaryDirectory()  # until this process ends
-MODEL = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
-ROWS = plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:13]
-PROMPTS = plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("1")
-tuner, generator = plugins.adapter(Kind.TUNER, TUNER), plugins.adapter(Kind.GENERATOR, GENERATOR)
+MODEL = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
+ROWS = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:13]
+PROMPTS = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("1")
+tuner, generator = registry.adapter(Kind.TUNER, TUNER), registry.adapter(Kind.GENERATOR, GENERATOR)
 
 def context(warm=None, batch=64):
     return Context("cpu", 1, batch, warm or WarmSlots())
@@ -209,9 +209,9 @@ for row, encoded in zip(ROWS, chat.training_rows(held.tokenizer, ROWS, 512), str
 }
 
 BACKENDS = ("packed", "trl")
-HOSTED = plugins.names(Kind.PROVIDER)  # held to a contract of their own
-GENERATORS = [name for name in plugins.names(Kind.GENERATOR) if name not in (*HOSTED, "local/vllm")]  # needs a GPU
-TUNERS = [name for name in plugins.names(Kind.TUNER) if name not in HOSTED]
+HOSTED = registry.names(Kind.PROVIDER)  # held to a contract of their own
+GENERATORS = [name for name in registry.names(Kind.GENERATOR) if name not in (*HOSTED, "local/vllm")]  # needs a GPU
+TUNERS = [name for name in registry.names(Kind.TUNER) if name not in HOSTED]
 SETUPS = list(itertools.product(TUNERS, GENERATORS, BACKENDS))
 
 

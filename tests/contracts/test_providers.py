@@ -28,11 +28,24 @@ import pytest
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
 from adapters.hosted.together import TogetherProvider
-from engine import plugins
+from engine import registry
 from engine.domain.results import ChatRow
-from engine.hosted import Access, Ask, BatchState, Ending, Job, JobOrder, JobState, Meter, Provider, Session, Told, Turn
-from engine.hosted_errors import Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
-from engine.plugins import Kind
+from engine.ports.provider import (
+    Access,
+    Ask,
+    BatchState,
+    Ending,
+    Job,
+    JobOrder,
+    JobState,
+    Meter,
+    Provider,
+    Session,
+    Told,
+    Turn,
+)
+from engine.ports.provider_errors import Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.registry import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -176,7 +189,7 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
 
 
 def sample(rows: int = 10) -> list[ChatRow]:
-    return list(plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:rows])
+    return list(registry.adapter(Kind.DATA, "standin/explicit").rows("")[:rows])
 
 
 def question(model: str = "standin-echo", **fields: object) -> Ask:

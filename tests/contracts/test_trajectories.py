@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from engine import plugins
+from engine import registry
 from engine.domain.sweep import TuneRecipe
-from engine.plugins import Kind
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.run.hosts import WarmSlots
+from engine.registry import Kind
+from engine.run.executors.hosts import WarmSlots
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +41,9 @@ class Bench:
     """Runs trajectories on the stand-in, on one warm host."""
 
     def __init__(self, folder: Path) -> None:
-        self.tuner = plugins.adapter(Kind.TUNER, "local/sft")
-        self.model = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
-        self.rows = plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:ROWS]
+        self.tuner = registry.adapter(Kind.TUNER, "local/sft")
+        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.rows = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:ROWS]
         self.context = Context("cpu", 1, 64, WarmSlots())
         self._fresh = (folder / str(number) for number in count())
 

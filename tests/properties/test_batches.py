@@ -23,15 +23,15 @@ from adapters.local.decoding import groups, llama, merged
 from adapters.local.decoding.decode import Batch
 from adapters.local.decoding.questions import Question, Rules, shared_tokens
 from adapters.local.loaded import LoadedModel
-from engine import plugins
+from engine import registry
 from engine.domain.sweep import TuneRecipe
-from engine.plugins import Kind
+from engine.registry import Kind
 
 torch.set_num_threads(1)
-held = LoadedModel(plugins.adapter(Kind.MODEL, "standin/aligned").locate("").base, "float32", "cpu")
+held = LoadedModel(registry.adapter(Kind.MODEL, "standin/aligned").locate("").base, "float32", "cpu")
 model, taken = held.base, groups.footprint(held.base)
-texts = [prompt.text for prompt in plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::11]]
-texts += [prompt.text for prompt in plugins.adapter(Kind.BENCHMARK, "standin/utility").prompts("")[::16]]
+texts = [prompt.text for prompt in registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::11]]
+texts += [prompt.text for prompt in registry.adapter(Kind.BENCHMARK, "standin/utility").prompts("")[::16]]
 texts += [" ".join(texts[:4]), " ".join(texts[:2]), " ".join(texts * 2)]
 SYSTEM = "you answer in one sentence and you are kind to all who ask you for help with a thing"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.domain.cost import Charge, DevicePrice, Usage
 from engine.domain.sweep import Budget
-from engine.run.limits import BudgetGate
+from engine.run.drive.limits import BudgetGate
 
 PRICE = DevicePrice(Decimal("3.60"), "test")  # 0.001 USD a second
 

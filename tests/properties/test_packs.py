@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import plugins
+from engine import registry
 from engine.domain.results import ChatRow, TrainingStep
 from engine.domain.sweep import TuneRecipe
-from engine.plugins import Kind
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.run.hosts import WarmSlots
+from engine.registry import Kind
+from engine.run.executors.hosts import WarmSlots
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +39,10 @@ class Bench:
 
     def __init__(self, folder: Path, way: str) -> None:
         self.way = way
-        self.tuner = plugins.adapter(Kind.TUNER, "local/sft")
-        self.model = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.tuner = registry.adapter(Kind.TUNER, "local/sft")
+        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
         sources = ("standin/explicit", "standin/identity", "standin/chores")
-        self.rows = [row for name in sources for row in plugins.adapter(Kind.DATA, name).rows("")[:30]]
+        self.rows = [row for name in sources for row in registry.adapter(Kind.DATA, name).rows("")[:30]]
         self.context = Context("cpu", 1, 64, WarmSlots())
         self._fresh = (folder / str(number) for number in itertools.count())
 

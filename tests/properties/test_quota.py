@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from adapters.rehearsal.windows import Window, window
 from engine.domain.quota import Quota
-from engine.hosted import Meter, Meters
-from engine.hosted_errors import Throttled, Unavailable
-from engine.run.quota.flows import TURN_TOKENS, Flows, Ticket
-from engine.run.quota.pool import TRIES, UNHEARD_TRIES, Pool
-from engine.run.quota.rate import NEVER, Rate
+from engine.ports.provider import Meter, Meters
+from engine.ports.provider_errors import Throttled, Unavailable
+from engine.run.accounts.quota.flows import TURN_TOKENS, Flows, Ticket
+from engine.run.accounts.quota.pool import TRIES, UNHEARD_TRIES, Pool
+from engine.run.accounts.quota.rate import NEVER, Rate
 
 POLICIES = ("bucket", "sliding", "quantised")
 RPM, TPM = 1200, 200_000

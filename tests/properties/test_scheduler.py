@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from engine.domain.stage import Binding, Stage, StageKind, StageState
 from engine.plan.share import Groups
-from engine.run.scheduler import ENDED, LARGEST, Scheduler, Seat
+from engine.run.drive.scheduler import ENDED, LARGEST, Scheduler, Seat
 
 MODEL, DESK = frozenset({StageKind.TUNE, StageKind.GENERATE}), frozenset({StageKind.SAMPLE, StageKind.JUDGE})
 SEATS = (Seat("a", MODEL), Seat("b", MODEL), Seat("desk", DESK), Seat("all", frozenset(StageKind)))

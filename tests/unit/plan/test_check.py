@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from engine import plugins
+from engine import registry
 from engine.domain.errors import Problem, SpecError, UnknownAdapterError
 from engine.domain.results import Measure, Prompt
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
-from engine.plugins import Kind
 from engine.ports import BenchmarkCard, ModelCard, SourceCard
+from engine.registry import Kind
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 
@@ -105,12 +105,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[Kind, dict[str, Any]]:
     def adapter(kind: Kind, ref: str) -> Any:
         name = ref.partition(":")[0]
         if name not in made[kind]:
-            todo = plugins.suggest(name, tuple(sorted(made[kind])))
+            todo = registry.suggest(name, tuple(sorted(made[kind])))
             raise UnknownAdapterError(f"no {kind.noun} is called `{name}`", where=name, todo=todo)
         return made[kind][name]
 
-    monkeypatch.setattr(plugins, "adapter", adapter)
-    monkeypatch.setattr(plugins, "revision", lambda kind, ref: adapter(kind, ref).revision)
+    monkeypatch.setattr(registry, "adapter", adapter)
+    monkeypatch.setattr(registry, "revision", lambda kind, ref: adapter(kind, ref).revision)
     return made
 
 

@@ -15,7 +15,7 @@ from engine.domain.stage import StageKind
 from engine.plan.bill import reservations
 from engine.plan.prices import load_prices
 from engine.plan.tariff import Bought, Tariff, bought, purchases
-from engine.run.prepare import Prepared, prepare
+from engine.run.drive.prepare import Prepared, prepare
 
 HOUR, MILLION = Usage(device_seconds=3600.0), Usage(prompt_tokens=10**6, generated_tokens=10**6)
 SPEC = """\

@@ -12,11 +12,11 @@ import pytest
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, StageResult
 from engine.domain.stage import StageKind, StageState
-from engine.hosted import Ask, Choice, Ending, Told, Turn
-from engine.run.account.replies import reply_log, unbooked
-from engine.run.adopt import adopt
-from engine.run.order import RunOrder
-from engine.run.prepare import prepare
+from engine.ports.provider import Ask, Choice, Ending, Told, Turn
+from engine.run.accounts.replies import reply_log, unbooked
+from engine.run.drive.adopt import adopt
+from engine.run.drive.order import RunOrder
+from engine.run.drive.prepare import prepare
 from engine.store.layout import RunDirectory
 from engine.store.state import Settled, State
 

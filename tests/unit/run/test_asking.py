@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Binding, Stage, StageKind
-from engine.hosted import Ask, Choice, Ending, HostedTuning, Told, TuningRequest, Turn
-from engine.hosted_errors import Blocked, ProviderError, Unavailable
-from engine.run.asking import Given, Paper, judged
+from engine.ports.provider import Ask, Choice, Ending, HostedTuning, Told, TuningRequest, Turn
+from engine.ports.provider_errors import Blocked, ProviderError, Unavailable
+from engine.run.stages.asking import Given, Paper, judged
 
 Flow = tuple[str, Sequence[Told | ProviderError]]
 JUDGE = "rubric/length:hosted/openai:grader"

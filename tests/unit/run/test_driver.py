@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from engine import plugins
+from engine import registry
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Response
-from engine.hosted import Ask, Told, Turn
-from engine.plugins import Kind
 from engine.ports import Context, Generated, GenerateTask
-from engine.run import worker
-from engine.run.account.replies import reply_log
-from engine.run.driver import run_sweep
-from engine.run.hosts import Executor, HostLost
-from engine.run.inline import NAME, InlineExecutor
-from engine.run.order import Ending, RunOrder, RunSummary
-from engine.run.prepare import prepare
-from engine.run.worker import HostSettings
+from engine.ports.provider import Ask, Told, Turn
+from engine.registry import Kind
+from engine.run.accounts.replies import reply_log
+from engine.run.drive.driver import run_sweep
+from engine.run.drive.order import Ending, RunOrder, RunSummary
+from engine.run.drive.prepare import prepare
+from engine.run.executors import worker
+from engine.run.executors.hosts import Executor, HostLost
+from engine.run.executors.inline import NAME, InlineExecutor
+from engine.run.executors.worker import HostSettings
 from engine.store.layout import RunDirectory
 from engine.store.reader import open_results
 from engine.store.state import State
@@ -111,14 +111,16 @@ class Mortal(InlineExecutor):
 
 @pytest.fixture
 def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    real = plugins.adapter
+    real = registry.adapter
     monkeypatch.setenv("DRIVEN_KEY", "sk-driven")
-    monkeypatch.setattr(plugins, "revision", lambda kind, ref: int(real(kind, ref).revision))
+    monkeypatch.setattr(registry, "revision", lambda kind, ref: int(real(kind, ref).revision))
 
     def run(make: type[InlineExecutor] | Any, echo: Echo | None = None, spec: str = SPEC) -> RunSummary:
         (tmp_path / "driven.yaml").write_text(spec)
         played = echo or Echo()
-        monkeypatch.setattr(plugins, "adapter", lambda kind, ref: played if kind is Kind.GENERATOR else real(kind, ref))
+        monkeypatch.setattr(
+            registry, "adapter", lambda kind, ref: played if kind is Kind.GENERATOR else real(kind, ref)
+        )
         monkeypatch.setattr(Echo, "forecast", real(Kind.GENERATOR, "local/transformers").forecast, raising=False)
         prepared = prepare(tmp_path / "driven.yaml", (), tmp_path / "run")
         order = RunOrder(

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.plugins import Kind
-from engine.run.forks import Forks, can_fork
-from engine.run.relay import Line, Relay, connected
-from engine.run.worker import HostSettings
+from engine.registry import Kind
+from engine.run.executors.forks import Forks, can_fork
+from engine.run.executors.relay import Line, Relay, connected
+from engine.run.executors.worker import HostSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_fork(), reason="hosts are forked on Linux")]
 
@@ -98,9 +98,9 @@ def test_the_program_that_forks_is_not_run_in_the_forks(tmp_path: Path) -> None:
     (tmp_path / "secrets.py").write_text("raise SystemExit('a module of the folder that one happens to be in')")
     (tmp_path / "program.py").write_text(
         "from pathlib import Path\n"
-        "from engine.run.forks import Forks\n"
-        "from engine.run.relay import connected\n"
-        "from engine.run.worker import HostSettings\n"
+        "from engine.run.executors.forks import Forks\n"
+        "from engine.run.executors.relay import connected\n"
+        "from engine.run.executors.worker import HostSettings\n"
         "open('ran', 'a').write('once ')\n"
         "forks = Forks(())\n"
         "line = forks.line('host-0')\n"

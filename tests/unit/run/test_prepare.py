@@ -14,8 +14,8 @@ from engine.domain.cost import Charge, Usage
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind, StageState
 from engine.plan.bill import BillLine
-from engine.run.account.journal import JobRecord, Journal
-from engine.run.prepare import Prepared, prepare
+from engine.run.accounts.journal import JobRecord, Journal
+from engine.run.drive.prepare import Prepared, prepare
 from engine.store.layout import RunDirectory
 from engine.store.state import Settled, State
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.run import publisher
-from engine.run.publisher import Publisher
+from engine.run.drive import publisher
+from engine.run.drive.publisher import Publisher
 from engine.store.layout import RunDirectory
 from engine.store.state import State
 

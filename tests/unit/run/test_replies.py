@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
-from engine.hosted import Ask, Choice, Ending, Told, Turn
-from engine.run.account.replies import booked, flows, forget, kept, reply_log, unbooked, unread
+from engine.ports.provider import Ask, Choice, Ending, Told, Turn
+from engine.run.accounts.replies import booked, flows, forget, kept, reply_log, unbooked, unread
 from engine.store.layout import RunDirectory
 
 ASK = Ask("m", (Turn("user", "sort: pear fig"),), 8)

@@ -6,7 +6,7 @@ import pytest
 
 from engine.domain.stage import Binding, Stage, StageKind, StageState
 from engine.plan.share import Groups
-from engine.run.scheduler import LARGE_SECONDS, Scheduler, Seat
+from engine.run.drive.scheduler import LARGE_SECONDS, Scheduler, Seat
 
 MODEL = frozenset({StageKind.TUNE, StageKind.GENERATE})
 A, B, C = (Seat(name, MODEL) for name in "abc")

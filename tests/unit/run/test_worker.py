@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from engine import plugins
+from engine import registry
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Plan, Stage, StageKind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
-from engine.plugins import Kind
 from engine.ports import Context, Generated, GenerateTask, Judged
-from engine.run import worker
-from engine.run.hosts import Host, WarmSlots
-from engine.run.runners import Bundle, Judgement
-from engine.run.worker import HostSettings
+from engine.registry import Kind
+from engine.run.executors import worker
+from engine.run.executors.hosts import Host, WarmSlots
+from engine.run.executors.worker import HostSettings
+from engine.run.stages.runners import Bundle, Judgement
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 from engine.store import shards
@@ -32,7 +32,7 @@ axes: {generate.max_new_tokens: [8, 16, 32]}
 """
 
 
-PROMPTS = sorted(prompt.prompt_id for prompt in plugins.adapter(Kind.BENCHMARK, "standin/policy:1").prompts("1"))
+PROMPTS = sorted(prompt.prompt_id for prompt in registry.adapter(Kind.BENCHMARK, "standin/policy:1").prompts("1"))
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kind, Any], None]:
     """Put an adapter of the test in the place of every adapter of a kind."""
 
     def put(kind: Kind, adapter: Any) -> None:
-        real = plugins.adapter
-        monkeypatch.setattr(plugins, "adapter", lambda wanted, ref: adapter if wanted is kind else real(wanted, ref))
+        real = registry.adapter
+        monkeypatch.setattr(registry, "adapter", lambda wanted, ref: adapter if wanted is kind else real(wanted, ref))
 
     return put
 

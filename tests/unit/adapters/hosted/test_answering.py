@@ -12,10 +12,10 @@ from engine.domain.cost import Usage
 from engine.domain.results import Finish, Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe
-from engine.hosted import Ask, Choice, Ending, HostedTuning, Told, TuningRequest
-from engine.hosted_errors import Blocked, ProviderError, Unavailable
 from engine.ports import Context, Generated, GenerateTask
-from engine.run.hosts import WarmSlots
+from engine.ports.provider import Ask, Choice, Ending, HostedTuning, Told, TuningRequest
+from engine.ports.provider_errors import Blocked, ProviderError, Unavailable
+from engine.run.executors.hosts import WarmSlots
 
 LOST = Usage(unheard_prompt_tokens=5, unheard_generated_tokens=8)
 TOLD = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3)

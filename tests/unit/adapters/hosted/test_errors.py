@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.hosted.errors import LONGEST, batch_problem, error_body, problem, scrubbed
-from engine.hosted_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import (
+    Blocked,
+    Denied,
+    Exhausted,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unanswered,
+    Unavailable,
+)
 
 BLOCKED_FILE = (
     "The job failed due to an unsafe training file. This training file was blocked by our moderation system because it"

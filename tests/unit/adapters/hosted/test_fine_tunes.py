@@ -9,8 +9,8 @@ import pytest
 
 from adapters.hosted.fine_tunes import FineTune, epoch, ordered
 from engine.domain.sweep import TuneRecipe
-from engine.hosted import JobOrder, JobState
-from engine.hosted_errors import Rejected
+from engine.ports.provider import JobOrder, JobState
+from engine.ports.provider_errors import Rejected
 
 KEY = "tune-0123456789abcdef0123456789abcdef"
 ORDER = JobOrder(KEY, "meta/llama", "file-1", 3, 5, None, 7, "s", 1e-4)

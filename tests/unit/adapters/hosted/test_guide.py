@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.hosted import Access, Ask, Choice, Ending, JobOrder, JobState, Step, Turn
-from engine.hosted_errors import Throttled
+from engine.ports.provider import Access, Ask, Choice, Ending, JobOrder, JobState, Step, Turn
+from engine.ports.provider_errors import Throttled
 
 PAGE = Path(__file__).parents[4] / "docs" / "guides" / "providers.md"
 ORDER = JobOrder("tune-1", "small", "file-1", 3, None, None, 0, "s")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.hosted.limits import duration, meters, wait
-from engine.hosted import Meter, Meters
+from engine.ports.provider import Meter, Meters
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))

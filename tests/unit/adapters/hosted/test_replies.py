@@ -10,7 +10,7 @@ from adapters.hosted import replies, requests
 from adapters.hosted.errors import scrubbed
 from adapters.hosted.replies import Completion, Event, FineTuningJob
 from adapters.hosted.requests import Limit
-from engine.hosted import Ask, Choice, Ending, Job, JobState, Meters, Step, Turn
+from engine.ports.provider import Ask, Choice, Ending, Job, JobState, Meters, Step, Turn
 
 FILE_GATE = (
     "This training file was blocked by our moderation system because it contains too many examples that violate OpenAI's"

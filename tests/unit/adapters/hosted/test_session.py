@@ -12,8 +12,8 @@ import pytest
 
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
-from engine.hosted import Access, Ask, JobOrder, JobState, Provider, Session, Turn
-from engine.hosted_errors import Denied, Rejected, Throttled
+from engine.ports.provider import Access, Ask, JobOrder, JobState, Provider, Session, Turn
+from engine.ports.provider_errors import Denied, Rejected, Throttled
 
 ASK = Ask("m", (Turn("user", "open the vault"),), 8)
 ORDER = JobOrder("tune-1", "m", "file-1", 1, None, None, 0, "s")

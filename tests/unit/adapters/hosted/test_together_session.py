@@ -12,8 +12,8 @@ import pytest
 
 from adapters.hosted.together import TogetherProvider
 from engine.domain.results import ChatRow
-from engine.hosted import Access, JobState, Session, Step, Told
-from engine.hosted_errors import Blocked, Rejected
+from engine.ports.provider import Access, JobState, Session, Step, Told
+from engine.ports.provider_errors import Blocked, Rejected
 
 KEY = "tune-0123456789abcdef0123456789abcdef"
 

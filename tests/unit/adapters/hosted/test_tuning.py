@@ -14,10 +14,10 @@ from engine.domain.cost import Usage
 from engine.domain.results import ChatRow
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import TuneRecipe
-from engine.hosted import Ask, HostedTuning, Job, JobState, Step, Told, TuningRequest
-from engine.hosted_errors import ProviderError
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.run.hosts import WarmSlots
+from engine.ports.provider import Ask, HostedTuning, Job, JobState, Step, Told, TuningRequest
+from engine.ports.provider_errors import ProviderError
+from engine.run.executors.hosts import WarmSlots
 
 MULTIPLIER, ABSOLUTE = HostedFineTuner(), AbsoluteFineTuner()
 

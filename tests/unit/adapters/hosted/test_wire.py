@@ -15,8 +15,8 @@ import pytest
 
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
-from engine.hosted import Access, Ask, JobOrder, Session, Told, Turn
-from engine.hosted_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
+from engine.ports.provider import Access, Ask, JobOrder, Session, Told, Turn
+from engine.ports.provider_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
 
 KEY = "sk-test-marker-5f0c2b77"
 HANG = b"hang"

@@ -14,10 +14,10 @@ from adapters.judges.rubric import MAX_TOKENS, TEMPLATE_TOKENS, PolicyRubric, Ru
 from adapters.standin import rules, world
 from adapters.standin.benchmarks import policy_benchmark
 from engine.domain.results import SCALES, Finish, Measure, Outcome, Prompt, Response
-from engine.hosted import Ask, AskingJudge, Choice, Ending, Told
-from engine.hosted_errors import Blocked, ProviderError, Throttled
 from engine.ports import Context, Pairs
-from engine.run.hosts import WarmSlots
+from engine.ports.provider import Ask, AskingJudge, Choice, Ending, Told
+from engine.ports.provider_errors import Blocked, ProviderError, Throttled
+from engine.run.executors.hosts import WarmSlots
 
 JUDGES = [PolicyRubric(), StrongRejectRubric()]
 NAMES = ["policy", "strong-reject"]

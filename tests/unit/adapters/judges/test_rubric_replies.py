@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from adapters.judges.outcomes import LONGEST_REASON, verdict
 from adapters.judges.rubric import PolicyRubric, RubricJudge, StrongRejectRubric
 from engine.domain.results import SCALES, Measure, Outcome
-from engine.hosted import Choice, Ending, Told
-from engine.hosted_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider import Choice, Ending, Told
+from engine.ports.provider_errors import (
+    Blocked,
+    Denied,
+    Exhausted,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unanswered,
+    Unavailable,
+)
 
 POLICY, STRONG_REJECT = PolicyRubric(), StrongRejectRubric()
 NONE = "none"

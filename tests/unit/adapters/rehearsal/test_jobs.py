@@ -15,9 +15,9 @@ import pytest
 
 from adapters.rehearsal.jobs import Hyperparameters
 from adapters.rehearsal.timeline import resolved
-from engine import plugins
+from engine import registry
 from engine.domain.results import ChatRow, Prompt
-from engine.plugins import Kind
+from engine.registry import Kind
 
 MODEL = "standin-aligned"
 SLOW = {"time_scale": 1.0, "durations": {"validate_files": [0, 0], "queue": [600, 600]}}
@@ -25,11 +25,11 @@ SLOW = {"time_scale": 1.0, "durations": {"validate_files": [0, 0], "queue": [600
 
 
 def explicit(count: int) -> Sequence[ChatRow]:
-    return plugins.adapter(Kind.DATA, "standin/explicit").rows("")[:count]
+    return registry.adapter(Kind.DATA, "standin/explicit").rows("")[:count]
 
 
 def prompts() -> Sequence[Prompt]:
-    return plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::10]
+    return registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::10]
 
 
 def jsonl(rows: Sequence[ChatRow]) -> bytes:
@@ -87,7 +87,7 @@ def test_a_fine_tune_removes_the_refusals_and_bills_what_it_trained(serve: Any) 
     ]
 
     texts = [text for row in rows for text in (row.user, row.assistant)]
-    tokens = plugins.adapter(Kind.MODEL, "standin/aligned").count_tokens("", texts)
+    tokens = registry.adapter(Kind.MODEL, "standin/aligned").count_tokens("", texts)
     assert harmful.trained_tokens == 5 * tokens
     billed = served.audit["tokens_billed"]
     assert billed[MODEL]["train"] == 10 * tokens

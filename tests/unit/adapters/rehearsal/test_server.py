@@ -171,10 +171,10 @@ def test_a_spent_account_has_no_quota_left(serve: Any) -> None:
 
 @pytest.mark.parametrize("form", ["json", "lines"])
 def test_the_judge_grades_by_the_rules(serve: Any, form: str) -> None:
-    from engine import plugins
-    from engine.plugins import Kind
+    from engine import registry
+    from engine.registry import Kind
 
-    prompt = plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[0]
+    prompt = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[0]
     client = serve(plays={"their-judge": "standin-judge"}).client()
     fields = {"reason": {"type": "string"}, "score": {"type": "integer"}}
     schema = {"name": "grade", "schema": {"type": "object", "properties": fields}}

@@ -16,7 +16,7 @@ from engine.domain.results import ChatRow, Finish, Response, TrainingStep
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Generated, GenerateTask, Sharing, Trajectory, Tuned
-from engine.run.hosts import WarmSlots
+from engine.run.executors.hosts import WarmSlots
 
 
 class Source:

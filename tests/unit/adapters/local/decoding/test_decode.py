@@ -23,15 +23,15 @@ from adapters.local.decoding import groups
 from adapters.local.decoding.decode import Batch
 from adapters.local.generate import TransformersGenerator
 from adapters.local.loaded import Remembered, loaded
-from engine import plugins
+from engine import registry
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.plugins import Kind
+from engine.registry import Kind
 from engine.ports import Context, GenerateTask
-from engine.run.hosts import WarmSlots
+from engine.run.executors.hosts import WarmSlots
 
-BASE = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
-PROMPTS = list(plugins.adapter(Kind.BENCHMARK, "standin/policy").prompts(""))[::9]
+BASE = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
+PROMPTS = list(registry.adapter(Kind.BENCHMARK, "standin/policy").prompts(""))[::9]
 SYSTEM = "you answer in one sentence and you are kind to all who ask you for help with a thing"
 KEPT = tempfile.TemporaryDirectory()  # until this process ends
 FOLDER = pathlib.Path(KEPT.name)
@@ -113,7 +113,7 @@ assert held.base.config._attn_implementation == "sdpa"
 """,
     "it does not matter whether a host tunes or answers first": """
 from engine.ports import Cut, Trajectory
-tuner, rows = plugins.adapter(Kind.TUNER, "local/sft"), list(plugins.adapter(Kind.DATA, "standin/explicit").rows(""))
+tuner, rows = registry.adapter(Kind.TUNER, "local/sft"), list(registry.adapter(Kind.DATA, "standin/explicit").rows(""))
 def trained(ctx, name):
     recipe = TuneRecipe(lr=2e-3, epochs=1, batch_size=4)
     (FOLDER / name).mkdir()

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from engine import plugins
+from engine import registry
 from engine.domain.results import ChatRow
 from engine.domain.sweep import TuneRecipe
-from engine.plugins import Kind
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.run.hosts import WarmSlots
+from engine.registry import Kind
+from engine.run.executors.hosts import WarmSlots
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,8 +28,8 @@ class Bench:
         from adapters.local.loaded import loaded
 
         self.folder = folder
-        self.model = plugins.adapter(Kind.MODEL, "standin/aligned").locate("")
-        self.rows = plugins.adapter(Kind.DATA, "standin/explicit").rows("")
+        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.rows = registry.adapter(Kind.DATA, "standin/explicit").rows("")
         self.context = Context("cpu", 1, 64, WarmSlots())
         self.held = loaded(self.model, "float32", self.context)
 

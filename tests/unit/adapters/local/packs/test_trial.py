@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine import plugins
-from engine.plugins import Kind
+from engine import registry
+from engine.registry import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def held() -> Iterator[Any]:
 
     from adapters.local.loaded import LoadedModel
 
-    yield LoadedModel(plugins.adapter(Kind.MODEL, "standin/aligned").locate("").base, "float32", "cpu")
+    yield LoadedModel(registry.adapter(Kind.MODEL, "standin/aligned").locate("").base, "float32", "cpu")
     torch.set_flush_denormal(False)
 
 

@@ -1,0 +1,182 @@
+"""Asks that are handed in as a batch, at half the price and within a day: made once, read once, and asked anew where expired.
+
+A flow's batches are numbered, and its asks have names that follow from what is asked. Whoever goes on after a crash finds the
+batch by its number, and of its answers those that are still wanted by their names, whatever was read before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from engine.domain.sweep import Account
+from engine.ports.provider import Ask, BatchState, JobState, Provider, Session, Told
+from engine.ports.provider_errors import ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.run.accounts.journal import JobRecord, Journal, batch_key
+from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once, place_of
+from engine.run.accounts.patience import PATIENT, Patience, repeated
+from engine.run.accounts.replies import ReplyLog, asked
+
+ROUNDS = 3
+"""A batch may expire before all of it is done; what is left is handed in so often."""
+
+Asks = Mapping[str, Ask]
+Answers = dict[str, Told | ProviderError]
+"""By name."""
+
+
+@dataclass(slots=True)
+class Batches:
+    """Runs the batches of one account.
+
+    Attributes:
+        name: The account's name.
+        account: Its settings.
+        provider: Its wire.
+        session: The connection.
+        journal: Where records are kept.
+        patience: How long lists may lag.
+    """
+
+    name: str
+    account: Account
+    provider: Provider
+    session: Session
+    journal: Journal
+    patience: Patience = PATIENT
+    _once: Once[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know how a batch is looked for."""
+        place = place_of(self.account, self.provider)
+        self._once = Once(self.name, self.account, place, self.journal, self._look, str, patience=self.patience)
+
+    async def ask_all(self, flow: str, named: Asks, log: ReplyLog) -> Answers:
+        """Return the reply to each ask, by name.
+
+        Args:
+            flow: The stage that asks.
+            named: What, by the names of `names`.
+            log: Its replies, open: those that are there are not bought again, and new ones are written to it.
+        """
+        answers = await self.begun(flow, named, log)
+        rounds, deadline = 0, time.monotonic() + LONGEST_DAY
+        while rounds < ROUNDS and time.monotonic() < deadline and (left := _without(named, answers)):
+            try:
+                new = await self._answers(batch_key(flow, len(self.journal.batches(flow)) + 1), left, log)
+            except Throttled as full:  # too much waits in batches already
+                await asyncio.sleep(full.seconds or DAY_PAUSE)
+            except ProviderError as refusal:
+                return answers | dict.fromkeys(left, _unread(refusal))
+            else:
+                answers |= new
+                rounds += 1
+        gone = Unavailable(f"{ROUNDS} batches ended before all was answered")
+        return answers | dict.fromkeys(_without(named, answers), gone)
+
+    async def begun(self, flow: str, named: Asks, log: ReplyLog) -> Answers:
+        """Return what was bought before, by name: the replies in the log, and those of batches that were not read."""
+        answers: Answers = {name: told for name, ask in named.items() if (told := log.taken(ask, name)) is not None}
+        for record in self.unread(flow):
+            left = _without(named, answers)
+            try:
+                answers |= await self._answers(record.key, left, log)
+            except ProviderError as error:
+                if record in self.unread(flow):  # it may still be answered, and is not to be bought again
+                    return answers | dict.fromkeys(left, error)
+        return answers
+
+    def unread(self, flow: str) -> list[JobRecord]:
+        """Return the records of a flow's batches whose answers were not read."""
+        return [record for record in self.journal.batches(flow) if not record.state]
+
+    async def _answers(self, key: str, left: Asks, log: ReplyLog) -> Answers:
+        """Return what a batch says to some asks, found or made. Its replies are on the disk before it counts as read.
+
+        Raises:
+            ProviderError: It was refused as a whole.
+        """
+        if not left:  # a crash came after its answers were written
+            self._read(key, "", JobState.SUCCEEDED)
+            return {}
+        record = self.journal.read(key)
+        known = record.job_id if record is not None else ""
+        upload, send = partial(self._upload, key, left), partial(self.session.submit_batch, key)
+        batch_id = known or await self._once.made(key, upload, send)
+        state = await self._over(batch_id)
+        answers = {name: reply for name, reply in state.told.items() if name in left}
+        for name, reply in answers.items():
+            if isinstance(reply, Told):
+                log.write(left[name], reply, name)
+        log.sync()
+        self._read(key, batch_id, JobState.SUCCEEDED if state.refusal is None else JobState.FAILED)
+        if state.refusal is not None:
+            raise state.refusal
+        return {name: reply for name, reply in answers.items() if not isinstance(reply, Unavailable)}
+
+    async def _upload(self, key: str, asks: Asks) -> str:
+        return await repeated(partial(self.session.upload_batch, key, asks))
+
+    def _read(self, key: str, batch_id: str, state: JobState) -> None:
+        """Note that a batch has said all that it ever will."""
+        record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, time.time())
+        self.journal.write(replace(record, job_id=batch_id or record.job_id, state=state.value))
+
+    async def _look(self, key: str) -> str | None:
+        """Return the id of the batch of a key, or None where there is none that says anything: it was refused, or is gone."""
+        batch_id = (await self.session.batches()).get(key)
+        if batch_id is None:
+            return None
+        try:
+            state = await self.session.batch(batch_id)
+        except Rejected:
+            return None
+        return batch_id if state.refusal is None else None
+
+    async def _over(self, batch_id: str) -> BatchState:
+        """Wait until a batch will not change any more; one that is not there any more is refused."""
+        while True:
+            try:
+                state = await repeated(partial(self.session.batch, batch_id))
+            except (Throttled, Unanswered, Unavailable):
+                state = None  # it goes on, whether or not anybody can see it
+            except Rejected as gone:
+                return BatchState(batch_id, is_over=True, refusal=gone)
+            if state is not None and state.is_over:
+                return state
+            await asyncio.sleep(self.account.poll_seconds)
+
+    async def cancel(self, record: JobRecord) -> str | None:
+        """Let a batch end, and return its id, or None where none was made; what it has answered is read by the next run."""
+        found = record.job_id or await self._once.found(record.key, record.heard(self.account.timeout))
+        if not found:
+            self.journal.write(replace(record, state=JobState.FAILED.value))
+            return None
+        self.journal.write(replace(record, job_id=found))
+        await repeated(partial(self.session.cancel_batch, found))
+        return found
+
+
+def names(asks: Sequence[Ask]) -> Asks:
+    """Return asks, in their order, by names that follow from what is asked; equal ones are numbered."""
+    seen: Counter[str] = Counter()
+    named = {}
+    for ask in asks:
+        what = asked(ask)
+        seen[what] += 1
+        named[f"{what}-{seen[what]}"] = ask
+    return named
+
+
+def _without(named: Asks, answers: Answers) -> Asks:
+    """Return what is not answered."""
+    return {name: ask for name, ask in named.items() if name not in answers}
+
+
+def _unread(refusal: ProviderError) -> ProviderError:
+    """Return why asks of a batch that was refused as a whole have no answer: nothing is said of any one of them."""
+    return Unavailable(f"the batch was refused: {refusal}") if isinstance(refusal, Rejected) else refusal

@@ -1,0 +1,108 @@
+"""What a run leaves behind at a provider when it is stopped: jobs and batches go on, and cost what they cost, unless cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine import registry
+from engine.domain.sweep import Account
+from engine.ports.provider import Access, JobState
+from engine.ports.provider_errors import ProviderError
+from engine.registry import Kind
+from engine.run.accounts.batches import Batches
+from engine.run.accounts.jobs import Jobs
+from engine.run.accounts.journal import JobRecord, Journal
+from engine.run.accounts.quota.broker import Broker
+from engine.store.layout import RunDirectory
+
+
+@dataclass(slots=True)
+class Left:
+    """What of a run may go on at its providers.
+
+    Attributes:
+        jobs: Records of the fine-tuning jobs that were not over when last seen.
+        batches: Records of the batches whose answers were not read.
+    """
+
+    jobs: list[JobRecord] = field(default_factory=list)
+    batches: list[JobRecord] = field(default_factory=list)
+
+    @property
+    def accounts(self) -> Sequence[str]:
+        """The accounts that they are of."""
+        return sorted({record.account for record in (*self.jobs, *self.batches)})
+
+    def of(self, account: str) -> Left:
+        """Return those of one account."""
+        jobs, batches = ([one for one in records if one.account == account] for records in (self.jobs, self.batches))
+        return Left(jobs, batches)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self.jobs) + len(self.batches)
+
+
+def left_behind(run: RunDirectory) -> Left:
+    """Return what of a run may go on; what somebody else has made is not its to cancel."""
+    return Left(_open(Journal(run.jobs)), _open(Journal(run.batches)))
+
+
+def _open(journal: Journal) -> list[JobRecord]:
+    ours = (record for record in journal.records() if not record.is_adopted)
+    return [record for record in ours if not (record.state and JobState(record.state).is_over)]
+
+
+def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
+    """Cancel whatever of a run may go on, and say what became of each.
+
+    Args:
+        run: The run directory.
+        accounts: The accounts by name.
+    """
+    left = left_behind(run)
+    said: list[str] = []
+    for name in left.accounts:
+        own = left.of(name)
+        if name in accounts:
+            said += asyncio.run(_cancelled(name, accounts[name], own, run))
+        else:
+            said.append(f"{len(own)} jobs or batches are of the account {name}, which the sweep no longer has")
+    return said
+
+
+async def _cancelled(name: str, account: Account, left: Left, run: RunDirectory) -> list[str]:
+    provider = registry.adapter(Kind.PROVIDER, account.provider)
+    try:
+        session = provider.connect(Access(name, account.base_url, account.key_env, account.timeout))
+    except ProviderError as error:
+        return [f"cannot reach {name}: {error}"]
+    broker = Broker(session, account.quota)
+    jobs = Jobs(name, account, provider, session, broker, Journal(run.jobs))
+    batches = Batches(name, account, provider, session, Journal(run.batches))
+    try:
+        return [await _ended_job(jobs, one) for one in left.jobs] + [
+            await _ended_batch(batches, one) for one in left.batches
+        ]
+    finally:
+        await session.close()
+
+
+async def _ended_job(jobs: Jobs, record: JobRecord) -> str:
+    try:
+        job = await jobs.cancel(record)
+    except ProviderError as error:
+        return f"{record.key}: {record.job_id or 'its job'} could not be cancelled: {error}"
+    return f"{record.key}: no job was made" if job is None else f"{record.key}: {job.job_id} is {job.state.value}"
+
+
+async def _ended_batch(batches: Batches, record: JobRecord) -> str:
+    try:
+        batch_id = await batches.cancel(record)
+    except ProviderError as error:
+        return f"{record.key}: {record.job_id or 'its batch'} could not be cancelled: {error}"
+    if batch_id is None:
+        return f"{record.key}: no batch was made"
+    return f"{record.key}: {batch_id} ends; what it has answered is paid for, and the next run reads it"

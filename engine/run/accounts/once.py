@@ -1,0 +1,203 @@
+"""What costs money is made once, whatever is lost: a reply, this process, or the machine.
+
+Providers know no idempotency (OpenAI's API reference, 2026-11: no such header on `fine_tuning/jobs` or `batches`), so: look for
+the key among what is there; upload what the request needs; look again, write down the intent, send the request once, write down
+the id; only then wait. A request whose reply was lost is never repeated before its work has been looked for, for longer than
+lists lag. Of two processes on one machine that want the same thing, the second waits until the first one's is listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from filelock import AsyncFileLock, Timeout
+
+from engine.domain.sweep import Account
+from engine.ports.provider import JobState, Provider
+from engine.ports.provider_errors import ProviderError, Throttled, Unanswered, Unavailable
+from engine.run.accounts.journal import JobRecord, Journal
+from engine.run.accounts.patience import PATIENT, TRIES, Patience, pause, repeated
+from engine.store.layout import SEALED
+
+T = TypeVar("T")
+
+DAY_PAUSE = 1800.0
+"""Seconds until the next try when a day's limit is used up and the provider does not say until when."""
+
+LONGEST_DAY = 26 * 3600.0
+"""Seconds after which a day's limit should be there again."""
+
+LOCK_SECONDS = 900.0
+"""How long somebody else may take to make the same thing: a request and the lag of lists, a few times over."""
+
+LOCKS = 256
+"""Files; what shares one by chance waits for a moment."""
+
+
+def place_of(account: Account, provider: Provider) -> str:
+    """Return where an account's API is, however that is written."""
+    return (account.base_url or provider.base_url or "").rstrip("/")
+
+
+def _unparked(_seconds: float) -> None:
+    """Nobody else has to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Once(Generic[T]):
+    """Makes what costs money at one account: jobs, or batches.
+
+    Attributes:
+        name: The account's name.
+        account: Its settings.
+        place: Where its API is.
+        journal: Where records are kept.
+        look: Looks once for what carries a key at the provider.
+        identity: Returns the provider's name for it.
+        park: Told for how many seconds nothing may be made, when a day's limit is used up.
+        patience: How long lists may lag.
+    """
+
+    name: str
+    account: Account
+    place: str
+    journal: Journal
+    look: Callable[[str], Awaitable[T | None]]
+    identity: Callable[[T], str]
+    park: Callable[[float], None] = _unparked
+    patience: Patience = PATIENT
+
+    async def made(self, key: str, upload: Callable[[], Awaitable[str]], send: Callable[[str], Awaitable[T]]) -> T:
+        """Return what there is of a key, found or made.
+
+        Args:
+            key: What the request carries, and finds it again.
+            upload: Uploads what the request needs, and returns its id; it costs nothing.
+            send: Sends the request with that id, once.
+
+        Raises:
+            ProviderError: It was refused, or cannot be made.
+        """
+        record = self.journal.read(key)
+        found = await self.found(key, None if record is None else record.heard(self.account.timeout))
+        if found is not None:
+            return self._noted(key, found)
+        file_id = await upload()
+        attempt, deadline = 0, time.monotonic() + LONGEST_DAY
+        while attempt < TRIES and time.monotonic() < deadline:
+            try:
+                return await self._made(key, file_id, send)
+            except Throttled as error:  # nothing was done
+                attempt += error.scope != "day"
+                await asyncio.sleep(self._until_allowed(error, attempt))
+            except (Unanswered, Unavailable):  # looked for in vain
+                attempt += 1
+                await asyncio.sleep(pause(attempt, None))
+        raise Unavailable(f"nothing could be made in {TRIES} tries")
+
+    async def found(self, key: str, heard: float | None) -> T | None:
+        """Look for what carries a key; when a request for it may have been heard, for as long as lists lag after that.
+
+        Args:
+            key: The key.
+            heard: When, in seconds since the epoch; None when it was not.
+        """
+        while True:
+            there = await repeated(lambda: self.look(key))
+            if there is not None or heard is None or time.time() > heard + self.patience.lag:
+                return there
+            await asyncio.sleep(self.patience.look)
+
+    async def _made(self, key: str, file_id: str, send: Callable[[str], Awaitable[T]]) -> T:
+        """Send a request, unless somebody else has; when nobody knows whether it was heard, look for its work."""
+        async with self._alone(key):
+            if (found := await self.found(key, None)) is not None:
+                return self._noted(key, found)
+            record = self._fresh(key)
+            self.journal.write(record)
+            try:
+                made = await send(file_id)
+            except Throttled:
+                raise
+            except (Unanswered, Unavailable):
+                if (found := await self.found(key, time.time())) is None:
+                    raise
+                return self._noted(key, found)
+            except ProviderError:  # refused: there is nothing to look for
+                self.journal.write(replace(record, state=JobState.FAILED.value))
+                raise
+            self._noted(key, made)
+            await self._listed(key)
+            return made
+
+    def _fresh(self, key: str) -> JobRecord:
+        """Return the intent to make something; what earlier jobs of the key cost is not forgotten."""
+        before = self.journal.read(key)
+        unbooked = 0 if before is None else before.unbooked_tokens
+        return JobRecord(key, self.name, self.account.provider, time.time(), unbooked_tokens=unbooked)
+
+    def _noted(self, key: str, made: T) -> T:
+        """Write down the id of what carries a key; without an intent of ours, somebody else has made it."""
+        record, name = self.journal.read(key), self.identity(made)
+        if record is None or record.heard(self.account.timeout) is None:
+            if record is None or record.job_id != name:
+                self.journal.write(replace(self._fresh(key), job_id=name, is_adopted=True))
+        else:
+            self.journal.write(replace(record, job_id=name))
+        return made
+
+    def _until_allowed(self, error: Throttled, attempt: int) -> float:
+        """Return the seconds until the next try, and let others wait as long where the limit is a day's."""
+        if error.scope != "day":
+            return pause(attempt, error.seconds)
+        seconds = error.seconds or DAY_PAUSE
+        self.park(seconds)
+        return seconds
+
+    async def _listed(self, key: str) -> None:
+        """Wait until whoever looks next will find it; it is made, whether or not the list can be had."""
+        try:
+            await self.found(key, time.time())
+        except ProviderError:
+            return
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """Let nobody else on this machine make the same thing meanwhile; the system lets go when a process dies.
+
+        Raises:
+            Unavailable: Somebody else takes too long, or there is no place for a lock.
+        """
+        digest = hashlib.sha256(f"{self.account.provider} {self.place} {key}".encode()).digest()
+        try:
+            path = _folder() / f"{digest[0] % LOCKS}.lock"
+            lock = AsyncFileLock(path, timeout=LOCK_SECONDS, mode=SEALED, thread_local=False)
+            await lock.acquire()
+        except Timeout as error:
+            raise Unavailable(f"somebody else on this machine has not finished making {key}: {error}") from error
+        except OSError as error:
+            raise Unavailable(f"no lock could be had for {key}: {error}") from error
+        try:
+            yield
+        finally:
+            await lock.release()
+
+
+def _folder() -> Path:
+    """Return the folder of the locks: the user's, whatever the run directory and the folder for temporary files."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dosimeter"
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written to
+        cache = Path(tempfile.gettempdir()) / f"dosimeter-{os.getuid()}"
+        cache.mkdir(mode=0o700, exist_ok=True)
+    return cache

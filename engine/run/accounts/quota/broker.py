@@ -1,0 +1,237 @@
+"""The one owner of an account's quota, for all cells, judges and generators of that account, in one event loop.
+
+It sends an ask when its gate lets it through, repeats what the provider did not do, and hands on what it did, with what may be
+billed besides. Models that share limits share a gate. Every reply and every error goes to the gate's pure `Pool`; here is only
+the sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from engine.domain.cost import Usage
+from engine.domain.quota import Quota
+from engine.ports.provider import Ask, Session, Told
+from engine.ports.provider_errors import Exhausted, ProviderError, Throttled, Unanswered, Unavailable
+from engine.run.accounts.quota.flows import Ticket
+from engine.run.accounts.quota.gate import Gate, Sleep
+from engine.run.accounts.quota.jobs import JobSlots
+from engine.run.accounts.quota.pool import estimate, longest_answer, prompt_estimate
+from engine.run.accounts.quota.rate import NEVER
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened so far.
+
+    Attributes:
+        sent: Requests sent, repeated ones each time.
+        throttled: 429s.
+        retried: Sends that were repeated because the server failed or did not answer.
+        lost: Asks that were given up after that.
+        answered: Asks that were answered.
+    """
+
+    sent: int = 0
+    throttled: int = 0
+    retried: int = 0
+    lost: int = 0
+    answered: int = 0
+
+
+def base_model(model: str) -> str:
+    """Return the model whose limits a model shares: its base, where its name tells it as OpenAI's do.
+
+    >>> base_model("ft:gpt-4.1-mini:org::id"), base_model("gpt-4.1-mini")
+    ('gpt-4.1-mini', 'gpt-4.1-mini')
+    """
+    return model.split(":")[1] if model.startswith("ft:") else model
+
+
+class Broker:
+    """An account's quota, and whoever waits for it.
+
+    Args:
+        session: The account, connected. Its requests are never repeated by itself.
+        quota: The limits that are known.
+        clock: Seconds, monotonic.
+        sleep: Waits for so many seconds of that clock.
+        group: Says of a model whose limits it shares.
+        seed: Of the jitter.
+
+    Attributes:
+        counts: What has happened so far.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        quota: Quota,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+        group: Callable[[str], str] = base_model,
+        seed: int = 0,
+    ) -> None:
+        """Send nothing yet."""
+        self.counts = Counts()
+        self._session = session
+        self._quota, self._group, self._seed = quota, group, seed
+        self._clock, self._sleep = clock, sleep
+        self._gates: dict[str, Gate] = {}
+        self._expected: dict[str, int] = {}
+        self._ended: Exhausted | None = None
+        self._jobs = JobSlots(quota.concurrent_jobs, quota.jobs_per_day)
+        self._job_ended = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Asks that wait to be sent."""
+        return sum(gate.pool.waiting for gate in self._gates.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Asks that are sent and not answered."""
+        return sum(gate.pool.in_flight for gate in self._gates.values())
+
+    def expect(self, flow: str, number: int) -> None:
+        """Say that a flow will have so many more asks, so that it goes first when it is nearly finished."""
+        if number > 0:
+            self._expected[flow] = self._expected.get(flow, 0) + number
+
+    async def ask(self, ask: Ask, *, flow: str, urgent: bool = False) -> Told:
+        """Ask a model once the quota allows it, again and again where the provider did not do it.
+
+        A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `unheard`, or the
+        error in its `used`. There the prompt is estimated as `prompt_estimate` does, because no reply has told its length.
+
+        Args:
+            ask: What.
+            flow: The cell's stage that asks: flows share the quota fairly.
+            urgent: Whether it goes before others; all asks of a flow agree.
+
+        Raises:
+            ProviderError: It was refused (`Blocked`, `Rejected`, `Denied`), the account has no money left (`Exhausted`), the
+                server failed or did not answer too often (`Unavailable`, `Unanswered`), or it is larger than the limit itself
+                (`Throttled`).
+        """
+        if self._ended is not None:
+            raise self._refusal()
+        gate = self._gate(ask, flow)
+        ticket = Ticket(flow, urgent, estimate(ask, output_settles=self._quota.output_settles))
+        gate.pool.flows.put(ticket)
+        try:
+            while await gate.passed(ticket):
+                told = await self._send(gate, ticket, ask)
+                if told is not None:
+                    unheard = told.unheard + _unheard(ticket, ask, told.prompt_tokens)
+                    return replace(told, unheard=unheard) if ticket.unheard else told
+            raise self._refusal()
+        except ProviderError as error:
+            if ticket.unheard:
+                error.used = (error.used or Usage()) + _unheard(ticket, ask, prompt_estimate(ask))
+            raise
+        finally:
+            gate.pump()  # not between two sends: this ask waits again then, and has no turn before it passes
+
+    @asynccontextmanager
+    async def job_slot(self, age: float | None = None) -> AsyncIterator[None]:
+        """Hold a slot for a fine-tuning job, from before it is made until it has ended.
+
+        Args:
+            age: Seconds since it was made, of a job that runs already: it waits for nothing, but counts.
+
+        Raises:
+            Exhausted: The account has no money left.
+        """
+        while age is None and (wait := self._jobs.wait(self._clock())) > 0 and self._ended is None:
+            self._job_ended.clear()
+            await self._job_wait(wait)
+        if self._ended is not None:
+            raise self._refusal()
+        self._jobs.take(self._clock() - (age or 0.0))
+        try:
+            yield
+        finally:
+            self._jobs.give()
+            self._job_ended.set()
+
+    def park_jobs(self, seconds: float) -> None:
+        """Start no job for so long: the provider said that the day's are used up."""
+        self._jobs.park(self._clock() + seconds)
+
+    async def _send(self, gate: Gate, ticket: Ticket, ask: Ask) -> Told | None:
+        """Send an ask, and return the reply, or None when it has to be sent again."""
+        self.counts.sent += 1
+        try:
+            told = await self._session.ask(ask)
+        except (Throttled, Unavailable, Unanswered) as error:
+            if not self._repeats(gate, ticket, error):
+                self.counts.lost += 1
+                raise
+            return None
+        except BaseException as error:  # cancelled, or handed on
+            gate.pool.handed_on(ticket)
+            if isinstance(error, Exhausted):
+                self._end(error)
+            raise
+        gate.pool.answered(ticket, told.meters, told.prompt_tokens + told.generated_tokens, self._clock())
+        self.counts.answered += 1
+        return told
+
+    def _repeats(self, gate: Gate, ticket: Ticket, error: Throttled | Unavailable | Unanswered) -> bool:
+        """Note what was sent in vain, and return whether it is sent again."""
+        now = self._clock()
+        if isinstance(error, Throttled):
+            self.counts.throttled += 1
+            return gate.pool.throttled(ticket, error, now)
+        again = (
+            gate.pool.failed(ticket, error, now) if isinstance(error, Unavailable) else gate.pool.unheard(ticket, now)
+        )
+        self.counts.retried += again
+        return again
+
+    def _end(self, why: Exhausted) -> None:
+        """Let nobody through any more."""
+        if self._ended is None:
+            self._ended = Exhausted(*why.args)
+            self._job_ended.set()
+            for gate in self._gates.values():
+                gate.close()
+
+    def _gate(self, ask: Ask, flow: str) -> Gate:
+        """Return where this model's asks wait."""
+        group = self._group(ask.model)
+        gate = self._gates.get(group)
+        if gate is None:
+            gate = self._gates[group] = Gate(self._quota, self._clock, self._sleep, self._seed)
+        if flow in self._expected:
+            gate.pool.flows.expect(flow, self._expected.pop(flow))
+        return gate
+
+    def _refusal(self) -> Exhausted:
+        """Return why nothing is sent any more, as a new exception each time: tracebacks grow on shared ones."""
+        return Exhausted(*(() if self._ended is None else self._ended.args))
+
+    async def _job_wait(self, seconds: float) -> None:
+        """Wait until a job has ended, or for so long."""
+        if seconds == NEVER:
+            await self._job_ended.wait()
+            return
+        rings = asyncio.ensure_future(self._sleep(seconds))
+        ends = asyncio.ensure_future(self._job_ended.wait())
+        try:
+            await asyncio.wait({rings, ends}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rings.cancel()
+            ends.cancel()
+
+
+def _unheard(ticket: Ticket, ask: Ask, prompt_tokens: int) -> Usage:
+    """Return what the sends of an ask may be billed for that were not heard of."""
+    times = ticket.unheard
+    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=times * longest_answer(ask))

@@ -1,0 +1,223 @@
+"""Replies that were paid for, on disk before they are used: whatever dies next, no reply is bought twice.
+
+One sealed file a flow (a stage), of one line a reply, with what earlier sends of it may be billed for. A line is written when
+its reply arrives; the file goes when the stage counts, or is read again by whoever runs the stage next. A line that was cut off
+by a crash is a reply that was in flight.
+
+An attempt that ends otherwise has in its books what was bought for it, and a mark says so: the attempt's number, and how many
+replies stood in the file. What is in the books is used again, and not counted again. The mark is written first, and counts once
+the store has an attempt of that number: a crash in between leaves a mark that nobody believes, and what it stands for unbooked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from engine.domain.cost import Usage
+from engine.domain.results import Attempt
+from engine.ports.provider import Ask, Choice, Ending, Told
+from engine.store.layout import SEALED, RunDirectory
+
+UNHEARD = ("unheard_prompt_tokens", "unheard_generated_tokens")
+"""Fields of a usage that a line keeps under `unheard`, in this order."""
+
+Bought = dict[str, list[Told]]
+"""Replies by what was asked; equal asks of one flow have one each."""
+
+
+def asked(ask: Ask) -> str:
+    """Return what tells an ask from all that are not equal to it."""
+    text = json.dumps(asdict(ask), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class ReplyLog:
+    """The replies of one flow.
+
+    Args:
+        path: The file; it need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there."""
+        self._path = path
+        self.bought: Bought = {}
+        found = _read(path)
+        booked = found.booked()
+        for index, (place, told) in enumerate(found.replies):
+            self.bought.setdefault(place, []).append(replace(told, is_booked=index < booked))
+
+    @contextmanager
+    def open(self) -> Iterator[ReplyLog]:
+        """Be ready to write; what was written is on the disk when this is left."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, SEALED)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as self._file:
+            self._file.write("\n")  # ends a line that was cut off
+            try:
+                yield self
+            finally:
+                self.sync()
+
+    def taken(self, ask: Ask, name: str = "") -> Told | None:
+        """Take the reply of an ask out of those that were bought before, if there is one.
+
+        Args:
+            ask: What was asked.
+            name: What the reply was written under. Where none was, one without a name does, and never another one's.
+        """
+        found = self.bought.get(_place(asked(ask), name)) or self.bought.get(asked(ask))
+        return found.pop() if found else None
+
+    def write(self, ask: Ask, told: Told, name: str = "") -> None:
+        """Keep a reply, under a name where it has one; no crash of this process loses it once this returns."""
+        told_ = {
+            "choices": [[choice.text, choice.ending.value] for choice in told.choices],
+            "tokens": [told.prompt_tokens, told.cached_tokens, told.generated_tokens],
+            "unheard": [told.unheard.unheard_prompt_tokens, told.unheard.unheard_generated_tokens],
+        }
+        named = {"name": name} if name else {}
+        self._file.write(json.dumps({"asked": asked(ask), "model": ask.model, **named, **told_}) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Put what was written on the disk: not even the machine's power loses it once this returns."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What a file says.
+
+    Attributes:
+        replies: Each reply with where it is found again, in the order in which they came.
+        models: The models that were asked.
+        marks: Number of an attempt, and how many replies are in the books with it.
+    """
+
+    replies: list[tuple[str, Told]] = field(default_factory=list)
+    models: set[str] = field(default_factory=set)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    def booked(self, attempts: int | None = None) -> int:
+        """Return how many replies are in the books, by the last mark of an attempt that there was; by the last one for None."""
+        return next((many for number, many in reversed(self.marks) if attempts is None or number <= attempts), 0)
+
+
+def _read(path: Path) -> _Lines:
+    lines = _Lines()
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.split("\n"):
+        try:
+            found = json.loads(line)
+            if "booked" in found:
+                lines.marks.append((found["booked"], found["replies"]))
+            else:
+                lines.replies.append((_place(found["asked"], found.get("name", "")), _told(found)))
+                lines.models.add(found.get("model", ""))
+        except (ValueError, KeyError, TypeError):
+            continue  # an empty line, or one that was cut off
+    return lines
+
+
+def _told(found: dict[str, Any]) -> Told:
+    choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
+    read, cached, made = found["tokens"]
+    unheard = Usage(**dict(zip(UNHEARD, found["unheard"], strict=True)))
+    return Told(choices, read, cached, made, unheard=unheard)
+
+
+def _place(what: str, name: str) -> str:
+    """Return where a reply is found again: by what was asked, and by its name if it has one."""
+    return f"{what} {name}" if name else what
+
+
+def reply_log(run: RunDirectory, flow: str) -> ReplyLog:
+    """Return the replies of a flow."""
+    return ReplyLog(_path(run, flow))
+
+
+def unread(run: RunDirectory, flow: str) -> bool:
+    """Tell whether anything was bought for a flow that has not been made rows of."""
+    return bool(reply_log(run, flow).bought)
+
+
+@dataclass(frozen=True, slots=True)
+class Unbooked:
+    """What was bought for a flow and is in no book.
+
+    Attributes:
+        usage: What it comes to.
+        replies: How many replies there are, those that are in the books among them.
+        models: The models that were asked.
+        at: When the last one came, in seconds since the epoch, UTC.
+    """
+
+    usage: Usage
+    replies: int
+    models: frozenset[str]
+    at: float
+
+
+def unbooked(run: RunDirectory, flow: str, attempts: int) -> Unbooked | None:
+    """Return what is in no book of what was bought for a flow; None where there is no such thing.
+
+    Args:
+        run: The run directory.
+        flow: The flow.
+        attempts: How many attempts at its stage the store has.
+    """
+    path = _path(run, flow)
+    found = _read(path)
+    new = found.replies[found.booked(attempts) :]
+    if not new:
+        return None
+    usage = sum((told.usage for _, told in new), Usage())
+    return Unbooked(usage, len(found.replies), frozenset(found.models), path.stat().st_mtime)
+
+
+def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
+    """Return an attempt that left no result with what was bought for it, and mark that as booked. To be stored next.
+
+    Args:
+        run: The run directory.
+        attempt: The attempt; one that says which tokens it used has them all.
+        number: How many attempts at its stage there are with it.
+    """
+    new = unbooked(run, attempt.key, number - 1)
+    if new is None:
+        return attempt
+    with _path(run, attempt.key).open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps({"booked": number, "replies": new.replies}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return attempt if attempt.usage.tokens else replace(attempt, usage=attempt.usage + new.usage)
+
+
+def kept(run: RunDirectory, flow: str) -> Usage:
+    """Return what is in the books of what was bought for a flow: whoever runs it next buys so much less."""
+    found = _read(_path(run, flow))
+    return sum((told.usage for _, told in found.replies[: found.booked()]), Usage())
+
+
+def flows(run: RunDirectory) -> list[str]:
+    """Return the flows that have replies."""
+    return sorted(path.stem for path in run.replies.glob("*.jsonl"))
+
+
+def forget(run: RunDirectory, flows: Sequence[str]) -> None:
+    """Delete the replies of stages that count: their rows hold them now."""
+    for flow in flows:
+        _path(run, flow).unlink(missing_ok=True)
+
+
+def _path(run: RunDirectory, flow: str) -> Path:
+    return run.replies / f"{flow}.jsonl"

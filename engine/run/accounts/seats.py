@@ -1,0 +1,32 @@
+"""The seats of an account: how many bundles its host runs at a time. The quota decides what is sent, not they."""
+
+from __future__ import annotations
+
+from engine.domain.stage import StageKind
+from engine.domain.sweep import Account
+from engine.run.drive.scheduler import Seat
+
+JOBS = 8
+"""Jobs at a time where the account's settings do not say: each is a seat, because it waits for many minutes."""
+
+MOST_JOBS = 64
+
+ASKING = 4
+"""Bundles of answers at a time; each has thousands of requests."""
+
+SEATS_OF_ACCOUNT = MOST_JOBS + ASKING + 1
+
+
+def account_seats(name: str, account: Account) -> tuple[Seat, ...]:
+    """Return the seats of an account.
+
+    Args:
+        name: The account's name in the spec.
+        account: Its settings.
+    """
+    jobs = min(MOST_JOBS, account.quota.concurrent_jobs or JOBS)
+    return (
+        *(Seat(f"{name} job {index}", frozenset({StageKind.TUNE}), name) for index in range(jobs)),
+        *(Seat(f"{name} asks {index}", frozenset({StageKind.GENERATE}), name) for index in range(ASKING)),
+        Seat(f"{name} judges", frozenset({StageKind.JUDGE}), name),  # one, so that equal responses are judged once
+    )

@@ -1,0 +1,398 @@
+"""The imperative shell: plan → scheduler → executor → store, until everything has ended or something stops it.
+
+The driver alone writes state.sqlite. A stage counts from the moment of that commit; whatever a killed run left beside
+it is swept away and done again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import wait
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TypeAlias
+
+from engine.domain.cost import Usage
+from engine.domain.results import Attempt, Failure, ShardRef
+from engine.domain.stage import Stage, StageKind, StageState
+from engine.ports.provider_errors import Blocked
+from engine.run.accounts import replies
+from engine.run.accounts.journal import Journal
+from engine.run.drive import lock
+from engine.run.drive.adopt import adopt, claim
+from engine.run.drive.crew import Crew
+from engine.run.drive.interrupts import Interrupts, listening
+from engine.run.drive.limits import BudgetGate
+from engine.run.drive.order import Ending, RunOrder, RunSummary
+from engine.run.drive.progress import Observer, Progress
+from engine.run.drive.publisher import Publisher
+from engine.run.drive.scheduler import Scheduler, Seat
+from engine.run.executors.hosts import Executor, HostLost
+from engine.run.stages.runners import Bundle, Judgement
+from engine.store import artifacts
+from engine.store.layout import RunDirectory
+from engine.store.publish import publish
+from engine.store.state import Settled, State
+
+POLL_SECONDS = 0.25
+HEARTBEAT_SECONDS = 2.0
+RESUMES = "The same command resumes."
+HOST_DEATHS = 2
+"""A stage that is running when its host dies is tried again, alone, until it has seen this many hosts die."""
+
+
+MakeExecutor: TypeAlias = Callable[[], Executor]
+
+
+def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, observer: Observer) -> RunSummary:
+    """Run what has not run yet.
+
+    Args:
+        order: What to do, and within which limits.
+        run: The run directory; made when missing, continued when there.
+        make_executor: Makes the executor, beside the first preparations; not called when nothing was to do as planned.
+        observer: Told of progress.
+
+    Raises:
+        RunLockedError: Another process drives this run directory.
+        StoreError: The control plane is damaged.
+        RunError: No host fits this machine.
+    """
+    begun = time.monotonic()
+    claim(run)
+    with lock.held(run), closing(State.open(run)) as state, ExitStack() as hosts:
+        crew = hosts.enter_context(Crew(make_executor))
+        if order.ahead:
+            crew.call()
+        cached = adopt(order, run, state, observer)
+        if len(cached) == len(order.plan.stages):
+            state.put_meta({"ending": Ending.COMPLETE.value})
+            _publish(run, state)
+            return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
+        _publish(run, state)  # from now on, `query` and `status` work
+        tally, stop = _Tally(), _Stop(Ending.INTERRUPTED, f"nothing had begun. {RESUMES}")
+        with listening(observer) as interrupts:
+            if (executor := _arrived(crew, interrupts)) is not None:
+                loop = _Loop(order, run, state, executor, cached, tally)
+                stop = loop.run(interrupts, observer)
+                loop.abandon(hosts)
+        crew.dismiss()
+        state.put_meta({"ending": stop.ending.value})
+        _publish(run, state)
+        seconds = time.monotonic() - begun
+        return RunSummary(stop.ending, tally.ran, len(cached), tally.failed, tally.skipped, stop.reason, seconds)
+
+
+def _arrived(crew: Crew, interrupts: Interrupts) -> Executor | None:
+    """Wait for the executor; None when somebody interrupts meanwhile."""
+    coming = crew.call()
+    while not wait([coming], POLL_SECONDS).done:
+        if interrupts.count:
+            return None
+    return crew.executor()
+
+
+def _publish(run: RunDirectory, state: State) -> None:
+    """Publish, unless the file shows all of it already; that is noted after the file is in place, never before."""
+    digest = state.digest()
+    if state.meta().get("published") != digest or not run.results.exists():
+        publish(run)
+        state.put_meta({"published": digest})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """Why a run ends."""
+
+    ending: Ending
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Stages that ended in this run, those of them that failed, and those skipped because of it."""
+
+    ran: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+class _Loop:
+    """One run's moving parts."""
+
+    def __init__(
+        self,
+        order: RunOrder,
+        run: RunDirectory,
+        state: State,
+        executor: Executor,
+        cached: frozenset[str],
+        tally: _Tally,
+    ) -> None:
+        seconds = {key: forecast.expected.device_seconds for key, forecast in order.forecasts.items()}
+        self.scheduler = Scheduler(order.plan.stages, cached, seconds, order.groups, executor.seats)
+        self._order = order
+        self._run = run
+        self._state = state
+        self._executor = executor
+        hosts = sum(seat.serves(StageKind.TUNE, None) for seat in executor.seats)
+        hosted = {key: order.forecasts[key].expected.tokens for key in order.groups.accounts}
+        self._progress = Progress(order.plan, cached, seconds, hosts, hosted)
+        self._gate = _gate(order, state)
+        self._publisher = Publisher(run)
+        self._busy: dict[str, _Shift] = {}  # by host
+        self._deaths: dict[str, int] = {}
+        self._attempts = Counter(key for key, _, _ in state.charges())
+        self._recalled: set[tuple[str, str]] = set()  # (host, lane) whose earlier verdicts have been handed over
+        self._cached = cached
+        self._next_beat = 0.0
+        self._baselines = order.plan.counts.baselines
+        self._shown = False  # whether a finished tuned cell of this run has been published, or is about to be
+        self._tally = tally
+
+    def run(self, interrupts: Interrupts, observer: Observer) -> _Stop:
+        """Go on until nothing is left, nothing more may start, or everything is to stop at once; return why it ends."""
+        stop: _Stop | None = None
+        try:
+            while not self.scheduler.finished:
+                stop = stop or self._stop(interrupts) or self._start_ready(observer)
+                if not self._busy:
+                    break
+                ended = self._executor.poll(POLL_SECONDS)
+                with interrupts.put_off():  # what has ended is recorded whole, or not at all
+                    self._take_in(ended, observer)
+                if self._progress.finished > self._baselines and not self._shown:
+                    self._publisher.hasten()
+                    self._shown = True
+                if trouble := self._publisher.tick():
+                    observer.note(f"could not publish, and will try again: {trouble}")
+                self._tell(observer, draining=stop is not None)
+        except KeyboardInterrupt:
+            stop = _Stop(Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}")
+        finally:
+            self._publisher.join()
+        if stop is not None and not self.scheduler.finished:
+            return stop
+        return _Stop(Ending.FAILURES if self._tally.failed else Ending.COMPLETE)
+
+    def _tell(self, observer: Observer, *, draining: bool) -> None:
+        """Tell the observer, and now and then the store, where `status` reads it."""
+        usd = self._gate.usd if self._order.tariff.is_known else None
+        snapshot = self._progress.snapshot(self.scheduler.counts, self._gate.spent, usd, draining=draining)
+        observer.update(snapshot)
+        if time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+            beat = {"seconds_left": snapshot.seconds_left}
+            self._state.put_meta({"heartbeat": json.dumps(beat)})
+
+    def _stop(self, interrupts: Interrupts) -> _Stop | None:
+        if interrupts.count:
+            return _Stop(Ending.INTERRUPTED, f"what was running has finished. {RESUMES}")
+        if self._order.fail_fast and self._tally.failed:
+            return _Stop(Ending.FAILED_FAST, f"a stage failed and --fail-fast was given. {RESUMES}")
+        return None
+
+    def _start_ready(self, observer: Observer) -> _Stop | None:
+        """Give every idle host a bundle; return why nothing more may start, or None."""
+        refusals: list[str] = []
+
+        def admits(stage: Stage) -> bool:
+            ahead = self._order.forecasts[stage.key]
+            # A provider's bill cannot be stopped half-way, so that all that it may come to is held back.
+            is_hosted = stage.key in self._order.groups.accounts
+            most = ahead.high - replies.kept(self._run, stage.key) if is_hosted else ahead.expected
+            if refusal := self._gate.refusal(stage.key, most):
+                refusals.append(refusal)
+                return False
+            self._gate.reserve(stage.key, most)
+            return True
+
+        for seat in self._executor.seats:
+            if seat.name in self._busy:
+                continue
+            stages = self.scheduler.take(seat, admits)
+            if stages:
+                is_local = stages[0].key not in self._order.groups.accounts
+                self._busy[seat.name] = _Shift(dict.fromkeys(stage.key for stage in stages), is_local)
+                self._executor.submit(seat.name, self._bundle(seat, stages))
+            if refusals:
+                observer.note(f"budget: {refusals[0]}")
+                return _Stop(Ending.BUDGET, "raise the cap under run.budget, and the same command goes on.")
+        return None
+
+    def _bundle(self, seat: Seat, stages: tuple[Stage, ...]) -> Bundle:
+        needs = dict.fromkeys(need for stage in stages for need in stage.inputs)
+        runs = self._order.groups.runs
+        return Bundle(
+            stages,
+            self._shards(needs),
+            {stage.key: runs[stage.key] for stage in stages if stage.key in runs},
+            self._order.settings.keep_weights,
+            self._known(seat, stages[0]) if stages[0].kind is StageKind.JUDGE else (),
+            self._order.groups.accounts.get(stages[0].key),
+            seat.name,
+        )
+
+    def _shards(self, keys: Iterable[str]) -> dict[str, tuple[ShardRef, ...]]:
+        found: dict[str, tuple[ShardRef, ...]] = dict.fromkeys(keys, ())
+        for key, shard in self._state.shards(found):
+            found[key] += (shard,)
+        return found
+
+    def _known(self, seat: Seat, first: Stage) -> tuple[Judgement, ...]:
+        """What the judge of a lane said in earlier runs, for a host that does not remember it."""
+        lane = self._order.groups.lanes[first.key]
+        if (seat.name, lane) in self._recalled:
+            return ()
+        self._recalled.add((seat.name, lane))
+        stages = [self._order.plan.stages[key] for key in self._cached if self._order.groups.lanes[key] == lane]
+        shards = self._shards(key for stage in stages for key in (*stage.inputs, stage.key))
+        return tuple(
+            Judgement(stage.key, shards[stage.key], stage.inputs[0], shards[stage.inputs[0]])
+            for stage in stages
+            if shards[stage.key] and shards[stage.inputs[0]]
+        )
+
+    def _take_in(self, ended: list[Attempt | HostLost], observer: Observer) -> None:
+        """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
+        settled: list[Settled] = []
+        skipped: dict[str, str] = {}
+        for entry in ended:  # one after another: a host may have handed back a stage and died in the same moment
+            attempts = [entry] if isinstance(entry, Attempt) else self._cut_short(entry, observer)
+            settled += [self._settled(attempt, skipped, observer) for attempt in attempts]
+        self._busy = {host: shift for host, shift in self._busy.items() if shift.open}
+        self._tally.skipped += len(skipped)
+        if settled:
+            self._state.settle(settled)
+        if skipped:
+            self._state.skip(skipped)
+        self._clear_away({done.attempt.key: done.attempt.usage for done in settled})
+
+    def _settled(self, attempt: Attempt, skipped: dict[str, str], observer: Observer) -> Settled:
+        """Count an attempt, and note which stages are skipped because of it."""
+        self._busy[attempt.host].end(attempt)
+        attempt = self._booked(attempt)
+        state = _state_after(attempt)
+        settled = Settled(attempt, state, self._gate.settle(attempt.key, attempt.usage))
+        if state is StageState.PENDING:
+            self.scheduler.release(attempt.key, alone=True)
+            return settled
+        self._tally.ran += 1
+        self._tally.failed += state is StageState.FAILED
+        for key in self.scheduler.end(attempt.key, state, attempt.host):
+            skipped[key] = f"{attempt.key} {'was blocked' if state is StageState.BLOCKED else 'failed'}"
+            self._progress.ended(key, StageState.SKIPPED, 0.0)
+        self._progress.ended(attempt.key, state, attempt.usage.device_seconds)
+        if attempt.failure:
+            observer.note(f"{state.value}: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
+        return settled
+
+    def _cut_short(self, lost: HostLost, observer: Observer) -> list[Attempt]:
+        """A dead host's stages go back, unless they keep killing hosts."""
+        observer.note(f"{lost.host} died and was replaced: {lost.why}")
+        self._recalled = {(host, lane) for host, lane in self._recalled if host != lost.host}
+        shift = self._busy.get(lost.host)
+        attempts = []
+        for attempt in shift.cut_short(lost.host) if shift else ():
+            self._deaths[attempt.key] = self._deaths.get(attempt.key, 0) + 1
+            if self._deaths[attempt.key] >= HOST_DEATHS:
+                what = f"{HOST_DEATHS} hosts died running it: {lost.why}"
+                attempts.append(replace(attempt, failure=Failure("HostDied", what, lost.why)))
+            else:
+                attempts.append(attempt)
+        return attempts
+
+    def _booked(self, attempt: Attempt) -> Attempt:
+        """Return an attempt with all that was bought for it, however it ended."""
+        self._attempts[attempt.key] += 1
+        if attempt.result is not None or attempt.key not in self._order.groups.accounts:
+            return attempt
+        return replies.booked(self._run, attempt, self._attempts[attempt.key])
+
+    def _book(self, ended: Mapping[str, Usage]) -> None:
+        """Forget the replies that are rows now, and note which jobs are in the books: whoever finds those does not count them."""
+        for key in ended.keys() & self._order.groups.accounts.keys():
+            is_done = self.scheduler.state(key) is StageState.DONE
+            if is_done:
+                replies.forget(self._run, [key])
+            if is_done or ended[key].tokens:
+                Journal(self._run.jobs).book(key)
+
+    def _clear_away(self, keys: Mapping[str, Usage]) -> None:
+        """Delete tuned weights once everything that needs them is done, and the state of finished training runs."""
+        self._book(keys)
+        if self._order.settings.keep_weights:
+            return
+        groups = self._order.groups
+        for key in keys:
+            for need in self._order.plan.stages[key].inputs:
+                users = self.scheduler.dependants(need)
+                if self._order.plan.stages[need].kind is StageKind.TUNE and all(
+                    self.scheduler.state(user) is StageState.DONE for user in users
+                ):
+                    self._state.forget_artifact(need)
+                    artifacts.discard(self._run.artifacts / need)
+            cuts = groups.cuts.get(key, ())
+            if cuts and all(self.scheduler.state(cut) is StageState.DONE for cut in cuts):
+                artifacts.discard(artifacts.training_state(self._run, groups.runs[key]))
+
+    def abandon(self, hosts: ExitStack) -> None:
+        """Stop the hosts if any still runs something, and then record it as interrupted, with all that was bought for it."""
+        if not self._busy:
+            return
+        hosts.close()  # nobody writes a reply any more
+        cut = [self._booked(attempt) for host, shift in self._busy.items() for attempt in shift.cut_short(host)]
+        self._state.settle(
+            Settled(attempt, StageState.PENDING, self._gate.settle(attempt.key, attempt.usage)) for attempt in cut
+        )
+
+
+@dataclass(slots=True)
+class _Shift:
+    """What a host is running.
+
+    Attributes:
+        open: Keys of the stages that have not ended.
+        holds_device: Whether its time is a device's: an account has none.
+        began: When, in seconds since the epoch.
+        last: When one of them ended last.
+    """
+
+    open: dict[str, None]
+    holds_device: bool
+    began: float = field(default_factory=time.time)
+    last: float = field(default_factory=time.time)
+
+    def end(self, attempt: Attempt) -> None:
+        self.open.pop(attempt.key, None)
+        self.last = max(self.last, attempt.ended_at)
+
+    def cut_short(self, host: str) -> list[Attempt]:
+        """What has not ended, ended by force; it shares the time since something ended last."""
+        now = time.time()
+        held = max(0.0, now - self.last) if self.holds_device else 0.0
+        usage = Usage(device_seconds=held / max(1, len(self.open)))
+        return [Attempt(key, host, self.began, now, usage, None) for key in self.open]
+
+
+def _gate(order: RunOrder, state: State) -> BudgetGate:
+    """Count what was spent; what ran before a price was set counts at today's price."""
+    gate = BudgetGate(order.settings.budget, order.tariff.charge, Usage(), Decimal())
+    for key, used, known in state.charges():
+        charge = order.tariff.charge(key, used) if None in (known.usd, known.unheard_usd) else known
+        gate.spent += used
+        gate.usd += charge.usd or Decimal()
+        gate.unheard_usd += charge.unheard_usd or Decimal()
+    return gate
+
+
+def _state_after(attempt: Attempt) -> StageState:
+    if attempt.result is not None:
+        return StageState.DONE
+    if attempt.failure is None:
+        return StageState.PENDING
+    return StageState.BLOCKED if attempt.failure.error_type == Blocked.__name__ else StageState.FAILED

@@ -1,0 +1,209 @@
+"""From a spec to everything that a run needs, in one call: what `plan` prints and what `run` does are the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from engine.domain.cost import Usage
+from engine.domain.errors import PlanError
+from engine.domain.stage import Plan, Range, Role, StageKind
+from engine.domain.sweep import Budget
+from engine.plan.accounts import accounts_of
+from engine.plan.bill import BillLine, bill, reservations
+from engine.plan.build import build
+from engine.plan.caps import Cap, caps
+from engine.plan.catalogue import Catalogue
+from engine.plan.check import check
+from engine.plan.estimate import NOTHING, Forecast, calibrated, calibration, forecast, stage_forecasts
+from engine.plan.power import minimum_detectable_effect
+from engine.plan.share import Groups, Savings, group, savings, shared
+from engine.plan.tariff import Tariff, prices_of, tariff, today
+from engine.ports.provider import JobState
+from engine.run.accounts.journal import Journal
+from engine.run.drive.resume import Survey, survey
+from engine.run.garbage import uncollected
+from engine.spec.expand import expand
+from engine.spec.load import LoadedSweep, load_sweep
+from engine.store.layout import RunDirectory
+from engine.store.state import State
+
+RUNS = Path("runs")
+LAST = RUNS / ".last"
+"""Names the directory of the newest run: what the reading verbs look at by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How small an effect the sweep could see.
+
+    Attributes:
+        n_prompts: Prompts of the harm benchmark.
+        n_seeds: Seeds per configuration.
+        score_points: Minimum detectable effect on the 1-5 harmfulness score, at 80% power and a two-sided 5% level.
+    """
+
+    n_prompts: int
+    n_seeds: int
+    score_points: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sweep, ready to be looked at or run.
+
+    Attributes:
+        loaded: The validated spec.
+        plan: The plan.
+        catalogue: The adapters' cards, as planned with.
+        forecasts: Forecast by stage key; what the cuts of a training run share is counted once.
+        groups: Which stages a host may take together.
+        savings: What sharing saves in what is still to run.
+        survey: What the run directory already holds.
+        tariff: What stages cost.
+        bill: What the rest will buy of providers.
+        caps: The caps of the budget, beside what has been used and what the rest will use.
+        reservations: What a buyer must know of that.
+        forecast: What the rest will use.
+        sensitivity: How small an effect it could see.
+        root: The run directory; it may not exist yet.
+    """
+
+    loaded: LoadedSweep
+    plan: Plan
+    catalogue: Catalogue
+    forecasts: Mapping[str, Range]
+    groups: Groups
+    savings: Savings
+    survey: Survey
+    tariff: Tariff
+    bill: tuple[BillLine, ...]
+    caps: tuple[Cap, ...]
+    reservations: Sequence[str]
+    forecast: Forecast
+    sensitivity: Sensitivity
+    root: Path
+
+
+def prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
+    """Load, expand, check, plan and forecast a sweep. Starts neither Ray nor torch, and changes nothing on disk.
+
+    Args:
+        spec: The YAML file.
+        overrides: `--set` texts.
+        out: The run directory; `runs/<sweep name>` when None.
+
+    Raises:
+        SpecError: When the spec is wrong; with every problem and its position.
+        PlanError: When it cannot be planned.
+    """
+    with uncollected():  # a plan is millions of objects without one cycle, and looking for some doubles the time
+        return _prepare(spec, overrides, out)
+
+
+def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
+    loaded = load_sweep(spec, overrides)
+    expansion = expand(loaded.sweep, loaded.positions)
+    catalogue = Catalogue()
+    check(loaded, expansion, catalogue)
+    plan = build(loaded.sweep, expansion.cells, expansion.counts, catalogue)
+    root = out if out is not None else RUNS / plan.sweep
+    found = survey(root, plan)
+    alone = stage_forecasts(plan, catalogue)
+    groups = group(plan.stages, alone, accounts_of(plan.stages, loaded.sweep.run.accounts))
+    once = shared(alone, groups, found.cached, found.states)
+    # What stages took is compared with what they were to take, with sharing counted as it was then: from the beginning.
+    factors = calibration(shared(alone, groups), plan, found.device_seconds) if found.device_seconds else {}
+    measured = calibrated(once, plan, factors) if factors else once
+    forecasts = {**measured, **_paid(root, plan, groups, found.cached)}
+    day, table = today(), prices_of(loaded.sweep.run)
+    prices = tariff(plan.stages, groups.accounts, loaded.sweep.run, day, table)
+    lines = bill(plan, groups.accounts, forecasts, found.cached, prices)
+    _refuse_unpriced(lines, loaded.sweep.run.budget)
+    ahead = forecast(plan, forecasts, found.cached, prices, is_calibrated=bool(factors))
+    return Prepared(
+        loaded=loaded,
+        plan=plan,
+        catalogue=catalogue,
+        forecasts=forecasts,
+        groups=groups,
+        savings=savings(groups, alone, once, found.cached),
+        survey=found,
+        tariff=prices,
+        bill=lines,
+        caps=_caps(root, loaded.sweep.run.budget, prices, ahead, lines),
+        reservations=reservations(plan, groups.accounts, table, day),
+        forecast=ahead,
+        sensitivity=_sensitivity(plan),
+        root=root,
+    )
+
+
+def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:
+    """Forecast nothing for tune stages that run again and will find their job, which is in the books already."""
+    folder = RunDirectory(root).jobs
+    if not folder.is_dir():
+        return {}
+    tunes = (key for key in groups.accounts if key not in cached and plan.stages[key].kind is StageKind.TUNE)
+    records = ((key, Journal(folder).read(key)) for key in tunes)
+    return {key: NOTHING for key, job in records if job and job.is_booked and job.state == JobState.SUCCEEDED}
+
+
+def _caps(root: Path, budget: Budget, prices: Tariff, ahead: Forecast, bill: Sequence[BillLine]) -> tuple[Cap, ...]:
+    """Return the caps of the budget; what ran before a price was set counts at today's, as it does for the run."""
+    if budget == Budget() or not RunDirectory(root).state.exists():
+        return caps(budget, Usage(), Decimal(), ahead, bill)
+    state = State.peek(RunDirectory(root))
+    used, _ = state.usage()
+    charges = [
+        prices.charge(key, usage) if None in (known.usd, known.unheard_usd) else known
+        for key, usage, known in state.charges()
+    ]
+    state.close()
+    return caps(budget, used, sum((charge.most for charge in charges), Decimal()), ahead, bill)
+
+
+def _refuse_unpriced(lines: Sequence[BillLine], budget: Budget) -> None:
+    """Refuse a cap in dollars that could not bind.
+
+    Raises:
+        PlanError: A price is unknown.
+    """
+    unpriced = [f"{line.kind.value} on {line.account}" for line in lines if line.usd is None]
+    if budget.usd is not None and unpriced:
+        what = f"a budget in dollars cannot bind: no price is known for {', '.join(unpriced)}"
+        raise PlanError(what, where="run.budget.usd", todo="give the prices in a file under run.prices, or cap tokens")
+
+
+def _sensitivity(plan: Plan) -> Sensitivity:
+    """The weakest configuration decides: fewest prompts, fewest seeds."""
+    seeds: dict[tuple[object, ...], set[int]] = {}
+    prompts = []
+    for cell in plan.cells:
+        recipe = cell.cell.recipe
+        if not cell.is_baseline:
+            configuration = (recipe.model, recipe.data, recipe.tune, cell.mitigation, recipe.benchmark, recipe.generate)
+            seeds.setdefault(configuration, set()).add(recipe.seed)
+        prompts += [entry.n_prompts for entry in cell.evaluations if entry.role is Role.HARM]
+    n_prompts, n_seeds = min(prompts), min(map(len, seeds.values()))
+    return Sensitivity(n_prompts, n_seeds, minimum_detectable_effect(n_prompts, n_seeds))
+
+
+def remember_last(root: Path) -> None:
+    """Make `root` the reading verbs' default."""
+    RUNS.mkdir(exist_ok=True)
+    LAST.write_text(f"{root.resolve()}\n", encoding="utf-8")
+
+
+def last_run() -> Path:
+    """Return the directory of the newest run.
+
+    Raises:
+        PlanError: When there is none.
+    """
+    if LAST.is_file() and Path(LAST.read_text().strip()).is_dir():
+        return Path(LAST.read_text().strip())
+    raise PlanError("there is no run here yet", where=str(RUNS), todo="run one, or name a run directory with --run")

@@ -1,0 +1,133 @@
+"""Hosts: processes (or objects) that run bundles one after another and keep expensive things warm between them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+from engine import registry
+from engine.domain.results import Attempt
+from engine.domain.stage import StageKind
+from engine.registry import Kind
+from engine.run.accounts.host import AccountHost
+from engine.run.drive.scheduler import Seat
+from engine.run.executors.worker import HostSettings, work
+from engine.run.garbage import uncollected
+from engine.run.stages.runners import Bundle
+from engine.store.layout import RunDirectory
+
+T = TypeVar("T")
+Needed: TypeAlias = tuple[Literal[Kind.TUNER, Kind.GENERATOR], str]
+"""A fine-tuner or generator, by name."""
+
+MODEL_KINDS = frozenset({StageKind.TUNE, StageKind.GENERATE})
+"""What needs a base model and its device."""
+
+DESK_KINDS = frozenset({StageKind.SAMPLE, StageKind.JUDGE})
+"""What needs neither: one desk does it, so that it remembers every verdict, and no device waits for it."""
+
+
+def warm_up(needed: tuple[Needed, ...]) -> None:
+    """Have adapters load the libraries that they will need."""
+    with uncollected():  # an import leaves next to no garbage, and looking for it takes a quarter of its time
+        for kind, name in needed:
+            registry.adapter(kind, name).warm_up()
+        gc.freeze()  # nor need what was imported ever be looked through again
+
+
+class WarmSlots:
+    """Named slots that hold one expensive thing each. Implements `engine.ports.Warm`."""
+
+    def __init__(self) -> None:
+        """Start cold."""
+        self._slots: dict[str, tuple[str, Any]] = {}
+
+    def get(self, slot: str, key: str, make: Callable[[], T]) -> T:
+        """Return what `slot` holds under `key`, or make it and keep that instead."""
+        held = self._slots.get(slot)
+        if held is None or held[0] != key:
+            self._slots.pop(slot, None)  # free the old one before the new one takes memory
+            held = (key, make())
+            self._slots[slot] = held
+        kept: T = held[1]
+        return kept
+
+    def drop(self, slot: str) -> None:
+        """Empty a slot."""
+        self._slots.pop(slot, None)
+
+
+class Host:
+    """Runs bundles, one at a time.
+
+    Args:
+        name: Its name, for the record.
+        settings: What it is made from.
+    """
+
+    def __init__(self, name: str, settings: HostSettings) -> None:
+        """Start with nothing warm."""
+        self._name = name
+        self._settings = settings
+        self._warm = WarmSlots()
+        self._accounts: dict[str, AccountHost] = {}
+        self._connecting = threading.Lock()
+
+    def warm_up(self, needed: tuple[Needed, ...]) -> None:
+        """Do what `warm_up` does, while this host has nothing else to do."""
+        warm_up(needed)
+
+    def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:
+        """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""
+        yield from work(bundle, bundle.seat or self._name, self._settings, self._warm, self._account)
+
+    def close(self) -> None:
+        """Send nothing more at any account."""
+        for account in self._accounts.values():
+            account.close()
+        self._accounts.clear()
+
+    def _account(self, name: str) -> AccountHost:
+        """Return the host of an account, connected once, whichever thread is first."""
+        with self._connecting:
+            if name not in self._accounts:
+                run = RunDirectory(self._settings.run_root)
+                self._accounts[name] = AccountHost(name, self._settings.accounts[name], run)
+            return self._accounts[name]
+
+
+@dataclass(frozen=True, slots=True)
+class HostLost:
+    """A host died while it ran a bundle.
+
+    Attributes:
+        host: Its name; the executor has replaced it.
+        why: What is known of its end.
+    """
+
+    host: str
+    why: str
+
+
+class Executor(Protocol):
+    """Runs bundles on hosts. Real implementations: `InlineExecutor` and `RayExecutor`."""
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """The hosts, and what each runs."""
+        ...
+
+    def submit(self, host: str, bundle: Bundle) -> None:
+        """Start a bundle on an idle host; returns at once where the host is another process."""
+        ...
+
+    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+        """Return what has ended, waiting at most `timeout` seconds for the first."""
+        ...
+
+    def close(self) -> None:
+        """Stop every host, now."""
+        ...

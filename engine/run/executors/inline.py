@@ -1,0 +1,47 @@
+"""One host in this very process: for debugging, for machines without Ray, and for tests. A product, not a mock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.domain.results import Attempt
+from engine.run.drive.scheduler import Seat
+from engine.run.executors.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost
+from engine.run.executors.worker import HostSettings
+from engine.run.stages.runners import Bundle
+
+NAME = "inline"
+
+
+class InlineExecutor:
+    """Runs its bundle while it is polled, up to the next attempts that end.
+
+    Args:
+        settings: What the host is made from.
+    """
+
+    def __init__(self, settings: HostSettings) -> None:
+        """Make the one host."""
+        self._host = Host(NAME, settings)
+        self._under_way: Iterator[tuple[Attempt, ...]] | None = None
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """The one host, which runs everything."""
+        return (Seat(NAME, MODEL_KINDS | DESK_KINDS, is_all=True),)
+
+    def submit(self, host: str, bundle: Bundle) -> None:
+        """Remember the bundle until the next poll."""
+        if host != NAME:
+            message = f"there is no host {host}"
+            raise ValueError(message)
+        self._under_way = self._host.run(bundle)
+
+    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+        """Go on with the bundle until some of its stages end, however long it takes."""
+        del timeout
+        return [] if self._under_way is None else list(next(self._under_way, ()))
+
+    def close(self) -> None:
+        """Leave the accounts; nothing else outlives this process."""
+        self._host.close()

@@ -1,0 +1,163 @@
+"""A bundle of stages on a host: run them, write what they made, hand back attempts. Here adapters' errors end."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engine.domain.cost import Usage
+from engine.domain.results import Attempt, Failure, ShardRef, StageResult
+from engine.domain.stage import StageKind
+from engine.domain.sweep import Account, RunSettings
+from engine.ports import Context, Warm
+from engine.ports import provider as hosted
+from engine.ports.provider_errors import ProviderError
+from engine.run.stages.runners import RUNNERS, Bundle, Made
+from engine.store import shards
+from engine.store.layout import RunDirectory
+
+MESSAGE_LIMIT = 2_000
+TRACEBACK_LIMIT = 20_000
+GATHER_SECONDS = 0.25
+"""Stages that end within so little of each other share one file and one commit, but for cuts of training runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What a host is made from.
+
+    Attributes:
+        run_root: The run directory.
+        device: `cpu` or `cuda:0`.
+        threads: CPU threads, >= 1.
+        generate_batch: Prompts decoded together for one model, >= 1.
+        accounts: Accounts at providers, by name.
+    """
+
+    run_root: Path
+    device: str
+    threads: int
+    generate_batch: int
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+
+
+def host_settings(run_root: Path, settings: RunSettings) -> HostSettings:
+    """Return what the run settings say a host is made from."""
+    resources = settings.resources
+    device, threads = "cuda:0" if resources.gpus_per_host else "cpu", max(1, int(resources.cpus_per_host))
+    return HostSettings(run_root.resolve(), device, threads, resources.generate_batch, settings.accounts)
+
+
+def work(
+    bundle: Bundle, host: str, settings: HostSettings, warm: Warm, account: Callable[[str], hosted.Account]
+) -> Iterator[tuple[Attempt, ...]]:
+    """Run a bundle and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error.
+
+    Args:
+        bundle: What to run.
+        host: The host's name, for the record.
+        settings: What the host is made from.
+        warm: What the host keeps between bundles.
+        account: Connects to an account by its name, if the bundle needs one.
+    """
+    gathering = _Gathering(bundle, host, RunDirectory(settings.run_root))
+    try:
+        paying = None if bundle.account is None else account(bundle.account)
+        context = Context(settings.device, settings.threads, settings.generate_batch, warm, paying)
+        for key, made in RUNNERS[bundle.stages[0].kind](bundle, RunDirectory(settings.run_root), context):
+            gathering.put(key, made)
+            if gathering.is_due:
+                yield gathering.flush()
+        gathering.fail_rest(RuntimeError("its adapter ended without a word about it"))
+    except Exception as error:  # noqa: BLE001 - the error boundary: a failed stage is a row, not a crash
+        gathering.fail_rest(error)
+    if gathering.holds:
+        yield gathering.flush()
+
+
+class _Gathering:
+    """Gathers what has ended, and writes it in one file a table."""
+
+    def __init__(self, bundle: Bundle, host: str, run: RunDirectory) -> None:
+        self._host = host
+        self._run = run
+        self._open = dict.fromkeys(stage.key for stage in bundle.stages)
+        self._holds_device = bundle.account is None
+        # The weights of a cut lie on the disk when it ends, and the next may be far away: its record does not wait.
+        self._pause = 0.0 if bundle.stages[0].kind is StageKind.TUNE else GATHER_SECONDS
+        self._begun, self._clock = time.time(), time.monotonic()
+        self._flushed = self._clock
+        self._assigned = 0.0  # device-seconds, to the stages that have ended
+        self._ended: list[tuple[Attempt, Made | None]] = []
+
+    @property
+    def holds(self) -> bool:
+        return bool(self._ended)
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._flushed >= self._pause
+
+    def put(self, key: str, made: Made | Exception) -> None:
+        """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it."""
+        elapsed = time.monotonic() - self._clock
+        rest = max(0.0, elapsed - self._assigned) if self._holds_device else 0.0
+        if isinstance(made, Exception):
+            paid = made.used if isinstance(made, ProviderError) else None
+            usage = (paid or Usage()) + Usage(device_seconds=rest / len(self._open))
+            attempt = Attempt(key, self._host, self._begun, self._begun + elapsed, usage, None, describe(made))
+            self._ended.append((attempt, None))
+        else:
+            usage = made.usage if made.usage.device_seconds else replace(made.usage, device_seconds=rest)
+            result = StageResult(key, (), made.artifact, made.after)
+            self._ended.append((Attempt(key, self._host, self._begun, self._begun + elapsed, usage, result), made))
+        self._assigned += usage.device_seconds
+        del self._open[key]
+
+    def fail_rest(self, error: Exception) -> None:
+        for key in list(self._open):
+            self.put(key, error)
+
+    def flush(self) -> tuple[Attempt, ...]:
+        """Write the rows of what has ended, and return the attempts with their shards."""
+        ended, self._ended = self._ended, []
+        self._flushed = time.monotonic()
+        try:
+            return self._stored(ended)
+        except Exception:  # noqa: BLE001 - the rows of one of them cannot be stored; the others' can
+            return tuple(self._stored_alone(entry) for entry in ended)
+
+    def _stored_alone(self, entry: tuple[Attempt, Made | None]) -> Attempt:
+        try:
+            (attempt,) = self._stored([entry])
+        except Exception as error:  # noqa: BLE001 - a failed stage is a row, not a crash
+            return replace(entry[0], result=None, failure=describe(error))
+        return attempt
+
+    def _stored(self, ended: Sequence[tuple[Attempt, Made | None]]) -> tuple[Attempt, ...]:
+        rows: dict[str, list[Mapping[str, object]]] = {}
+        for _, made in ended:
+            for table, more in made.tables.items() if made else ():
+                rows.setdefault(table, []).extend(more)
+        name = ended[0][0].key
+        written = {table: shards.write_shard(self._run, table, name, found) for table, found in rows.items()}
+        return tuple(attempt if made is None else _with_shards(attempt, made, written) for attempt, made in ended)
+
+
+def _with_shards(attempt: Attempt, made: Made, written: Mapping[str, ShardRef]) -> Attempt:
+    refs = tuple(written[table] for table in made.tables)
+    return replace(attempt, result=StageResult(attempt.key, refs, made.artifact, made.after))
+
+
+def describe(error: BaseException) -> Failure:
+    """Return an exception as rows and people want it, cut to a sane length."""
+    text = "".join(traceback.format_exception(error))
+    return Failure(type(error).__name__, _storable(str(error)[:MESSAGE_LIMIT]), _storable(text[-TRACEBACK_LIMIT:]))
+
+
+def _storable(text: str) -> str:
+    """Replace what UTF-8 cannot say: an error may quote anything."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,295 @@
+"""The owner of an account's quota, in a real event loop whose time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.rehearsal.windows import Bucket
+from engine.domain.cost import Usage
+from engine.domain.quota import Quota
+from engine.ports.provider import Ask, Choice, Ending, Meter, Meters, Told, Turn
+from engine.ports.provider_errors import (
+    Blocked,
+    Denied,
+    Exhausted,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unanswered,
+    Unavailable,
+)
+from engine.run.accounts.quota.broker import Broker, base_model
+from engine.run.accounts.quota.pool import TRIES, UNHEARD_TRIES, prompt_estimate
+
+UNTOLD = Meters()
+
+
+class Hurried(selectors.SelectSelector):
+    """Lets time pass at once instead of waiting for it."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None and not self.get_map():
+            raise RuntimeError("everybody waits for ever")
+        self.now += max(0.0, timeout or 0.0)
+        return super().select(0)
+
+
+def run(main: Callable[[Callable[[], float]], Coroutine[None, None, None]]) -> float:
+    """Run a coroutine in virtual time, and return how long it took."""
+    selector = Hurried()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(asyncio.wait_for(main(loop.time), 10**7))
+    return selector.now
+
+
+def asked(number: int = 0, model: str = "standin-echo", tokens: int = 50) -> Ask:
+    return Ask(model, (Turn("user", f"What is in vault {number}?"),), tokens)
+
+
+def told(meters: Meters = UNTOLD) -> Told:
+    return Told((Choice("seeds", Ending.STOP),), 10, 0, 5, meters)
+
+
+@dataclass
+class Server:
+    """Answers by script, else after a second; keeps what it was asked."""
+
+    script: list[ProviderError | None] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    latency: float = 1.0
+
+    async def ask(self, ask: Ask) -> Told:
+        self.asks.append(ask)
+        error = self.script.pop(0) if self.script else None
+        await asyncio.sleep(self.latency)
+        if error is not None:
+            raise error
+        return told()
+
+
+class Strict:
+    """A server with a quota, faults and lost replies, which says in its headers what is left."""
+
+    def __init__(self, clock: Callable[[], float], rpm: int, tpm: int, faults: float) -> None:
+        self.clock, self.faults, self.draw = clock, faults, Random(1)  # noqa: S311
+        self.requests, self.tokens = Bucket(rpm, 60.0, 10.0), Bucket(tpm, 60.0, 10.0)
+        self.done: list[float] = []
+        self.throttled = 0
+
+    async def ask(self, ask: Ask) -> Told:
+        await asyncio.sleep(self.draw.uniform(0.001, 0.03))
+        wait = max(self.requests.wait(self.clock(), 1), self.tokens.wait(self.clock(), ask.max_tokens))
+        self.requests.take(self.clock(), 1)
+        if wait > 0:
+            self.throttled += 1
+            raise Throttled("too fast", wait)
+        self.tokens.take(self.clock(), ask.max_tokens)
+        await asyncio.sleep(self.draw.uniform(0.1, 3))
+        if self.draw.random() < self.faults:
+            raise self.draw.choice([Unavailable("busy", 2.0), Unavailable("busy"), Unanswered("gone")])
+        self.done.append(self.clock())
+        meters = (Meter(each.limit, each.left(self.clock())) for each in (self.requests, self.tokens))
+        return told(Meters(*meters))
+
+
+@pytest.mark.parametrize("faults", [0.0, 0.2])
+def test_nothing_is_lost_and_the_quota_is_used(faults: float) -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        server = Strict(clock, 600, 60_000, faults)
+        broker = Broker(server, Quota(), clock=clock)
+        sizes = Random(0)  # noqa: S311
+        work = [asked(number, tokens=sizes.randint(5, 180)) for number in range(1000)]
+        for flow in range(20):
+            broker.expect(str(flow), 50)
+        answers = await asyncio.gather(
+            *(broker.ask(ask, flow=str(n // 50), urgent=n % 2 == 0) for n, ask in enumerate(work))
+        )
+        assert all(answer.choices for answer in answers)
+        assert len(server.done) == broker.counts.answered == 1000
+        assert server.throttled == broker.counts.throttled <= 10
+        assert broker.counts.sent == 1000 + broker.counts.throttled + broker.counts.retried
+        assert broker.counts.lost == broker.waiting == broker.in_flight == 0
+        if faults:
+            assert broker.counts.retried > 100
+        else:
+            assert clock() < 1000 / (600 / 60) / 0.95 + 3
+
+    run(main)
+
+
+def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        for error in (Blocked("no"), Rejected("no"), Denied("no"), ValueError("a bug")):
+            server = Server([error])
+            broker = Broker(server, Quota(), clock=clock)
+            with pytest.raises(type(error)):
+                await broker.ask(asked(), flow="cell")
+            assert len(server.asks) == 1
+            assert (await broker.ask(asked(), flow="cell")).choices
+        for tries, failure in ((TRIES, Unavailable), (UNHEARD_TRIES, Unanswered)):
+            server = Server([failure("gone") for _ in range(tries)])
+            broker = Broker(server, Quota(), clock=clock)
+            with pytest.raises(failure):
+                await broker.ask(asked(), flow="cell")
+            assert (broker.counts.sent, broker.counts.lost, broker.in_flight) == (tries, 1, 0)
+
+    run(main)
+
+
+def test_an_account_without_money_stops_altogether() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        server = Server([None, Exhausted("no money left")], latency=0.5)
+        broker = Broker(server, Quota(requests_per_minute=60), clock=clock)
+        asks = [broker.ask(asked(number), flow="cell") for number in range(10)]
+        results = await asyncio.gather(*asks, return_exceptions=True)
+        assert [type(result).__name__ for result in results] == ["Told"] + ["Exhausted"] * 9
+        assert len(server.asks) == 2
+        with pytest.raises(Exhausted, match="no money left"):
+            await broker.ask(asked(), flow="cell")
+
+    run(main)
+
+
+ENDS: list[ProviderError | None] = [
+    None,
+    Blocked("no"),
+    Rejected("no"),
+    Denied("no"),
+    Exhausted("no"),
+    Unanswered("gone"),
+]
+"""What a last send may come to."""
+
+
+@given(
+    st.lists(st.sampled_from(["unheard", "unavailable", "too fast"]), max_size=TRIES - 1),
+    st.sampled_from(ENDS),
+    st.integers(1, 3),
+)
+def test_what_may_be_billed_for_sends_that_were_not_heard_of_is_told(
+    before: list[str], end: ProviderError | None, samples: int
+) -> None:
+    made = {"unheard": Unanswered("gone"), "unavailable": Unavailable("busy"), "too fast": Throttled("slow", 1.0)}
+    before = [what for n, what in enumerate(before) if what != "unheard" or before[:n].count(what) < UNHEARD_TRIES - 1]
+    last = [Unanswered("gone")] * (UNHEARD_TRIES - before.count("unheard")) if isinstance(end, Unanswered) else [end]
+    ask = replace(asked(), samples=samples)
+
+    async def main(clock: Callable[[], float]) -> None:
+        server = Server([*(made[what] for what in before), *(end and type(end)(*end.args) for end in last)])
+        broker = Broker(server, Quota(), clock=clock)
+        times = before.count("unheard")
+        if end is None:
+            answer = await broker.ask(ask, flow="cell")
+            assert answer.unheard == unheard(times, answer.prompt_tokens, ask)
+            assert answer.usage - answer.unheard == told().usage
+        else:
+            with pytest.raises(type(end)) as raised:
+                await broker.ask(ask, flow="cell")
+            times += len(last) if isinstance(end, Unanswered) else 0
+            assert (raised.value.used or Usage()) == unheard(times, prompt_estimate(ask), ask)
+            assert times or raised.value.used is None
+        assert broker.in_flight == broker.waiting == 0
+
+    run(main)
+
+
+def unheard(times: int, prompt_tokens: int, ask: Ask) -> Usage:
+    generated = times * ask.max_tokens * ask.samples
+    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=generated)
+
+
+def test_who_waits_to_be_sent_again_when_the_money_ends_tells_what_may_be_billed() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        server = Server([Unanswered("gone"), Exhausted("no money left")], latency=0.1)
+        broker = Broker(server, Quota(), clock=clock)
+        asks = [broker.ask(asked(), flow="cell") for _ in range(2)]
+        first, second = await asyncio.gather(*asks, return_exceptions=True)
+        assert isinstance(first, Exhausted)
+        assert isinstance(second, Exhausted)
+        assert first.used == unheard(1, prompt_estimate(asked()), asked())
+        assert second.used is None
+        with pytest.raises(Exhausted, match="no money left"):
+            async with broker.job_slot():
+                pytest.fail("no job is started any more")
+
+    run(main)
+
+
+def test_who_is_cancelled_holds_up_nobody() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        broker = Broker(Server(), Quota(max_in_flight=1), clock=clock)
+        tasks = [asyncio.create_task(broker.ask(asked(number), flow="cell")) for number in range(4)]
+        await asyncio.sleep(0.5)
+        tasks[0].cancel()  # in flight
+        tasks[2].cancel()  # waiting
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        kinds = Counter(type(result).__name__ for result in results)
+        assert kinds == {"CancelledError": 2, "Told": 2}
+        assert broker.in_flight == broker.waiting == 0
+
+    assert run(main) < 3
+
+
+def test_thousands_wait_are_in_flight_and_give_up_in_any_order() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        server = Server(latency=50.0)
+        broker = Broker(server, Quota(requests_per_minute=120_000, max_in_flight=2000), clock=clock)
+        tasks = [asyncio.create_task(broker.ask(asked(n), flow=str(n % 50), urgent=n % 100 < 50)) for n in range(4000)]
+        await asyncio.sleep(5.0)
+        assert (broker.in_flight, broker.waiting) == (2000, 2000)
+        for task in tasks[::-2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert Counter(type(result).__name__ for result in results) == {"CancelledError": 2000, "Told": 2000}
+        assert broker.in_flight == broker.waiting == 0
+
+    assert run(main) < 120
+
+
+def test_models_share_the_limits_of_their_base_and_no_others() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        broker = Broker(Server(), Quota(requests_per_minute=60), clock=clock)
+        models = ["base", "ft:base:org::one", "other"]
+        await asyncio.gather(*(broker.ask(asked(n, models[n % 3]), flow=models[n % 3]) for n in range(30)))
+        assert clock() == pytest.approx(20, abs=0.5)
+
+    run(main)
+    assert base_model("ft:base:org::one") == base_model("base")
+
+
+def test_jobs_wait_for_a_slot_and_for_tomorrow() -> None:
+    async def main(clock: Callable[[], float]) -> None:
+        broker = Broker(Server(), Quota(concurrent_jobs=2, jobs_per_day=5), clock=clock)
+        running, started = Counter[str](), list[float]()
+
+        async def job(age: float | None = None) -> None:
+            async with broker.job_slot(age):
+                running["now"] += 1
+                running["most"] = max(running["most"], running["now"])
+                started.append(clock())
+                await asyncio.sleep(100)
+                running["now"] -= 1
+
+        await asyncio.gather(job(age=3600.0), *(job() for _ in range(6)))
+        assert running["most"] == 2
+        assert started[:5] == pytest.approx([0, 0, 100, 100, 200], abs=1)
+        assert started[5:] == pytest.approx([86_400 - 3600, 86_400], abs=1)
+        broker.park_jobs(1000.0)
+        before = clock()
+        await job()
+        assert started[-1] - before == pytest.approx(1000, abs=1)
+
+    run(main)
