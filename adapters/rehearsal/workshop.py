@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.domain.results import ChatRow, Prompt
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, Warm

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from engine import registry
-from engine.domain.results import ChatRow, Prompt
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Cut, Generated, GenerateTask, Trajectory, Tuned

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from engine.domain.cost import Usage
-from engine.domain.results import ChatRow, Prompt, Response, Verdict
+from engine.domain.conversation import ChatRow, Turn
 from engine.ports.provider_errors import ProviderError
 
 
@@ -55,14 +55,6 @@ class Meters:
 
     requests: Meter = Meter()
     tokens: Meter = Meter()
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn of a chat: `role` is `system`, `user` or `assistant`."""
-
-    role: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,35 +336,6 @@ class Account(Protocol):
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
-        ...
-
-
-@runtime_checkable
-class AskingJudge(Protocol):
-    """A judge that asks a hosted model: both ends of it, without the asking in between. See `engine.ports.Judge`."""
-
-    @property
-    def pin(self) -> str:
-        """`sha256:` and hex digits over all that it asks with; it goes into the keys of its verdicts."""
-        ...
-
-    def given(self, argument: str) -> AskingJudge:
-        """Return the judge with a file of the user's, such as a policy; with its own for an empty argument.
-
-        Raises:
-            OSError: The file cannot be read.
-            ValueError: There is something wrong with it.
-        """
-        ...
-
-    def asks(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[Ask]:
-        """Return what to ask the model, so that `responses[i]` is graded as an answer to `prompts[i]`."""
-        ...
-
-    def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
-    ) -> Sequence[Verdict]:
-        """Return one verdict a response, from the replies to `asks`."""
         ...
 
 

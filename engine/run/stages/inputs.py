@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engine import registry
-from engine.domain.results import ChatRow, Prompt
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef, Stage
 from engine.plan.fingerprint import pinned
 from engine.ports import Warm

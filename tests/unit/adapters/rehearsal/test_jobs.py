@@ -16,7 +16,7 @@ import pytest
 from adapters.rehearsal.jobs import Hyperparameters
 from adapters.rehearsal.timeline import resolved
 from engine import registry
-from engine.domain.results import ChatRow, Prompt
+from engine.domain.conversation import ChatRow, Prompt
 from engine.registry import Kind
 
 MODEL = "standin-aligned"
