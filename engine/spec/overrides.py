@@ -60,8 +60,8 @@ def override(root: Mapping, texts: Iterable[str], problems: Problems) -> tuple[M
         The changed spec, and the recipe paths that were changed.
     """
     entries = list(_entries(texts, problems))
-    levels = [{"axes": {_leaf_path(entry.key): entry.value.plain}} for entry in entries]
-    leaves = Leaves.of(root.plain, *levels)
+    written = root.plain
+    leaves = Leaves.of(written, *({**written, "axes": {_leaf_path(entry.key): entry.value.plain}} for entry in entries))
     changed: set[str] = set()
     for entry in entries:
         root, paths = _apply(root, entry, leaves, problems)
