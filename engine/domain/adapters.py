@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo, model_validator
+from pydantic import GetCoreSchemaHandler, StringConstraints, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -22,6 +22,9 @@ ADAPTER_PATTERN = rf"^{NAME_PATTERN}(@[a-z][a-z0-9_-]{{0,31}})?(:.+)?$"
 
 CONTEXT = "adapters"
 """Under this name an `Adapters` stands in the validation context."""
+
+AdapterRef = Annotated[str, StringConstraints(pattern=ADAPTER_PATTERN)]
+"""An adapter's name, where it is only a name."""
 
 
 class Kind(StrEnum):
@@ -92,6 +95,10 @@ class Settings(Written):
         """Return the argument that stands for some of these settings, or nothing: the inverse of `of_argument`."""
         value = getattr(self, self.argument) if self.argument else None
         return "" if value is None else str(value)
+
+    def effective(self) -> Self:
+        """Return the settings without what has no effect beside the others, so that equal work has one key."""
+        return self
 
     def written(self) -> dict[str, object]:
         """Return the fields that differ from their defaults, by name."""
