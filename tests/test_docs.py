@@ -24,7 +24,7 @@ from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.ports import Pairs
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 from engine.store.layout import RunDirectory

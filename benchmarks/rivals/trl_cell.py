@@ -25,7 +25,7 @@ from adapters.local import chat
 from adapters.standin import rules
 from engine import registry
 from engine.domain.results import ChatRow
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from rivals import grid
 from rivals.grid import Cell, CellResult
 

@@ -78,7 +78,7 @@ def workshop() -> Workshop:
     """Return the parts that stand behind the wire."""
     from adapters.rehearsal.workshop import Workshop
     from engine import registry
-    from engine.registry import Kind
+    from engine.domain.adapters import Kind
     from engine.run.executors.hosts import WarmSlots
 
     asked = [registry.adapter(Kind.BENCHMARK, ref).prompts(registry.split_ref(ref)[1]) for ref in JUDGED]

@@ -114,6 +114,9 @@ class NoSettings(Settings):
     """The settings of an adapter that has none."""
 
 
+NO_SETTINGS = NoSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """An adapter and how it is set.
@@ -125,7 +128,7 @@ class Use:
     """
 
     name: str
-    settings: Settings = NoSettings()
+    settings: Settings = NO_SETTINGS
     account: str = ""
 
     def __str__(self) -> str:
@@ -297,4 +300,3 @@ class WithAdapter(Written):
         if rest and isinstance(named, Mapping):
             return own | {"use": {**named, **rest}}
         return own | {"use": named}
-

@@ -329,6 +329,9 @@ class RunSettings(Written):
     )
 
 
+DEFAULT_RUN = RunSettings()
+
+
 class Header(Written):
     """The fields of a spec beside its recipe, its grid and its run settings."""
 
@@ -353,7 +356,7 @@ class Sweep:
     excludes: tuple[Exclude, ...] = ()
     includes: tuple[Include, ...] = ()
     baselines: bool = True
-    run: RunSettings = RunSettings()
+    run: RunSettings = DEFAULT_RUN
 
 
 def level_text(level: Level) -> str:

@@ -66,7 +66,9 @@ class RefusalError(ValueError):
 def _words(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
-    return "; ".join(f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors(include_url=False))
+    return "; ".join(
+        f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors(include_url=False)
+    )
 
 
 def _changed(tune: TuneRecipe | None, change: Change) -> TuneRecipe | None:

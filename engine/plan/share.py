@@ -192,7 +192,9 @@ def _path(
 ) -> list[str]:
     """The checkpoints that a training run still has to make, after the one that it goes on from, if any."""
     ahead = [key for key in checkpoints if key not in cached]
-    before = checkpoints[: len(checkpoints) - len(ahead)]  # a state is where the longest checkpoint was, so of no use to a shorter one
+    before = checkpoints[
+        : len(checkpoints) - len(ahead)
+    ]  # a state is where the longest checkpoint was, so of no use to a shorter one
     goes_on = ahead and before and cached >= set(before) and groups.runs[ahead[0]] in states
     return [before[-1], *ahead] if goes_on else ahead
 

@@ -82,7 +82,9 @@ def _reason(
     if key in cached:
         return StageReason(key, stage.kind, stage.adapter, cached=True, compared="", changes=())
     for place, payloads in (("the store", stored), ("this plan", planned)):
-        near = min((differences(other, stage.payload) for other in payloads.get(stage.kind.value, ())), key=len, default=None)
+        near = min(
+            (differences(other, stage.payload) for other in payloads.get(stage.kind.value, ())), key=len, default=None
+        )
         if near is not None:
             return StageReason(key, stage.kind, stage.adapter, cached=False, compared=place, changes=near)
     return StageReason(key, stage.kind, stage.adapter, cached=False, compared="", changes=())

@@ -98,7 +98,11 @@ class AskingJudge(Protocol):
         ...
 
     def verdicts(
-        self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
+        self,
+        settings: Any,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        told: Sequence[Told | ProviderError],
     ) -> Sequence[Verdict]:
         """Return one verdict a response, from the replies to `asks`."""
         ...

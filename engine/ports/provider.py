@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from engine.domain.cost import Usage
 from engine.domain.conversation import ChatRow, Turn
+from engine.domain.cost import Usage
 from engine.ports.provider_errors import ProviderError
 
 

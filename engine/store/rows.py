@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from engine import registry
 from engine.domain.stage import Plan, PlannedCell, Stage, StageState
 from engine.domain.sweep import Recipe, TuneRecipe
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 Row = tuple[object, ...]
 

@@ -45,7 +45,7 @@ from engine.ports.provider import (
     Turn,
 )
 from engine.ports.provider_errors import Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from engine import registry
 from engine.domain.results import ChatRow, TrainingStep
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.executors.hosts import WarmSlots
 
 pytestmark = pytest.mark.slow

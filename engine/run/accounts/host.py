@@ -15,7 +15,7 @@ from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
 from engine.ports.provider import Access, Ask, HostedTuning, Told, TuningRequest
 from engine.ports.provider_errors import ProviderError
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.accounts.batches import Batches, names
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import Journal

@@ -10,7 +10,7 @@ from adapters.standin import benchmarks, pools, rules, world
 from adapters.standin.corpus import draw_alignment_example, draw_pre_training_row
 from adapters.standin.draw import Draw
 from engine import registry
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 POOLS = {
     "explicit": pools.explicit_pool(),

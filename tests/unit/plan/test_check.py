@@ -11,7 +11,7 @@ from engine.domain.results import Measure, Prompt
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.ports import BenchmarkCard, ModelCard, SourceCard
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 

@@ -15,7 +15,7 @@ from engine.domain.stage import Plan, Stage, StageKind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.ports import Context, Generated, GenerateTask, Judged
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.executors import worker
 from engine.run.executors.hosts import Host, WarmSlots
 from engine.run.executors.worker import HostSettings

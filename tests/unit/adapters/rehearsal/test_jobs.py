@@ -17,7 +17,7 @@ from adapters.rehearsal.jobs import Hyperparameters
 from adapters.rehearsal.timeline import resolved
 from engine import registry
 from engine.domain.conversation import ChatRow, Prompt
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 MODEL = "standin-aligned"
 SLOW = {"time_scale": 1.0, "durations": {"validate_files": [0, 0], "queue": [600, 600]}}

@@ -24,7 +24,7 @@ from adapters.rehearsal.together import TuneBody
 from engine import registry
 from engine.cli.serve_verb import workshop
 from engine.domain.errors import StoreError
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 from .conftest import Served
 

@@ -172,7 +172,7 @@ def test_a_spent_account_has_no_quota_left(serve: Any) -> None:
 @pytest.mark.parametrize("form", ["json", "lines"])
 def test_the_judge_grades_by_the_rules(serve: Any, form: str) -> None:
     from engine import registry
-    from engine.registry import Kind
+    from engine.domain.adapters import Kind
 
     prompt = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[0]
     client = serve(plays={"their-judge": "standin-judge"}).client()

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.hosted.training import training_file
 from engine import registry
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 MODEL = "standin-aligned"
 KEY = {"Authorization": "Bearer sk-test-together"}

@@ -15,7 +15,7 @@ from engine import registry
 from engine.domain.sweep import Account
 from engine.ports.provider import Ask, BatchState, Choice, Ending, Session, Told, Turn
 from engine.ports.provider_errors import Denied, ProviderError, Rejected, Throttled, Unanswered, Unavailable
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.accounts.batches import ROUNDS, Batches, names
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.leftover import left_behind

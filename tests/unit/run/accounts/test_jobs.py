@@ -15,7 +15,7 @@ from engine import registry
 from engine.domain.sweep import Account
 from engine.ports.provider import HostedTuning, Job, JobOrder, JobState, Session, Step, TuningRequest
 from engine.ports.provider_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Unanswered
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.run.accounts.leftover import left_behind
