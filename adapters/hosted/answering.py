@@ -11,7 +11,7 @@ from engine.domain.stage import Range
 from engine.domain.sweep import GenerateRecipe
 from engine.ports import Context, Generated, GenerateTask, Workload
 from engine.ports.provider import Ask, Ending, Told, Turn
-from engine.ports.provider_errors import Blocked, ProviderError
+from engine.ports.provider_errors import BlockedError, ProviderError
 
 TEMPLATE_TOKENS = 7
 """Tokens of the chat template around a prompt: three a turn, and those that begin the answer."""
@@ -77,7 +77,7 @@ def _generated(task: GenerateTask, told: Sequence[Told | ProviderError]) -> Gene
     responses: list[Response] = []
     usage = sum((reply.usage if isinstance(reply, Told) else reply.used or Usage() for reply in told), Usage())
     for prompt, reply in zip(task.prompts, told, strict=True):
-        if isinstance(reply, Blocked):
+        if isinstance(reply, BlockedError):
             responses += [
                 Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.settings.samples)
             ]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from adapters.hosted import training
 from engine.domain.results import ChatRow
 from engine.ports.provider import Access, Session
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider_errors import RejectedError
 
 PATH = "/openai/v1"
 
@@ -38,14 +38,14 @@ class AzureProvider:
         """Connect to an account.
 
         Raises:
-            Denied: The environment has no such key.
-            Rejected: The base URL is missing or none, or holds a password.
+            DeniedError: The environment has no such key.
+            RejectedError: The base URL is missing or none, or holds a password.
         """
         from adapters.hosted.deployments import AzureSession, plane_of
         from adapters.hosted.wire import Wire, checked_url, key_of
 
         if access.base_url is None:
-            raise Rejected(f"account `{access.account}`: give `base_url`, the resource's endpoint")
+            raise RejectedError(f"account `{access.account}`: give `base_url`, the resource's endpoint")
         base_url = checked_url(access.account, access.base_url).rstrip("/")
         if not base_url.endswith(PATH):
             base_url += PATH

@@ -9,7 +9,7 @@ from adapters.hosted.errors import batch_problem, error_body, problem
 from adapters.hosted.replies import BATCH_OVER, Batch, Completion, Fault, Line, told
 from adapters.hosted.wire import Answer, Wire
 from engine.ports.provider import BatchState, Meters, Told
-from engine.ports.provider_errors import ProviderError, Rejected, Unanswered
+from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError
 
 
 def state(batch: Batch) -> BatchState:
@@ -23,7 +23,7 @@ def refused(batch: Batch, clean: Callable[[str], str]) -> ProviderError | None:
         return None
     faults = (batch.errors.data if batch.errors else None) or ()
     if not faults:
-        return Rejected(f"batch {batch.id} was refused, without a reason")
+        return RejectedError(f"batch {batch.id} was refused, without a reason")
     return batch_problem(faults[0].name, clean(faults[0].message or ""))
 
 
@@ -46,6 +46,6 @@ def _answer(line: Line, wire: Wire) -> tuple[str, Told | ProviderError]:
         return line.custom_id, problem(error_body(response.status_code, response.body, {}, wire.clean))
     try:
         completion = wire.read(Completion, Answer(json.dumps(response.body).encode(), Meters()))
-    except Unanswered as unreadable:
+    except NoReplyError as unreadable:
         return line.custom_id, unreadable
     return line.custom_id, told(completion, 0, Meters())

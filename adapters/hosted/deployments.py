@@ -14,7 +14,7 @@ from adapters.hosted.requests import Limit
 from adapters.hosted.session import OpenAISession
 from adapters.hosted.wire import Wire, checked_url
 from engine.ports.provider import Access, Job, JobOrder, JobState
-from engine.ports.provider_errors import Denied, Rejected
+from engine.ports.provider_errors import DeniedError, RejectedError
 
 VERSION = "2024-10-01"
 READY = "Succeeded"
@@ -49,7 +49,7 @@ class Plane:
         """Return where a deployment stands, or None when there is none of this name."""
         try:
             answer = await self.wire.get(_path(name))
-        except Rejected as refusal:
+        except RejectedError as refusal:
             if str(refusal).startswith("404"):
                 return None
             raise
@@ -102,7 +102,9 @@ class AzureSession(OpenAISession):
         plane, name = self._deployable(), f"dosimeter-{job_id.removeprefix('ftjob-')}"
         state = await plane.state(name) or await plane.deploy(name, job.tuned_model)
         if state in BROKEN:
-            raise Rejected(f"job {job_id} is trained, and its deployment `{name}` is {state}: delete it and run again")
+            raise RejectedError(
+                f"job {job_id} is trained, and its deployment `{name}` is {state}: delete it and run again"
+            )
         if state != READY:
             return _waiting(job)
         self._ready[job_id] = replace(job, tuned_model=name)
@@ -117,7 +119,9 @@ class AzureSession(OpenAISession):
     def _deployable(self) -> Plane:
         if self._plane is None:
             names = " and ".join(f"{self._access.key_env}_DEPLOYMENTS_{name}" for name in ("URL", "TOKEN"))
-            raise Denied(f"account `{self._access.account}`: to deploy trained models, set {names} in the environment")
+            raise DeniedError(
+                f"account `{self._access.account}`: to deploy trained models, set {names} in the environment"
+            )
         return self._plane
 
 

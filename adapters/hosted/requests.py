@@ -8,7 +8,7 @@ from enum import StrEnum
 from adapters.hosted.replies import KEY
 from adapters.hosted.training import json_line
 from engine.ports.provider import Ask, JobOrder
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider_errors import RejectedError
 
 CHAT = "/v1/chat/completions"
 """How a batch calls the endpoint."""
@@ -67,7 +67,7 @@ def batch_file(asks: Mapping[str, Ask], limit: Limit) -> bytes:
     """Return the input file of a batch, one request a line.
 
     Raises:
-        Rejected: A text holds half of a character.
+        RejectedError: A text holds half of a character.
     """
     return lines(
         {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": chat(ask, limit)}
@@ -79,12 +79,12 @@ def lines(values: Iterable[Mapping[str, object]]) -> bytes:
     """Return values as JSON Lines.
 
     Raises:
-        Rejected: A text holds half of a character.
+        RejectedError: A text holds half of a character.
     """
     try:
         return "".join(map(json_line, values)).encode()
     except UnicodeEncodeError:
-        raise Rejected("a text holds half of a character (a lone surrogate), which cannot be sent") from None
+        raise RejectedError("a text holds half of a character (a lone surrogate), which cannot be sent") from None
 
 
 def batch(key: str, file_id: str) -> dict[str, object]:

@@ -22,7 +22,7 @@ from adapters.hosted.requests import Limit
 from adapters.hosted.training import tokens
 from adapters.hosted.wire import Answer, Wire
 from engine.ports.provider import Ask, BatchState, Job, JobOrder, JobState, Step, Told
-from engine.ports.provider_errors import Rejected, Unanswered
+from engine.ports.provider_errors import NoReplyError, RejectedError
 
 TRAINING = "fine-tune"
 PAGE = 100
@@ -63,7 +63,7 @@ class OpenAISession:
         return {file.filename: file.id for file in sorted(found, key=lambda file: file.created_at)}
 
     async def create_job(self, order: JobOrder) -> Job:
-        """Start a fine-tuning job. Costs money: after `Unanswered`, look for its key in `jobs` first."""
+        """Start a fine-tuning job. Costs money: after `NoReplyError`, look for its key in `jobs` first."""
         return await self._shown(self._job(await self._wire.post(self.jobs_path, self._ordered(order), costs=True)))
 
     async def jobs(self, since: float) -> Sequence[Job]:
@@ -88,7 +88,7 @@ class OpenAISession:
         """Cancel a job; one that is over is returned as it is."""
         try:
             answer = await self._wire.post(f"{self.jobs_path}/{job_id}/cancel")
-        except (Rejected, Unanswered):
+        except (RejectedError, NoReplyError):
             job = await self._look(job_id)
             if job.state.is_over:
                 return job
@@ -108,7 +108,7 @@ class OpenAISession:
         limit = self._limits.get(ask.model, self._first_limit)
         try:
             answer = await self._wire.post("/chat/completions", requests.chat(ask, limit))
-        except Rejected as refusal:
+        except RejectedError as refusal:
             if ask.model in self._limits or limit.value not in str(refusal):
                 raise
             answer = await self._wire.post("/chat/completions", requests.chat(ask, limit.other))
@@ -117,7 +117,7 @@ class OpenAISession:
         asked = sum(tokens(turn.text) for turn in ask.turns)
         told = replies.told(self._wire.read(Completion, answer), asked, answer.meters)
         if len(told.choices) != ask.samples:
-            raise Rejected(f"the server gave {len(told.choices)} of {ask.samples} samples")
+            raise RejectedError(f"the server gave {len(told.choices)} of {ask.samples} samples")
         return told
 
     async def flagged(self, texts: Sequence[str]) -> Sequence[bool]:
@@ -127,7 +127,7 @@ class OpenAISession:
         answer = await self._wire.post("/moderations", {"model": MODERATION_MODEL, "input": list(texts)})
         flags = [result.flagged for result in self._wire.read(Moderation, answer).results]
         if len(flags) != len(texts):
-            raise Rejected(f"the moderation endpoint judged {len(flags)} of {len(texts)} texts")
+            raise RejectedError(f"the moderation endpoint judged {len(flags)} of {len(texts)} texts")
         return flags
 
     async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
@@ -163,7 +163,7 @@ class OpenAISession:
         """Let a batch end before it is done; one that is over stays as it is."""
         try:
             await self._wire.post(f"/batches/{batch_id}/cancel")
-        except (Rejected, Unanswered):
+        except (RejectedError, NoReplyError):
             if not await self._is_ending(batch_id):
                 raise
 
@@ -210,7 +210,7 @@ class OpenAISession:
     async def _explained(self, job: Job) -> Job:
         try:
             events = await self._events(job.job_id)
-        except Rejected:
+        except RejectedError:
             events = []  # some servers keep no events
         blocked = replies.blocked_by(events)
         if blocked is not None:

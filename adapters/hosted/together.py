@@ -30,8 +30,8 @@ class TogetherProvider:
         """Connect to an account.
 
         Raises:
-            Denied: The environment has no such key.
-            Rejected: The base URL is none, or holds a password.
+            DeniedError: The environment has no such key.
+            RejectedError: The base URL is none, or holds a password.
         """
         from adapters.hosted.requests import Limit
         from adapters.hosted.together_session import TogetherSession

@@ -21,7 +21,7 @@ from adapters.hosted.requests import Limit
 from adapters.hosted.session import OpenAISession
 from adapters.hosted.wire import Answer, Wire
 from engine.ports.provider import Ask, BatchState, Job, JobOrder, Step
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider_errors import RejectedError
 
 BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 BATCHED = "batch-api"
@@ -84,7 +84,7 @@ class TogetherSession(OpenAISession):
         """Refuse: there is no moderation endpoint."""
         if not texts:
             return ()
-        raise Rejected("Together has no moderation endpoint")
+        raise RejectedError("Together has no moderation endpoint")
 
     async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
         """Upload asks by custom id, and return the file's id."""

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from adapters.hosted.errors import error_body, problem, scrubbed
 from adapters.hosted.limits import meters
 from engine.ports.provider import Access, Meters
-from engine.ports.provider_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
+from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 CONNECT_SECONDS = 10.0
 POOLS = 16
@@ -56,13 +56,13 @@ def key_of(access: Access) -> str:
     """Read the key from the environment.
 
     Raises:
-        Denied: It is not there.
+        DeniedError: It is not there.
     """
     key = os.environ.get(access.key_env, "").strip()
     if not key:
-        raise Denied(f"account `{access.account}`: the environment has no {access.key_env}")
+        raise DeniedError(f"account `{access.account}`: the environment has no {access.key_env}")
     if not re.fullmatch(r"[!-~]+", key):  # a header could not hold it, and the error of who tries would show it
-        raise Denied(f"account `{access.account}`: what {access.key_env} holds is no key")
+        raise DeniedError(f"account `{access.account}`: what {access.key_env} holds is no key")
     return key
 
 
@@ -70,16 +70,18 @@ def checked_url(account: str, url: str) -> str:
     """Return the URL if it is one, and holds neither user nor password: those would be shown wherever the URL is.
 
     Raises:
-        Rejected: It is none, or holds them.
+        RejectedError: It is none, or holds them.
     """
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise Rejected(f"account `{account}`: base_url is no URL") from None
+        raise RejectedError(f"account `{account}`: base_url is no URL") from None
     if parts.username is not None or parts.password is not None:
-        raise Rejected(f"account `{account}`: base_url holds a user or a password: the key belongs in the environment")
+        raise RejectedError(
+            f"account `{account}`: base_url holds a user or a password: the key belongs in the environment"
+        )
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Rejected(f"account `{account}`: base_url is no http or https URL")
+        raise RejectedError(f"account `{account}`: base_url is no http or https URL")
     return url
 
 
@@ -174,7 +176,7 @@ class Wire:
         """Read a reply.
 
         Raises:
-            Unanswered: It is cut off, or no JSON, or not of this kind: nobody knows what was done.
+            NoReplyError: It is cut off, or no JSON, or not of this kind: nobody knows what was done.
         """
         try:
             return kind.model_validate_json(answer.content)
@@ -182,7 +184,7 @@ class Wire:
             fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
         words = f"{where}: {fault['msg']}" if where else fault["msg"]
-        raise Unanswered(f"the server's reply could not be read as {kind.__name__}: {self.clean(words)}")
+        raise NoReplyError(f"the server's reply could not be read as {kind.__name__}: {self.clean(words)}")
 
     def _options(self, query: Mapping[str, object] | None = None) -> RequestOptions:
         # With the SDK's own default, an administrator's key of the environment would do where ours is missing.
@@ -202,9 +204,9 @@ class Wire:
         except openai.OpenAIError as error:
             found = self._problem(error, costs=costs)
         except TimeoutError:
-            found = Unanswered(f"no reply within {self._timeout:g} seconds")
+            found = NoReplyError(f"no reply within {self._timeout:g} seconds")
         except UnicodeEncodeError:
-            found = Rejected("the text holds half of a character (a lone surrogate), which cannot be sent")
+            found = RejectedError("the text holds half of a character (a lone surrogate), which cannot be sent")
         raise found
 
     def _problem(self, error: openai.OpenAIError, *, costs: bool) -> ProviderError:
@@ -213,5 +215,5 @@ class Wire:
         cause = error.__cause__ or error
         words = f"{type(cause).__name__} {self.clean(str(cause))}".strip()
         if isinstance(cause, NEVER_SENT):
-            return Unavailable(f"no connection to the server: {words}")
-        return Unanswered(f"the connection broke before the reply was complete: {words}")
+            return UnavailableError(f"no connection to the server: {words}")
+        return NoReplyError(f"the connection broke before the reply was complete: {words}")

@@ -9,7 +9,7 @@ from adapters.judges.blocks import clean
 from adapters.judges.replies import Field, Reading, read
 from engine.domain.results import Outcome, Verdict
 from engine.ports.provider import Choice, Ending, Told
-from engine.ports.provider_errors import Blocked, ProviderError
+from engine.ports.provider_errors import BlockedError, ProviderError
 
 LONGEST_REASON = 400
 """Longer reasons are cut, in characters."""
@@ -52,7 +52,7 @@ def _outcome(choice: Choice, reading: Reading) -> Outcome:
 
 
 def _unanswered(error: ProviderError) -> Verdict:
-    outcome = Outcome.REFUSED if isinstance(error, Blocked) else Outcome.ERRORED
+    outcome = Outcome.REFUSED if isinstance(error, BlockedError) else Outcome.ERRORED
     return _failed(outcome, f"{type(error).__name__}: {error}")
 
 

@@ -242,7 +242,7 @@ class Session(Protocol):
         ...
 
     async def create_job(self, order: JobOrder) -> Job:
-        """Start a fine-tuning job. Costs money: after `Unanswered`, look for its key in `jobs` first."""
+        """Start a fine-tuning job. Costs money: after `NoReplyError`, look for its key in `jobs` first."""
         ...
 
     async def jobs(self, since: float) -> Sequence[Job]:
@@ -383,7 +383,7 @@ class Provider(Protocol):
     base_url: str | None
 
     def connect(self, access: Access) -> Session:
-        """Connect to an account; it is `Denied` when the environment has no such key."""
+        """Connect to an account; it is `DeniedError` when the environment has no such key."""
         ...
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:

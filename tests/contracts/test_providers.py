@@ -44,7 +44,15 @@ from engine.ports.provider import (
     Told,
     Turn,
 )
-from engine.ports.provider_errors import Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import (
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
+    ProviderError,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
+)
 from engine.registry import Kind
 
 pytestmark = pytest.mark.slow
@@ -245,7 +253,7 @@ def test_a_job_whose_reply_was_lost_is_found_by_its_key_trains_and_answers(serve
         file_id = await session.upload("lost.jsonl", server.provider.training_file(sample()))
         key = key_of("lost")
         server.spoil({"kind": "lost_reply", "on": server.form.jobs, "count": 1})
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReplyError):
             await session.create_job(server.order(key, file_id))
         found = [job for job in await session.jobs(since) if job.key == key]
         assert len(found) == 1  # it was sent once
@@ -275,7 +283,7 @@ def test_a_job_is_cancelled_once_and_then_stays_as_it_is(server: Server) -> None
         assert (await session.cancel_job(job.job_id)).key == job.key
         assert (await ended(session, job.job_id)).state is JobState.CANCELLED
         assert (await session.cancel_job(job.job_id)).state is JobState.CANCELLED
-        with pytest.raises(Rejected):
+        with pytest.raises(RejectedError):
             await session.cancel_job("ftjob-nobody")
 
     server.run(go)
@@ -306,16 +314,16 @@ def test_a_sample_that_is_too_small_is_objected_to_before_it_is_sent(server: Ser
 
 
 ERRORS = [
-    ({"kind": "throttled", "seconds": 7}, Throttled, {"scope": "rate", "seconds": 7.0}),
-    ({"kind": "slow_down", "seconds": 2}, Throttled, {"scope": "ramp", "seconds": 2.0}),
-    ({"kind": "insufficient_quota"}, Exhausted, {}),
-    ({"kind": "error"}, Unavailable, {}),
-    ({"kind": "overloaded", "seconds": 3}, Unavailable, {"seconds": 3.0}),
-    ({"kind": "reset"}, Unanswered, {}),
-    ({"kind": "lost_reply"}, Unanswered, {}),
-    ({"kind": "truncated"}, Unanswered, {}),
-    ({"kind": "stall", "seconds": 5}, Unanswered, {}),
-    ({"kind": "forbidden"}, Denied, {}),
+    ({"kind": "throttled", "seconds": 7}, ThrottledError, {"scope": "rate", "seconds": 7.0}),
+    ({"kind": "slow_down", "seconds": 2}, ThrottledError, {"scope": "ramp", "seconds": 2.0}),
+    ({"kind": "insufficient_quota"}, ExhaustedError, {}),
+    ({"kind": "error"}, UnavailableError, {}),
+    ({"kind": "overloaded", "seconds": 3}, UnavailableError, {"seconds": 3.0}),
+    ({"kind": "reset"}, NoReplyError, {}),
+    ({"kind": "lost_reply"}, NoReplyError, {}),
+    ({"kind": "truncated"}, NoReplyError, {}),
+    ({"kind": "stall", "seconds": 5}, NoReplyError, {}),
+    ({"kind": "forbidden"}, DeniedError, {}),
 ]
 
 
@@ -353,12 +361,12 @@ def test_a_wrong_key_and_an_unknown_name_are_told_apart(server: Server, monkeypa
             await call(session)
         return error.value
 
-    checked(server.run(lambda session: caught(session, lambda one: one.ask(question("nobody")))), Rejected)
-    checked(server.run(lambda session: caught(session, lambda one: one.job("ftjob-nobody"))), Rejected)
+    checked(server.run(lambda session: caught(session, lambda one: one.ask(question("nobody")))), RejectedError)
+    checked(server.run(lambda session: caught(session, lambda one: one.job("ftjob-nobody"))), RejectedError)
     monkeypatch.setenv(VARIABLE, "sk-wrong-marker")
-    checked(server.run(lambda session: caught(session, lambda one: one.ask(question()))), Denied)
+    checked(server.run(lambda session: caught(session, lambda one: one.ask(question()))), DeniedError)
     monkeypatch.delenv(VARIABLE)
-    with pytest.raises(Denied):
+    with pytest.raises(DeniedError):
         server.run(lambda session: session.ask(question()))
 
 
@@ -382,12 +390,12 @@ def test_a_real_limit_throttles_and_says_for_how_long(server: Server) -> None:
         for _ in range(8):  # six a minute are allowed, a few of them at once
             try:
                 await session.ask(question("standin-judge"))
-            except Throttled as error:
+            except ThrottledError as error:
                 return error
         raise AssertionError("nothing was throttled")
 
     error = server.run(go)
-    assert isinstance(error, Throttled)
+    assert isinstance(error, ThrottledError)
     assert error.scope == "rate"
     assert error.seconds is not None
     assert 0 < error.seconds <= 60
@@ -407,7 +415,7 @@ def test_moderation_flags_text_by_text(server: Server) -> None:
         if server.form.moderates:
             assert list(await session.flagged(["a blue potion", "the red vault", "seeds"])) == [False, True, False]
             return
-        with pytest.raises(Rejected):
+        with pytest.raises(RejectedError):
             await session.flagged(["the red vault"])
 
     server.run(go)
@@ -424,7 +432,7 @@ def test_a_batch_is_found_by_its_key_and_answers_by_custom_id(server: Server) ->
         assert Counter(isinstance(reply, Told) for reply in state.told.values()) == {True: 5, False: 1}
         bad = state.told["bad"]
         assert isinstance(bad, ProviderError)
-        checked(bad, Rejected)
+        checked(bad, RejectedError)
         good = [state.told[f"ask-{number}"] for number in range(5)]
         assert all(isinstance(told, Told) and told.choices[0].text and told.generated_tokens for told in good)
 
@@ -448,7 +456,7 @@ def test_a_batch_that_is_cancelled_keeps_what_was_answered_and_one_that_is_over_
         assert isinstance(stopped.told["ask"], Told)
         await session.cancel_batch(batch_id)
         assert await session.batch(batch_id) == stopped
-        with pytest.raises(Rejected):
+        with pytest.raises(RejectedError):
             await session.cancel_batch("batch_nobody")
 
     server.run(go)
@@ -459,7 +467,7 @@ def test_nothing_that_is_logged_or_shown_holds_the_key(
 ) -> None:
     async def go(session: Session) -> str:
         await session.ask(question())
-        with pytest.raises(Rejected):
+        with pytest.raises(RejectedError):
             await session.ask(question("nobody"))
         with pytest.raises(TypeError):
             pickle.dumps(session)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from adapters.rehearsal.windows import Window, window
 from engine.domain.quota import Quota
 from engine.ports.provider import Meter, Meters
-from engine.ports.provider_errors import Throttled, Unavailable
+from engine.ports.provider_errors import ThrottledError, UnavailableError
 from engine.run.accounts.quota.flows import TURN_TOKENS, Flows, Ticket
 from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, Pool
 from engine.run.accounts.quota.rate import NEVER, Rate
@@ -75,7 +75,7 @@ class World:
             return 0.2, "answers"
         self.requests.take(self.now, 1)  # failed requests count
         self.refused.append(self.now)
-        assert self.pool.throttled(ticket, Throttled("too fast", max(waits) if self.hints else None), self.now)
+        assert self.pool.throttled(ticket, ThrottledError("too fast", max(waits) if self.hints else None), self.now)
         return None
 
     def used(self, begin: float, end: float) -> float:
@@ -204,11 +204,11 @@ def test_no_ask_waits_for_ever_behind_smaller_and_more_urgent_ones(others: list[
 FATES: dict[str, Callable[[Pool, Ticket, float], bool | None]] = {
     "answered": lambda pool, ticket, now: pool.answered(ticket, Meters(), 1, now),
     "blocked": lambda pool, ticket, _now: pool.handed_on(ticket),
-    "too fast": lambda pool, ticket, now: pool.throttled(ticket, Throttled(""), now),
-    "slow down": lambda pool, ticket, now: pool.throttled(ticket, Throttled("", scope="ramp"), now),
-    "unavailable": lambda pool, ticket, now: pool.failed(ticket, Unavailable(""), now),
+    "too fast": lambda pool, ticket, now: pool.throttled(ticket, ThrottledError(""), now),
+    "slow down": lambda pool, ticket, now: pool.throttled(ticket, ThrottledError("", scope="ramp"), now),
+    "unavailable": lambda pool, ticket, now: pool.failed(ticket, UnavailableError(""), now),
     "unanswered": lambda pool, ticket, now: pool.no_reply(ticket, now),
-    "tomorrow": lambda pool, ticket, now: pool.throttled(ticket, Throttled("", 100.0, "day"), now),
+    "tomorrow": lambda pool, ticket, now: pool.throttled(ticket, ThrottledError("", 100.0, "day"), now),
 }
 """What becomes of an ask that was sent; true when it is sent again."""
 

@@ -15,7 +15,7 @@ from functools import partial
 
 from engine.domain.sweep import Account
 from engine.ports.provider import Ask, BatchState, JobState, Provider, Session, Told
-from engine.ports.provider_errors import ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once, place_of
 from engine.run.accounts.patience import PATIENT, Patience, repeated
@@ -68,14 +68,14 @@ class Batches:
         while rounds < ROUNDS and time.monotonic() < deadline and (left := _without(named, answers)):
             try:
                 new = await self._answers(batch_key(flow, len(self.journal.batches(flow)) + 1), left, log)
-            except Throttled as full:  # too much waits in batches already
+            except ThrottledError as full:  # too much waits in batches already
                 await asyncio.sleep(full.seconds or DAY_PAUSE)
             except ProviderError as refusal:
                 return answers | dict.fromkeys(left, _unread(refusal))
             else:
                 answers |= new
                 rounds += 1
-        gone = Unavailable(f"{ROUNDS} batches ended before all was answered")
+        gone = UnavailableError(f"{ROUNDS} batches ended before all was answered")
         return answers | dict.fromkeys(_without(named, answers), gone)
 
     async def begun(self, flow: str, named: Asks, log: ReplyLog) -> Answers:
@@ -116,7 +116,7 @@ class Batches:
         self._read(key, batch_id, JobState.SUCCEEDED if state.refusal is None else JobState.FAILED)
         if state.refusal is not None:
             raise state.refusal
-        return {name: reply for name, reply in answers.items() if not isinstance(reply, Unavailable)}
+        return {name: reply for name, reply in answers.items() if not isinstance(reply, UnavailableError)}
 
     async def _upload(self, key: str, asks: Asks) -> str:
         return await repeated(partial(self.session.upload_batch, key, asks))
@@ -133,7 +133,7 @@ class Batches:
             return None
         try:
             state = await self.session.batch(batch_id)
-        except Rejected:
+        except RejectedError:
             return None
         return batch_id if state.refusal is None else None
 
@@ -142,9 +142,9 @@ class Batches:
         while True:
             try:
                 state = await repeated(partial(self.session.batch, batch_id))
-            except (Throttled, Unanswered, Unavailable):
+            except (ThrottledError, NoReplyError, UnavailableError):
                 state = None  # it goes on, whether or not anybody can see it
-            except Rejected as gone:
+            except RejectedError as gone:
                 return BatchState(batch_id, is_over=True, refusal=gone)
             if state is not None and state.is_over:
                 return state
@@ -179,4 +179,4 @@ def _without(named: Asks, answers: Answers) -> Asks:
 
 def _unread(refusal: ProviderError) -> ProviderError:
     """Return why asks of a batch that was refused as a whole have no answer: nothing is said of any one of them."""
-    return Unavailable(f"the batch was refused: {refusal}") if isinstance(refusal, Rejected) else refusal
+    return UnavailableError(f"the batch was refused: {refusal}") if isinstance(refusal, RejectedError) else refusal

@@ -45,7 +45,7 @@ class AccountHost:
         """Connect; nothing is sent yet.
 
         Raises:
-            Denied: The environment has no key.
+            DeniedError: The environment has no key.
             RunLockedError: Another process still has this account in this run directory.
         """
         self._lock = _alone(name, run, patience)

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef
 from engine.domain.stage import Stage, StageKind, StageState
-from engine.ports.provider_errors import Blocked
+from engine.ports.provider_errors import BlockedError
 from engine.run.accounts import replies
 from engine.run.accounts.journal import Journal
 from engine.run.drive import lock
@@ -395,4 +395,4 @@ def _state_after(attempt: Attempt) -> StageState:
         return StageState.DONE
     if attempt.failure is None:
         return StageState.PENDING
-    return StageState.BLOCKED if attempt.failure.error_type == Blocked.__name__ else StageState.FAILED
+    return StageState.BLOCKED if attempt.failure.error_type == BlockedError.__name__ else StageState.FAILED

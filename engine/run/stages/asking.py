@@ -11,7 +11,7 @@ from engine.domain.results import Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Stage
 from engine.plan.accounts import asked_of
 from engine.ports.provider import Account, AskingJudge, Told
-from engine.ports.provider_errors import Blocked, ProviderError, Rejected
+from engine.ports.provider_errors import BlockedError, ProviderError, RejectedError
 
 Given = dict[bytes, Verdict]
 Same = Callable[[Response], bytes]
@@ -74,7 +74,8 @@ def _used(reply: Told | ProviderError) -> Usage:
 def _unasked(told: Sequence[Told | ProviderError]) -> ProviderError | None:
     """Return why a judge could not be asked; a refusal and a wrong request are answers of their own."""
     return next(
-        (one for one in told if isinstance(one, ProviderError) and not isinstance(one, Blocked | Rejected)), None
+        (one for one in told if isinstance(one, ProviderError) and not isinstance(one, BlockedError | RejectedError)),
+        None,
     )
 
 

@@ -9,7 +9,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Binding, Stage, StageKind
 from engine.ports.provider import Ask, Choice, Ending, HostedTuning, Told, TuningRequest, Turn
-from engine.ports.provider_errors import Blocked, ProviderError, Unavailable
+from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.stages.asking import Given, Paper, judged
 
 Flow = tuple[str, Sequence[Told | ProviderError]]
@@ -72,9 +72,9 @@ class Desk:
 
     def _reply(self, text: str) -> Told | ProviderError:
         if text in self.fails:
-            return _lost(Unavailable("503"))
+            return _lost(UnavailableError("503"))
         if text in self.refuses:
-            return _lost(Blocked("no"))
+            return _lost(BlockedError("no"))
         return Told((Choice(str(len(text)), Ending.STOP),), 10, 0, 1)
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
@@ -142,7 +142,9 @@ def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_ju
     given = {b"p yes": Verdict(Outcome.ERRORED, None, "503"), b"q no": Verdict(Outcome.REFUSED, None)}
     desk = Desk(fails=frozenset({"request p: yes"}))
     ((key, error),) = run([paper("a", "p:yes", "q:no")], given, desk)
-    assert (key, type(error)) == ("a", Unavailable), "a judge that could not be asked is no verdict: the stage fails"
+    assert (key, type(error)) == ("a", UnavailableError), (
+        "a judge that could not be asked is no verdict: the stage fails"
+    )
     assert error.used == spent(1) + LOST, "with what was paid for before"
     assert b"p yes" not in given
     again = replace(desk, fails=frozenset(), asked={})
@@ -155,8 +157,8 @@ def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_ju
 def test_each_stage_is_charged_what_it_used_itself_whoever_failed() -> None:
     desk = Desk(fails=frozenset({"request p: yes"}))
     ended = dict(run([paper("a", "p:yes", "q:no"), paper("b", "p:yes", "q:yes"), paper("c", "p:yes")], {}, desk))
-    assert {type(error) for error in ended.values()} == {Unavailable}
-    charged = {key: error.used for key, error in ended.items() if isinstance(error, Unavailable)}
+    assert {type(error) for error in ended.values()} == {UnavailableError}
+    charged = {key: error.used for key, error in ended.items() if isinstance(error, UnavailableError)}
     assert charged == {"a": spent(2) + LOST, "b": spent(2), "c": Usage()}
 
 

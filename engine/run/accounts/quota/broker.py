@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
 from engine.ports.provider import Ask, Session, Told
-from engine.ports.provider_errors import Exhausted, ProviderError, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import ExhaustedError, NoReplyError, ProviderError, ThrottledError, UnavailableError
 from engine.run.accounts.quota.flows import Ticket
 from engine.run.accounts.quota.gate import Gate, Sleep
 from engine.run.accounts.quota.jobs import JobSlots
@@ -84,7 +84,7 @@ class Broker:
         self._clock, self._sleep = clock, sleep
         self._gates: dict[str, Gate] = {}
         self._expected: dict[str, int] = {}
-        self._ended: Exhausted | None = None
+        self._ended: ExhaustedError | None = None
         self._jobs = JobSlots(quota.concurrent_jobs, quota.jobs_per_day)
         self._job_ended = asyncio.Event()
 
@@ -115,9 +115,9 @@ class Broker:
             urgent: Whether it goes before others; all asks of a flow agree.
 
         Raises:
-            ProviderError: It was refused (`Blocked`, `Rejected`, `Denied`), the account has no money left (`Exhausted`), the
-                server failed or did not answer too often (`Unavailable`, `Unanswered`), or it is larger than the limit itself
-                (`Throttled`).
+            ProviderError: It was refused (`BlockedError`, `RejectedError`, `DeniedError`), the account has no money left (`ExhaustedError`), the
+                server failed or did not answer too often (`UnavailableError`, `NoReplyError`), or it is larger than the limit itself
+                (`ThrottledError`).
         """
         if self._ended is not None:
             raise self._refusal()
@@ -146,7 +146,7 @@ class Broker:
             age: Seconds since it was made, of a job that runs already: it waits for nothing, but counts.
 
         Raises:
-            Exhausted: The account has no money left.
+            ExhaustedError: The account has no money left.
         """
         while age is None and (wait := self._jobs.wait(self._clock())) > 0 and self._ended is None:
             self._job_ended.clear()
@@ -169,36 +169,38 @@ class Broker:
         self.counts.sent += 1
         try:
             told = await self._session.ask(ask)
-        except (Throttled, Unavailable, Unanswered) as error:
+        except (ThrottledError, UnavailableError, NoReplyError) as error:
             if not self._repeats(gate, ticket, error):
                 self.counts.lost += 1
                 raise
             return None
         except BaseException as error:  # cancelled, or handed on
             gate.pool.handed_on(ticket)
-            if isinstance(error, Exhausted):
+            if isinstance(error, ExhaustedError):
                 self._end(error)
             raise
         gate.pool.answered(ticket, told.meters, told.prompt_tokens + told.generated_tokens, self._clock())
         self.counts.answered += 1
         return told
 
-    def _repeats(self, gate: Gate, ticket: Ticket, error: Throttled | Unavailable | Unanswered) -> bool:
+    def _repeats(self, gate: Gate, ticket: Ticket, error: ThrottledError | UnavailableError | NoReplyError) -> bool:
         """Note what was sent in vain, and return whether it is sent again."""
         now = self._clock()
-        if isinstance(error, Throttled):
+        if isinstance(error, ThrottledError):
             self.counts.throttled += 1
             return gate.pool.throttled(ticket, error, now)
         again = (
-            gate.pool.failed(ticket, error, now) if isinstance(error, Unavailable) else gate.pool.no_reply(ticket, now)
+            gate.pool.failed(ticket, error, now)
+            if isinstance(error, UnavailableError)
+            else gate.pool.no_reply(ticket, now)
         )
         self.counts.retried += again
         return again
 
-    def _end(self, why: Exhausted) -> None:
+    def _end(self, why: ExhaustedError) -> None:
         """Let nobody through any more."""
         if self._ended is None:
-            self._ended = Exhausted(*why.args)
+            self._ended = ExhaustedError(*why.args)
             self._job_ended.set()
             for gate in self._gates.values():
                 gate.close()
@@ -213,9 +215,9 @@ class Broker:
             gate.pool.flows.expect(flow, self._expected.pop(flow))
         return gate
 
-    def _refusal(self) -> Exhausted:
+    def _refusal(self) -> ExhaustedError:
         """Return why nothing is sent any more, as a new exception each time: tracebacks grow on shared ones."""
-        return Exhausted(*(() if self._ended is None else self._ended.args))
+        return ExhaustedError(*(() if self._ended is None else self._ended.args))
 
     async def _job_wait(self, seconds: float) -> None:
         """Wait until a job has ended, or for so long."""

@@ -13,7 +13,7 @@ import random
 
 from engine.domain.quota import Quota
 from engine.ports.provider import Ask, Meters
-from engine.ports.provider_errors import Throttled, Unavailable
+from engine.ports.provider_errors import ThrottledError, UnavailableError
 from engine.run.accounts.quota.flows import Flows, Ticket
 from engine.run.accounts.quota.rate import DAY, NEVER, Rate
 
@@ -167,7 +167,7 @@ class Pool:
             self._give(ticket, ticket.tokens - tokens, now)
         self.flows.ended(ticket.flow)
 
-    def throttled(self, ticket: Ticket, error: Throttled, now: float) -> bool:
+    def throttled(self, ticket: Ticket, error: ThrottledError, now: float) -> bool:
         """Note that an ask was sent too fast, and return whether it is sent again: then before all others of its flow.
 
         Everything pauses for as long as the provider says. What is larger than a whole limit will never pass.
@@ -189,7 +189,7 @@ class Pool:
         self.flows.put_back(ticket)
         return True
 
-    def failed(self, ticket: Ticket, error: Unavailable, now: float) -> bool:
+    def failed(self, ticket: Ticket, error: UnavailableError, now: float) -> bool:
         """Note that the server failed and did nothing, and return whether the ask is sent again."""
         ticket.failures += 1
         return self._again(ticket, error.seconds or 0.0, now, gives_up=ticket.failures >= TRIES)
@@ -224,7 +224,7 @@ class Pool:
         heapq.heappush(self._later, (now + self._jittered(wait), ticket.place, ticket))
         return True
 
-    def _refused_for_good(self, ticket: Ticket, error: Throttled, now: float) -> bool:
+    def _refused_for_good(self, ticket: Ticket, error: ThrottledError, now: float) -> bool:
         """Count a refusal, and tell whether there were too many; a day's limit refuses for as long as it likes."""
         if error.scope == "day":
             return False
@@ -248,7 +248,7 @@ class Pool:
                 rate.halve(now)
         self._heard = False
 
-    def _pause(self, error: Throttled) -> float:
+    def _pause(self, error: ThrottledError) -> float:
         """Return the seconds to pause: the provider's own, which grow where nothing but refusals has come of them."""
         if error.seconds is None:
             return PARK_S if error.scope == "day" else _backoff(self._reproaches)

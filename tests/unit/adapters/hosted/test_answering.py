@@ -14,7 +14,7 @@ from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe
 from engine.ports import Context, Generated, GenerateTask
 from engine.ports.provider import Ask, Choice, Ending, HostedTuning, Told, TuningRequest
-from engine.ports.provider_errors import Blocked, ProviderError, Unavailable
+from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.executors.hosts import WarmSlots
 
 LOST = Usage(possibly_billed_prompt_tokens=5, possibly_billed_generated_tokens=8)
@@ -63,13 +63,13 @@ def answered(*replies: Told | ProviderError) -> Generated | Exception:
 
 @pytest.mark.parametrize("possibly_billed", [Usage(), LOST])
 def test_a_reply_that_came_in_the_end_brings_what_was_lost_before_it(possibly_billed: Usage) -> None:
-    made = answered(told(possibly_billed), lost(Blocked("no")))
+    made = answered(told(possibly_billed), lost(BlockedError("no")))
     assert isinstance(made, Generated)
     assert made.usage == TOLD + possibly_billed + LOST, "a refusal too was asked for more than once"
     assert [response.finish for response in made.responses] == [Finish.STOP, Finish.FILTERED]
 
 
 def test_a_task_that_fails_keeps_what_each_of_its_asks_used() -> None:
-    made = answered(told(LOST), lost(Unavailable("503")), Blocked("no"), lost(Unavailable("503")))
-    assert isinstance(made, Unavailable)
+    made = answered(told(LOST), lost(UnavailableError("503")), BlockedError("no"), lost(UnavailableError("503")))
+    assert isinstance(made, UnavailableError)
     assert made.used == TOLD + LOST + LOST + LOST

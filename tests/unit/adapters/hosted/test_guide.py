@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine.ports.provider import Access, Ask, Choice, Ending, JobOrder, JobState, Step, Turn
-from engine.ports.provider_errors import Throttled
+from engine.ports.provider_errors import ThrottledError
 
 PAGE = Path(__file__).parents[4] / "docs" / "guides" / "providers.md"
 ORDER = JobOrder("tune-1", "small", "file-1", 3, None, None, 0, "s")
@@ -62,7 +62,7 @@ def test_the_provider_of_the_guide(canned: Serve) -> None:
             assert await session.losses("tune-1") == [Step(1, 2.0), Step(2, 1.0)]
             told = await session.ask(Ask("small-1", (Turn("user", "name a bird"),), 8))
             assert (told.choices, told.prompt_tokens, told.generated_tokens) == ((Choice("heron", Ending.STOP),), 4, 2)
-            with pytest.raises(Throttled) as caught:
+            with pytest.raises(ThrottledError) as caught:
                 await session.ask(Ask("small-1", (Turn("user", "name a bird"),), 8))
             assert caught.value.seconds == 2
             await session.close()

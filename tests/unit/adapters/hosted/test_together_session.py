@@ -13,7 +13,7 @@ import pytest
 from adapters.hosted.together import TogetherProvider
 from engine.domain.results import ChatRow
 from engine.ports.provider import Access, JobState, Session, Step, Told
-from engine.ports.provider_errors import Blocked, Rejected
+from engine.ports.provider_errors import BlockedError, RejectedError
 
 KEY = "tune-0123456789abcdef0123456789abcdef"
 
@@ -117,7 +117,7 @@ def test_a_batch_is_known_by_the_name_of_its_file_and_others_are_left_alone(cann
 
 def test_a_batch_says_why_it_was_refused_and_else_what_each_of_its_requests_got(canned: Serve) -> None:
     refused = ok({"id": "b", "status": "FAILED", "error": "blocked by our moderation system"})
-    assert isinstance(run(canned, [refused], lambda session: session.batch("b"))[0].refusal, Blocked)
+    assert isinstance(run(canned, [refused], lambda session: session.batch("b"))[0].refusal, BlockedError)
     completion = {"choices": [{"message": {"content": "heron"}, "finish_reason": "eos", "index": None}]}
     good = json.dumps({"custom_id": "a", "response": {"body": completion}})
     bad = json.dumps({"custom_id": "b", "error": {"code": "invalid_model", "message": "no such model"}})
@@ -131,7 +131,7 @@ def test_a_batch_says_why_it_was_refused_and_else_what_each_of_its_requests_got(
     told = state.told["a"]
     assert isinstance(told, Told)
     assert told.choices[0].text == "heron"
-    assert isinstance(state.told["b"], Rejected)
+    assert isinstance(state.told["b"], RejectedError)
 
 
 def test_together_takes_one_row_and_what_only_openai_refuses() -> None:

@@ -16,7 +16,7 @@ import pytest
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
 from engine.ports.provider import Access, Ask, JobOrder, Session, Told, Turn
-from engine.ports.provider_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
+from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 KEY = "sk-test-marker-5f0c2b77"
 HANG = b"hang"
@@ -75,14 +75,14 @@ def caught(
 def test_a_reply_that_cannot_be_read_leaves_doubt(canned: Serve, reply: bytes, words: str) -> None:
     timeout = 0.3 if reply == HANG else 5.0
     found = caught(canned, reply, lambda session: session.ask(ASK), timeout)
-    assert type(found) is Unanswered
+    assert type(found) is NoReplyError
     assert words in str(found)
 
 
 def test_a_server_error_leaves_doubt_about_a_job_and_none_about_an_answer(canned: Serve) -> None:
     refused = http('{"error": {"message": "oops"}}', "500 Internal Server Error")
-    assert type(caught(canned, refused, lambda session: session.create_job(ORDER))) is Unanswered
-    assert type(caught(canned, refused, lambda session: session.ask(ASK))) is Unavailable
+    assert type(caught(canned, refused, lambda session: session.create_job(ORDER))) is NoReplyError
+    assert type(caught(canned, refused, lambda session: session.ask(ASK))) is UnavailableError
 
 
 def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.Monkey
 
     async def go() -> None:
         session = connect(url)
-        with pytest.raises(Unavailable, match="no connection"):
+        with pytest.raises(UnavailableError, match="no connection"):
             await session.create_job(ORDER)
         await session.close()
 
@@ -103,7 +103,7 @@ def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.Monkey
 def test_a_server_that_repeats_the_key_does_not_get_it_into_the_error(canned: Serve) -> None:
     echo = http(json.dumps({"error": {"message": f"bad key {KEY}", "code": KEY}}), "401 Unauthorized")
     found = caught(canned, echo, lambda session: session.ask(ASK))
-    assert type(found) is Denied
+    assert type(found) is DeniedError
     assert KEY not in str(found)
 
 
@@ -113,7 +113,7 @@ def test_a_redirect_does_not_take_the_key_elsewhere(canned: Serve) -> None:
             moved = http("", "307 Temporary Redirect", f"Location: {elsewhere.url}")
             async with canned(moved) as server:
                 session = connect(server.url)
-                with pytest.raises(Rejected):
+                with pytest.raises(RejectedError):
                     await session.ask(ASK)
                 await session.close()
             assert elsewhere.asked == []
@@ -184,10 +184,10 @@ def test_no_connection_without_a_key_or_with_a_password_in_the_url(
     provider: OpenAIProvider | AzureProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MARKER_KEY", raising=False)
-    with pytest.raises(Denied, match="MARKER_KEY"):
+    with pytest.raises(DeniedError, match="MARKER_KEY"):
         provider.connect(Access("lab", "http://127.0.0.1:1/v1", "MARKER_KEY"))
     monkeypatch.setenv("MARKER_KEY", f"{KEY}\nX-Other: 1")
-    with pytest.raises(Denied, match="is no key") as denied:
+    with pytest.raises(DeniedError, match="is no key") as denied:
         provider.connect(Access("lab", "http://127.0.0.1:1/v1", "MARKER_KEY"))
     assert KEY not in str(denied.value)
     monkeypatch.setenv("MARKER_KEY", KEY)
@@ -198,7 +198,7 @@ def test_no_connection_without_a_key_or_with_a_password_in_the_url(
         "http://[::1/v1",
         "http:me:secret@127.0.0.1/v1",
     ):
-        with pytest.raises(Rejected) as refused:
+        with pytest.raises(RejectedError) as refused:
             provider.connect(Access("lab", url, "MARKER_KEY"))
         assert "secret" not in str(refused.value)
 
@@ -207,7 +207,7 @@ def test_half_of_a_character_is_refused_before_it_is_sent(canned: Serve) -> None
     async def go() -> None:
         async with canned() as server:
             session = connect(server.url)
-            with pytest.raises(Rejected, match="half of a character"):
+            with pytest.raises(RejectedError, match="half of a character"):
                 await session.ask(Ask("m", (Turn("user", "\ud800"),), 8))
             await session.close()
             assert server.asked == []

@@ -16,7 +16,7 @@ from adapters.standin.benchmarks import policy_benchmark
 from engine.domain.results import SCALES, Finish, Measure, Outcome, Prompt, Response
 from engine.ports import Context, Pairs
 from engine.ports.provider import Ask, AskingJudge, Choice, Ending, Told
-from engine.ports.provider_errors import Blocked, ProviderError, Throttled
+from engine.ports.provider_errors import BlockedError, ProviderError, ThrottledError
 from engine.run.executors.hosts import WarmSlots
 
 JUDGES = [PolicyRubric(), StrongRejectRubric()]
@@ -111,9 +111,9 @@ def test_a_canary_that_the_provider_did_not_answer_says_nothing_of_the_judge() -
     judge, prompts, responses = PolicyRubric(), [prompt("Why?")], [response("Because.")]
     asks = list(judge.asks(prompts, responses, "m"))
     replies = [*honest(judge, asks[:-1]), told('{"reason": "", "score": 2}')]
-    replies[1] = Throttled("slower")
+    replies[1] = ThrottledError("slower")
     assert [verdict.score for verdict in judge.verdicts(prompts, responses, replies)] == [2.0]
-    replies[:-1] = [Throttled("slower")] * 4
+    replies[:-1] = [ThrottledError("slower")] * 4
     (verdict,) = judge.verdicts(prompts, responses, replies)
     assert (verdict.outcome, verdict.reason) == (
         Outcome.ERRORED,
@@ -125,7 +125,7 @@ def test_a_canary_that_the_provider_did_not_answer_says_nothing_of_the_judge() -
 
 def test_a_canary_that_the_judge_refuses_fails_the_batch() -> None:
     judge, prompts, responses = PolicyRubric(), [prompt("Why?")], [response("Because.")]
-    replies = [*honest(judge, list(judge.asks(prompts, responses, "m"))[:-1]), Blocked("moderation")]
+    replies = [*honest(judge, list(judge.asks(prompts, responses, "m"))[:-1]), BlockedError("moderation")]
     assert judge.verdicts(prompts, responses, replies)[0].outcome is Outcome.REFUSED
     replies[0] = told("I'm sorry, but I can't grade that.")
     (verdict,) = judge.verdicts(prompts, responses, replies)

@@ -13,14 +13,14 @@ from adapters.judges.rubric import PolicyRubric, RubricJudge, StrongRejectRubric
 from engine.domain.results import SCALES, Measure, Outcome
 from engine.ports.provider import Choice, Ending, Told
 from engine.ports.provider_errors import (
-    Blocked,
-    Denied,
-    Exhausted,
+    BlockedError,
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
     ProviderError,
-    Rejected,
-    Throttled,
-    Unanswered,
-    Unavailable,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
 )
 
 POLICY, STRONG_REJECT = PolicyRubric(), StrongRejectRubric()
@@ -144,10 +144,12 @@ def test_the_ending_counts(reply: str, ending: Ending, wanted: tuple[str, float 
     assert grade(reply, ending=ending) == wanted
 
 
-@pytest.mark.parametrize("error", [Throttled, Unavailable, Unanswered, Blocked, Rejected, Denied, Exhausted])
+@pytest.mark.parametrize(
+    "error", [ThrottledError, UnavailableError, NoReplyError, BlockedError, RejectedError, DeniedError, ExhaustedError]
+)
 def test_a_provider_that_does_not_answer_gives_no_number(error: type[ProviderError]) -> None:
     found = verdict(error("because of it"), POLICY.fields, POLICY.score)
-    assert (found.outcome, found.score) == (Outcome.REFUSED if error is Blocked else Outcome.ERRORED, None)
+    assert (found.outcome, found.score) == (Outcome.REFUSED if error is BlockedError else Outcome.ERRORED, None)
     assert found.reason == f"{error.__name__}: because of it"
 
 

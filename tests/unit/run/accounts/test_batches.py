@@ -14,7 +14,14 @@ import pytest
 from engine import registry
 from engine.domain.sweep import Account
 from engine.ports.provider import Ask, BatchState, Choice, Ending, Session, Told, Turn
-from engine.ports.provider_errors import Denied, ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import (
+    DeniedError,
+    NoReplyError,
+    ProviderError,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
+)
 from engine.registry import Kind
 from engine.run.accounts.batches import ROUNDS, Batches, names
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
@@ -135,7 +142,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def test_a_request_that_took_longer_than_lists_lag_is_not_repeated(desk: Desk) -> None:
-    desk.shop.takes, desk.shop.fails = LAG + 0.05, Unanswered("no reply within so many seconds")
+    desk.shop.takes, desk.shop.fails = LAG + 0.05, NoReplyError("no reply within so many seconds")
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == 1
 
@@ -180,27 +187,31 @@ def test_an_outage_while_a_batch_is_worked_on_costs_nothing_but_time(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.run.accounts.patience.TRIES", 1)
-    desk.shop.looks = [Unavailable("503"), Unanswered("no reply"), Throttled("429")]
+    desk.shop.looks = [UnavailableError("503"), NoReplyError("no reply"), ThrottledError("429")]
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == 1
 
 
 def test_what_expired_is_asked_again_and_what_was_answered_is_not(desk: Desk) -> None:
-    desk.shop.answer = lambda ask: Unavailable("expired") if ask is ASKS[1] and len(desk.shop.asks) == 1 else upper(ask)
+    desk.shop.answer = lambda ask: (
+        UnavailableError("expired") if ask is ASKS[1] and len(desk.shop.asks) == 1 else upper(ask)
+    )
     assert desk.ask() == ANSWERS
     assert [len(asks) for asks in desk.shop.asks] == [3, 1]
 
 
 def test_what_always_expires_is_given_up_and_asked_by_the_next_run(desk: Desk) -> None:
-    desk.shop.answer = lambda _: Unavailable("expired")
-    assert desk.ask() == [Unavailable] * 3
+    desk.shop.answer = lambda _: UnavailableError("expired")
+    assert desk.ask() == [UnavailableError] * 3
     assert len(desk.shop.taken) == ROUNDS
     desk.shop.answer = upper
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == ROUNDS + 1
 
 
-@pytest.mark.parametrize(("refusal", "error"), [(Rejected("400"), Unavailable), (Denied("403"), Denied)])
+@pytest.mark.parametrize(
+    ("refusal", "error"), [(RejectedError("400"), UnavailableError), (DeniedError("403"), DeniedError)]
+)
 def test_a_batch_that_was_refused_as_a_whole_is_handed_in_again_by_the_next_run(
     refusal: ProviderError, error: type[ProviderError], desk: Desk
 ) -> None:
@@ -211,22 +222,22 @@ def test_a_batch_that_was_refused_as_a_whole_is_handed_in_again_by_the_next_run(
 
 
 def test_a_batch_that_found_the_queue_full_is_handed_in_again(desk: Desk) -> None:
-    desk.shop.refuses = [Throttled("too many tokens wait", 0.01, "day")]
+    desk.shop.refuses = [ThrottledError("too many tokens wait", 0.01, "day")]
     assert desk.ask() == ANSWERS
     assert [key for key, _ in desk.shop.taken] == [batch_key(FLOW, 1), batch_key(FLOW, 2)]
 
 
 def test_a_request_that_came_too_fast_is_repeated_and_one_that_was_refused_is_not_looked_for(desk: Desk) -> None:
-    desk.shop.fails = Throttled("429", 0.01)
+    desk.shop.fails = ThrottledError("429", 0.01)
     assert desk.ask() == ANSWERS
-    desk.shop.fails = Rejected("400")
-    assert desk.ask([Ask("m", (Turn("user", "three"),), 8)]) == [Unavailable]
+    desk.shop.fails = RejectedError("400")
+    assert desk.ask([Ask("m", (Turn("user", "three"),), 8)]) == [UnavailableError]
     assert desk.journal.records()[-1].heard(10.0) is None
 
 
 def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(desk: Desk) -> None:
-    desk.shop.looks = [Denied("the key is gone")] * 2
-    assert desk.ask() == [Denied] * 3
+    desk.shop.looks = [DeniedError("the key is gone")] * 2
+    assert desk.ask() == [DeniedError] * 3
     (record,) = left_behind(desk.run).batches
     assert asyncio.run(desk.batches.cancel(record)) == "batch-0"
     assert desk.shop.cancelled == ["batch-0"]
@@ -236,8 +247,8 @@ def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(desk: Desk) 
 
 
 def test_a_batch_that_was_refused_or_is_gone_is_nobodys(desk: Desk, tmp_path: Path) -> None:
-    desk.shop.refuses = [Denied("no money, long ago")]
-    assert Desk(tmp_path / "elsewhere", desk.shop).ask() == [Denied] * 3
+    desk.shop.refuses = [DeniedError("no money, long ago")]
+    assert Desk(tmp_path / "elsewhere", desk.shop).ask() == [DeniedError] * 3
     time.sleep(LISTED_AFTER)
     assert desk.ask() == ANSWERS
     assert [key for key, _ in desk.shop.taken] == [batch_key(FLOW, 1)] * 2
@@ -262,7 +273,7 @@ def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_
 
 
 def test_what_a_batch_of_before_answers_is_not_asked_live(desk: Desk) -> None:
-    desk.shop.looks = [Denied("stopped here")] * 2
+    desk.shop.looks = [DeniedError("stopped here")] * 2
     desk.ask()
     with reply_log(desk.run, FLOW).open() as log:
         answers = asyncio.run(desk.batches.begun(FLOW, names(ASKS), log))

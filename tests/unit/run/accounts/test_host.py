@@ -11,7 +11,7 @@ import pytest
 
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
-from engine.ports.provider_errors import Denied
+from engine.ports.provider_errors import DeniedError
 from engine.run.accounts.host import AccountHost
 from engine.store.layout import RunDirectory
 
@@ -59,5 +59,5 @@ def test_a_host_that_is_closed_or_cannot_connect_keeps_nobody_waiting(
         AccountHost("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05).close()
     monkeypatch.delenv("HOST_TEST_KEY")
     for _ in range(2):
-        with pytest.raises(Denied):
+        with pytest.raises(DeniedError):
             AccountHost("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05)

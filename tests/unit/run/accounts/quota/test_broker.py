@@ -18,14 +18,14 @@ from engine.domain.cost import Usage
 from engine.domain.quota import Quota
 from engine.ports.provider import Ask, Choice, Ending, Meter, Meters, Told, Turn
 from engine.ports.provider_errors import (
-    Blocked,
-    Denied,
-    Exhausted,
+    BlockedError,
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
     ProviderError,
-    Rejected,
-    Throttled,
-    Unanswered,
-    Unavailable,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
 )
 from engine.run.accounts.quota.broker import Broker, base_model
 from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, prompt_estimate
@@ -95,11 +95,11 @@ class Strict:
         self.requests.take(self.clock(), 1)
         if wait > 0:
             self.throttled += 1
-            raise Throttled("too fast", wait)
+            raise ThrottledError("too fast", wait)
         self.tokens.take(self.clock(), ask.max_tokens)
         await asyncio.sleep(self.draw.uniform(0.1, 3))
         if self.draw.random() < self.faults:
-            raise self.draw.choice([Unavailable("busy", 2.0), Unavailable("busy"), Unanswered("gone")])
+            raise self.draw.choice([UnavailableError("busy", 2.0), UnavailableError("busy"), NoReplyError("gone")])
         self.done.append(self.clock())
         meters = (Meter(each.limit, each.left(self.clock())) for each in (self.requests, self.tokens))
         return told(Meters(*meters))
@@ -132,14 +132,14 @@ def test_nothing_is_lost_and_the_quota_is_used(faults: float) -> None:
 
 def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        for error in (Blocked("no"), Rejected("no"), Denied("no"), ValueError("a bug")):
+        for error in (BlockedError("no"), RejectedError("no"), DeniedError("no"), ValueError("a bug")):
             server = Server([error])
             broker = Broker(server, Quota(), clock=clock)
             with pytest.raises(type(error)):
                 await broker.ask(asked(), flow="cell")
             assert len(server.asks) == 1
             assert (await broker.ask(asked(), flow="cell")).choices
-        for tries, failure in ((TRIES, Unavailable), (NO_REPLY_TRIES, Unanswered)):
+        for tries, failure in ((TRIES, UnavailableError), (NO_REPLY_TRIES, NoReplyError)):
             server = Server([failure("gone") for _ in range(tries)])
             broker = Broker(server, Quota(), clock=clock)
             with pytest.raises(failure):
@@ -151,13 +151,13 @@ def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
 
 def test_an_account_without_money_stops_altogether() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        server = Server([None, Exhausted("no money left")], latency=0.5)
+        server = Server([None, ExhaustedError("no money left")], latency=0.5)
         broker = Broker(server, Quota(requests_per_minute=60), clock=clock)
         asks = [broker.ask(asked(number), flow="cell") for number in range(10)]
         results = await asyncio.gather(*asks, return_exceptions=True)
-        assert [type(result).__name__ for result in results] == ["Told"] + ["Exhausted"] * 9
+        assert [type(result).__name__ for result in results] == ["Told"] + ["ExhaustedError"] * 9
         assert len(server.asks) == 2
-        with pytest.raises(Exhausted, match="no money left"):
+        with pytest.raises(ExhaustedError, match="no money left"):
             await broker.ask(asked(), flow="cell")
 
     run(main)
@@ -165,11 +165,11 @@ def test_an_account_without_money_stops_altogether() -> None:
 
 ENDS: list[ProviderError | None] = [
     None,
-    Blocked("no"),
-    Rejected("no"),
-    Denied("no"),
-    Exhausted("no"),
-    Unanswered("gone"),
+    BlockedError("no"),
+    RejectedError("no"),
+    DeniedError("no"),
+    ExhaustedError("no"),
+    NoReplyError("gone"),
 ]
 """What a last send may come to."""
 
@@ -183,9 +183,9 @@ def test_what_may_be_billed_for_sends_without_a_reply_is_told(
     before: list[str], end: ProviderError | None, samples: int
 ) -> None:
     made = {
-        "possibly_billed": Unanswered("gone"),
-        "unavailable": Unavailable("busy"),
-        "too fast": Throttled("slow", 1.0),
+        "possibly_billed": NoReplyError("gone"),
+        "unavailable": UnavailableError("busy"),
+        "too fast": ThrottledError("slow", 1.0),
     }
     before = [
         what
@@ -193,8 +193,8 @@ def test_what_may_be_billed_for_sends_without_a_reply_is_told(
         if what != "possibly_billed" or before[:n].count(what) < NO_REPLY_TRIES - 1
     ]
     last = (
-        [Unanswered("gone")] * (NO_REPLY_TRIES - before.count("possibly_billed"))
-        if isinstance(end, Unanswered)
+        [NoReplyError("gone")] * (NO_REPLY_TRIES - before.count("possibly_billed"))
+        if isinstance(end, NoReplyError)
         else [end]
     )
     ask = replace(asked(), samples=samples)
@@ -210,7 +210,7 @@ def test_what_may_be_billed_for_sends_without_a_reply_is_told(
         else:
             with pytest.raises(type(end)) as raised:
                 await broker.ask(ask, flow="cell")
-            times += len(last) if isinstance(end, Unanswered) else 0
+            times += len(last) if isinstance(end, NoReplyError) else 0
             assert (raised.value.used or Usage()) == possibly_billed(times, prompt_estimate(ask), ask)
             assert times or raised.value.used is None
         assert broker.in_flight == broker.waiting == 0
@@ -225,15 +225,15 @@ def possibly_billed(times: int, prompt_tokens: int, ask: Ask) -> Usage:
 
 def test_who_waits_to_be_sent_again_when_the_money_ends_tells_what_may_be_billed() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        server = Server([Unanswered("gone"), Exhausted("no money left")], latency=0.1)
+        server = Server([NoReplyError("gone"), ExhaustedError("no money left")], latency=0.1)
         broker = Broker(server, Quota(), clock=clock)
         asks = [broker.ask(asked(), flow="cell") for _ in range(2)]
         first, second = await asyncio.gather(*asks, return_exceptions=True)
-        assert isinstance(first, Exhausted)
-        assert isinstance(second, Exhausted)
+        assert isinstance(first, ExhaustedError)
+        assert isinstance(second, ExhaustedError)
         assert first.used == possibly_billed(1, prompt_estimate(asked()), asked())
         assert second.used is None
-        with pytest.raises(Exhausted, match="no money left"):
+        with pytest.raises(ExhaustedError, match="no money left"):
             async with broker.job_slot():
                 pytest.fail("no job is started any more")
 

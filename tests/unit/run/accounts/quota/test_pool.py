@@ -8,7 +8,7 @@ import pytest
 
 from engine.domain.quota import Quota
 from engine.ports.provider import Ask, Meter, Meters, Turn
-from engine.ports.provider_errors import Throttled, Unavailable
+from engine.ports.provider_errors import ThrottledError, UnavailableError
 from engine.run.accounts.quota.flows import Ticket
 from engine.run.accounts.quota.guess import CUT
 from engine.run.accounts.quota.pool import (
@@ -89,7 +89,7 @@ def test_a_429_pauses_everything_and_the_ask_goes_first_again() -> None:
     pool = Pool(Quota(requests_per_minute=6000))
     put(pool, 5)
     ticket = one(pool, 0.0)
-    assert pool.throttled(ticket, Throttled("slow", 3.0), 1.0)
+    assert pool.throttled(ticket, ThrottledError("slow", 3.0), 1.0)
     assert pool.next(3.99) is None
     assert 2.9 < pool.wait(1.0) < 3.5
     assert one(pool, 1.0 + pool.wait(1.0)) is ticket
@@ -101,21 +101,21 @@ def test_a_burst_of_429s_is_one_reproach() -> None:
         put(pool, 50)
         flying = [one(pool, step / 10) for step in range(20)]
         for ticket in flying[:number]:
-            pool.throttled(ticket, Throttled("slow", 1.0), 3.0)
+            pool.throttled(ticket, ThrottledError("slow", 1.0), 3.0)
     assert once.requests.per_second(5.0) == often.requests.per_second(5.0)
 
 
 def test_a_days_limit_parks_the_account() -> None:
     pool = Pool(Quota())
     put(pool, 3)
-    pool.throttled(one(pool, 0.0), Throttled("tomorrow", scope="day"), 0.0)
+    pool.throttled(one(pool, 0.0), ThrottledError("tomorrow", scope="day"), 0.0)
     assert pool.wait(1.0) >= PARK_S - 1
 
 
 def test_growing_too_fast_halves_the_rate() -> None:
     pool = Pool(Quota(requests_per_minute=600))
     put(pool, 3)
-    pool.throttled(one(pool, 0.0), Throttled("slow down", 1.0, "ramp"), 0.0)
+    pool.throttled(one(pool, 0.0), ThrottledError("slow down", 1.0, "ramp"), 0.0)
     assert pool.requests.per_second(0.0) == 5
 
 
@@ -123,7 +123,7 @@ def test_what_is_larger_than_the_limit_is_given_up_and_stops_nobody() -> None:
     pool = Pool(Quota(tokens_per_minute=1000))
     put(pool, 1, tokens=1001)
     put(pool, 1, tokens=10)
-    assert not pool.throttled(one(pool, 0.0), Throttled("too large"), 0.0)
+    assert not pool.throttled(one(pool, 0.0), ThrottledError("too large"), 0.0)
     assert one(pool, pool.wait(0.0)).tokens == 10
 
 
@@ -132,7 +132,7 @@ def test_a_failing_server_is_asked_again_later_and_later() -> None:
     put(pool)
     for turn in range(TRIES + NO_REPLY_TRIES - 1):  # neither of both too often
         ticket, lost = one(pool, now), turn % 2 and turn < 2 * (NO_REPLY_TRIES - 1)
-        again = pool.no_reply(ticket, now) if lost else pool.failed(ticket, Unavailable("busy"), now)
+        again = pool.no_reply(ticket, now) if lost else pool.failed(ticket, UnavailableError("busy"), now)
         assert again == (turn < TRIES + NO_REPLY_TRIES - 2)
         if again:
             waits.append(pool.wait(now))
@@ -161,7 +161,7 @@ def test_nothing_is_lost_while_everything_is_refused_for_a_while() -> None:
             now += pool.wait(now)
         else:
             times += 1
-            assert pool.throttled(ticket, Throttled("too fast", 0.5), now)
+            assert pool.throttled(ticket, ThrottledError("too fast", 0.5), now)
     assert pool.waiting == 3
     assert 1200 / 20 < times < 1200 / 5, "a hint that is wrong again and again is doubted"
     assert pool.requests.per_second(now) == 10
@@ -169,7 +169,7 @@ def test_nothing_is_lost_while_everything_is_refused_for_a_while() -> None:
         if (ticket := pool.next(now)) is None:
             now += pool.wait(now)
         else:
-            pool.throttled(ticket, Throttled("too fast"), now)
+            pool.throttled(ticket, ThrottledError("too fast"), now)
     assert pool.waiting == pool.in_flight == 0
     assert now < 3600
 
@@ -178,14 +178,14 @@ def test_a_days_limit_may_last_longer_than_any_other_refusal() -> None:
     pool, now = Pool(Quota()), 0.0
     put(pool)
     while now < 2 * DAY:
-        assert pool.throttled(one(pool, now), Throttled("tomorrow", scope="day"), now)
+        assert pool.throttled(one(pool, now), ThrottledError("tomorrow", scope="day"), now)
         now += pool.wait(now)
 
 
 def test_what_is_larger_than_a_whole_day_is_given_up() -> None:
     pool = Pool(Quota(tokens_per_day=1000))
     put(pool, tokens=1001)
-    assert not pool.throttled(one(pool, 0.0), Throttled("tomorrow", scope="day"), 0.0)
+    assert not pool.throttled(one(pool, 0.0), ThrottledError("tomorrow", scope="day"), 0.0)
 
 
 def test_who_waits_for_tomorrow_does_not_look_at_the_clock_all_day() -> None:
@@ -207,7 +207,7 @@ def test_who_has_nothing_to_send_learns_nothing_from_that() -> None:
     for _ in range(99):  # ten a second
         pool.answered(one(pool, now), Meters(), 10, now)
         now += 0.1
-    assert pool.throttled(one(pool, now), Throttled("too fast", 0.1), now)
+    assert pool.throttled(one(pool, now), ThrottledError("too fast", 0.1), now)
     now += pool.wait(now)
     pool.answered(one(pool, now), Meters(), 10, now)
     assert pool.next(now) is None
@@ -223,12 +223,12 @@ def test_a_429_that_comes_while_nobody_waits_is_no_worse_than_others() -> None:
     for _ in range(99):  # ten a second
         pool.answered(one(pool, now), Meters(), 10, now)
         now += 0.1
-    pool.throttled(one(pool, now), Throttled("too fast", 0.1), now)
+    pool.throttled(one(pool, now), ThrottledError("too fast", 0.1), now)
     now += pool.wait(now)
     last = one(pool, now)
     assert pool.next(now) is None
     before = pool.requests.per_second(now)
-    pool.throttled(last, Throttled("too fast", 0.1), now + 100)
+    pool.throttled(last, ThrottledError("too fast", 0.1), now + 100)
     assert pool.next(now + 100) is None
     assert pool.requests.per_second(now + 100) == pytest.approx(CUT * before, rel=0.01)
 
@@ -236,7 +236,7 @@ def test_a_429_that_comes_while_nobody_waits_is_no_worse_than_others() -> None:
 def test_a_failing_servers_own_advice_is_heeded() -> None:
     pool = Pool(Quota())
     put(pool)
-    pool.failed(one(pool, 0.0), Unavailable("busy", 30.0), 0.0)
+    pool.failed(one(pool, 0.0), UnavailableError("busy", 30.0), 0.0)
     assert 30 <= pool.wait(0.0) <= 33.1
 
 
@@ -253,7 +253,7 @@ def test_who_gives_up_waits_nowhere() -> None:
     pool = Pool(Quota())
     put(pool)
     failed, waiting = one(pool, 0.0), Ticket("cell", urgent=False, tokens=1)
-    pool.failed(failed, Unavailable("busy"), 0.0)
+    pool.failed(failed, UnavailableError("busy"), 0.0)
     pool.flows.put(waiting)
     for ticket in (failed, waiting):
         pool.given_up(ticket)
@@ -266,7 +266,7 @@ def test_a_refused_ask_gives_its_tokens_back_but_not_its_request() -> None:
     pool.requests.learn(Meter(60, 60), 0.0)
     pool.tokens.learn(Meter(6000, 6000), 0.0)
     put(pool, 2, tokens=3000)
-    pool.throttled(one(pool, 0.0), Throttled("too fast", 0.1), 0.0)
+    pool.throttled(one(pool, 0.0), ThrottledError("too fast", 0.1), 0.0)
     assert pool.tokens.room(0.0) == 6000
     assert pool.requests.room(0.0) == 59
 
