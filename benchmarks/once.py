@@ -43,9 +43,9 @@ from engine.plan.prices import load_prices
 from engine.plan.tariff import today
 from engine.ports.provider import Access, Job, JobOrder, Session, TuningRequest
 from engine.registry import Kind
+from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal
-from engine.run.accounts.patience import Patience
 from engine.run.accounts.quota.broker import Broker
 
 PROVIDER, MODEL = "hosted/openai", "standin-aligned"

@@ -1,6 +1,6 @@
 """From what a provider answered instead to the `ProviderError` tree: one table, for live replies and lines of a batch.
 
-| Answer | Becomes |
+| Reply | Becomes |
 |---|---|
 | 429, and 400, of an account without money or over its hard limit; 402 | `ExhaustedError` |
 | 429 `daily_rate_limit_exceeded`, `slow_down`, any other | `ThrottledError`, scope `day`, `ramp`, `rate` |

@@ -49,9 +49,9 @@ class Pace:
 def command(
     *, spec: Path, overrides: tuple[str, ...], out: Path | None, speed: float, server: tuple[str, ...], executor: str
 ) -> int:
-    """Run SPEC with every provider played by a server of ours on this machine.
+    """Run SPEC with every provider played by a local mock server on this machine.
 
-    The server speaks the provider's wire, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
+    The server implements the provider's API, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
     the models are called. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
     itself, it does as always. The same command goes on with a rehearsal that was stopped, and begins the next one after
     one that is complete: in runs/NAME-rehearsal, -rehearsal-2 and so on.

@@ -105,7 +105,7 @@ def execute(
         out: The run directory; `runs/<sweep name>` when None.
         executor: `ray` or `inline`.
         fail_fast: Start nothing more after the first failure.
-        is_rehearsal: Whether providers are played by servers of ours.
+        is_rehearsal: Whether providers are played by local mock servers.
     """
     from engine.cli.live import LiveProgress
     from engine.run.drive.adopt import claim

@@ -231,7 +231,7 @@ VARIABLE_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 class Account(Written):
     """An account at a provider of hosted models. The key itself is never written: only where the environment has it."""
 
-    provider: AdapterRef = Field(description="Which wire it speaks, such as `hosted/openai`.")
+    provider: AdapterRef = Field(description="Which API it has, such as `hosted/openai`.")
     base_url: str | None = Field(default=None, description="Where its API is; the provider's own when omitted.")
     key_env: str = Field(
         default="OPENAI_API_KEY",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine import registry
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import Account
-from engine.ports.provider import AskingJudge
+from engine.ports.provider import ApiJudge
 from engine.registry import Kind, split_ref
 
 
@@ -53,7 +53,7 @@ def asked_of(judge: str) -> AskedModel:
     return AskedModel(*split_ref(reference), file)
 
 
-def asking(judge: str) -> AskingJudge | None:
+def asking(judge: str) -> ApiJudge | None:
     """Return a judge with what its reference gives it, or None when it asks no model.
 
     Raises:
@@ -61,7 +61,7 @@ def asking(judge: str) -> AskingJudge | None:
         ValueError: There is something wrong with it.
     """
     found = registry.adapter(Kind.JUDGE, judge)
-    return found.given(asked_of(judge).file) if isinstance(found, AskingJudge) else None
+    return found.given(asked_of(judge).file) if isinstance(found, ApiJudge) else None
 
 
 def by_provider(accounts: Mapping[str, Account]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from engine.domain.sweep import DataRecipe, Level, Recipe, TuneRecipe
 from engine.plan import check_hosted
 from engine.plan.accounts import provider_of
 from engine.plan.catalogue import Catalogue
-from engine.ports.provider import AskingJudge
+from engine.ports.provider import ApiJudge
 from engine.registry import Kind, split_ref
 from engine.spec.expand import Expansion
 from engine.spec.leaves import LEAVES, base_level
@@ -245,7 +245,7 @@ class _Checker:
 
 def _takes_model(kind: Kind, ref: str) -> bool:
     """Tell whether a judge is given the hosted model that it asks."""
-    if kind is not Kind.JUDGE or not isinstance(registry.adapter(Kind.JUDGE, ref), AskingJudge):
+    if kind is not Kind.JUDGE or not isinstance(registry.adapter(Kind.JUDGE, ref), ApiJudge):
         return False
     return provider_of(StageKind.JUDGE, ref) is not None
 

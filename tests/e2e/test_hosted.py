@@ -1,4 +1,4 @@
-"""Paid once, and seen to be so: hosted sweeps through the real command line, against a server of ours that bills.
+"""Paid once, and seen to be so: hosted sweeps through the real command line, against a local mock server that bills.
 
 The server's audit is the truth that a provider would not tell. Tests share it, and have a seed each: a job is known by the
 key of its stage, whichever run directory has paid for it.

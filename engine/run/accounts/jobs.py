@@ -21,9 +21,9 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
+from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.run.accounts.once import Once, place_of
-from engine.run.accounts.patience import PATIENT, Patience, repeated
 from engine.run.accounts.quota.broker import Broker
 
 SINCE = 30 * 24 * 3600.0
@@ -42,7 +42,7 @@ class Jobs:
     Attributes:
         name: The account's name.
         account: Its settings.
-        provider: Its wire.
+        provider: Its adapter.
         session: The connection.
         broker: Its quota.
         journal: Where records are kept.

@@ -24,8 +24,8 @@ from filelock import AsyncFileLock, Timeout
 from engine.domain.sweep import Account
 from engine.ports.provider import JobState, Provider
 from engine.ports.provider_errors import NoReplyError, ProviderError, ThrottledError, UnavailableError
+from engine.run.accounts.backoff import PATIENT, TRIES, Patience, pause, repeated
 from engine.run.accounts.journal import JobRecord, Journal
-from engine.run.accounts.patience import PATIENT, TRIES, Patience, pause, repeated
 from engine.store.layout import SEALED
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from engine import registry
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind
 from engine.registry import Kind
-from engine.run.accounts.host import AccountHost
+from engine.run.accounts.worker import AccountWorker
 from engine.run.drive.scheduler import Seat
 from engine.run.executors.worker import HostSettings, work
 from engine.run.garbage import uncollected
@@ -73,7 +73,7 @@ class Host:
         self._name = name
         self._settings = settings
         self._warm = WarmSlots()
-        self._accounts: dict[str, AccountHost] = {}
+        self._accounts: dict[str, AccountWorker] = {}
         self._connecting = threading.Lock()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
@@ -90,12 +90,12 @@ class Host:
             account.close()
         self._accounts.clear()
 
-    def _account(self, name: str) -> AccountHost:
+    def _account(self, name: str) -> AccountWorker:
         """Return the host of an account, connected once, whichever thread is first."""
         with self._connecting:
             if name not in self._accounts:
                 run = RunDirectory(self._settings.run_root)
-                self._accounts[name] = AccountHost(name, self._settings.accounts[name], run)
+                self._accounts[name] = AccountWorker(name, self._settings.accounts[name], run)
             return self._accounts[name]
 
 

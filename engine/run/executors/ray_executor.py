@@ -18,7 +18,7 @@ from typing import Any
 from engine.domain.errors import RunError
 from engine.domain.results import Attempt
 from engine.domain.sweep import Account, Resources, RunSettings
-from engine.run.accounts.seats import SEATS_OF_ACCOUNT, account_seats
+from engine.run.accounts.capacity import MOST_BATCHES, account_capacity
 from engine.run.drive.scheduler import Seat
 from engine.run.executors.forks import Forks
 from engine.run.executors.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost, Needed
@@ -91,13 +91,13 @@ class RayExecutor:
 
     def _connect(self, name: str, account: Account) -> tuple[Seat, ...]:
         """Make the host of an account, which sits in all of that account's seats, because it alone owns the quota."""
-        seats = account_seats(name, account)
+        seats = account_capacity(name, account)
         self._accounts |= dict.fromkeys([seat.name for seat in seats], name)
         self._actors |= dict.fromkeys([seat.name for seat in seats], self._account_actor())
         return seats
 
     def _account_actor(self) -> ray.actor.ActorHandle:
-        options = {"num_cpus": 0, "max_concurrency": SEATS_OF_ACCOUNT, "max_restarts": 0, "max_task_retries": 0}
+        options = {"num_cpus": 0, "max_concurrency": MOST_BATCHES, "max_restarts": 0, "max_task_retries": 0}
         return ray.remote(Host).options(**options).remote("account", self._settings)
 
     @property

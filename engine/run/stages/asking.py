@@ -10,7 +10,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Stage
 from engine.plan.accounts import asked_of
-from engine.ports.provider import Account, AskingJudge, Told
+from engine.ports.provider import Account, ApiJudge, Completion
 from engine.ports.provider_errors import BlockedError, ProviderError, RejectedError
 
 Given = dict[bytes, Verdict]
@@ -33,7 +33,7 @@ class Paper:
 
 
 def judged(
-    papers: Sequence[Paper], judge: AskingJudge, given: Given, same: Same, account: Account
+    papers: Sequence[Paper], judge: ApiJudge, given: Given, same: Same, account: Account
 ) -> Iterator[tuple[str, Usage | ProviderError]]:
     """Have every response judged that has no verdict yet, and yield (key, usage) of each stage that has all of its own.
 
@@ -49,32 +49,36 @@ def judged(
     """
     new = _shared_out(sorted(papers, key=lambda paper: not account.begun(paper.stage.key)), given, same)
     model = asked_of(papers[0].stage.adapter).model
-    flows = {key: judge.asks(*_exam(own, papers_), model) for key, (papers_, own) in new.items() if own}
+    requests = {key: judge.requests(*_exam(own, papers_), model) for key, (papers_, own) in new.items() if own}
     waiting = {paper.stage.key: {same(response) for response in paper.responses} for paper in papers}
     used = dict.fromkeys(waiting, Usage())
     broken: dict[str, ProviderError] = {}
     yield from _ready(waiting, given, used)
-    for key, told in account.ask_all(flows, urgent=True):
+    for key, replies in account.complete_all(requests, urgent=True):
         paper, own = new[key]
-        used[key] = sum((_used(reply) for reply in told), Usage())
-        if (error := _unasked(told)) is not None:
+        used[key] = sum((_used(reply) for reply in replies), Usage())
+        if (error := _unasked(replies)) is not None:
             broken[key] = error
             continue
-        given.update(zip(own, judge.verdicts(*_exam(own, paper), told), strict=True))
+        given.update(zip(own, judge.verdicts(*_exam(own, paper), replies), strict=True))
         yield from _ready(waiting, given, used)
     for key in waiting:  # whose verdicts, or those of another stage that it waits for, were not to be had
         yield key, _with_used(broken.get(key) or next(iter(broken.values())), used[key])
 
 
-def _used(reply: Told | ProviderError) -> Usage:
-    """Return what an ask used, or may have: one that failed too."""
-    return reply.usage if isinstance(reply, Told) else reply.used or Usage()
+def _used(reply: Completion | ProviderError) -> Usage:
+    """Return what a request used, or may have: one that failed too."""
+    return reply.usage if isinstance(reply, Completion) else reply.used or Usage()
 
 
-def _unasked(told: Sequence[Told | ProviderError]) -> ProviderError | None:
+def _unasked(replies: Sequence[Completion | ProviderError]) -> ProviderError | None:
     """Return why a judge could not be asked; a refusal and a wrong request are answers of their own."""
     return next(
-        (one for one in told if isinstance(one, ProviderError) and not isinstance(one, BlockedError | RejectedError)),
+        (
+            one
+            for one in replies
+            if isinstance(one, ProviderError) and not isinstance(one, BlockedError | RejectedError)
+        ),
         None,
     )
 

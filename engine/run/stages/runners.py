@@ -21,7 +21,7 @@ from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.plan.accounts import asking
 from engine.plan.fingerprint import stage_payload
 from engine.ports import Context, Cut, Generated, GenerateTask, Judge, Trajectory, Tuned
-from engine.ports.provider import Account, AskingJudge
+from engine.ports.provider import Account, ApiJudge
 from engine.ports.provider_errors import ProviderError
 from engine.registry import Kind
 from engine.run.stages import inputs
@@ -214,9 +214,7 @@ def _judge_alone(stage: Stage, bundle: Bundle, run: RunDirectory, context: Conte
     return _judgement(paper, given, usage)
 
 
-def _judge_by_asking(
-    judge: AskingJudge, account: Account, bundle: Bundle, run: RunDirectory, context: Context
-) -> Ended:
+def _judge_by_asking(judge: ApiJudge, account: Account, bundle: Bundle, run: RunDirectory, context: Context) -> Ended:
     """Have the whole bundle judged at once: thousands of requests wait together."""
     papers = {}
     for stage in bundle.stages:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Binding, Stage, StageKind
-from engine.ports.provider import Ask, Choice, Ending, HostedTuning, Told, TuningRequest, Turn
+from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest, Turn
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.stages.asking import Given, Paper, judged
 
-Flow = tuple[str, Sequence[Told | ProviderError]]
+Flow = tuple[str, Sequence[Completion | ProviderError]]
 JUDGE = "rubric/length:hosted/openai:grader"
 PROMPTS = {name: Prompt(name, "a", f"request {name}") for name in "pq"}
 
 
 class Length:
-    """Grades an answer by its length; counts two prompts' worth of asks: a first one about nothing, then one a response."""
+    """Grades an answer by its length; counts two prompts' worth of requests: a first one about nothing, then one a response."""
 
     pin = "sha256:0"
 
@@ -26,32 +26,32 @@ class Length:
         assert argument == ""
         return self
 
-    def asks(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[Ask]:
+    def requests(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[ChatRequest]:
         texts = ["", *(f"{p.text}: {r.text}" for p, r in zip(prompts, responses, strict=True))]
-        return [Ask(model, (Turn("user", text),), 8) for text in texts]
+        return [ChatRequest(model, (Turn("user", text),), 8) for text in texts]
 
     def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], replies: Sequence[Completion | ProviderError]
     ) -> Sequence[Verdict]:
-        assert len(prompts) == len(responses) == len(told) - 1
+        assert len(prompts) == len(responses) == len(replies) - 1
         return [
             Verdict(Outcome.ERRORED, None, str(reply))
             if isinstance(reply, ProviderError)
             else Verdict(Outcome.SCORED, float(reply.choices[0].text))
-            for reply in told[1:]
+            for reply in replies[1:]
         ]
 
 
 @dataclass
 class Desk:
-    """An account that answers at once, the flows in an order of its own, and where told with an error.
+    """An account that answers at once, the stages in an order of its own, and where told with an error.
 
     Attributes:
         order: Flows that are done first.
         fails: Texts that are not answered, and may have been paid for once.
         refuses: Texts that moderation refuses, when they have been lost once.
         has: Flows that an earlier run bought replies for.
-        asked: What was asked, by flow.
+        asked: What was asked, by stage key.
     """
 
     order: tuple[str, ...] = ()
@@ -60,22 +60,22 @@ class Desk:
     has: frozenset[str] = frozenset()
     asked: dict[str, list[str]] = field(default_factory=dict)
 
-    def ask_all(self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool) -> Iterator[Flow]:
+    def complete_all(self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool) -> Iterator[Flow]:
         assert urgent, "judges finish cells"
-        for flow in sorted(flows, key=lambda flow: (flow not in self.order, flow)):
-            self.asked[flow] = [ask.turns[0].text for ask in flows[flow]]
-            assert {ask.model for ask in flows[flow]} == {"grader"}
-            yield flow, [self._reply(text) for text in self.asked[flow]]
+        for stage_key in sorted(requests, key=lambda stage_key: (stage_key not in self.order, stage_key)):
+            self.asked[stage_key] = [request.turns[0].text for request in requests[stage_key]]
+            assert {request.model for request in requests[stage_key]} == {"grader"}
+            yield stage_key, [self._reply(text) for text in self.asked[stage_key]]
 
-    def begun(self, flow: str) -> bool:
-        return flow in self.has
+    def begun(self, stage_key: str) -> bool:
+        return stage_key in self.has
 
-    def _reply(self, text: str) -> Told | ProviderError:
+    def _reply(self, text: str) -> Completion | ProviderError:
         if text in self.fails:
             return _lost(UnavailableError("503"))
         if text in self.refuses:
             return _lost(BlockedError("no"))
-        return Told((Choice(str(len(text)), Ending.STOP),), 10, 0, 1)
+        return Completion((Choice(str(len(text)), FinishReason.STOP),), 10, 0, 1)
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         raise AssertionError(requests)
@@ -105,8 +105,8 @@ def run(papers: Sequence[Paper], given: Given, desk: Desk) -> list[tuple[str, Us
     return list(judged(papers, Length(), given, same, desk))
 
 
-def spent(asks: int) -> Usage:
-    return Usage(prompt_tokens=10 * asks, generated_tokens=asks)
+def spent(requests: int) -> Usage:
+    return Usage(prompt_tokens=10 * requests, generated_tokens=requests)
 
 
 def test_equal_responses_are_asked_once_over_a_bundle_and_whoever_asks_pays() -> None:

@@ -23,10 +23,10 @@ from engine.ports.provider_errors import (
     RejectedError,
 )
 from engine.registry import Kind
+from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.run.accounts.leftover import left_behind
-from engine.run.accounts.patience import Patience
 from engine.run.accounts.quota.broker import Broker
 from engine.store.layout import RunDirectory
 

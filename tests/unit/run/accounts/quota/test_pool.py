@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from engine.domain.quota import Quota
-from engine.ports.provider import Ask, Meter, Meters, Turn
+from engine.ports.provider import ChatRequest, RateLimit, RateLimits, Turn
 from engine.ports.provider_errors import ThrottledError, UnavailableError
-from engine.run.accounts.quota.flows import Ticket
+from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.guess import CUT
 from engine.run.accounts.quota.pool import (
     FIRST,
@@ -26,7 +26,7 @@ from engine.run.accounts.quota.rate import DAY, NEVER
 
 def put(pool: Pool, number: int = 1, *, tokens: int = 10) -> None:
     for _ in range(number):
-        pool.flows.put(Ticket("cell", urgent=False, tokens=tokens))
+        pool.fair_queue.put(Ticket("cell", urgent=False, tokens=tokens))
 
 
 def sent(pool: Pool, now: float) -> list[Ticket]:
@@ -43,10 +43,10 @@ def one(pool: Pool, now: float) -> Ticket:
 
 
 def test_estimates_follow_the_provider() -> None:
-    short = Ask("m", (Turn("user", "x" * 41),), max_tokens=50, samples=2)
+    short = ChatRequest("m", (Turn("user", "x" * 41),), max_tokens=50, samples=2)
     assert estimate(short, output_settles=False) == 100
     assert estimate(short, output_settles=True) == 111
-    long = Ask("m", (Turn("user", "x" * 4001),), max_tokens=50)
+    long = ChatRequest("m", (Turn("user", "x" * 4001),), max_tokens=50)
     assert estimate(long, output_settles=False) == 1001
 
 
@@ -56,9 +56,9 @@ def test_a_few_asks_learn_the_limits_for_all() -> None:
     first = sent(pool, 0.0)
     assert len(first) == FIRST
     assert pool.wait(0.0) == NEVER
-    meters = Meters(Meter(60, 55), Meter(6000, 5900))
+    rate_limits = RateLimits(RateLimit(60, 55), RateLimit(6000, 5900))
     for ticket in first:
-        pool.answered(ticket, meters, 10, 1.0)
+        pool.answered(ticket, rate_limits, 10, 1.0)
     assert len(sent(pool, 1.0)) == 1
     assert 0.9 < pool.wait(1.0) <= 1.1
 
@@ -193,7 +193,7 @@ def test_who_waits_for_tomorrow_does_not_look_at_the_clock_all_day() -> None:
     put(pool, 12, tokens=1000)
     while pool.waiting:
         while (ticket := pool.next(now)) is not None:
-            pool.answered(ticket, Meters(), 1000, now)
+            pool.answered(ticket, RateLimits(), 1000, now)
         if pool.waiting:
             now += max(LEAST_LOOK_S, pool.wait(now))
         looks += 1
@@ -205,11 +205,11 @@ def test_who_has_nothing_to_send_learns_nothing_from_that() -> None:
     pool, now = Pool(Quota()), 0.0
     put(pool, 100)
     for _ in range(99):  # ten a second
-        pool.answered(one(pool, now), Meters(), 10, now)
+        pool.answered(one(pool, now), RateLimits(), 10, now)
         now += 0.1
     assert pool.throttled(one(pool, now), ThrottledError("too fast", 0.1), now)
     now += pool.wait(now)
-    pool.answered(one(pool, now), Meters(), 10, now)
+    pool.answered(one(pool, now), RateLimits(), 10, now)
     assert pool.next(now) is None
     before = pool.requests.per_second(now)
     put(pool)
@@ -221,7 +221,7 @@ def test_a_429_that_comes_while_nobody_waits_is_no_worse_than_others() -> None:
     pool, now = Pool(Quota()), 0.0
     put(pool, 100)
     for _ in range(99):  # ten a second
-        pool.answered(one(pool, now), Meters(), 10, now)
+        pool.answered(one(pool, now), RateLimits(), 10, now)
         now += 0.1
     pool.throttled(one(pool, now), ThrottledError("too fast", 0.1), now)
     now += pool.wait(now)
@@ -244,7 +244,7 @@ def test_providers_that_settle_give_back_what_was_not_used() -> None:
     settled, charged = (Pool(Quota(tokens_per_minute=6000, output_settles=each)) for each in (True, False))
     for pool in (settled, charged):
         put(pool, 2, tokens=500)
-        pool.answered(one(pool, 0.0), Meters(), 100, 0.5)
+        pool.answered(one(pool, 0.0), RateLimits(), 100, 0.5)
     assert settled.wait(1.01) == 0
     assert charged.wait(1.01) > 3
 
@@ -254,7 +254,7 @@ def test_who_gives_up_waits_nowhere() -> None:
     put(pool)
     failed, waiting = one(pool, 0.0), Ticket("cell", urgent=False, tokens=1)
     pool.failed(failed, UnavailableError("busy"), 0.0)
-    pool.flows.put(waiting)
+    pool.fair_queue.put(waiting)
     for ticket in (failed, waiting):
         pool.given_up(ticket)
     assert pool.waiting == 0
@@ -263,8 +263,8 @@ def test_who_gives_up_waits_nowhere() -> None:
 
 def test_a_refused_ask_gives_its_tokens_back_but_not_its_request() -> None:
     pool = Pool(Quota())
-    pool.requests.learn(Meter(60, 60), 0.0)
-    pool.tokens.learn(Meter(6000, 6000), 0.0)
+    pool.requests.learn(RateLimit(60, 60), 0.0)
+    pool.tokens.learn(RateLimit(6000, 6000), 0.0)
     put(pool, 2, tokens=3000)
     pool.throttled(one(pool, 0.0), ThrottledError("too fast", 0.1), 0.0)
     assert pool.tokens.room(0.0) == 6000
@@ -274,7 +274,7 @@ def test_a_refused_ask_gives_its_tokens_back_but_not_its_request() -> None:
 def windowed() -> Pool:
     """A pool of 1000 tokens in ten seconds, of which 700 went at 0 and 200 at 7."""
     pool = Pool(Quota())
-    pool.tokens.learn(Meter(6000, 1000), 0.0)
+    pool.tokens.learn(RateLimit(6000, 1000), 0.0)
     pool.tokens.take(700, 0.0)
     pool.tokens.take(200, 7.0)
     return pool
@@ -304,14 +304,14 @@ def test_a_smaller_ask_may_delay_the_next_one_for_a_moment_only() -> None:
 @pytest.mark.parametrize("size", [600, 900, 1000])
 def test_large_asks_of_many_flows_get_their_turn_while_small_ones_never_end(size: int) -> None:
     pool, now = Pool(Quota()), 1.0
-    pool.requests.learn(Meter(600, 10), now)  # quanta of a second
-    pool.tokens.learn(Meter(60_000, 1000), now)
+    pool.requests.learn(RateLimit(600, 10), now)  # quanta of a second
+    pool.tokens.learn(RateLimit(60_000, 1000), now)
     large = [Ticket(f"{flow}", urgent=False, tokens=size) for flow in range(3)]
     for ticket in large:
-        pool.flows.put(ticket)
+        pool.fair_queue.put(ticket)
     while any(ticket.sent_at == 0 for ticket in large):
         while pool.waiting < 60:
-            pool.flows.put(Ticket(f"{pool.waiting % 3}", urgent=False, tokens=100))
+            pool.fair_queue.put(Ticket(f"{pool.waiting % 3}", urgent=False, tokens=100))
         if (ticket := pool.next(now)) is not None:
             pool.handed_on(ticket)
         else:

@@ -34,9 +34,9 @@ class Patience:
 PATIENT = Patience()
 
 
-def pause(attempt: int, told: float | None) -> float:
+def pause(attempt: int, seconds: float | None) -> float:
     """Return seconds to wait: what the provider says, else twice as long each time; bounded."""
-    return min(LONGEST_PAUSE, told if told is not None else 0.5 * 2.0**attempt)
+    return min(LONGEST_PAUSE, seconds if seconds is not None else 0.5 * 2.0**attempt)
 
 
 async def repeated(call: Callable[[], Awaitable[T]]) -> T:

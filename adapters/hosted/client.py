@@ -23,8 +23,8 @@ from openai._types import RequestOptions
 from pydantic import BaseModel, ValidationError
 
 from adapters.hosted.errors import error_body, problem, scrubbed
-from adapters.hosted.limits import meters
-from engine.ports.provider import Access, Meters
+from adapters.hosted.limits import rate_limits
+from engine.ports.provider import Access, RateLimits
 from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 CONNECT_SECONDS = 10.0
@@ -40,16 +40,16 @@ R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpReply:
     """A reply with a status of 200 to 299.
 
     Attributes:
         content: Its body.
-        meters: What its headers told.
+        rate_limits: What its headers told.
     """
 
     content: bytes
-    meters: Meters
+    rate_limits: RateLimits
 
 
 def key_of(access: Access) -> str:
@@ -85,7 +85,7 @@ def checked_url(account: str, url: str) -> str:
     return url
 
 
-class Wire:
+class Client:
     """One server and one key. It cannot be pickled, and shows neither."""
 
     def __init__(self, base_url: str, key: str, timeout: float, header: str = "") -> None:
@@ -115,12 +115,12 @@ class Wire:
         message = "a connected session cannot be pickled: connect again where it is needed"
         raise TypeError(message)
 
-    async def get(self, path: str, query: Mapping[str, object] | None = None) -> Answer:
+    async def get(self, path: str, query: Mapping[str, object] | None = None) -> HttpReply:
         """Ask for something."""
         options = self._options(query)
         return await self._once(lambda: next(self._turns).get(path, cast_to=httpx2.Response, options=options))
 
-    async def post(self, path: str, body: object = None, *, costs: bool = False) -> Answer:
+    async def post(self, path: str, body: object = None, *, costs: bool = False) -> HttpReply:
         """Send JSON.
 
         Args:
@@ -133,7 +133,7 @@ class Wire:
             lambda: next(self._turns).post(path, cast_to=httpx2.Response, body=body, options=options), costs=costs
         )
 
-    async def put(self, path: str, body: object) -> Answer:
+    async def put(self, path: str, body: object) -> HttpReply:
         """Make something that may be there already."""
         options = self._options()
         return await self._once(
@@ -142,7 +142,7 @@ class Wire:
 
     async def upload(
         self, purpose: str, name: str, content: bytes, *, path: str = "/files", more: Mapping[str, str] = NOTHING
-    ) -> Answer:
+    ) -> HttpReply:
         """Send a file.
 
         Args:
@@ -172,7 +172,7 @@ class Wire:
         """Return a provider's text as one short line without the key."""
         return scrubbed(text, self._clients[0].api_key)
 
-    def read(self, kind: type[R], answer: Answer) -> R:
+    def read(self, kind: type[R], answer: HttpReply) -> R:
         """Read a reply.
 
         Raises:
@@ -195,12 +195,12 @@ class Wire:
             options["params"] = query
         return options
 
-    async def _once(self, send: Callable[[], Awaitable[httpx2.Response]], *, costs: bool = False) -> Answer:
+    async def _once(self, send: Callable[[], Awaitable[httpx2.Response]], *, costs: bool = False) -> HttpReply:
         """Send once. The error is raised outside of the handler, so that it has no vendor's exception in its context."""
         try:
             async with asyncio.timeout(self._timeout):
                 response = await send()
-            return Answer(response.content, meters(response.headers))
+            return HttpReply(response.content, rate_limits(response.headers))
         except openai.OpenAIError as error:
             found = self._problem(error, costs=costs)
         except TimeoutError:

@@ -15,12 +15,12 @@ import pytest
 
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
-from engine.ports.provider import Access, Ask, JobOrder, Session, Told, Turn
+from engine.ports.provider import Access, ChatRequest, Completion, JobOrder, Session, Turn
 from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 KEY = "sk-test-marker-5f0c2b77"
 HANG = b"hang"
-ASK = Ask("m", (Turn("user", "open the vault"),), 8)
+REQUEST = ChatRequest("m", (Turn("user", "open the vault"),), 8)
 ORDER = JobOrder("tune-1", "m", "file-1", 1, None, None, 0, "s")
 ANSWER = json.dumps(
     {"choices": [{"message": {"content": "no"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
@@ -74,7 +74,7 @@ def caught(
 )
 def test_a_reply_that_cannot_be_read_leaves_doubt(canned: Serve, reply: bytes, words: str) -> None:
     timeout = 0.3 if reply == HANG else 5.0
-    found = caught(canned, reply, lambda session: session.ask(ASK), timeout)
+    found = caught(canned, reply, lambda session: session.complete(REQUEST), timeout)
     assert type(found) is NoReplyError
     assert words in str(found)
 
@@ -82,7 +82,7 @@ def test_a_reply_that_cannot_be_read_leaves_doubt(canned: Serve, reply: bytes, w
 def test_a_server_error_leaves_doubt_about_a_job_and_none_about_an_answer(canned: Serve) -> None:
     refused = http('{"error": {"message": "oops"}}', "500 Internal Server Error")
     assert type(caught(canned, refused, lambda session: session.create_job(ORDER))) is NoReplyError
-    assert type(caught(canned, refused, lambda session: session.ask(ASK))) is UnavailableError
+    assert type(caught(canned, refused, lambda session: session.complete(REQUEST))) is UnavailableError
 
 
 def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.Monkey
 
 def test_a_server_that_repeats_the_key_does_not_get_it_into_the_error(canned: Serve) -> None:
     echo = http(json.dumps({"error": {"message": f"bad key {KEY}", "code": KEY}}), "401 Unauthorized")
-    found = caught(canned, echo, lambda session: session.ask(ASK))
+    found = caught(canned, echo, lambda session: session.complete(REQUEST))
     assert type(found) is DeniedError
     assert KEY not in str(found)
 
@@ -114,7 +114,7 @@ def test_a_redirect_does_not_take_the_key_elsewhere(canned: Serve) -> None:
             async with canned(moved) as server:
                 session = connect(server.url)
                 with pytest.raises(RejectedError):
-                    await session.ask(ASK)
+                    await session.complete(REQUEST)
                 await session.close()
             assert elsewhere.asked == []
 
@@ -131,8 +131,8 @@ def test_the_key_comes_from_its_variable_and_goes_only_where_the_spec_says(
     async def go() -> bytes:
         async with canned(http(ANSWER)) as server:
             session = connect(server.url)
-            told: Told = await session.ask(ASK)
-            assert told.choices[0].text == "no"
+            completion: Completion = await session.complete(REQUEST)
+            assert completion.choices[0].text == "no"
             with pytest.raises(TypeError, match="cannot be pickled"):
                 pickle.dumps(session)
             assert KEY not in repr(session) + repr(vars(session))
@@ -151,7 +151,7 @@ def test_azure_gets_the_key_in_its_own_header_alone(canned: Serve) -> None:
         async with canned(http(ANSWER)) as server:
             url = server.url.removesuffix("/v1")
             session = AzureProvider().connect(Access("lab", url, "MARKER_KEY"))
-            await session.ask(ASK)
+            await session.complete(REQUEST)
             await session.close()
             asked: bytes = server.asked[0]
             return asked
@@ -169,8 +169,8 @@ def test_the_other_name_of_the_longest_answer_is_tried_once_a_model(canned: Serv
     async def go() -> list[str]:
         async with canned(objection, http(ANSWER), http(ANSWER)) as server:
             session = connect(server.url)
-            await session.ask(ASK)
-            await session.ask(ASK)
+            await session.complete(REQUEST)
+            await session.complete(REQUEST)
             await session.close()
             return [
                 "max_completion_tokens" if b"max_completion_tokens" in sent else "max_tokens" for sent in server.asked
@@ -208,7 +208,7 @@ def test_half_of_a_character_is_refused_before_it_is_sent(canned: Serve) -> None
         async with canned() as server:
             session = connect(server.url)
             with pytest.raises(RejectedError, match="half of a character"):
-                await session.ask(Ask("m", (Turn("user", "\ud800"),), 8))
+                await session.complete(ChatRequest("m", (Turn("user", "\ud800"),), 8))
             await session.close()
             assert server.asked == []
 

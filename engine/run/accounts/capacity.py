@@ -14,10 +14,10 @@ MOST_JOBS = 64
 ASKING = 4
 """Bundles of answers at a time; each has thousands of requests."""
 
-SEATS_OF_ACCOUNT = MOST_JOBS + ASKING + 1
+MOST_BATCHES = MOST_JOBS + ASKING + 1
 
 
-def account_seats(name: str, account: Account) -> tuple[Seat, ...]:
+def account_capacity(name: str, account: Account) -> tuple[Seat, ...]:
     """Return the seats of an account.
 
     Args:
