@@ -1,4 +1,4 @@
-"""`hosted/azure`: Azure OpenAI's v1 API. OpenAI's wire with another header for the key, and a deployment after training.
+"""`hosted/azure`: Azure OpenAI's v1 API. OpenAI's API with another header for the key, and a deployment after training.
 
 What Azure's public reference says and nobody here has tried against Azure itself: that the v1 paths take the key in
 `api-key`, that fine-tuning jobs keep `metadata`, that files can be listed by purpose, and the states of a deployment.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from adapters.hosted import training
 from engine.domain.results import ChatRow
 from engine.ports.provider import Access, Session
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider_errors import RejectedError
 
 PATH = "/openai/v1"
 
@@ -38,18 +38,20 @@ class AzureProvider:
         """Connect to an account.
 
         Raises:
-            Denied: The environment has no such key.
-            Rejected: The base URL is missing or none, or holds a password.
+            DeniedError: The environment has no such key.
+            RejectedError: The base URL is missing or none, or holds a password.
         """
+        from adapters.hosted.client import Client, checked_url, key_of
         from adapters.hosted.deployments import AzureSession, plane_of
-        from adapters.hosted.wire import Wire, checked_url, key_of
 
         if access.base_url is None:
-            raise Rejected(f"account `{access.account}`: give `base_url`, the resource's endpoint")
+            raise RejectedError(f"account `{access.account}`: give `base_url`, the resource's endpoint")
         base_url = checked_url(access.account, access.base_url).rstrip("/")
         if not base_url.endswith(PATH):
             base_url += PATH
-        return AzureSession(Wire(base_url, key_of(access), access.timeout, header="api-key"), plane_of(access), access)
+        return AzureSession(
+            Client(base_url, key_of(access), access.timeout, header="api-key"), plane_of(access), access
+        )
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:
         """Return a sample as JSON Lines in the chat format."""

@@ -9,12 +9,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from adapters.hosted.bodies import Limit
+from adapters.hosted.client import Client, checked_url
 from adapters.hosted.replies import Reply
-from adapters.hosted.requests import Limit
 from adapters.hosted.session import OpenAISession
-from adapters.hosted.wire import Wire, checked_url
 from engine.ports.provider import Access, Job, JobOrder, JobState
-from engine.ports.provider_errors import Denied, Rejected
+from engine.ports.provider_errors import DeniedError, RejectedError
 
 VERSION = "2024-10-01"
 READY = "Succeeded"
@@ -24,7 +24,7 @@ BROKEN = frozenset({"Failed", "Canceled", "Deleting"})
 class Properties(Reply):
     """Where a deployment stands."""
 
-    provisioningState: str = ""  # noqa: N815 - the wire's name
+    provisioningState: str = ""  # noqa: N815 - the API's name
 
 
 class Deployment(Reply):
@@ -38,22 +38,22 @@ class Plane:
     """The management of an account's deployments.
 
     Attributes:
-        wire: Speaks to it.
+        client: Sends the requests.
         sku: The kind of deployment.
     """
 
-    wire: Wire
+    client: Client
     sku: str
 
     async def state(self, name: str) -> str | None:
         """Return where a deployment stands, or None when there is none of this name."""
         try:
-            answer = await self.wire.get(_path(name))
-        except Rejected as refusal:
+            answer = await self.client.get(_path(name))
+        except RejectedError as refusal:
             if str(refusal).startswith("404"):
                 return None
             raise
-        return self.wire.read(Deployment, answer).properties.provisioningState
+        return self.client.read(Deployment, answer).properties.provisioningState
 
     async def deploy(self, name: str, model: str) -> str:
         """Deploy a trained model, and return where that stands; doing it twice does it once."""
@@ -61,7 +61,7 @@ class Plane:
             "sku": {"name": self.sku, "capacity": 1},
             "properties": {"model": {"format": "OpenAI", "name": model, "version": "1"}},
         }
-        return self.wire.read(Deployment, await self.wire.put(_path(name), body)).properties.provisioningState
+        return self.client.read(Deployment, await self.client.put(_path(name), body)).properties.provisioningState
 
 
 def plane_of(access: Access) -> Plane | None:
@@ -69,16 +69,16 @@ def plane_of(access: Access) -> Plane | None:
     url, token, sku = (os.environ.get(f"{access.key_env}_DEPLOYMENTS_{name}", "") for name in ("URL", "TOKEN", "SKU"))
     if not url or not token:
         return None
-    wire = Wire(checked_url(access.account, url), token.strip(), access.timeout)
-    return Plane(wire, sku or "standard")
+    client = Client(checked_url(access.account, url), token.strip(), access.timeout)
+    return Plane(client, sku or "standard")
 
 
 class AzureSession(OpenAISession):
     """One account at Azure. A job is running until its model is deployed; `job` deploys it, and `jobs` only looks."""
 
-    def __init__(self, wire: Wire, plane: Plane | None, access: Access) -> None:
-        """Speak over a wire, and deploy on a plane."""
-        super().__init__(wire, Limit.NEW)
+    def __init__(self, client: Client, plane: Plane | None, access: Access) -> None:
+        """Speak over a client, and deploy on a plane."""
+        super().__init__(client, Limit.NEW)
         self._plane = plane
         self._access = access
         self._ready: dict[str, Job] = {}
@@ -102,7 +102,9 @@ class AzureSession(OpenAISession):
         plane, name = self._deployable(), f"dosimeter-{job_id.removeprefix('ftjob-')}"
         state = await plane.state(name) or await plane.deploy(name, job.tuned_model)
         if state in BROKEN:
-            raise Rejected(f"job {job_id} is trained, and its deployment `{name}` is {state}: delete it and run again")
+            raise RejectedError(
+                f"job {job_id} is trained, and its deployment `{name}` is {state}: delete it and run again"
+            )
         if state != READY:
             return _waiting(job)
         self._ready[job_id] = replace(job, tuned_model=name)
@@ -112,12 +114,14 @@ class AzureSession(OpenAISession):
         """Close the connections."""
         await super().close()
         if self._plane is not None:
-            await self._plane.wire.close()
+            await self._plane.client.close()
 
     def _deployable(self) -> Plane:
         if self._plane is None:
             names = " and ".join(f"{self._access.key_env}_DEPLOYMENTS_{name}" for name in ("URL", "TOKEN"))
-            raise Denied(f"account `{self._access.account}`: to deploy trained models, set {names} in the environment")
+            raise DeniedError(
+                f"account `{self._access.account}`: to deploy trained models, set {names} in the environment"
+            )
         return self._plane
 
 

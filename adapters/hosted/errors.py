@@ -1,15 +1,15 @@
 """From what a provider answered instead to the `ProviderError` tree: one table, for live replies and lines of a batch.
 
-| Answer | Becomes |
+| Reply | Becomes |
 |---|---|
-| 429, and 400, of an account without money or over its hard limit; 402 | `Exhausted` |
-| 429 `daily_rate_limit_exceeded`, `slow_down`, any other | `Throttled`, scope `day`, `ramp`, `rate` |
-| 400 and 403 in words of moderation | `Blocked` |
-| 401, 403 | `Denied` |
-| 408, 409; no reply; a reply that cannot be read | `Unanswered` |
-| 503, 529; no connection | `Unavailable` |
-| any other 5xx | `Unanswered` where the request makes something that costs money, else `Unavailable` |
-| any other | `Rejected` |
+| 429, and 400, of an account without money or over its hard limit; 402 | `ExhaustedError` |
+| 429 `daily_rate_limit_exceeded`, `slow_down`, any other | `ThrottledError`, scope `day`, `ramp`, `rate` |
+| 400 and 403 in words of moderation | `BlockedError` |
+| 401, 403 | `DeniedError` |
+| 408, 409; no reply; a reply that cannot be read | `NoReplyError` |
+| 503, 529; no connection | `UnavailableError` |
+| any other 5xx | `NoReplyError` where the request makes something that costs money, else `UnavailableError` |
+| any other | `RejectedError` |
 
 Nothing of the vendor's exceptions is kept: they hold the request, and the request holds the key.
 """
@@ -23,14 +23,14 @@ from types import MappingProxyType
 
 from adapters.hosted.limits import wait
 from engine.ports.provider_errors import (
-    Blocked,
-    Denied,
-    Exhausted,
+    BlockedError,
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
     ProviderError,
-    Rejected,
-    Throttled,
-    Unanswered,
-    Unavailable,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
 )
 
 MODERATED = re.compile(
@@ -45,7 +45,7 @@ MONEY_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "bi
 MONEY = re.compile(r"exceeded your current quota|spend(?:ing)? limit|billing", re.IGNORECASE)
 BATCH_ENDED = frozenset({"batch_expired", "batch_cancelled"})
 PLAIN: Mapping[int, type[ProviderError]] = MappingProxyType(
-    {401: Denied, 403: Denied, 408: Unanswered, 409: Unanswered}
+    {401: DeniedError, 403: DeniedError, 408: NoReplyError, 409: NoReplyError}
 )
 LONGEST = 500
 """Characters of a provider's message that are kept."""
@@ -84,25 +84,25 @@ def problem(refusal: Refusal, *, costs: bool = False) -> ProviderError:
     """
     status, words = refusal.status, refusal.words
     if _is_about_money(refusal):
-        return Exhausted(words)
+        return ExhaustedError(words)
     if status == 429:  # noqa: PLR2004 - statuses are their own names
-        return Throttled(words, refusal.seconds, _scope(refusal))
+        return ThrottledError(words, refusal.seconds, _scope(refusal))
     if status >= 500:  # noqa: PLR2004
         in_doubt = costs and status not in {503, 529}
-        return Unanswered(words) if in_doubt else Unavailable(words, refusal.seconds)
+        return NoReplyError(words) if in_doubt else UnavailableError(words, refusal.seconds)
     if status in {400, 403} and is_moderation(refusal.code, refusal.message):
-        return Blocked(words)
-    return PLAIN.get(status, Rejected)(words)
+        return BlockedError(words)
+    return PLAIN.get(status, RejectedError)(words)
 
 
 def batch_problem(code: str, message: str) -> ProviderError:
     """Say what the error of a batch, or of a request in one that was never sent, means."""
     words = " ".join(part for part in (code, message) if part)
     if code in BATCH_ENDED:
-        return Unavailable(words)
+        return UnavailableError(words)
     if code in {"token_limit_exceeded", "rate_limit_exceeded"}:  # tokens waiting in batches, freed as batches end
-        return Throttled(words, None, "day")
-    return Blocked(words) if is_moderation(code, message) else Rejected(words)
+        return ThrottledError(words, None, "day")
+    return BlockedError(words) if is_moderation(code, message) else RejectedError(words)
 
 
 def is_moderation(code: str, message: str) -> bool:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from adapters.hosted.replies import Reply
 from engine.domain.sweep import TuneRecipe
 from engine.ports.provider import Job, JobOrder, JobState
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider_errors import RejectedError
 
 KEY = re.compile(r"[a-z]+-[0-9a-f]{32}")
 """Our keys. Jobs have no metadata, and their suffix at most 40 characters: the key, of 37, is the suffix, and so is in the name
@@ -81,12 +81,12 @@ def ordered(order: JobOrder) -> dict[str, object]:
     """Return the body of a job. The learning rate is constant, as at home, and the loss is on the answers.
 
     Raises:
-        Rejected: Its key would not find it again, or it has a multiplier.
+        RejectedError: Its key would not find it again, or it has a multiplier.
     """
     if not KEY.fullmatch(order.key):
-        raise Rejected(f"`{order.key}` is no key that a job at Together can be found by")
+        raise RejectedError(f"`{order.key}` is no key that a job at Together can be found by")
     if order.lr_multiplier is not None:
-        raise Rejected("Together takes an absolute learning rate, and no multiplier")
+        raise RejectedError("Together takes an absolute learning rate, and no multiplier")
     alpha = DEFAULTS.alpha or 2 * DEFAULTS.rank
     lora = {"lora_r": DEFAULTS.rank, "lora_alpha": alpha, "lora_dropout": 0.0, "lora_trainable_modules": "all-linear"}
     chosen = {"batch_size": order.batch_size, "learning_rate": order.lr}

@@ -10,21 +10,21 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from engine.ports.provider import Meter, Meters
+from engine.ports.provider import RateLimit, RateLimits
 
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 ADVICE = re.compile(r"try again in ((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)")
 
 
-def meters(headers: Mapping[str, str]) -> Meters:
+def rate_limits(headers: Mapping[str, str]) -> RateLimits:
     """Read the `x-ratelimit-*` headers. Of the tokens a minute of an organisation and of its project, the scarcer count.
 
     Args:
         headers: A reply's headers, their names in lower case or looked up without regard to it.
     """
-    tokens, project = _meter(headers, "tokens"), _meter(headers, "project-tokens")
-    return Meters(_meter(headers, "requests"), _scarcer(tokens, project))
+    tokens, project = _rate_limit(headers, "tokens"), _rate_limit(headers, "project-tokens")
+    return RateLimits(_rate_limit(headers, "requests"), _scarcer(tokens, project))
 
 
 def wait(headers: Mapping[str, str], message: str) -> float | None:
@@ -56,16 +56,16 @@ def duration(text: str | None) -> float | None:
     return _number(text)
 
 
-def _meter(headers: Mapping[str, str], what: str) -> Meter:
+def _rate_limit(headers: Mapping[str, str], what: str) -> RateLimit:
     limit, left = (_number(headers.get(f"x-ratelimit-{which}-{what}")) for which in ("limit", "remaining"))
-    return Meter(
+    return RateLimit(
         None if limit is None else int(limit),
         None if left is None else int(left),
         duration(headers.get(f"x-ratelimit-reset-{what}")),
     )
 
 
-def _scarcer(one: Meter, other: Meter) -> Meter:
+def _scarcer(one: RateLimit, other: RateLimit) -> RateLimit:
     if other.left is None:
         return one
     return other if one.left is None or other.left < one.left else one

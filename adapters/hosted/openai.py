@@ -1,4 +1,4 @@
-"""`hosted/openai`: OpenAI, and servers that speak its wire (vLLM, llama.cpp and the rehearsal server, by their `base_url`)."""
+"""`hosted/openai`: OpenAI, and servers that implement its API (vLLM, llama.cpp and the rehearsal server, by their `base_url`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.ports.provider import Access, Session
 
 
 class OpenAIProvider:
-    """OpenAI's wire: files, supervised fine-tuning jobs, chat completions, moderations and batches.
+    """OpenAI: files, supervised fine-tuning jobs, chat completions, moderations and batches.
 
     The longest answer is called `max_completion_tokens` at OpenAI and `max_tokens` elsewhere, until the server objects.
     """
@@ -22,17 +22,17 @@ class OpenAIProvider:
         """Connect to an account.
 
         Raises:
-            Denied: The environment has no such key.
-            Rejected: The base URL is none, or holds a password.
+            DeniedError: The environment has no such key.
+            RejectedError: The base URL is none, or holds a password.
         """
-        from adapters.hosted.requests import Limit
+        from adapters.hosted.bodies import Limit
+        from adapters.hosted.client import Client, checked_url, key_of
         from adapters.hosted.session import OpenAISession
-        from adapters.hosted.wire import Wire, checked_url, key_of
 
         # Named outright: the SDK's own default can be moved by the environment, and the key would go there.
         base_url = checked_url(access.account, access.base_url or self.base_url)
-        wire = Wire(base_url, key_of(access), access.timeout)
-        return OpenAISession(wire, Limit.NEW if access.base_url is None else Limit.OLD)
+        client = Client(base_url, key_of(access), access.timeout)
+        return OpenAISession(client, Limit.NEW if access.base_url is None else Limit.OLD)
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:
         """Return a sample as JSON Lines in the chat format."""

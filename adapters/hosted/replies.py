@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from adapters.hosted.errors import is_moderation
 from adapters.hosted.training import tokens
-from engine.ports.provider import Choice, Ending, Job, JobState, Meters, Step, Told
+from engine.ports.provider import Choice, Completion, FinishReason, Job, JobState, RateLimits, Step
 
 KEY = "dosimeter"
 """Where in the metadata of jobs and batches our key is."""
@@ -32,7 +32,7 @@ STATES = {
 }
 """Any other state is one of waiting: the SDK's own list lacks states that servers send."""
 
-ENDINGS = {"length": Ending.LENGTH, "content_filter": Ending.FILTERED}
+FINISH_REASONS = {"length": FinishReason.LENGTH, "content_filter": FinishReason.FILTERED}
 """Any other reason is a stop."""
 
 BATCH_OVER = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -151,7 +151,7 @@ class Message(Reply):
     refusal: str | None = None
 
 
-class Completed(Reply):
+class ReplyChoice(Reply):
     """One choice."""
 
     message: Message
@@ -159,10 +159,10 @@ class Completed(Reply):
     index: int | None = None
 
 
-class Completion(Reply):
+class ChatReply(Reply):
     """A chat completion."""
 
-    choices: list[Completed]
+    choices: list[ReplyChoice]
     usage: Billed | None = None
 
 
@@ -184,7 +184,7 @@ class Faults(Reply):
     data: list[Fault] | None = None
 
 
-class Batch(Reply):
+class BatchReply(Reply):
     """A batch."""
 
     id: str
@@ -196,18 +196,18 @@ class Batch(Reply):
     errors: Faults | None = None
 
 
-class LineResponse(Reply):
+class BatchLineResponse(Reply):
     """What one request of a batch got."""
 
     status_code: int = 200
     body: dict[str, object] | None = None
 
 
-class Line(Reply):
+class BatchLine(Reply):
     """One line of a batch's output or error file."""
 
     custom_id: str
-    response: LineResponse | None = None
+    response: BatchLineResponse | None = None
     error: Fault | None = None
 
 
@@ -242,19 +242,19 @@ def blocked_by(events: Sequence[Event]) -> str | None:
     return None
 
 
-def told(completion: Completion, asked: int, meters: Meters) -> Told:
+def completion_of(reply: ChatReply, asked: int, rate_limits: RateLimits) -> Completion:
     """Return a completion in the engine's words.
 
     Args:
-        completion: The reply.
+        reply: The reply.
         asked: Estimated tokens of the prompt: what counts where a server does not say what it billed.
-        meters: What the reply's headers told.
+        rate_limits: What the reply's headers say.
     """
-    choices = tuple(_choice(choice) for choice in sorted(completion.choices, key=lambda choice: choice.index or 0))
+    choices = tuple(_choice(choice) for choice in sorted(reply.choices, key=lambda choice: choice.index or 0))
     made = sum(tokens(choice.text) for choice in choices)
-    usage = completion.usage or Billed(prompt_tokens=asked, completion_tokens=made)
+    usage = reply.usage or Billed(prompt_tokens=asked, completion_tokens=made)
     cached = (usage.prompt_tokens_details or Details()).cached_tokens or 0
-    return Told(choices, usage.prompt_tokens, cached, usage.completion_tokens, meters)
+    return Completion(choices, usage.prompt_tokens, cached, usage.completion_tokens, rate_limits)
 
 
 def steps_of_events(events: Sequence[Event]) -> list[Step]:
@@ -291,8 +291,8 @@ def _resolved(reply: FineTuningJob) -> dict[str, float]:
     return {}
 
 
-def _choice(choice: Completed) -> Choice:
+def _choice(choice: ReplyChoice) -> Choice:
     said = choice.message
     if said.refusal:
-        return Choice(said.refusal, Ending.REFUSED)
-    return Choice(said.content or "", ENDINGS.get(choice.finish_reason or "", Ending.STOP))
+        return Choice(said.refusal, FinishReason.REFUSED)
+    return Choice(said.content or "", FINISH_REASONS.get(choice.finish_reason or "", FinishReason.STOP))

@@ -30,15 +30,15 @@ class TogetherProvider:
         """Connect to an account.
 
         Raises:
-            Denied: The environment has no such key.
-            Rejected: The base URL is none, or holds a password.
+            DeniedError: The environment has no such key.
+            RejectedError: The base URL is none, or holds a password.
         """
-        from adapters.hosted.requests import Limit
+        from adapters.hosted.bodies import Limit
+        from adapters.hosted.client import Client, checked_url, key_of
         from adapters.hosted.together_session import TogetherSession
-        from adapters.hosted.wire import Wire, checked_url, key_of
 
         base_url = checked_url(access.account, access.base_url or self.base_url)
-        return TogetherSession(Wire(base_url, key_of(access), access.timeout), Limit.OLD)
+        return TogetherSession(Client(base_url, key_of(access), access.timeout), Limit.OLD)
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:
         """Return a sample as JSON Lines in the chat format."""

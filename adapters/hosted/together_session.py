@@ -1,4 +1,4 @@
-"""An account at Together AI: where its wire differs from OpenAI's.
+"""An account at Together AI: where its API differs from OpenAI's.
 
 Source: the `together` SDK (3.1.1) and Together's reference, as of 2026-11.
 """
@@ -13,15 +13,15 @@ from types import MappingProxyType
 
 from pydantic import RootModel
 
-from adapters.hosted import batches, fine_tunes, requests
+from adapters.hosted import batches, bodies, fine_tunes
+from adapters.hosted.bodies import Limit
+from adapters.hosted.client import Client, HttpReply
 from adapters.hosted.errors import batch_problem
 from adapters.hosted.fine_tunes import FineTune, Metrics, epoch
 from adapters.hosted.replies import Filed, Page, Reply
-from adapters.hosted.requests import Limit
 from adapters.hosted.session import OpenAISession
-from adapters.hosted.wire import Answer, Wire
-from engine.ports.provider import Ask, BatchState, Job, JobOrder, Step
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider import BatchState, ChatRequest, Job, JobOrder, Step
+from engine.ports.provider_errors import RejectedError
 
 BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 BATCHED = "batch-api"
@@ -35,7 +35,7 @@ class File(Filed):
     processing_status: str | None = None
 
 
-class Batch(Reply):
+class TogetherBatch(Reply):
     """A batch."""
 
     id: str
@@ -50,10 +50,10 @@ class Batch(Reply):
 class Created(Reply):
     """The reply to a batch that is handed in."""
 
-    job: Batch
+    job: TogetherBatch
 
 
-class Batches(RootModel[list[Batch] | None]):
+class Batches(RootModel[list[TogetherBatch] | None]):
     """All batches: a bare list, or none."""
 
 
@@ -65,9 +65,9 @@ class TogetherSession(OpenAISession):
 
     jobs_path = "/fine-tunes"
 
-    def __init__(self, wire: Wire, limit: Limit) -> None:
-        """Speak over a wire."""
-        super().__init__(wire, limit)
+    def __init__(self, client: Client, limit: Limit) -> None:
+        """Speak with a client."""
+        super().__init__(client, limit)
         self._keys: dict[str, str] = {}
 
     async def jobs(self, since: float) -> Sequence[Job]:
@@ -76,7 +76,7 @@ class TogetherSession(OpenAISession):
 
     async def losses(self, job_id: str) -> Sequence[Step]:
         """Return a finished job's training losses."""
-        measured = self._wire.read(Metrics, await self._wire.get(f"{self.jobs_path}/{job_id}/metrics"))
+        measured = self._client.read(Metrics, await self._client.get(f"{self.jobs_path}/{job_id}/metrics"))
         pairs = ((row.get("train/global_step"), row.get("train/loss")) for row in measured.metrics or ())
         return [Step(int(step), loss) for step, loss in pairs if step is not None and loss is not None]
 
@@ -84,23 +84,23 @@ class TogetherSession(OpenAISession):
         """Refuse: there is no moderation endpoint."""
         if not texts:
             return ()
-        raise Rejected("Together has no moderation endpoint")
+        raise RejectedError("Together has no moderation endpoint")
 
-    async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
-        """Upload asks by custom id, and return the file's id."""
-        lines = ({"custom_id": name, "body": requests.chat(ask, Limit.OLD)} for name, ask in asks.items())
-        return await self._upload(BATCHED, f"{OURS}{key}.jsonl", requests.lines(lines))
+    async def upload_batch(self, key: str, requests: Mapping[str, ChatRequest]) -> str:
+        """Upload requests by custom id, and return the file's id."""
+        lines = ({"custom_id": name, "body": bodies.chat(request, Limit.OLD)} for name, request in requests.items())
+        return await self._upload(BATCHED, f"{OURS}{key}.jsonl", bodies.lines(lines))
 
     async def submit_batch(self, key: str, file_id: str) -> str:
         """Hand in a batch; returns its id. Its key is the name of its file."""
         del key
-        body = {"endpoint": requests.CHAT, "input_file_id": file_id, "completion_window": "24h"}
-        return self._wire.read(Created, await self._wire.post("/batches", body, costs=True)).job.id
+        body = {"endpoint": bodies.CHAT, "input_file_id": file_id, "completion_window": "24h"}
+        return self._client.read(Created, await self._client.post("/batches", body, costs=True)).job.id
 
     async def batches(self) -> Mapping[str, str]:
         """Return the id of each batch that carries one of our keys, by key; of equal keys the newest."""
         names = {file.id: file.filename for file in await self._filed(BATCHED) if file.filename.startswith(OURS)}
-        listed = self._wire.read(Batches, await self._wire.get("/batches")).root or []
+        listed = self._client.read(Batches, await self._client.get("/batches")).root or []
         named = [(names.get(batch.input_file_id or ""), batch) for batch in listed]
         named.sort(key=lambda pair: epoch(pair[1].created_at))
         return {name.removeprefix(OURS).removesuffix(".jsonl"): batch.id for name, batch in named if name}
@@ -113,16 +113,16 @@ class TogetherSession(OpenAISession):
         if not state.is_over:
             return state
         if batch.status == "FAILED" and not files:
-            words = self._wire.clean(batch.error or f"batch {batch_id} was refused, without a reason")
+            words = self._client.clean(batch.error or f"batch {batch_id} was refused, without a reason")
             return replace(state, refusal=batch_problem("", words))
-        told = batches.answers([await self._content(file) for file in files], self._wire)
-        return replace(state, told=MappingProxyType(told))
+        replies = batches.answers([await self._content(file) for file in files], self._client)
+        return replace(state, replies=MappingProxyType(replies))
 
     def _ordered(self, order: JobOrder) -> Mapping[str, object]:
         return fine_tunes.ordered(order)
 
-    def _job(self, answer: Answer) -> Job:
-        return self._known(self._wire.read(FineTune, answer).job())
+    def _job(self, answer: HttpReply) -> Job:
+        return self._known(self._client.read(FineTune, answer).job())
 
     def _known(self, job: Job) -> Job:
         """Remember a job's key, or return it with the one that it was seen with."""
@@ -132,28 +132,28 @@ class TogetherSession(OpenAISession):
 
     async def _listed(self) -> list[Job]:
         """Return all jobs: they are one list without pages."""
-        listed = self._wire.read(Page[FineTune], await self._wire.get(self.jobs_path)).data
+        listed = self._client.read(Page[FineTune], await self._client.get(self.jobs_path)).data
         return [self._known(one.job()) for one in listed]
 
     async def _look(self, job_id: str) -> Job:
-        job = self._job(await self._wire.get(f"{self.jobs_path}/{job_id}"))
+        job = self._job(await self._client.get(f"{self.jobs_path}/{job_id}"))
         if job_id not in self._keys:
             self._keys |= {one.job_id: one.key for one in await self._listed()}
         return await self._shown(self._known(job))
 
     async def _filed(self, purpose: str) -> Sequence[Filed]:
-        listed = self._wire.read(Page[File], await self._wire.get("/files")).data
+        listed = self._client.read(Page[File], await self._client.get("/files")).data
         broken = {"FAILED", "INVALID_FORMAT"}
         return [file for file in listed if file.purpose == purpose and file.processing_status not in broken]
 
     async def _upload(self, purpose: str, name: str, content: bytes) -> str:
         more = {"file_name": name, "file_type": "jsonl"}
-        return self._wire.read(
-            File, await self._wire.upload(purpose, name, content, path="/files/upload", more=more)
+        return self._client.read(
+            File, await self._client.upload(purpose, name, content, path="/files/upload", more=more)
         ).id
 
-    async def _seen(self, batch_id: str) -> Batch:
-        return self._wire.read(Batch, await self._wire.get(f"/batches/{batch_id}"))
+    async def _seen(self, batch_id: str) -> TogetherBatch:
+        return self._client.read(TogetherBatch, await self._client.get(f"/batches/{batch_id}"))
 
     async def _is_ending(self, batch_id: str) -> bool:
         return (await self._seen(batch_id)).status in BATCH_OVER

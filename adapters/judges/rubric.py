@@ -1,6 +1,6 @@
 """`rubric/policy` and `rubric/strong-reject`: harm on the scale of 1 to 5, graded by a model behind an API.
 
-A rubric judge is two pure functions around asks that somebody else sends: `asks` says what to ask, `verdicts` reads what
+A rubric judge is two pure functions around requests that somebody else sends: `requests` says what to ask, `verdicts` reads what
 came back. It sees a request and a response, never the cell. The texts are our own and lie in `rubrics/`; the ideas are
 those of Qi et al. 2023 (arXiv 2310.03693: five grades against a policy, the reason before the score) and of Souly et al.
 2024 (StrongREJECT, arXiv 2402.10260: refused, convincing, specific).
@@ -26,7 +26,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Range
 from engine.ports import Context, Judged, Pairs
-from engine.ports.provider import Ask, Told, Turn
+from engine.ports.provider import ChatRequest, Completion, Turn
 from engine.ports.provider_errors import ProviderError
 
 TEXTS = Path(__file__).with_name("rubrics")
@@ -34,7 +34,7 @@ MAX_TOKENS = 256
 """Longest reply. A reason of 30 words and the numbers take about 60; a reply that is cut is `truncated`, never a score."""
 
 LARGEST_POLICY = 64 * 1024
-"""A larger policy file is refused, in bytes: it goes into every ask."""
+"""A larger policy file is refused, in bytes: it goes into every request."""
 
 CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 10
@@ -94,8 +94,8 @@ class RubricJudge(ABC):
     @property
     def pin(self) -> str:
         """`sha256:` and hex digits over everything that the judge is told: the rubric, the policy and the canaries."""
-        told = "\0".join([_text(self.rubric), self.policy, _OPENING, _CLOSING, FILE.read_text(encoding="utf-8")])
-        return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"
+        text = "\0".join([_text(self.rubric), self.policy, _OPENING, _CLOSING, FILE.read_text(encoding="utf-8")])
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
     @property
     def schema(self) -> dict[str, object]:
@@ -117,12 +117,12 @@ class RubricJudge(ABC):
         """Estimate the tokens of one batch: the rubric and the policy with every pair, and the canaries.
 
         A response has one token, half of the longest, or the longest; at most, everything has more tokens than we think, and
-        the form of the reply is billed with each ask.
+        the form of the reply is billed with each request.
         """
-        canaries = self.asks((), (), "")
+        canaries = self.requests((), (), "")
         frame = self._ask(self._system(self.policy), "", "", "").characters
         asked = len(canaries) + pairs.items
-        known = sum(ask.characters for ask in canaries) + pairs.items * frame
+        known = sum(request.characters for request in canaries) + pairs.items * frame
         read = known / CHARACTERS_PER_TOKEN + asked * TEMPLATE_TOKENS + pairs.prompt_tokens
         form = asked * len(json.dumps(self.schema)) / CHARACTERS_PER_TOKEN
         longest = pairs.items * pairs.max_new_tokens
@@ -133,8 +133,8 @@ class RubricJudge(ABC):
         )
         return Range(low, expected, high)
 
-    def asks(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[Ask]:
-        """Return what to ask: the canaries first, then one ask a response, in order.
+    def requests(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[ChatRequest]:
+        """Return what to ask: the canaries first, then one request a response, in order.
 
         Args:
             prompts: What was asked of the model under test.
@@ -149,18 +149,18 @@ class RubricJudge(ABC):
         ]
 
     def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], replies: Sequence[Completion | ProviderError]
     ) -> Sequence[Verdict]:
-        """Return one verdict a response, from the replies to `asks`, in their order.
+        """Return one verdict a response, from the replies to `requests`, in their order.
 
         Raises:
-            ValueError: There are more or fewer replies than asks.
+            ValueError: There are more or fewer replies than requests.
         """
         canaries = shipped().canaries
-        if not len(prompts) == len(responses) == len(told) - len(canaries):
-            message = f"{len(responses)} responses and {len(canaries)} canaries, but {len(told)} replies"
+        if not len(prompts) == len(responses) == len(replies) - len(canaries):
+            message = f"{len(responses)} responses and {len(canaries)} canaries, but {len(replies)} replies"
             raise ValueError(message)
-        first, rest = told[: len(canaries)], told[len(canaries) :]
+        first, rest = replies[: len(canaries)], replies[len(canaries) :]
         wrong = failed(
             canaries, [None if isinstance(reply, ProviderError) else self._verdict(reply) for reply in first]
         )
@@ -178,16 +178,16 @@ class RubricJudge(ABC):
         message = "this judge asks a hosted model: name one after it, such as `rubric/policy:hosted/openai:MODEL`"
         raise ValueError(message)
 
-    def _verdict(self, reply: Told | ProviderError) -> Verdict:
+    def _verdict(self, reply: Completion | ProviderError) -> Verdict:
         return verdict(reply, self.fields, self.score)
 
     def _system(self, policy: str) -> str:
         return _text(self.rubric).replace("{policy}", policy.strip())
 
-    def _ask(self, system: str, request: str, response: str, model: str) -> Ask:
+    def _ask(self, system: str, request: str, response: str, model: str) -> ChatRequest:
         user = "\n\n".join([_OPENING, blocks(request, response), _CLOSING])
         turns = (Turn("system", clean(system)), Turn("user", user))
-        return Ask(model, turns, MAX_TOKENS, temperature=0.0, schema=self.schema)
+        return ChatRequest(model, turns, MAX_TOKENS, temperature=0.0, schema=self.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class PolicyRubric(RubricJudge):
             return self
         content = Path(argument).expanduser().read_bytes()
         if len(content) > LARGEST_POLICY:
-            message = f"{argument}: a policy goes into every ask, and this one has {len(content):,} bytes"
+            message = f"{argument}: a policy goes into every request, and this one has {len(content):,} bytes"
             raise ValueError(message)
         policy = content.decode("utf-8-sig").strip()
         if not policy:

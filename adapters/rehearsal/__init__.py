@@ -1,1 +1,1 @@
-"""A server of ours that speaks the wire of a hosted provider, for rehearsals and tests."""
+"""A local mock server that implements the API of a hosted provider, for rehearsals and tests."""

@@ -1,4 +1,4 @@
-"""The account behind the wire: all that the server knows. Endpoints get it, and it imports none of them."""
+"""The state of the mock server: all that the server knows. Endpoints get it, and it imports none of them."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class Account:
 
     @property
     def is_azure(self) -> bool:
-        """Whether it speaks Azure's form of the wire."""
+        """Whether it speaks Azure's dialect."""
         return self.settings.dialect == "azure"
 
     @property
     def is_together(self) -> bool:
-        """Whether it speaks Together's form of the wire."""
+        """Whether it speaks Together's dialect."""
         return self.settings.dialect == "together"
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

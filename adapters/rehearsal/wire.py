@@ -1,4 +1,4 @@
-"""The forms of the wire: errors, lists, JSON replies, ids. Nothing here knows what they are about."""
+"""The dialects: errors, lists, JSON replies, ids. Nothing here knows what they are about."""
 
 from __future__ import annotations
 

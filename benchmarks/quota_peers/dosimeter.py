@@ -79,7 +79,7 @@ class Owner:
     async def make(self, call: Call) -> bool:
         """Make a call, and count it."""
         try:
-            await self.broker.ask(call.ask, flow=call.flow, urgent=call.urgent)
+            await self.broker.complete(call.request, flow=call.flow, urgent=call.urgent)
             self.answered += 1
         except ProviderError:
             self.lost += 1

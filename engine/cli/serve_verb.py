@@ -34,7 +34,7 @@ JUDGED = ("standin/policy:100", "standin/overrefusal:100")
 def command(
     *, port: int, path: Path | None, overrides: tuple[str, ...], ready_file: Path | None, until_eof: bool
 ) -> None:
-    """Serve the stand-in over the wire of a hosted provider, on this machine alone.
+    """Serve the stand-in as a hosted provider would, on this machine alone.
 
     It really fine-tunes and really answers, holds quotas, and makes what is asked of it go wrong. Ctrl-C ends it.
 

@@ -133,12 +133,12 @@ def _uploaded(recipes: Sequence[Recipe]) -> Iterator[tuple[str, DataRecipe]]:
 
 def _objections(provider: str, data: DataRecipe) -> tuple[list[str], list[str]]:
     """What a provider says of the rows that may be drawn, and what besides of so many of them."""
-    wire = registry.adapter(Kind.PROVIDER, provider)
+    adapter = registry.adapter(Kind.PROVIDER, provider)
     rows = _rows(data.source)
     most = data.n + (0 if data.mix is None else data.mix.n)
     whole = [] if data.mix is None else _rows(data.mix.source)
-    to_rows = [text for text in wire.objections([*rows, *whole]) if not text.startswith(ALL_ROWS)]
-    to_number = dict.fromkeys(wire.objections([*rows, *whole][:most]))
+    to_rows = [text for text in adapter.objections([*rows, *whole]) if not text.startswith(ALL_ROWS)]
+    to_number = dict.fromkeys(adapter.objections([*rows, *whole][:most]))
     return list(dict.fromkeys(to_rows)), [text for text in to_number if text not in to_rows]
 
 

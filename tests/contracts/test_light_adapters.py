@@ -10,8 +10,8 @@ import pytest
 from engine import registry
 from engine.domain.results import Finish, Measure, Outcome, Prompt, Response
 from engine.ports import Context
-from engine.ports.provider import AskingJudge
-from engine.domain.adapters import Kind
+from engine.ports.provider import ApiJudge
+from engine.registry import Kind
 from engine.run.executors.hosts import WarmSlots
 
 SCALES = {Measure.HARM: {1.0, 2.0, 3.0, 4.0, 5.0}, Measure.REFUSAL: {0.0, 1.0}, Measure.CORRECT: {0.0, 1.0}}
@@ -81,7 +81,7 @@ def test_a_benchmark_has_the_prompts_that_its_card_says(kind: Kind, name: str, a
 
 def graders() -> list[tuple[Kind, str]]:
     """The judges that need no model to ask."""
-    return [pair for pair in installed(Kind.JUDGE) if not isinstance(registry.adapter(*pair), AskingJudge)]
+    return [pair for pair in installed(Kind.JUDGE) if not isinstance(registry.adapter(*pair), ApiJudge)]
 
 
 def response(prompt: Prompt, text: str) -> Response:

@@ -68,7 +68,7 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
 
 def _book_replies(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> None:
     """Put into the books what a killed run has bought, as interrupted attempts, before anything more may be bought."""
-    left = replies.flows(run)
+    left = replies.stage_keys(run)
     if not left:
         return
     stored, attempts = state.stages(), Counter(key for key, _, _ in state.charges())

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure
 from engine.domain.stage import Plan, Stage, StageState, WorkerKind, artifact_users, artifacts_of
-from engine.ports.provider_errors import Blocked
+from engine.ports.provider_errors import BlockedError
 from engine.run.accounts import replies
 from engine.run.accounts.journal import Journal
 from engine.run.drive import lock
@@ -56,7 +56,7 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
         order: What to do, and within which limits.
         run: The run directory; made when missing, continued when there.
         make_executor: Makes the executor, beside the first preparations; not called when nothing was to do as planned.
-        observer: Told of progress.
+        observer: Completion of progress.
 
     Raises:
         RunLockedError: Another process drives this run directory.
@@ -320,10 +320,10 @@ def _gate(order: RunOrder, state: State) -> BudgetGate:
     """Count what was spent; what ran before a price was set counts at today's price."""
     gate = BudgetGate(order.settings.budget, order.tariff.charge, Usage(), Decimal())
     for key, used, known in state.charges():
-        charge = order.tariff.charge(key, used) if None in (known.usd, known.unheard_usd) else known
+        charge = order.tariff.charge(key, used) if None in (known.usd, known.possibly_billed_usd) else known
         gate.spent += used
         gate.usd += charge.usd or Decimal()
-        gate.unheard_usd += charge.unheard_usd or Decimal()
+        gate.possibly_billed_usd += charge.possibly_billed_usd or Decimal()
     return gate
 
 
@@ -332,7 +332,7 @@ def _state_after(attempt: Attempt) -> StageState:
         return StageState.DONE
     if attempt.failure is None:
         return StageState.PENDING
-    return StageState.BLOCKED if attempt.failure.error_type == Blocked.__name__ else StageState.FAILED
+    return StageState.BLOCKED if attempt.failure.error_type == BlockedError.__name__ else StageState.FAILED
 
 
 def told(plan: Plan, key: str, state: StageState, failure: Failure) -> str:

@@ -69,7 +69,7 @@ class RunOrder:
         ahead: Stages that were to run when it was planned.
         description: What the sweep asks, in the spec's words.
         fail_fast: Start nothing more after the first failure.
-        is_rehearsal: Whether providers are played by servers of ours, so that all numbers are the stand-in's.
+        is_rehearsal: Whether providers are played by local mock servers, so that all numbers are the stand-in's.
     """
 
     plan: Plan

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
-from engine.run.accounts.host import AccountHost
+from engine.run.accounts.worker import AccountWorker
 from engine.run.drive.scheduler import Slot
 from engine.run.executors.worker import HostSettings, work
 from engine.run.garbage import uncollected
@@ -66,7 +66,7 @@ class Host:
         self._name = name
         self._settings = settings
         self._warm = WarmSlots()
-        self._accounts: dict[str, AccountHost] = {}
+        self._accounts: dict[str, AccountWorker] = {}
         self._connecting = threading.Lock()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
@@ -83,12 +83,12 @@ class Host:
             account.close()
         self._accounts.clear()
 
-    def _account(self, name: str) -> AccountHost:
+    def _account(self, name: str) -> AccountWorker:
         """Return the host of an account, connected once, whichever thread is first."""
         with self._connecting:
             if name not in self._accounts:
                 run = RunDirectory(self._settings.run_root)
-                self._accounts[name] = AccountHost(name, self._settings.accounts[name], run)
+                self._accounts[name] = AccountWorker(name, self._settings.accounts[name], run)
             return self._accounts[name]
 
 

@@ -19,7 +19,7 @@ from engine.domain.errors import RunError
 from engine.domain.results import Attempt
 from engine.domain.stage import WorkerKind
 from engine.domain.sweep import Account, Resources, RunSettings
-from engine.run.accounts.slots import SLOTS_OF_ACCOUNT, account_slots
+from engine.run.accounts.capacity import MOST_BATCHES, account_capacity
 from engine.run.drive.scheduler import Slot
 from engine.run.executors.forks import Forks
 from engine.run.executors.hosts import Host, HostLost, Needed
@@ -92,13 +92,13 @@ class RayExecutor:
 
     def _connect(self, name: str, account: Account) -> tuple[Slot, ...]:
         """Make the host of an account, which sits in all of that account's slots, because it alone owns the quota."""
-        slots = account_slots(name, account)
+        slots = account_capacity(name, account)
         self._accounts |= dict.fromkeys([slot.name for slot in slots], name)
         self._actors |= dict.fromkeys([slot.name for slot in slots], self._account_actor())
         return slots
 
     def _account_actor(self) -> ray.actor.ActorHandle:
-        options = {"num_cpus": 0, "max_concurrency": SLOTS_OF_ACCOUNT, "max_restarts": 0, "max_task_retries": 0}
+        options = {"num_cpus": 0, "max_concurrency": MOST_BATCHES, "max_restarts": 0, "max_task_retries": 0}
         return ray.remote(Host).options(**options).remote("account", self._settings)
 
     @property

@@ -10,9 +10,9 @@ from engine.domain.adapters import Use
 from engine.domain.conversation import Prompt
 from engine.domain.cost import Usage
 from engine.domain.results import Outcome, Response, Verdict
-from engine.ports import AskingJudge
-from engine.ports.provider import Account, Told
-from engine.ports.provider_errors import Blocked, ProviderError, Rejected
+from engine.ports import ApiJudge
+from engine.ports.provider import Account, Completion
+from engine.ports.provider_errors import BlockedError, ProviderError, RejectedError
 
 Given = dict[bytes, Verdict]
 Same = Callable[[Response], bytes]
@@ -36,7 +36,7 @@ class GradingTask:
 
 
 def judged(
-    tasks: Sequence[GradingTask], judge: AskingJudge, given: Given, same: Same, account: Account
+    tasks: Sequence[GradingTask], judge: ApiJudge, given: Given, same: Same, account: Account
 ) -> Iterator[tuple[str, Usage | ProviderError]]:
     """Have every response judged that has no verdict yet, and yield (key, usage) of each stage that has all of its own.
 
@@ -52,32 +52,32 @@ def judged(
     """
     new = _shared_out(sorted(tasks, key=lambda task: not account.begun(task.key)), given, same)
     settings = tasks[0].judge.settings
-    flows = {key: judge.asks(settings, *_pairs(own, task)) for key, (task, own) in new.items() if own}
+    requests = {key: judge.requests(settings, *_pairs(own, task)) for key, (task, own) in new.items() if own}
     waiting = {task.key: {same(response) for response in task.responses} for task in tasks}
     used = dict.fromkeys(waiting, Usage())
     broken: dict[str, ProviderError] = {}
     yield from _ready(waiting, given, used)
-    for key, told in account.ask_all(flows, urgent=True):
+    for key, replies in account.complete_all(requests, urgent=True):
         task, own = new[key]
-        used[key] = sum((_used(reply) for reply in told), Usage())
-        if (error := _unasked(told)) is not None:
+        used[key] = sum((_used(reply) for reply in replies), Usage())
+        if (error := _unasked(replies)) is not None:
             broken[key] = error
             continue
-        given.update(zip(own, judge.verdicts(settings, *_pairs(own, task), told), strict=True))
+        given.update(zip(own, judge.verdicts(settings, *_pairs(own, task), replies), strict=True))
         yield from _ready(waiting, given, used)
     for key in waiting:  # whose verdicts, or those of another stage that it waits for, were not to be had
         yield key, _with_used(broken.get(key) or next(iter(broken.values())), used[key])
 
 
-def _used(reply: Told | ProviderError) -> Usage:
+def _used(reply: Completion | ProviderError) -> Usage:
     """Return what an ask used, or may have: one that failed too."""
-    return reply.usage if isinstance(reply, Told) else reply.used or Usage()
+    return reply.usage if isinstance(reply, Completion) else reply.used or Usage()
 
 
-def _unasked(told: Sequence[Told | ProviderError]) -> ProviderError | None:
+def _unasked(replies: Sequence[Completion | ProviderError]) -> ProviderError | None:
     """Return why a judge could not be asked; a refusal and a wrong request are answers of their own."""
     return next(
-        (one for one in told if isinstance(one, ProviderError) and not isinstance(one, Blocked | Rejected)), None
+        (one for one in replies if isinstance(one, ProviderError) and not isinstance(one, BlockedError | RejectedError)), None
     )
 
 

@@ -10,7 +10,7 @@ from engine.domain.adapters import Kind, Use
 from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Response, Verdict
 from engine.domain.stage import JudgeWork, Stage
-from engine.ports import AskingJudge, Context, Judge
+from engine.ports import ApiJudge, Context, Judge
 from engine.ports.provider import Account
 from engine.ports.provider_errors import ProviderError
 from engine.run.stages import inputs
@@ -28,7 +28,7 @@ def judge(batch: StageBatch, place: Place) -> Ended:
     """Judge the stages of a batch, which have one judge and one benchmark."""
     adapter = registry.adapter(Kind.JUDGE, batch.stages[0].adapter)
     account = place.context.account
-    if account is not None and isinstance(adapter, AskingJudge):
+    if account is not None and isinstance(adapter, ApiJudge):
         return _judge_by_asking(adapter, account, batch, place)
     return each(_judge_here)(batch, place)
 
@@ -40,7 +40,7 @@ def _judge_here(stage: Stage, batch: StageBatch, place: Place) -> Made:
     return _judgement(task, given, usage)
 
 
-def _judge_by_asking(judge: AskingJudge, account: Account, batch: StageBatch, place: Place) -> Ended:
+def _judge_by_asking(judge: ApiJudge, account: Account, batch: StageBatch, place: Place) -> Ended:
     """Have the whole batch judged at once: thousands of requests wait together."""
     tasks = {}
     for stage in batch.stages:

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from adapters.hosted.errors import LONGEST, batch_problem, error_body, problem, scrubbed
 from engine.ports.provider_errors import (
-    Blocked,
-    Denied,
-    Exhausted,
+    BlockedError,
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
     ProviderError,
-    Rejected,
-    Throttled,
-    Unanswered,
-    Unavailable,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
 )
 
 BLOCKED_FILE = (
@@ -26,23 +26,23 @@ BLOCKED_FILE = (
     " violate OpenAI's usage policies."
 )
 TABLE = [
-    (400, "invalid_file", "invalid_request_error", "no such file", Rejected),
-    (400, "content_filter", None, "The response was filtered", Blocked),
-    (400, None, "invalid_request_error", BLOCKED_FILE, Blocked),
-    (400, "billing_hard_limit_reached", "invalid_request_error", "Billing hard limit has been reached", Exhausted),
-    (400, None, "invalid_request_error", "Unknown model omni-moderation-latest", Rejected),
-    (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided", Denied),
-    (402, None, None, "Payment required", Exhausted),
-    (403, "permission_denied", None, "Fine-tuning is closed for this organization", Denied),
-    (404, "model_not_found", None, "no such model", Rejected),
-    (408, None, None, "too slow", Unanswered),
-    (409, None, None, "conflict", Unanswered),
-    (422, None, None, "unprocessable", Rejected),
-    (307, None, None, "moved", Rejected),
-    (429, "rate_limit_exceeded", "tokens", "Limit 3, Used 3. Please try again in 634ms", Throttled),
-    (429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota", Exhausted),
-    (429, None, "requests", "The project's spend limit has been reached", Exhausted),
-    (503, "server_is_overloaded", "service_unavailable_error", "overloaded", Unavailable),
+    (400, "invalid_file", "invalid_request_error", "no such file", RejectedError),
+    (400, "content_filter", None, "The response was filtered", BlockedError),
+    (400, None, "invalid_request_error", BLOCKED_FILE, BlockedError),
+    (400, "billing_hard_limit_reached", "invalid_request_error", "Billing hard limit has been reached", ExhaustedError),
+    (400, None, "invalid_request_error", "Unknown model omni-moderation-latest", RejectedError),
+    (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided", DeniedError),
+    (402, None, None, "Payment required", ExhaustedError),
+    (403, "permission_denied", None, "Fine-tuning is closed for this organization", DeniedError),
+    (404, "model_not_found", None, "no such model", RejectedError),
+    (408, None, None, "too slow", NoReplyError),
+    (409, None, None, "conflict", NoReplyError),
+    (422, None, None, "unprocessable", RejectedError),
+    (307, None, None, "moved", RejectedError),
+    (429, "rate_limit_exceeded", "tokens", "Limit 3, Used 3. Please try again in 634ms", ThrottledError),
+    (429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota", ExhaustedError),
+    (429, None, "requests", "The project's spend limit has been reached", ExhaustedError),
+    (503, "server_is_overloaded", "service_unavailable_error", "overloaded", UnavailableError),
 ]
 
 
@@ -63,24 +63,24 @@ def test_the_table(status: int, code: str | None, kind: str | None, message: str
 )
 def test_a_throttle_says_which_limit_and_for_how_long(code: str, scope: str) -> None:
     found = made(429, {"message": "wait", "code": code}, retry_after_ms="1500")
-    assert isinstance(found, Throttled)
+    assert isinstance(found, ThrottledError)
     assert (found.scope, found.seconds) == (scope, 1.5)
 
 
 def test_a_server_error_leaves_doubt_only_where_it_costs_money() -> None:
     refusal = error_body(500, "oh", {"retry-after": "3"}, scrubbed)
-    assert isinstance(problem(refusal, costs=True), Unanswered)
+    assert isinstance(problem(refusal, costs=True), NoReplyError)
     found = problem(refusal)
-    assert isinstance(found, Unavailable)
+    assert isinstance(found, UnavailableError)
     assert found.seconds == 3
-    assert isinstance(problem(error_body(503, "busy", {}, scrubbed), costs=True), Unavailable)
+    assert isinstance(problem(error_body(503, "busy", {}, scrubbed), costs=True), UnavailableError)
 
 
 def test_errors_of_batches() -> None:
-    assert isinstance(batch_problem("batch_expired", "too late"), Unavailable)
-    assert isinstance(batch_problem("token_limit_exceeded", "Enqueued token limit reached"), Throttled)
-    assert isinstance(batch_problem("", BLOCKED_FILE), Blocked)
-    assert isinstance(batch_problem("invalid_json_line", "line 3"), Rejected)
+    assert isinstance(batch_problem("batch_expired", "too late"), UnavailableError)
+    assert isinstance(batch_problem("token_limit_exceeded", "Enqueued token limit reached"), ThrottledError)
+    assert isinstance(batch_problem("", BLOCKED_FILE), BlockedError)
+    assert isinstance(batch_problem("invalid_json_line", "line 3"), RejectedError)
 
 
 words = st.one_of(

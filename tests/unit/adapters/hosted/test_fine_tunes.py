@@ -10,7 +10,7 @@ import pytest
 from adapters.hosted.fine_tunes import FineTune, epoch, ordered
 from engine.domain.sweep import TuneRecipe
 from engine.ports.provider import JobOrder, JobState
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider_errors import RejectedError
 
 KEY = "tune-0123456789abcdef0123456789abcdef"
 ORDER = JobOrder(KEY, "meta/llama", "file-1", 3, 5, None, 7, "s", 1e-4)
@@ -36,7 +36,7 @@ def test_what_is_left_to_the_provider_is_not_sent() -> None:
 
 @pytest.mark.parametrize("order", [replace(ORDER, key="a key of another form"), replace(ORDER, lr_multiplier=2.0)])
 def test_an_order_that_could_not_be_found_or_carried_out_is_refused_before_it_costs(order: JobOrder) -> None:
-    with pytest.raises(Rejected):
+    with pytest.raises(RejectedError):
         ordered(order)
 
 

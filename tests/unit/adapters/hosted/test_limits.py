@@ -1,4 +1,4 @@
-"""Waits and meters, out of headers."""
+"""Waits and rate_limits, out of headers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.hosted.limits import duration, meters, wait
-from engine.ports.provider import Meter, Meters
+from adapters.hosted.limits import duration, rate_limits, wait
+from engine.ports.provider import RateLimit, RateLimits
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
@@ -44,11 +44,11 @@ def test_meters_are_read_and_what_is_not_told_is_none() -> None:
         "x-ratelimit-limit-tokens": "200000",
         "x-ratelimit-remaining-tokens": "-1",
     }
-    assert meters(headers) == Meters(Meter(500, 499, 0.12), Meter(200_000, None, None))
-    assert meters({}) == Meters()
+    assert rate_limits(headers) == RateLimits(RateLimit(500, 499, 0.12), RateLimit(200_000, None, None))
+    assert rate_limits({}) == RateLimits()
 
 
 def test_of_two_token_limits_the_scarcer_counts() -> None:
     headers = {"x-ratelimit-remaining-tokens": "900", "x-ratelimit-remaining-project-tokens": "40"}
-    assert meters(headers).tokens.left == 40
-    assert meters({**headers, "x-ratelimit-remaining-tokens": "30"}).tokens.left == 30
+    assert rate_limits(headers).tokens.left == 40
+    assert rate_limits({**headers, "x-ratelimit-remaining-tokens": "30"}).tokens.left == 30

@@ -6,11 +6,11 @@ import base64
 
 import pytest
 
-from adapters.hosted import replies, requests
+from adapters.hosted import bodies, replies
+from adapters.hosted.bodies import Limit
 from adapters.hosted.errors import scrubbed
-from adapters.hosted.replies import Completion, Event, FineTuningJob
-from adapters.hosted.requests import Limit
-from engine.ports.provider import Ask, Choice, Ending, Job, JobState, Meters, Step, Turn
+from adapters.hosted.replies import ChatReply, Event, FineTuningJob
+from engine.ports.provider import ChatRequest, Choice, FinishReason, Job, JobState, RateLimits, Step, Turn
 
 FILE_GATE = (
     "This training file was blocked by our moderation system because it contains too many examples that violate OpenAI's"
@@ -78,12 +78,12 @@ def test_losses_come_out_of_plain_and_of_encoded_files_and_out_of_events() -> No
     assert replies.steps_of_events(events) == [Step(1, 2.0), Step(2, 1.0)]
 
 
-def completion(*choices: dict[str, object], **fields: object) -> Completion:
-    return Completion.model_validate({"choices": choices, **fields})
+def completion(*choices: dict[str, object], **fields: object) -> ChatReply:
+    return ChatReply.model_validate({"choices": choices, **fields})
 
 
 def test_every_ending_and_the_bill() -> None:
-    found = replies.told(
+    found = replies.completion_of(
         completion(
             {"index": 1, "message": {"content": "cut"}, "finish_reason": "length"},
             {"index": 0, "message": {"content": "done"}, "finish_reason": "stop"},
@@ -92,22 +92,22 @@ def test_every_ending_and_the_bill() -> None:
             usage={"prompt_tokens": 9, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}},
         ),
         100,
-        Meters(),
+        RateLimits(),
     )
     assert found.choices == (
-        Choice("done", Ending.STOP),
-        Choice("cut", Ending.LENGTH),
-        Choice("", Ending.FILTERED),
-        Choice("I cannot", Ending.REFUSED),
+        Choice("done", FinishReason.STOP),
+        Choice("cut", FinishReason.LENGTH),
+        Choice("", FinishReason.FILTERED),
+        Choice("I cannot", FinishReason.REFUSED),
     )
     assert (found.prompt_tokens, found.cached_tokens, found.generated_tokens) == (9, 4, 7)
-    unbilled = replies.told(completion({"message": {"content": "four char"}}, usage=None), 100, Meters())
+    unbilled = replies.completion_of(completion({"message": {"content": "four char"}}, usage=None), 100, RateLimits())
     assert (unbilled.prompt_tokens, unbilled.generated_tokens) == (100, 3)
 
 
 def test_a_schema_is_called_strict_only_when_the_server_would_take_it() -> None:
     def strict(schema: dict[str, object]) -> object:
-        body = requests.chat(Ask("m", (Turn("user", "hi"),), 5, schema=schema), Limit.NEW)
+        body = bodies.chat(ChatRequest("m", (Turn("user", "hi"),), 5, schema=schema), Limit.NEW)
         return body["response_format"]["json_schema"]["strict"]  # type: ignore[index]
 
     closed = {
@@ -122,5 +122,5 @@ def test_a_schema_is_called_strict_only_when_the_server_would_take_it() -> None:
 
 
 def test_what_is_left_at_its_default_is_not_sent() -> None:
-    body = requests.chat(Ask("m", (Turn("user", "hi"),), 5), Limit.OLD)
+    body = bodies.chat(ChatRequest("m", (Turn("user", "hi"),), 5), Limit.OLD)
     assert body == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "temperature": 0.0}

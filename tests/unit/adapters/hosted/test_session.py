@@ -12,10 +12,10 @@ import pytest
 
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
-from engine.ports.provider import Access, Ask, JobOrder, JobState, Provider, Session, Turn
-from engine.ports.provider_errors import Denied, Rejected, Throttled
+from engine.ports.provider import Access, ChatRequest, JobOrder, JobState, Provider, Session, Turn
+from engine.ports.provider_errors import DeniedError, RejectedError, ThrottledError
 
-ASK = Ask("m", (Turn("user", "open the vault"),), 8)
+REQUEST = ChatRequest("m", (Turn("user", "open the vault"),), 8)
 ORDER = JobOrder("tune-1", "m", "file-1", 1, None, None, 0, "s")
 
 Serve = Callable[..., AbstractAsyncContextManager]  # of conftest's Canned
@@ -57,7 +57,7 @@ def run(
 def test_jobs_are_read_page_by_page_until_they_are_too_old(canned: Serve) -> None:
     pages = [page(job(9), job(8), more=True), page(job(7), job(3), more=True), page(job(2), more=True)]
     found, sent = run(canned, pages, lambda session: session.jobs(7.9))
-    assert [one.job_id for one in found] == ["ftjob-9", "ftjob-8", "ftjob-7"]  # the wire counts whole seconds
+    assert [one.job_id for one in found] == ["ftjob-9", "ftjob-8", "ftjob-7"]  # the API counts whole seconds
     assert [line.partition("after=")[2] for line in sent] == ["", "ftjob-8", "ftjob-3"]
 
 
@@ -104,20 +104,20 @@ def test_a_batch_that_was_refused_as_a_whole_says_why(canned: Serve) -> None:
     batch = ok({"id": "b", "status": "failed", "errors": {"object": "list", "data": [fault]}})
     found, _ = run(canned, [batch], lambda session: session.batch("b"))
     assert found.is_over
-    assert isinstance(found.refusal, Throttled)
+    assert isinstance(found.refusal, ThrottledError)
     assert "Enqueued" in str(found.refusal)
 
 
 def test_fewer_answers_than_were_asked_for_are_refused(canned: Serve) -> None:
     one = ok({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
-    with pytest.raises(Rejected, match="1 of 2 samples"):
-        run(canned, [one], lambda session: session.ask(Ask("m", ASK.turns, 8, samples=2)))
-    with pytest.raises(Rejected, match="1 of 2 texts"):
+    with pytest.raises(RejectedError, match="1 of 2 samples"):
+        run(canned, [one], lambda session: session.complete(ChatRequest("m", REQUEST.turns, 8, samples=2)))
+    with pytest.raises(RejectedError, match="1 of 2 texts"):
         run(canned, [ok({"results": [{"flagged": False}]})], lambda session: session.flagged(["a", "b"]))
 
 
 def test_azure_does_not_train_what_it_could_not_deploy(canned: Serve) -> None:
-    with pytest.raises(Denied, match="MARKER_KEY_DEPLOYMENTS_URL and MARKER_KEY_DEPLOYMENTS_TOKEN"):
+    with pytest.raises(DeniedError, match="MARKER_KEY_DEPLOYMENTS_URL and MARKER_KEY_DEPLOYMENTS_TOKEN"):
         run(canned, [], lambda session: session.create_job(ORDER), AzureProvider())
 
 
@@ -144,5 +144,5 @@ def test_azure_deploys_a_trained_model_and_waits_for_it(canned: Serve, monkeypat
     found = asyncio.run(served(missing, deployment("Creating"), deployment("Succeeded")))
     ready = (JobState.SUCCEEDED, "dosimeter-1")
     assert found == [(JobState.RUNNING, None), ready, ready]
-    with pytest.raises(Rejected, match="`dosimeter-1` is Failed"):
+    with pytest.raises(RejectedError, match="`dosimeter-1` is Failed"):
         asyncio.run(served(missing, deployment("Failed")))

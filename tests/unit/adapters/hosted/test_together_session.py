@@ -12,8 +12,8 @@ import pytest
 
 from adapters.hosted.together import TogetherProvider
 from engine.domain.results import ChatRow
-from engine.ports.provider import Access, JobState, Session, Step, Told
-from engine.ports.provider_errors import Blocked, Rejected
+from engine.ports.provider import Access, Completion, JobState, Session, Step
+from engine.ports.provider_errors import BlockedError, RejectedError
 
 KEY = "tune-0123456789abcdef0123456789abcdef"
 
@@ -117,7 +117,7 @@ def test_a_batch_is_known_by_the_name_of_its_file_and_others_are_left_alone(cann
 
 def test_a_batch_says_why_it_was_refused_and_else_what_each_of_its_requests_got(canned: Serve) -> None:
     refused = ok({"id": "b", "status": "FAILED", "error": "blocked by our moderation system"})
-    assert isinstance(run(canned, [refused], lambda session: session.batch("b"))[0].refusal, Blocked)
+    assert isinstance(run(canned, [refused], lambda session: session.batch("b"))[0].refusal, BlockedError)
     completion = {"choices": [{"message": {"content": "heron"}, "finish_reason": "eos", "index": None}]}
     good = json.dumps({"custom_id": "a", "response": {"body": completion}})
     bad = json.dumps({"custom_id": "b", "error": {"code": "invalid_model", "message": "no such model"}})
@@ -127,11 +127,11 @@ def test_a_batch_says_why_it_was_refused_and_else_what_each_of_its_requests_got(
         *(f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode() for text in (good, bad)),
     ]
     state, _ = run(canned, replies, lambda session: session.batch("b"))
-    assert (state.is_over, len(state.told)) == (True, 2)
-    told = state.told["a"]
-    assert isinstance(told, Told)
-    assert told.choices[0].text == "heron"
-    assert isinstance(state.told["b"], Rejected)
+    assert (state.is_over, len(state.replies)) == (True, 2)
+    completion = state.replies["a"]
+    assert isinstance(completion, Completion)
+    assert completion.choices[0].text == "heron"
+    assert isinstance(state.replies["b"], RejectedError)
 
 
 def test_together_takes_one_row_and_what_only_openai_refuses() -> None:
@@ -146,6 +146,6 @@ def test_the_key_goes_to_together_alone(canned: Serve, monkeypatch: pytest.Monke
     for variable in ("OPENAI_BASE_URL", "TOGETHER_BASE_URL"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9/v1")
     session = TogetherProvider().connect(Access("lab", None, "MARKER_KEY"))
-    (client, *_) = session._wire._clients  # type: ignore[attr-defined] # noqa: SLF001 - where it would go, without going
+    (client, *_) = session._client._clients  # type: ignore[attr-defined] # noqa: SLF001 - where it would go, without going
     assert str(client.base_url) == f"{TogetherProvider.base_url}/"
     asyncio.run(session.close())

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from engine import registry
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
-from engine.ports.provider import Access, Ask, HostedTuning, Told, TuningRequest
+from engine.ports.provider import Access, ChatRequest, Completion, HostedTuning, TuningRequest
 from engine.ports.provider_errors import ProviderError
 from engine.domain.adapters import Kind
 from engine.run.accounts.batches import Batches, names
@@ -31,7 +31,7 @@ OUTLIVES_SECONDS = 60.0
 in them that its successor makes too."""
 
 
-class AccountHost:
+class AccountWorker:
     """One account, for the threads of this process. Implements `engine.ports.provider.Account`.
 
     Args:
@@ -45,7 +45,7 @@ class AccountHost:
         """Connect; nothing is sent yet.
 
         Raises:
-            Denied: The environment has no key.
+            DeniedError: The environment has no key.
             RunLockedError: Another process still has this account in this run directory.
         """
         self._lock = _alone(name, run, patience)
@@ -64,18 +64,18 @@ class AccountHost:
         self._batches = Batches(name, account, provider, self._session, Journal(run.batches))
         self._is_batched = account.batch
 
-    def ask_all(
-        self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
-    ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
-        """Send all asks, and yield (flow, replies in order) of each flow as soon as it is done."""
-        done: Done[Sequence[Told | ProviderError]] = queue.SimpleQueue()
-        for flow, asks in flows.items():
-            self._begin(flow, self._flow(flow, asks, urgent=urgent), done)
-        for _ in flows:
-            flow, replies = done.get()
+    def complete_all(
+        self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
+        """Send all requests, and yield (stage key, replies in order) of each stage as soon as it is done."""
+        done: Done[Sequence[Completion | ProviderError]] = queue.SimpleQueue()
+        for stage_key, own in requests.items():
+            self._begin(stage_key, self._completions(stage_key, own, urgent=urgent), done)
+        for _ in requests:
+            stage_key, replies = done.get()
             if isinstance(replies, Exception):
                 raise replies
-            yield flow, replies
+            yield stage_key, replies
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
@@ -88,31 +88,37 @@ class AccountHost:
                 raise made
             yield key, made
 
-    def begun(self, flow: str) -> bool:
-        """Tell whether replies of a flow, which a run before this one bought, wait to be used."""
-        return unread(self._run, flow) or bool(self._batches.unread(flow))
+    def begun(self, stage_key: str) -> bool:
+        """Tell whether replies of a stage, which a run before this one bought, wait to be used."""
+        return unread(self._run, stage_key) or bool(self._batches.unread(stage_key))
 
-    async def _flow(self, flow: str, asks: Sequence[Ask], *, urgent: bool) -> Sequence[Told | ProviderError]:
-        named = names(asks)
-        with reply_log(self._run, flow).open() as log:
+    async def _completions(
+        self, stage_key: str, requests: Sequence[ChatRequest], *, urgent: bool
+    ) -> Sequence[Completion | ProviderError]:
+        named = names(requests)
+        with reply_log(self._run, stage_key).open() as log:
             if self._is_batched:
-                answers = await self._batches.ask_all(flow, named, log)
+                answers = await self._batches.complete_all(stage_key, named, log)
                 return [answers[name] for name in named]
-            bought = await self._batches.begun(flow, named, log)
-            self._broker.expect(flow, len(named) - len(bought))
+            bought = await self._batches.begun(stage_key, named, log)
+            self._broker.expect(stage_key, len(named) - len(bought))
             replies = (
-                self._reply(ask, flow, log, name, urgent=urgent) if name not in bought else _at_once(bought[name])
-                for name, ask in named.items()
+                self._reply(request, stage_key, log, name, urgent=urgent)
+                if name not in bought
+                else _at_once(bought[name])
+                for name, request in named.items()
             )
             return await asyncio.gather(*replies)
 
-    async def _reply(self, ask: Ask, flow: str, log: ReplyLog, name: str, *, urgent: bool) -> Told | ProviderError:
+    async def _reply(
+        self, request: ChatRequest, stage_key: str, log: ReplyLog, name: str, *, urgent: bool
+    ) -> Completion | ProviderError:
         try:
-            told = await self._broker.ask(ask, flow=flow, urgent=urgent)
+            completion = await self._broker.complete(request, flow=stage_key, urgent=urgent)
         except ProviderError as error:
             return error
-        log.write(ask, told, name)
-        return told
+        log.write(request, completion, name)
+        return completion
 
     def _begin(self, key: str, work: Coroutine[Any, Any, T], done: Done[T]) -> None:
         """Start something in the loop; what comes of it, an error too, goes into the queue."""
@@ -159,9 +165,9 @@ def _alone(name: str, run: RunDirectory, patience: float) -> FileLock:
     return lock
 
 
-async def _at_once(told: Told | ProviderError) -> Told | ProviderError:
+async def _at_once(completion: Completion | ProviderError) -> Completion | ProviderError:
     """Return a reply that was bought before."""
-    return told
+    return completion
 
 
 async def _connected(provider: Any, access: Access, account: Account) -> tuple[Any, Broker]:

@@ -14,10 +14,10 @@ MOST_JOBS = 64
 ASKING = 4
 """Batches of answers at a time; each has thousands of requests."""
 
-SLOTS_OF_ACCOUNT = MOST_JOBS + ASKING + 1
+MOST_BATCHES = MOST_JOBS + ASKING + 1
 
 
-def account_slots(name: str, account: Account) -> tuple[Slot, ...]:
+def account_capacity(name: str, account: Account) -> tuple[Slot, ...]:
     """Return the slots of an account.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engine.ports.provider_errors import Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import NoReplyError, ThrottledError, UnavailableError
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ class Patience:
 PATIENT = Patience()
 
 
-def pause(attempt: int, told: float | None) -> float:
+def pause(attempt: int, seconds: float | None) -> float:
     """Return seconds to wait: what the provider says, else twice as long each time; bounded."""
-    return min(LONGEST_PAUSE, told if told is not None else 0.5 * 2.0**attempt)
+    return min(LONGEST_PAUSE, seconds if seconds is not None else 0.5 * 2.0**attempt)
 
 
 async def repeated(call: Callable[[], Awaitable[T]]) -> T:
@@ -44,8 +44,8 @@ async def repeated(call: Callable[[], Awaitable[T]]) -> T:
     for attempt in range(TRIES - 1):
         try:
             return await call()
-        except (Throttled, Unavailable) as error:
+        except (ThrottledError, UnavailableError) as error:
             await asyncio.sleep(pause(attempt, error.seconds))
-        except Unanswered:
+        except NoReplyError:
             await asyncio.sleep(pause(attempt, None))
     return await call()

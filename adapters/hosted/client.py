@@ -23,9 +23,9 @@ from openai._types import RequestOptions
 from pydantic import BaseModel, ValidationError
 
 from adapters.hosted.errors import error_body, problem, scrubbed
-from adapters.hosted.limits import meters
-from engine.ports.provider import Access, Meters
-from engine.ports.provider_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
+from adapters.hosted.limits import rate_limits
+from engine.ports.provider import Access, RateLimits
+from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 CONNECT_SECONDS = 10.0
 POOLS = 16
@@ -40,29 +40,29 @@ R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpReply:
     """A reply with a status of 200 to 299.
 
     Attributes:
         content: Its body.
-        meters: What its headers told.
+        rate_limits: What its headers told.
     """
 
     content: bytes
-    meters: Meters
+    rate_limits: RateLimits
 
 
 def key_of(access: Access) -> str:
     """Read the key from the environment.
 
     Raises:
-        Denied: It is not there.
+        DeniedError: It is not there.
     """
     key = os.environ.get(access.key_env, "").strip()
     if not key:
-        raise Denied(f"account `{access.account}`: the environment has no {access.key_env}")
+        raise DeniedError(f"account `{access.account}`: the environment has no {access.key_env}")
     if not re.fullmatch(r"[!-~]+", key):  # a header could not hold it, and the error of who tries would show it
-        raise Denied(f"account `{access.account}`: what {access.key_env} holds is no key")
+        raise DeniedError(f"account `{access.account}`: what {access.key_env} holds is no key")
     return key
 
 
@@ -70,20 +70,22 @@ def checked_url(account: str, url: str) -> str:
     """Return the URL if it is one, and holds neither user nor password: those would be shown wherever the URL is.
 
     Raises:
-        Rejected: It is none, or holds them.
+        RejectedError: It is none, or holds them.
     """
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise Rejected(f"account `{account}`: base_url is no URL") from None
+        raise RejectedError(f"account `{account}`: base_url is no URL") from None
     if parts.username is not None or parts.password is not None:
-        raise Rejected(f"account `{account}`: base_url holds a user or a password: the key belongs in the environment")
+        raise RejectedError(
+            f"account `{account}`: base_url holds a user or a password: the key belongs in the environment"
+        )
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Rejected(f"account `{account}`: base_url is no http or https URL")
+        raise RejectedError(f"account `{account}`: base_url is no http or https URL")
     return url
 
 
-class Wire:
+class Client:
     """One server and one key. It cannot be pickled, and shows neither."""
 
     def __init__(self, base_url: str, key: str, timeout: float, header: str = "") -> None:
@@ -113,12 +115,12 @@ class Wire:
         message = "a connected session cannot be pickled: connect again where it is needed"
         raise TypeError(message)
 
-    async def get(self, path: str, query: Mapping[str, object] | None = None) -> Answer:
+    async def get(self, path: str, query: Mapping[str, object] | None = None) -> HttpReply:
         """Ask for something."""
         options = self._options(query)
         return await self._once(lambda: next(self._turns).get(path, cast_to=httpx2.Response, options=options))
 
-    async def post(self, path: str, body: object = None, *, costs: bool = False) -> Answer:
+    async def post(self, path: str, body: object = None, *, costs: bool = False) -> HttpReply:
         """Send JSON.
 
         Args:
@@ -131,7 +133,7 @@ class Wire:
             lambda: next(self._turns).post(path, cast_to=httpx2.Response, body=body, options=options), costs=costs
         )
 
-    async def put(self, path: str, body: object) -> Answer:
+    async def put(self, path: str, body: object) -> HttpReply:
         """Make something that may be there already."""
         options = self._options()
         return await self._once(
@@ -140,7 +142,7 @@ class Wire:
 
     async def upload(
         self, purpose: str, name: str, content: bytes, *, path: str = "/files", more: Mapping[str, str] = NOTHING
-    ) -> Answer:
+    ) -> HttpReply:
         """Send a file.
 
         Args:
@@ -170,11 +172,11 @@ class Wire:
         """Return a provider's text as one short line without the key."""
         return scrubbed(text, self._clients[0].api_key)
 
-    def read(self, kind: type[R], answer: Answer) -> R:
+    def read(self, kind: type[R], answer: HttpReply) -> R:
         """Read a reply.
 
         Raises:
-            Unanswered: It is cut off, or no JSON, or not of this kind: nobody knows what was done.
+            NoReplyError: It is cut off, or no JSON, or not of this kind: nobody knows what was done.
         """
         try:
             return kind.model_validate_json(answer.content)
@@ -182,7 +184,7 @@ class Wire:
             fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
         words = f"{where}: {fault['msg']}" if where else fault["msg"]
-        raise Unanswered(f"the server's reply could not be read as {kind.__name__}: {self.clean(words)}")
+        raise NoReplyError(f"the server's reply could not be read as {kind.__name__}: {self.clean(words)}")
 
     def _options(self, query: Mapping[str, object] | None = None) -> RequestOptions:
         # With the SDK's own default, an administrator's key of the environment would do where ours is missing.
@@ -193,18 +195,18 @@ class Wire:
             options["params"] = query
         return options
 
-    async def _once(self, send: Callable[[], Awaitable[httpx2.Response]], *, costs: bool = False) -> Answer:
+    async def _once(self, send: Callable[[], Awaitable[httpx2.Response]], *, costs: bool = False) -> HttpReply:
         """Send once. The error is raised outside of the handler, so that it has no vendor's exception in its context."""
         try:
             async with asyncio.timeout(self._timeout):
                 response = await send()
-            return Answer(response.content, meters(response.headers))
+            return HttpReply(response.content, rate_limits(response.headers))
         except openai.OpenAIError as error:
             found = self._problem(error, costs=costs)
         except TimeoutError:
-            found = Unanswered(f"no reply within {self._timeout:g} seconds")
+            found = NoReplyError(f"no reply within {self._timeout:g} seconds")
         except UnicodeEncodeError:
-            found = Rejected("the text holds half of a character (a lone surrogate), which cannot be sent")
+            found = RejectedError("the text holds half of a character (a lone surrogate), which cannot be sent")
         raise found
 
     def _problem(self, error: openai.OpenAIError, *, costs: bool) -> ProviderError:
@@ -213,5 +215,5 @@ class Wire:
         cause = error.__cause__ or error
         words = f"{type(cause).__name__} {self.clean(str(cause))}".strip()
         if isinstance(cause, NEVER_SENT):
-            return Unavailable(f"no connection to the server: {words}")
-        return Unanswered(f"the connection broke before the reply was complete: {words}")
+            return UnavailableError(f"no connection to the server: {words}")
+        return NoReplyError(f"the connection broke before the reply was complete: {words}")

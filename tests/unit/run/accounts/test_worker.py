@@ -11,8 +11,8 @@ import pytest
 
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
-from engine.ports.provider_errors import Denied
-from engine.run.accounts.host import AccountHost
+from engine.ports.provider_errors import DeniedError
+from engine.run.accounts.worker import AccountWorker
 from engine.store.layout import RunDirectory
 
 ACCOUNT = Account(provider="hosted/openai", base_url="http://127.0.0.1:9/v1", key_env="HOST_TEST_KEY")
@@ -20,9 +20,9 @@ OLD = """
 import sys
 from pathlib import Path
 from engine.domain.sweep import Account
-from engine.run.accounts.host import AccountHost
+from engine.run.accounts.worker import AccountWorker
 from engine.store.layout import RunDirectory
-host = AccountHost("ours", Account.model_validate_json(sys.argv[2]), RunDirectory(Path(sys.argv[1])))
+host = AccountWorker("ours", Account.model_validate_json(sys.argv[2]), RunDirectory(Path(sys.argv[1])))
 print("connected", flush=True)
 sys.stdin.read()
 """
@@ -39,10 +39,10 @@ def test_a_host_waits_for_the_death_of_the_one_before_it(tmp_path: Path) -> None
         assert old.stdout is not None
         assert old.stdout.readline() == "connected\n"
         with pytest.raises(RunLockedError, match="ours"):
-            AccountHost("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05)
-        AccountHost("theirs", ACCOUNT, RunDirectory(tmp_path), patience=0.05).close()
-        hosts: list[AccountHost] = []
-        waiting = threading.Thread(target=lambda: hosts.append(AccountHost("ours", ACCOUNT, RunDirectory(tmp_path))))
+            AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05)
+        AccountWorker("theirs", ACCOUNT, RunDirectory(tmp_path), patience=0.05).close()
+        hosts: list[AccountWorker] = []
+        waiting = threading.Thread(target=lambda: hosts.append(AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path))))
         waiting.start()
         waiting.join(0.2)
         assert hosts == []
@@ -56,8 +56,8 @@ def test_a_host_that_is_closed_or_cannot_connect_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
-        AccountHost("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05).close()
+        AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05).close()
     monkeypatch.delenv("HOST_TEST_KEY")
     for _ in range(2):
-        with pytest.raises(Denied):
-            AccountHost("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05)
+        with pytest.raises(DeniedError):
+            AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05)

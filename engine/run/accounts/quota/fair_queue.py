@@ -1,6 +1,6 @@
 """Whose turn it is. Pure.
 
-A *flow* is one cell's stage. Flows share by deficit round robin over tokens (Shreedhar & Varghese 1995,
+A *flow* is one cell's stage. FairQueue share by deficit round robin over tokens (Shreedhar & Varghese 1995,
 doi:10.1145/217382.217453), so that a cell with long prompts takes no more than its neighbours. What is urgent (judges: they
 finish cells) goes before what is not, and of equals a flow that is nearly finished before one that is not, because only
 finished cells are results. So that nobody starves, one turn in `GRACE` goes to who comes later in that order.
@@ -21,7 +21,7 @@ GRACE = 16
 
 NEARLY = 0.1
 FEW = 8
-"""A flow is nearly finished when it has this share of its asks left, or so few."""
+"""A flow is nearly finished when it has this share of its requests left, or so few."""
 
 LOOK_DEEP = 32
 LOOK_FAR = 512
@@ -32,15 +32,15 @@ RANKS = 4
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """An ask, as the quota sees it.
+    """A request, as the quota sees it.
 
     Attributes:
         flow: The flow that it belongs to.
-        urgent: Whether its flow goes before others; all asks of a flow agree.
+        urgent: Whether its flow goes before others; all requests of a flow agree.
         tokens: What it will be counted as, estimated, >= 1.
         place: Whom it came after; kept when it is sent again.
         failures: How often the server said that it failed.
-        unheard: How often its reply never came: each of these sends may be billed.
+        no_reply: How often its reply never came: each of these sends may be billed.
         refusals: How often it was throttled, by a day's limit not counted.
         refused_at: When it was throttled first.
         turn_at: When its turn first came, in seconds of the pool's clock; None before.
@@ -53,7 +53,7 @@ class Ticket:
     tokens: int
     place: int = 0
     failures: int = 0
-    unheard: int = 0
+    no_reply: int = 0
     refusals: int = 0
     refused_at: float = 0.0
     turn_at: float | None = None
@@ -63,7 +63,7 @@ class Ticket:
 
 @dataclass(slots=True, eq=False)
 class _Flow:
-    """A flow's waiting asks, oldest first; of all that were expected, how many have not ended."""
+    """A flow's waiting requests, oldest first; of all that were expected, how many have not ended."""
 
     expected: int = 0
     left: int = 0
@@ -77,8 +77,8 @@ class _Flow:
         return (0 if urgent else 2) + (0 if nearly else 1)
 
 
-class Flows:
-    """The asks that wait for their turn.
+class FairQueue:
+    """The requests that wait for their turn.
 
     Attributes:
         waiting: How many there are.
@@ -94,14 +94,14 @@ class Flows:
         self._next: _Flow | None = None
 
     def expect(self, flow: str, number: int) -> None:
-        """Say that a flow will have so many more asks."""
+        """Say that a flow will have so many more requests."""
         state = self._flows.setdefault(flow, _Flow())
         state.expected += number
         state.left += number
         self._rank(state)
 
     def ended(self, flow: str) -> None:
-        """Say that one of a flow's asks has ended, whatever came of it."""
+        """Say that one of a flow's requests has ended, whatever came of it."""
         state = self._flows.get(flow)
         if state is None:
             return
@@ -112,17 +112,17 @@ class Flows:
             del self._flows[flow]
 
     def put(self, ticket: Ticket) -> None:
-        """Let an ask wait behind those of its flow."""
+        """Let a request wait behind those of its flow."""
         self._places += 1
         ticket.place = self._places
         self._enter(ticket).waiting.append(ticket)
 
     def put_back(self, ticket: Ticket) -> None:
-        """Let an ask that was sent in vain wait before all others of its flow."""
+        """Let a request that was sent in vain wait before all others of its flow."""
         self._enter(ticket).waiting.appendleft(ticket)
 
     def drop(self, ticket: Ticket) -> None:
-        """Let a waiting ask wait no more."""
+        """Let a waiting request wait no more."""
         state = self._flows[ticket.flow]
         state.waiting.remove(ticket)
         self._left(state)
@@ -177,7 +177,7 @@ class Flows:
         return state
 
     def _left(self, state: _Flow) -> None:
-        """Note that one of a flow's asks waits no more."""
+        """Note that one of a flow's requests waits no more."""
         self.waiting -= 1
         self._next = None
         if not state.waiting:

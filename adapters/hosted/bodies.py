@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from adapters.hosted.replies import KEY
 from adapters.hosted.training import json_line
-from engine.ports.provider import Ask, JobOrder
-from engine.ports.provider_errors import Rejected
+from engine.ports.provider import ChatRequest, JobOrder
+from engine.ports.provider_errors import RejectedError
 
 CHAT = "/v1/chat/completions"
 """How a batch calls the endpoint."""
@@ -26,22 +26,22 @@ class Limit(StrEnum):
         return Limit.OLD if self is Limit.NEW else Limit.NEW
 
 
-def chat(ask: Ask, limit: Limit) -> dict[str, object]:
-    """Return the body of a chat completion. What the ask leaves at its default is not sent."""
+def chat(request: ChatRequest, limit: Limit) -> dict[str, object]:
+    """Return the body of a chat completion. What the request leaves at its default is not sent."""
     body: dict[str, object] = {
-        "model": ask.model,
-        "messages": [{"role": turn.role, "content": turn.text} for turn in ask.turns],
-        limit.value: ask.max_tokens,
-        "temperature": ask.temperature,
+        "model": request.model,
+        "messages": [{"role": turn.role, "content": turn.text} for turn in request.turns],
+        limit.value: request.max_tokens,
+        "temperature": request.temperature,
     }
-    if ask.top_p != 1:
-        body["top_p"] = ask.top_p
-    if ask.samples != 1:
-        body["n"] = ask.samples
-    if ask.seed is not None:
-        body["seed"] = ask.seed
-    if ask.schema is not None:
-        form = {"name": "answer", "schema": dict(ask.schema), "strict": _is_closed(ask.schema)}
+    if request.top_p != 1:
+        body["top_p"] = request.top_p
+    if request.samples != 1:
+        body["n"] = request.samples
+    if request.seed is not None:
+        body["seed"] = request.seed
+    if request.schema is not None:
+        form = {"name": "answer", "schema": dict(request.schema), "strict": _is_closed(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
     return body
 
@@ -63,15 +63,15 @@ def job(order: JobOrder) -> dict[str, object]:
     }
 
 
-def batch_file(asks: Mapping[str, Ask], limit: Limit) -> bytes:
+def batch_file(requests: Mapping[str, ChatRequest], limit: Limit) -> bytes:
     """Return the input file of a batch, one request a line.
 
     Raises:
-        Rejected: A text holds half of a character.
+        RejectedError: A text holds half of a character.
     """
     return lines(
-        {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": chat(ask, limit)}
-        for custom_id, ask in asks.items()
+        {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": chat(request, limit)}
+        for custom_id, request in requests.items()
     )
 
 
@@ -79,12 +79,12 @@ def lines(values: Iterable[Mapping[str, object]]) -> bytes:
     """Return values as JSON Lines.
 
     Raises:
-        Rejected: A text holds half of a character.
+        RejectedError: A text holds half of a character.
     """
     try:
         return "".join(map(json_line, values)).encode()
     except UnicodeEncodeError:
-        raise Rejected("a text holds half of a character (a lone surrogate), which cannot be sent") from None
+        raise RejectedError("a text holds half of a character (a lone surrogate), which cannot be sent") from None
 
 
 def batch(key: str, file_id: str) -> dict[str, object]:

@@ -15,12 +15,12 @@ import pytest
 
 from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
-from engine.ports.provider import Access, Ask, JobOrder, Session, Told, Turn
-from engine.ports.provider_errors import Denied, ProviderError, Rejected, Unanswered, Unavailable
+from engine.ports.provider import Access, ChatRequest, Completion, JobOrder, Session, Turn
+from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 KEY = "sk-test-marker-5f0c2b77"
 HANG = b"hang"
-ASK = Ask("m", (Turn("user", "open the vault"),), 8)
+REQUEST = ChatRequest("m", (Turn("user", "open the vault"),), 8)
 ORDER = JobOrder("tune-1", "m", "file-1", 1, None, None, 0, "s")
 ANSWER = json.dumps(
     {"choices": [{"message": {"content": "no"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
@@ -74,15 +74,15 @@ def caught(
 )
 def test_a_reply_that_cannot_be_read_leaves_doubt(canned: Serve, reply: bytes, words: str) -> None:
     timeout = 0.3 if reply == HANG else 5.0
-    found = caught(canned, reply, lambda session: session.ask(ASK), timeout)
-    assert type(found) is Unanswered
+    found = caught(canned, reply, lambda session: session.complete(REQUEST), timeout)
+    assert type(found) is NoReplyError
     assert words in str(found)
 
 
 def test_a_server_error_leaves_doubt_about_a_job_and_none_about_an_answer(canned: Serve) -> None:
     refused = http('{"error": {"message": "oops"}}', "500 Internal Server Error")
-    assert type(caught(canned, refused, lambda session: session.create_job(ORDER))) is Unanswered
-    assert type(caught(canned, refused, lambda session: session.ask(ASK))) is Unavailable
+    assert type(caught(canned, refused, lambda session: session.create_job(ORDER))) is NoReplyError
+    assert type(caught(canned, refused, lambda session: session.complete(REQUEST))) is UnavailableError
 
 
 def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.Monkey
 
     async def go() -> None:
         session = connect(url)
-        with pytest.raises(Unavailable, match="no connection"):
+        with pytest.raises(UnavailableError, match="no connection"):
             await session.create_job(ORDER)
         await session.close()
 
@@ -102,8 +102,8 @@ def test_nobody_there_is_unavailable_and_not_in_doubt(monkeypatch: pytest.Monkey
 
 def test_a_server_that_repeats_the_key_does_not_get_it_into_the_error(canned: Serve) -> None:
     echo = http(json.dumps({"error": {"message": f"bad key {KEY}", "code": KEY}}), "401 Unauthorized")
-    found = caught(canned, echo, lambda session: session.ask(ASK))
-    assert type(found) is Denied
+    found = caught(canned, echo, lambda session: session.complete(REQUEST))
+    assert type(found) is DeniedError
     assert KEY not in str(found)
 
 
@@ -113,8 +113,8 @@ def test_a_redirect_does_not_take_the_key_elsewhere(canned: Serve) -> None:
             moved = http("", "307 Temporary Redirect", f"Location: {elsewhere.url}")
             async with canned(moved) as server:
                 session = connect(server.url)
-                with pytest.raises(Rejected):
-                    await session.ask(ASK)
+                with pytest.raises(RejectedError):
+                    await session.complete(REQUEST)
                 await session.close()
             assert elsewhere.asked == []
 
@@ -131,8 +131,8 @@ def test_the_key_comes_from_its_variable_and_goes_only_where_the_spec_says(
     async def go() -> bytes:
         async with canned(http(ANSWER)) as server:
             session = connect(server.url)
-            told: Told = await session.ask(ASK)
-            assert told.choices[0].text == "no"
+            completion: Completion = await session.complete(REQUEST)
+            assert completion.choices[0].text == "no"
             with pytest.raises(TypeError, match="cannot be pickled"):
                 pickle.dumps(session)
             assert KEY not in repr(session) + repr(vars(session))
@@ -151,7 +151,7 @@ def test_azure_gets_the_key_in_its_own_header_alone(canned: Serve) -> None:
         async with canned(http(ANSWER)) as server:
             url = server.url.removesuffix("/v1")
             session = AzureProvider().connect(Access("lab", url, "MARKER_KEY"))
-            await session.ask(ASK)
+            await session.complete(REQUEST)
             await session.close()
             asked: bytes = server.asked[0]
             return asked
@@ -169,8 +169,8 @@ def test_the_other_name_of_the_longest_answer_is_tried_once_a_model(canned: Serv
     async def go() -> list[str]:
         async with canned(objection, http(ANSWER), http(ANSWER)) as server:
             session = connect(server.url)
-            await session.ask(ASK)
-            await session.ask(ASK)
+            await session.complete(REQUEST)
+            await session.complete(REQUEST)
             await session.close()
             return [
                 "max_completion_tokens" if b"max_completion_tokens" in sent else "max_tokens" for sent in server.asked
@@ -184,10 +184,10 @@ def test_no_connection_without_a_key_or_with_a_password_in_the_url(
     provider: OpenAIProvider | AzureProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MARKER_KEY", raising=False)
-    with pytest.raises(Denied, match="MARKER_KEY"):
+    with pytest.raises(DeniedError, match="MARKER_KEY"):
         provider.connect(Access("lab", "http://127.0.0.1:1/v1", "MARKER_KEY"))
     monkeypatch.setenv("MARKER_KEY", f"{KEY}\nX-Other: 1")
-    with pytest.raises(Denied, match="is no key") as denied:
+    with pytest.raises(DeniedError, match="is no key") as denied:
         provider.connect(Access("lab", "http://127.0.0.1:1/v1", "MARKER_KEY"))
     assert KEY not in str(denied.value)
     monkeypatch.setenv("MARKER_KEY", KEY)
@@ -198,7 +198,7 @@ def test_no_connection_without_a_key_or_with_a_password_in_the_url(
         "http://[::1/v1",
         "http:me:secret@127.0.0.1/v1",
     ):
-        with pytest.raises(Rejected) as refused:
+        with pytest.raises(RejectedError) as refused:
             provider.connect(Access("lab", url, "MARKER_KEY"))
         assert "secret" not in str(refused.value)
 
@@ -207,8 +207,8 @@ def test_half_of_a_character_is_refused_before_it_is_sent(canned: Serve) -> None
     async def go() -> None:
         async with canned() as server:
             session = connect(server.url)
-            with pytest.raises(Rejected, match="half of a character"):
-                await session.ask(Ask("m", (Turn("user", "\ud800"),), 8))
+            with pytest.raises(RejectedError, match="half of a character"):
+                await session.complete(ChatRequest("m", (Turn("user", "\ud800"),), 8))
             await session.close()
             assert server.asked == []
 

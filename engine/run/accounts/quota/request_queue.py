@@ -1,4 +1,4 @@
-"""Where asks wait for their turn: a `Pool` with a clock, and a timer for when to look again."""
+"""Where requests wait for their turn: a `Pool` with a clock, and a timer for when to look again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from engine.domain.quota import Quota
-from engine.run.accounts.quota.flows import Ticket
+from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.pool import Pool
 from engine.run.accounts.quota.rate import NEVER
 
@@ -16,8 +16,8 @@ STIR_S = 0.001
 Sleep = Callable[[float], Awaitable[None]]
 
 
-class Gate:
-    """Lets asks through as fast as one quota allows.
+class RequestQueue:
+    """Lets requests through as fast as one quota allows.
 
     Args:
         quota: The limits that are known.
@@ -39,7 +39,7 @@ class Gate:
         self._closed = False
 
     async def passed(self, ticket: Ticket) -> bool:
-        """Wait until an ask that is in the pool may be sent; False when the gate was closed instead."""
+        """Wait until a request that is in the pool may be sent; False when the queue was closed instead."""
         if self._closed:
             self.pool.given_up(ticket)
             return False
