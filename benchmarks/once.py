@@ -42,7 +42,7 @@ from engine.domain.sweep import Account
 from engine.plan.prices import load_prices
 from engine.plan.tariff import today
 from engine.ports.provider import Access, Job, JobOrder, Session, TuningRequest
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal

@@ -93,7 +93,9 @@ class Judge(Protocol):
 class ApiJudge(Protocol):
     """A judge that asks a hosted model: both ends of it, without the asking in between. Its `needs` names the model."""
 
-    def requests(self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Sequence[ChatRequest]:
+    def requests(
+        self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]
+    ) -> Sequence[ChatRequest]:
         """Return what to ask the model, so that `responses[i]` is graded as an answer to `prompts[i]`."""
         ...
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.stage import Plan, PlannedCell, Stage, StageState
 from engine.domain.sweep import Recipe, TuneRecipe
-from engine.domain.adapters import Kind
 
 Row = tuple[object, ...]
 

@@ -11,7 +11,7 @@ from engine import registry
 from engine.domain.results import Finish, Measure, Outcome, Prompt, Response
 from engine.ports import Context
 from engine.ports.provider import ApiJudge
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.executors.hosts import WarmSlots
 
 SCALES = {Measure.HARM: {1.0, 2.0, 3.0, 4.0, 5.0}, Measure.REFUSAL: {0.0, 1.0}, Measure.CORRECT: {0.0, 1.0}}

@@ -53,7 +53,7 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 pytestmark = pytest.mark.slow
 

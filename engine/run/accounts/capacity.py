@@ -28,5 +28,7 @@ def account_capacity(name: str, account: Account) -> tuple[Slot, ...]:
     return (
         *(Slot(f"{name} job {index}", None, name, frozenset({StageKind.TUNE})) for index in range(jobs)),
         *(Slot(f"{name} asks {index}", None, name, frozenset({StageKind.GENERATE})) for index in range(ASKING)),
-        Slot(f"{name} judges", None, name, frozenset({StageKind.JUDGE})),  # one, so that equal responses are judged once
+        Slot(
+            f"{name} judges", None, name, frozenset({StageKind.JUDGE})
+        ),  # one, so that equal responses are judged once
     )

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
 from engine.ports.provider import Access, ChatRequest, Completion, HostedTuning, TuningRequest
 from engine.ports.provider_errors import ProviderError
-from engine.domain.adapters import Kind
 from engine.run.accounts.batches import Batches, names
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import Journal

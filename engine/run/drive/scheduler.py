@@ -128,9 +128,7 @@ class Scheduler:
         self._alone: set[str] = set()
         self._queues: dict[tuple[str | None, str], list[Entry]] = {}  # (warm slot, work or group) -> heap
         works = {self._work_of(key) for key in stages}
-        self._works = {
-            slot.name: sorted(_name(work) for work in works if slot.serves(work)) for slot in slots
-        }
+        self._works = {slot.name: sorted(_name(work) for work in works if slot.serves(work)) for slot in slots}
         for key, waits in self._waits.items():
             if waits == 0 and self._state[key] is StageState.PENDING:
                 self._offer(key, None)

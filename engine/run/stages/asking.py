@@ -77,7 +77,12 @@ def _used(reply: Completion | ProviderError) -> Usage:
 def _unasked(replies: Sequence[Completion | ProviderError]) -> ProviderError | None:
     """Return why a judge could not be asked; a refusal and a wrong request are answers of their own."""
     return next(
-        (one for one in replies if isinstance(one, ProviderError) and not isinstance(one, BlockedError | RejectedError)), None
+        (
+            one
+            for one in replies
+            if isinstance(one, ProviderError) and not isinstance(one, BlockedError | RejectedError)
+        ),
+        None,
     )
 
 

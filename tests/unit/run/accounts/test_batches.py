@@ -22,7 +22,7 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.accounts.backoff import Patience
 from engine.run.accounts.batches import ROUNDS, Batches, names
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
