@@ -67,6 +67,16 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
         "samples": pa.schema(
             [("stage_key", _TEXT), ("position", pa.int32()), ("source", _TEXT), ("row_id", _TEXT), ("pin", _TEXT)]
         ),
+        "rows": pa.schema(
+            [
+                ("stage_key", _TEXT),
+                ("position", pa.int32()),
+                ("source", _TEXT),
+                ("row_id", _TEXT),
+                ("turns", _TEXT),
+                ("rejected", _TEXT),
+            ]
+        ),
     }
 )
 """The columns of every shard; those that tables.sql lacks (text, reference, reason, ...) stay in the shards."""
