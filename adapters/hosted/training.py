@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 
 SPECIAL = re.compile(r"<\|[^\s|<>]{1,64}\|>")
 HALF = re.compile("[\ud800-\udfff]")

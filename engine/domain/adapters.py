@@ -93,7 +93,7 @@ class Settings(Written):
 
     def as_argument(self) -> str:
         """Return the argument that stands for some of these settings, or nothing: the inverse of `of_argument`."""
-        value = getattr(self, self.argument) if self.argument else None
+        value = self.written().get(self.argument) if self.argument else None
         return "" if value is None else str(value)
 
     def effective(self) -> Self:
