@@ -160,7 +160,9 @@ class RubricJudge(ABC):
         )
         return Range(low, expected, high)
 
-    def requests(self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Sequence[ChatRequest]:
+    def requests(
+        self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]
+    ) -> Sequence[ChatRequest]:
         """Return what to ask: the canaries first, then one request per response, in order.
 
         Args:

@@ -7,7 +7,7 @@ registry alone, so validation asks an `Adapters` that stands in pydantic's valid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
@@ -25,6 +25,9 @@ CONTEXT = "adapters"
 
 AdapterRef = Annotated[str, StringConstraints(pattern=ADAPTER_PATTERN)]
 """An adapter's name, where it is only a name."""
+
+ADAPTER_KEYWORD = "x-adapter"
+"""In a JSON schema of pydantic's, the kind of adapter that a value is."""
 
 
 class Kind(StrEnum):
@@ -102,12 +105,8 @@ class Settings(Written):
 
     def written(self) -> dict[str, object]:
         """Return the fields that differ from their defaults, by name."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            name: value
-            for name, value in values.items()
-            if type(self).model_fields[name].is_required() or value != type(self).model_fields[name].default
-        }
+        fields = type(self).model_fields
+        return {name: value for name, value in self if fields[name].is_required() or value != fields[name].default}
 
 
 class NoSettings(Settings):
@@ -168,6 +167,10 @@ class SettingsError(ValueError):
         self.name, self.model, self.error = name, model, error
 
 
+class UnreadableUseError(ValueError):
+    """It is not written as an adapter is."""
+
+
 class UnknownUseError(ValueError):
     """No such adapter is installed, or it cannot be loaded.
 
@@ -180,6 +183,56 @@ class UnknownUseError(ValueError):
         """Keep both parts."""
         super().__init__(what)
         self.what, self.todo = what, todo
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An adapter as a spec has it, before its settings are looked at.
+
+    Attributes:
+        name: Its name.
+        account: What stands after `@`; empty for nothing.
+        argument: What stands after the colon; None without a colon.
+        rest: The settings that stand beside `use`.
+    """
+
+    name: str
+    account: str = ""
+    argument: str | None = None
+    rest: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, written: object) -> Reference:
+        """Return what is meant by `name`, `name:argument`, or a mapping of `use` and settings.
+
+        Raises:
+            UnreadableUseError: It is written in no such way.
+        """
+        named = written.get("use") if isinstance(written, Mapping) else written
+        if not isinstance(named, str):
+            message = "expected an adapter: `name`, `name:argument`, or a mapping with `use: name` and its settings"
+            raise UnreadableUseError(message)
+        reference, colon, argument = named.partition(":")
+        name, _, account = reference.partition("@")
+        rest = (
+            {str(key): value for key, value in written.items() if key != "use"} if isinstance(written, Mapping) else {}
+        )
+        return cls(name, account, argument if colon else None, rest)
+
+    def settings(self, model: type[Settings]) -> dict[str, object]:
+        """Return the settings that are written, those of the argument among them; they are not validated.
+
+        Args:
+            model: The model that the adapter declares.
+
+        Raises:
+            ValueError: The adapter does not take the argument, or a setting is given twice.
+        """
+        given = {} if self.argument is None else model.of_argument(self.argument)
+        if twice := sorted(given.keys() & self.rest.keys()):
+            message = f"`{self.name}:{self.argument}` gives `{twice[0]}` already: write it once"
+            raise ValueError(message)
+        return {**given, **self.rest}
 
 
 class Adapters(Protocol):
@@ -195,7 +248,8 @@ class Adapters(Protocol):
         Raises:
             UnknownUseError: No such adapter is installed, or it cannot be loaded.
             SettingsError: Its settings are wrong.
-            ValueError: It is not written as an adapter is.
+            UnreadableUseError: It is not written as an adapter is.
+            ValueError: It does not take the argument or the account.
         """
         ...
 
@@ -235,9 +289,9 @@ class AdapterOf:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        """Refer to the definition of what is installed; `engine.spec.schema` writes it."""
+        """Name the kind; `engine.spec.schema` puts a reference to what is installed in its place."""
         del schema, handler
-        return {"$ref": f"#/definitions/use-{self.kind.value}"}
+        return {ADAPTER_KEYWORD: self.kind.value}
 
 
 def plain(use: Use) -> dict[str, object]:
@@ -299,4 +353,4 @@ class WithAdapter(Written):
             return own | {"use": {"use": named, **rest}}
         if rest and isinstance(named, Mapping):
             return own | {"use": {**named, **rest}}
-        return own | {"use": named}
+        return own if named is None else own | {"use": named}
