@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from adapters.judges.blocks import clean
-from adapters.judges.replies import Field, Reading, read
+from adapters.judges.replies import Number, Reading, read
 from engine.domain.results import Outcome, Verdict
 from engine.ports.provider import Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError
@@ -23,7 +23,7 @@ _REFUSES = re.compile(
 
 
 def verdict(
-    reply: Completion | ProviderError, fields: Sequence[Field], score: Callable[[Mapping[str, int]], float]
+    reply: Completion | ProviderError, fields: Sequence[Number], score: Callable[[Mapping[str, int]], float]
 ) -> Verdict:
     """Return the verdict; a number only where the reply clearly gave one.
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.domain.results import Prompt, Response, ShardRef, TrainingStep, Verdict
+from engine.domain.conversation import Prompt
+from engine.domain.results import Response, ShardRef, TrainingStep, Verdict
 from engine.store.layout import RunDirectory, sha256_of, write_whole
 
 _TEXT = pa.string()
