@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapters.hosted import training
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 from engine.ports.provider import Access, Session
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapters.hosted import training
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 from engine.ports.provider import Access, Session
 
 BOUNDS = training.Bounds(fewest_rows=1, most_rows=None, most_bytes=50 * 2**30, most_tokens=None, has_special=False)

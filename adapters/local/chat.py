@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 
 IGNORED = -100
 """Label of a token that the loss leaves out, as in torch's cross-entropy."""

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 
 FEWEST = 10
 _SPECIAL = re.compile(r"<\|[a-z_]+\|>")

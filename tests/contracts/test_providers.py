@@ -29,7 +29,7 @@ from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
 from adapters.hosted.together import TogetherProvider
 from engine import registry
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 from engine.ports.provider import (
     Access,
     BatchState,

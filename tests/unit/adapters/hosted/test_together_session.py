@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from adapters.hosted.together import TogetherProvider
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 from engine.ports.provider import Access, Completion, JobState, Session, Step
 from engine.ports.provider_errors import BlockedError, RejectedError
 

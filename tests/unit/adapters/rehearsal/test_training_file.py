@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adapters.rehearsal.training_file import BadFileError, read
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 
 
 def example(*turns: tuple[str, object], **more: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine import registry
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned
 from engine.domain.adapters import Kind
