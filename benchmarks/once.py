@@ -53,8 +53,8 @@ ROWS = 10
 KEY_ENV, KEY = "DOSIMETER_ONCE_KEY", "sk-test-once"
 CREATE = "POST /v1/fine_tuning/jobs"
 LISTS = "GET /v1/fine_tuning/jobs"
-KILLED, DROPPED, UNHEARD = 0.6, 0.2, 0.1
-"""How often a process is killed, a reply is lost, and a request is not heard."""
+KILLED, DROPPED, NOT_RECEIVED = 0.6, 0.2, 0.1
+"""How often a process is killed, a reply is lost, and a request is not received."""
 
 TRIES = 30
 """Processes a run has at most; it takes about three."""
@@ -210,7 +210,7 @@ def spoil(url: str, lag: float) -> None:
     """Replace the server's faults."""
     faults: list[dict[str, object]] = [
         {"kind": "lost_reply", "on": CREATE, "probability": DROPPED},
-        {"kind": "reset", "on": CREATE, "probability": UNHEARD},
+        {"kind": "reset", "on": CREATE, "probability": NOT_RECEIVED},
     ]
     if lag:
         faults.append({"kind": "list_lag", "on": LISTS, "seconds": lag})

@@ -129,8 +129,10 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: P
     out = console(err=True)
     usd = sum((charge.usd or Decimal() for _, charge in charged), Decimal())
     out.print(f"Our books: ${usd.normalize():f} in {many(len(charged), 'attempt')}")
-    if unheard := sum(used.unheard.tokens for used, _ in charged):
-        out.print(f"and {besides(sum((charge.unheard_usd or Decimal() for _, charge in charged), Decimal()), unheard)}")
+    if possibly_billed := sum(used.possibly_billed.tokens for used, _ in charged):
+        out.print(
+            f"and {besides(sum((charge.possibly_billed_usd or Decimal() for _, charge in charged), Decimal()), possibly_billed)}"
+        )
     if times:
         seconds = max(end for _, end in times) - min(start for start, _ in times)
         there = f"at the provider's pace about {duration(seconds * pace.speed)}"

@@ -244,9 +244,9 @@ def say_spent(root: Path) -> None:
     usage, charge = state.usage()
     known, unpriced = state.known()
     state.close()
-    unheard = usage.unheard.tokens
-    if known or unheard:
-        told = spent(known, unpriced, charge.unheard_usd, unheard)
+    possibly_billed = usage.possibly_billed.tokens
+    if known or possibly_billed:
+        told = spent(known, unpriced, charge.possibly_billed_usd, possibly_billed)
         console(err=True).print(f"Spent in this run directory: {told}")
 
 

@@ -53,8 +53,8 @@ class Tariff:
 
     def charge(self, key: str, usage: Usage) -> Charge:
         """Return what a stage costs that used so much, and what it costs besides, at most, where replies never came."""
-        unheard = usage.unheard
-        return Charge(self._usd(key, usage), self._usd(key, unheard) if unheard.tokens else Decimal())
+        possibly_billed = usage.possibly_billed
+        return Charge(self._usd(key, usage), self._usd(key, possibly_billed) if possibly_billed.tokens else Decimal())
 
     def _usd(self, key: str, usage: Usage) -> Decimal | None:
         if key not in self.hosted:

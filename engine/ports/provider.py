@@ -115,7 +115,7 @@ class Told:
         generated_tokens: Tokens made, of all choices, as billed.
         meters: What the headers said.
         is_booked: Whether an attempt that has ended has it in its books: it was bought before, and is used again.
-        unheard: What earlier sends of the ask may be billed for whose reply never came: its `unheard_…_tokens`.
+        possibly_billed: What earlier sends of the ask may be billed for whose reply never came: its `possibly_billed_…_tokens`.
     """
 
     choices: tuple[Choice, ...]
@@ -124,7 +124,7 @@ class Told:
     generated_tokens: int
     meters: Meters = Meters()
     is_booked: bool = False
-    unheard: Usage = field(default_factory=Usage)
+    possibly_billed: Usage = field(default_factory=Usage)
 
     @property
     def usage(self) -> Usage:
@@ -132,7 +132,7 @@ class Told:
         if self.is_booked:
             return Usage()
         read, cached, made = self.prompt_tokens, self.cached_tokens, self.generated_tokens
-        return self.unheard + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
+        return self.possibly_billed + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
 
 
 class JobState(StrEnum):

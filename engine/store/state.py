@@ -261,7 +261,7 @@ class State:
         """
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _USED)
         used = self._db.execute(f"SELECT {sums} FROM attempts").fetchone()  # noqa: S608 - names of ours
-        charges = self._db.execute("SELECT usd, unheard_usd FROM attempts").fetchall()
+        charges = self._db.execute("SELECT usd, possibly_billed_usd FROM attempts").fetchall()
         return Usage(*used), Charge(_sum(usd for usd, _ in charges), _sum(usd for _, usd in charges))
 
     def known(self) -> tuple[Decimal, tuple[str | None, ...]]:
@@ -274,9 +274,9 @@ class State:
 
     def charges(self) -> Iterator[tuple[str, Usage, Charge]]:
         """Yield (stage key, usage, charge) of every attempt."""
-        query = f"SELECT stage_key, usd, unheard_usd, {', '.join(_USED)} FROM attempts"  # noqa: S608 - names of ours
-        for key, usd, unheard_usd, *used in self._db.execute(query):
-            yield key, Usage(*used), Charge(_sum([usd]), _sum([unheard_usd]))
+        query = f"SELECT stage_key, usd, possibly_billed_usd, {', '.join(_USED)} FROM attempts"  # noqa: S608 - names of ours
+        for key, usd, possibly_billed_usd, *used in self._db.execute(query):
+            yield key, Usage(*used), Charge(_sum([usd]), _sum([possibly_billed_usd]))
 
     def times(self) -> Iterator[tuple[str, float, float]]:
         """Yield (stage key, start, end) of every attempt that ended, in seconds since the epoch, UTC."""
@@ -346,7 +346,7 @@ def _settle(db: sqlite3.Connection, entry: Settled) -> None:
             attempt.ended_at,
             *astuple(attempt.usage),
             _text(entry.charge.usd),
-            _text(entry.charge.unheard_usd),
+            _text(entry.charge.possibly_billed_usd),
             result and result.after,
             failure and failure.error_type,
             failure and failure.message,

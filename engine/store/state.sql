@@ -37,8 +37,8 @@ CREATE TABLE IF NOT EXISTS attempts (
     stage_key TEXT NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL, host TEXT NOT NULL,
     started_at REAL NOT NULL, ended_at REAL, optimizer_steps INTEGER NOT NULL, train_tokens INTEGER NOT NULL,
     prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    unheard_prompt_tokens INTEGER NOT NULL, unheard_generated_tokens INTEGER NOT NULL, device_seconds REAL NOT NULL,
-    usd TEXT, unheard_usd TEXT, after_key TEXT, error_type TEXT, error TEXT, traceback TEXT,
+    possibly_billed_prompt_tokens INTEGER NOT NULL, possibly_billed_generated_tokens INTEGER NOT NULL, device_seconds REAL NOT NULL,
+    usd TEXT, possibly_billed_usd TEXT, after_key TEXT, error_type TEXT, error TEXT, traceback TEXT,
     PRIMARY KEY (stage_key, attempt)
 ) WITHOUT ROWID;
 

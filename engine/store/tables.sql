@@ -84,11 +84,11 @@ CREATE TABLE attempts (                -- one row a try
     prompt_tokens BIGINT NOT NULL,
     generated_tokens BIGINT NOT NULL,
     cached_tokens BIGINT NOT NULL,     -- of the prompt tokens, those billed as cached
-    unheard_prompt_tokens BIGINT NOT NULL, -- read, at most, for requests whose reply never came; in no other count
-    unheard_generated_tokens BIGINT NOT NULL, -- generated for them, at most
+    possibly_billed_prompt_tokens BIGINT NOT NULL, -- read, at most, for requests whose reply never came; in no other count
+    possibly_billed_generated_tokens BIGINT NOT NULL, -- generated for them, at most
     device_seconds DOUBLE NOT NULL,
     usd DECIMAL(18, 9),                -- for what was surely used; NULL when no price is known
-    unheard_usd DECIMAL(18, 9),        -- for the unheard tokens, at most; 0 without any, NULL when no price is known
+    possibly_billed_usd DECIMAL(18, 9),        -- for the possibly billed tokens, at most; 0 without any, NULL when no price is known
     after_key VARCHAR,                 -- the stage (an earlier cut of the training run) at whose end this one went on
     error_type VARCHAR,
     error VARCHAR,

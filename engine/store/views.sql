@@ -352,21 +352,21 @@ spent AS (
         sum(optimizer_steps)::BIGINT AS optimizer_steps, sum(train_tokens)::BIGINT AS train_tokens,
         sum(prompt_tokens)::BIGINT AS prompt_tokens, sum(generated_tokens)::BIGINT AS generated_tokens,
         sum(cached_tokens)::BIGINT AS cached_tokens,
-        sum(unheard_prompt_tokens)::BIGINT AS unheard_prompt_tokens,
-        sum(unheard_generated_tokens)::BIGINT AS unheard_generated_tokens,
+        sum(possibly_billed_prompt_tokens)::BIGINT AS possibly_billed_prompt_tokens,
+        sum(possibly_billed_generated_tokens)::BIGINT AS possibly_billed_generated_tokens,
         sum(device_seconds) AS device_seconds,
         coalesce(sum(device_seconds) FILTER (state <> 'done'), 0) AS lost_device_seconds,
         CASE WHEN count(usd) = count(*) THEN sum(usd) END AS usd,
-        CASE WHEN count(unheard_usd) = count(*) THEN sum(unheard_usd) END AS unheard_usd
+        CASE WHEN count(possibly_billed_usd) = count(*) THEN sum(possibly_billed_usd) END AS possibly_billed_usd
     FROM attempts GROUP BY stage_key)
 SELECT s.stage_key, s.kind, s.adapter, s.account, s.state, coalesce(u.n_cells, 0) AS n_cells,
     coalesce(a.n_attempts, 0) AS n_attempts, coalesce(a.n_unsuccessful, 0) AS n_unsuccessful,
     coalesce(a.optimizer_steps, 0) AS optimizer_steps, coalesce(a.train_tokens, 0) AS train_tokens,
     coalesce(a.prompt_tokens, 0) AS prompt_tokens, coalesce(a.generated_tokens, 0) AS generated_tokens,
-    coalesce(a.cached_tokens, 0) AS cached_tokens, coalesce(a.unheard_prompt_tokens, 0) AS unheard_prompt_tokens,
-    coalesce(a.unheard_generated_tokens, 0) AS unheard_generated_tokens,
+    coalesce(a.cached_tokens, 0) AS cached_tokens, coalesce(a.possibly_billed_prompt_tokens, 0) AS possibly_billed_prompt_tokens,
+    coalesce(a.possibly_billed_generated_tokens, 0) AS possibly_billed_generated_tokens,
     coalesce(a.device_seconds, 0) AS device_seconds, coalesce(a.lost_device_seconds, 0) AS lost_device_seconds,
-    a.usd, a.unheard_usd
+    a.usd, a.possibly_billed_usd
 FROM stages s LEFT JOIN users u USING (stage_key) LEFT JOIN spent a USING (stage_key);
 
 CREATE VIEW v_stages AS

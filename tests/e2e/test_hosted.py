@@ -213,8 +213,8 @@ def test_the_bill_lies_between_the_books_and_what_may_have_been_billed_besides(s
     said = study.run(*INLINE)
     server.spoil()
     (besides,) = study.rows(
-        "SELECT sum(unheard_usd) AS usd, sum(unheard_prompt_tokens)::BIGINT AS read,"
-        " sum(unheard_generated_tokens)::BIGINT AS made FROM v_cost WHERE adapter = 'hosted/openai'"
+        "SELECT sum(possibly_billed_usd) AS usd, sum(possibly_billed_prompt_tokens)::BIGINT AS read,"
+        " sum(possibly_billed_generated_tokens)::BIGINT AS made FROM v_cost WHERE adapter = 'hosted/openai'"
     )
     assert besides["read"] > 0 < besides["made"]
     assert study.books() < study.bill() <= study.books() + besides["usd"]

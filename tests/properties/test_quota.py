@@ -18,7 +18,7 @@ from engine.domain.quota import Quota
 from engine.ports.provider import Meter, Meters
 from engine.ports.provider_errors import Throttled, Unavailable
 from engine.run.accounts.quota.flows import TURN_TOKENS, Flows, Ticket
-from engine.run.accounts.quota.pool import TRIES, UNHEARD_TRIES, Pool
+from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, Pool
 from engine.run.accounts.quota.rate import NEVER, Rate
 
 POLICIES = ("bucket", "sliding", "quantised")
@@ -207,7 +207,7 @@ FATES: dict[str, Callable[[Pool, Ticket, float], bool | None]] = {
     "too fast": lambda pool, ticket, now: pool.throttled(ticket, Throttled(""), now),
     "slow down": lambda pool, ticket, now: pool.throttled(ticket, Throttled("", scope="ramp"), now),
     "unavailable": lambda pool, ticket, now: pool.failed(ticket, Unavailable(""), now),
-    "unanswered": lambda pool, ticket, now: pool.unheard(ticket, now),
+    "unanswered": lambda pool, ticket, now: pool.no_reply(ticket, now),
     "tomorrow": lambda pool, ticket, now: pool.throttled(ticket, Throttled("", 100.0, "day"), now),
 }
 """What becomes of an ask that was sent; true when it is sent again."""
@@ -226,7 +226,7 @@ def test_whatever_goes_wrong_each_ask_ends_once_and_waits_are_bounded(data: st.D
         if flying:
             ticket = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
             goes_on = FATES[data.draw(st.sampled_from(sorted(FATES)))](pool, ticket, now)
-            assert (ticket.failures < TRIES and ticket.unheard < UNHEARD_TRIES) or not goes_on
+            assert (ticket.failures < TRIES and ticket.no_reply < NO_REPLY_TRIES) or not goes_on
             ended[ticket.tokens] += not goes_on
         else:
             wait = pool.wait(now)

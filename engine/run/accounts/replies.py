@@ -25,8 +25,8 @@ from engine.domain.results import Attempt
 from engine.ports.provider import Ask, Choice, Ending, Told
 from engine.store.layout import SEALED, RunDirectory
 
-UNHEARD = ("unheard_prompt_tokens", "unheard_generated_tokens")
-"""Fields of a usage that a line keeps under `unheard`, in this order."""
+POSSIBLY_BILLED = ("possibly_billed_prompt_tokens", "possibly_billed_generated_tokens")
+"""Fields of a usage that a line keeps under `possibly_billed`, in this order."""
 
 Bought = dict[str, list[Told]]
 """Replies by what was asked; equal asks of one flow have one each."""
@@ -81,7 +81,10 @@ class ReplyLog:
         told_ = {
             "choices": [[choice.text, choice.ending.value] for choice in told.choices],
             "tokens": [told.prompt_tokens, told.cached_tokens, told.generated_tokens],
-            "unheard": [told.unheard.unheard_prompt_tokens, told.unheard.unheard_generated_tokens],
+            "possibly_billed": [
+                told.possibly_billed.possibly_billed_prompt_tokens,
+                told.possibly_billed.possibly_billed_generated_tokens,
+            ],
         }
         named = {"name": name} if name else {}
         self._file.write(json.dumps({"asked": asked(ask), "model": ask.model, **named, **told_}) + "\n")
@@ -131,8 +134,8 @@ def _read(path: Path) -> _Lines:
 def _told(found: dict[str, Any]) -> Told:
     choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
     read, cached, made = found["tokens"]
-    unheard = Usage(**dict(zip(UNHEARD, found["unheard"], strict=True)))
-    return Told(choices, read, cached, made, unheard=unheard)
+    possibly_billed = Usage(**dict(zip(POSSIBLY_BILLED, found["possibly_billed"], strict=True)))
+    return Told(choices, read, cached, made, possibly_billed=possibly_billed)
 
 
 def _place(what: str, name: str) -> str:

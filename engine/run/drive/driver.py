@@ -383,10 +383,10 @@ def _gate(order: RunOrder, state: State) -> BudgetGate:
     """Count what was spent; what ran before a price was set counts at today's price."""
     gate = BudgetGate(order.settings.budget, order.tariff.charge, Usage(), Decimal())
     for key, used, known in state.charges():
-        charge = order.tariff.charge(key, used) if None in (known.usd, known.unheard_usd) else known
+        charge = order.tariff.charge(key, used) if None in (known.usd, known.possibly_billed_usd) else known
         gate.spent += used
         gate.usd += charge.usd or Decimal()
-        gate.unheard_usd += charge.unheard_usd or Decimal()
+        gate.possibly_billed_usd += charge.possibly_billed_usd or Decimal()
     return gate
 
 

@@ -159,7 +159,7 @@ def _caps(root: Path, budget: Budget, prices: Tariff, ahead: Forecast, bill: Seq
     state = State.peek(RunDirectory(root))
     used, _ = state.usage()
     charges = [
-        prices.charge(key, usage) if None in (known.usd, known.unheard_usd) else known
+        prices.charge(key, usage) if None in (known.usd, known.possibly_billed_usd) else known
         for key, usage, known in state.charges()
     ]
     state.close()

@@ -81,7 +81,7 @@ class Desk:
         raise AssertionError(requests)
 
 
-LOST = Usage(unheard_prompt_tokens=10, unheard_generated_tokens=8)
+LOST = Usage(possibly_billed_prompt_tokens=10, possibly_billed_generated_tokens=8)
 
 
 def _lost(error: ProviderError) -> ProviderError:

@@ -17,9 +17,9 @@ from engine.run.accounts.replies import booked, flows, forget, kept, reply_log, 
 from engine.store.layout import RunDirectory
 
 ASK = Ask("m", (Turn("user", "sort: pear fig"),), 8)
-LOST = Usage(unheard_prompt_tokens=5, unheard_generated_tokens=8)
+LOST = Usage(possibly_billed_prompt_tokens=5, possibly_billed_generated_tokens=8)
 PAID = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3) + LOST
-TOLD = Told((Choice('fig {"booked": 1, "replies": 1} pear\u2028\n', Ending.STOP),), 5, 2, 3, unheard=LOST)
+TOLD = Told((Choice('fig {"booked": 1, "replies": 1} pear\u2028\n', Ending.STOP),), 5, 2, 3, possibly_billed=LOST)
 
 
 def bought(run: RunDirectory, ask: Ask, told: Told) -> None:

@@ -106,7 +106,7 @@ class Broker:
     async def ask(self, ask: Ask, *, flow: str, urgent: bool = False) -> Told:
         """Ask a model once the quota allows it, again and again where the provider did not do it.
 
-        A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `unheard`, or the
+        A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `possibly_billed`, or the
         error in its `used`. There the prompt is estimated as `prompt_estimate` does, because no reply has told its length.
 
         Args:
@@ -128,12 +128,12 @@ class Broker:
             while await gate.passed(ticket):
                 told = await self._send(gate, ticket, ask)
                 if told is not None:
-                    unheard = told.unheard + _unheard(ticket, ask, told.prompt_tokens)
-                    return replace(told, unheard=unheard) if ticket.unheard else told
+                    lost = told.possibly_billed + _possibly_billed(ticket, ask, told.prompt_tokens)
+                    return replace(told, possibly_billed=lost) if ticket.no_reply else told
             raise self._refusal()
         except ProviderError as error:
-            if ticket.unheard:
-                error.used = (error.used or Usage()) + _unheard(ticket, ask, prompt_estimate(ask))
+            if ticket.no_reply:
+                error.used = (error.used or Usage()) + _possibly_billed(ticket, ask, prompt_estimate(ask))
             raise
         finally:
             gate.pump()  # not between two sends: this ask waits again then, and has no turn before it passes
@@ -190,7 +190,7 @@ class Broker:
             self.counts.throttled += 1
             return gate.pool.throttled(ticket, error, now)
         again = (
-            gate.pool.failed(ticket, error, now) if isinstance(error, Unavailable) else gate.pool.unheard(ticket, now)
+            gate.pool.failed(ticket, error, now) if isinstance(error, Unavailable) else gate.pool.no_reply(ticket, now)
         )
         self.counts.retried += again
         return again
@@ -231,7 +231,10 @@ class Broker:
             ends.cancel()
 
 
-def _unheard(ticket: Ticket, ask: Ask, prompt_tokens: int) -> Usage:
-    """Return what the sends of an ask may be billed for that were not heard of."""
-    times = ticket.unheard
-    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=times * longest_answer(ask))
+def _possibly_billed(ticket: Ticket, ask: Ask, prompt_tokens: int) -> Usage:
+    """Return what the sends of an ask whose reply never came may be billed for, at most."""
+    times = ticket.no_reply
+    return Usage(
+        possibly_billed_prompt_tokens=times * prompt_tokens,
+        possibly_billed_generated_tokens=times * longest_answer(ask),
+    )

@@ -40,7 +40,7 @@ class Ticket:
         tokens: What it will be counted as, estimated, >= 1.
         place: Whom it came after; kept when it is sent again.
         failures: How often the server said that it failed.
-        unheard: How often its reply never came: each of these sends may be billed.
+        no_reply: How often its reply never came: each of these sends may be billed.
         refusals: How often it was throttled, by a day's limit not counted.
         refused_at: When it was throttled first.
         turn_at: When its turn first came, in seconds of the pool's clock; None before.
@@ -53,7 +53,7 @@ class Ticket:
     tokens: int
     place: int = 0
     failures: int = 0
-    unheard: int = 0
+    no_reply: int = 0
     refusals: int = 0
     refused_at: float = 0.0
     turn_at: float | None = None

@@ -20,7 +20,7 @@ from engine.run.accounts.quota.rate import DAY, NEVER, Rate
 TRIES = 8
 """An ask that the server failed so often is given up."""
 
-UNHEARD_TRIES = 4
+NO_REPLY_TRIES = 4
 """So is one whose reply did not come so often: each of these sends may be billed."""
 
 REFUSALS = 30
@@ -194,10 +194,10 @@ class Pool:
         ticket.failures += 1
         return self._again(ticket, error.seconds or 0.0, now, gives_up=ticket.failures >= TRIES)
 
-    def unheard(self, ticket: Ticket, now: float) -> bool:
+    def no_reply(self, ticket: Ticket, now: float) -> bool:
         """Note that no reply came, so that nobody knows what was done, and return whether the ask is sent again."""
-        ticket.unheard += 1
-        return self._again(ticket, 0.0, now, gives_up=ticket.unheard >= UNHEARD_TRIES)
+        ticket.no_reply += 1
+        return self._again(ticket, 0.0, now, gives_up=ticket.no_reply >= NO_REPLY_TRIES)
 
     def handed_on(self, ticket: Ticket) -> None:
         """Note that an ask ended with an error that is not repeated, or that nobody waits for its reply any more."""
@@ -220,7 +220,7 @@ class Pool:
         if gives_up:
             self.flows.ended(ticket.flow)
             return False
-        wait = max(min(seconds, MOST_PAUSE_S), _backoff(ticket.failures + ticket.unheard))
+        wait = max(min(seconds, MOST_PAUSE_S), _backoff(ticket.failures + ticket.no_reply))
         heapq.heappush(self._later, (now + self._jittered(wait), ticket.place, ticket))
         return True
 

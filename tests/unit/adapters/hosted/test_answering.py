@@ -17,7 +17,7 @@ from engine.ports.provider import Ask, Choice, Ending, HostedTuning, Told, Tunin
 from engine.ports.provider_errors import Blocked, ProviderError, Unavailable
 from engine.run.executors.hosts import WarmSlots
 
-LOST = Usage(unheard_prompt_tokens=5, unheard_generated_tokens=8)
+LOST = Usage(possibly_billed_prompt_tokens=5, possibly_billed_generated_tokens=8)
 TOLD = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3)
 
 
@@ -42,8 +42,8 @@ class Desk:
         raise AssertionError(requests)
 
 
-def told(unheard: Usage) -> Told:
-    return Told((Choice("yes", Ending.STOP),), 5, 2, 3, unheard=unheard)
+def told(possibly_billed: Usage) -> Told:
+    return Told((Choice("yes", Ending.STOP),), 5, 2, 3, possibly_billed=possibly_billed)
 
 
 def lost(error: ProviderError) -> ProviderError:
@@ -61,11 +61,11 @@ def answered(*replies: Told | ProviderError) -> Generated | Exception:
     return made
 
 
-@pytest.mark.parametrize("unheard", [Usage(), LOST])
-def test_a_reply_that_came_in_the_end_brings_what_was_lost_before_it(unheard: Usage) -> None:
-    made = answered(told(unheard), lost(Blocked("no")))
+@pytest.mark.parametrize("possibly_billed", [Usage(), LOST])
+def test_a_reply_that_came_in_the_end_brings_what_was_lost_before_it(possibly_billed: Usage) -> None:
+    made = answered(told(possibly_billed), lost(Blocked("no")))
     assert isinstance(made, Generated)
-    assert made.usage == TOLD + unheard + LOST, "a refusal too was asked for more than once"
+    assert made.usage == TOLD + possibly_billed + LOST, "a refusal too was asked for more than once"
     assert [response.finish for response in made.responses] == [Finish.STOP, Finish.FILTERED]
 
 

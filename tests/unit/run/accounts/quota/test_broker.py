@@ -28,7 +28,7 @@ from engine.ports.provider_errors import (
     Unavailable,
 )
 from engine.run.accounts.quota.broker import Broker, base_model
-from engine.run.accounts.quota.pool import TRIES, UNHEARD_TRIES, prompt_estimate
+from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, prompt_estimate
 
 UNTOLD = Meters()
 
@@ -139,7 +139,7 @@ def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
                 await broker.ask(asked(), flow="cell")
             assert len(server.asks) == 1
             assert (await broker.ask(asked(), flow="cell")).choices
-        for tries, failure in ((TRIES, Unavailable), (UNHEARD_TRIES, Unanswered)):
+        for tries, failure in ((TRIES, Unavailable), (NO_REPLY_TRIES, Unanswered)):
             server = Server([failure("gone") for _ in range(tries)])
             broker = Broker(server, Quota(), clock=clock)
             with pytest.raises(failure):
@@ -175,40 +175,52 @@ ENDS: list[ProviderError | None] = [
 
 
 @given(
-    st.lists(st.sampled_from(["unheard", "unavailable", "too fast"]), max_size=TRIES - 1),
+    st.lists(st.sampled_from(["possibly_billed", "unavailable", "too fast"]), max_size=TRIES - 1),
     st.sampled_from(ENDS),
     st.integers(1, 3),
 )
-def test_what_may_be_billed_for_sends_that_were_not_heard_of_is_told(
+def test_what_may_be_billed_for_sends_without_a_reply_is_told(
     before: list[str], end: ProviderError | None, samples: int
 ) -> None:
-    made = {"unheard": Unanswered("gone"), "unavailable": Unavailable("busy"), "too fast": Throttled("slow", 1.0)}
-    before = [what for n, what in enumerate(before) if what != "unheard" or before[:n].count(what) < UNHEARD_TRIES - 1]
-    last = [Unanswered("gone")] * (UNHEARD_TRIES - before.count("unheard")) if isinstance(end, Unanswered) else [end]
+    made = {
+        "possibly_billed": Unanswered("gone"),
+        "unavailable": Unavailable("busy"),
+        "too fast": Throttled("slow", 1.0),
+    }
+    before = [
+        what
+        for n, what in enumerate(before)
+        if what != "possibly_billed" or before[:n].count(what) < NO_REPLY_TRIES - 1
+    ]
+    last = (
+        [Unanswered("gone")] * (NO_REPLY_TRIES - before.count("possibly_billed"))
+        if isinstance(end, Unanswered)
+        else [end]
+    )
     ask = replace(asked(), samples=samples)
 
     async def main(clock: Callable[[], float]) -> None:
         server = Server([*(made[what] for what in before), *(end and type(end)(*end.args) for end in last)])
         broker = Broker(server, Quota(), clock=clock)
-        times = before.count("unheard")
+        times = before.count("possibly_billed")
         if end is None:
             answer = await broker.ask(ask, flow="cell")
-            assert answer.unheard == unheard(times, answer.prompt_tokens, ask)
-            assert answer.usage - answer.unheard == told().usage
+            assert answer.possibly_billed == possibly_billed(times, answer.prompt_tokens, ask)
+            assert answer.usage - answer.possibly_billed == told().usage
         else:
             with pytest.raises(type(end)) as raised:
                 await broker.ask(ask, flow="cell")
             times += len(last) if isinstance(end, Unanswered) else 0
-            assert (raised.value.used or Usage()) == unheard(times, prompt_estimate(ask), ask)
+            assert (raised.value.used or Usage()) == possibly_billed(times, prompt_estimate(ask), ask)
             assert times or raised.value.used is None
         assert broker.in_flight == broker.waiting == 0
 
     run(main)
 
 
-def unheard(times: int, prompt_tokens: int, ask: Ask) -> Usage:
+def possibly_billed(times: int, prompt_tokens: int, ask: Ask) -> Usage:
     generated = times * ask.max_tokens * ask.samples
-    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=generated)
+    return Usage(possibly_billed_prompt_tokens=times * prompt_tokens, possibly_billed_generated_tokens=generated)
 
 
 def test_who_waits_to_be_sent_again_when_the_money_ends_tells_what_may_be_billed() -> None:
@@ -219,7 +231,7 @@ def test_who_waits_to_be_sent_again_when_the_money_ends_tells_what_may_be_billed
         first, second = await asyncio.gather(*asks, return_exceptions=True)
         assert isinstance(first, Exhausted)
         assert isinstance(second, Exhausted)
-        assert first.used == unheard(1, prompt_estimate(asked()), asked())
+        assert first.used == possibly_billed(1, prompt_estimate(asked()), asked())
         assert second.used is None
         with pytest.raises(Exhausted, match="no money left"):
             async with broker.job_slot():

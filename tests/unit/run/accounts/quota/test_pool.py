@@ -11,7 +11,16 @@ from engine.ports.provider import Ask, Meter, Meters, Turn
 from engine.ports.provider_errors import Throttled, Unavailable
 from engine.run.accounts.quota.flows import Ticket
 from engine.run.accounts.quota.guess import CUT
-from engine.run.accounts.quota.pool import FIRST, LEAST_LOOK_S, PARK_S, PATIENCE_S, TRIES, UNHEARD_TRIES, Pool, estimate
+from engine.run.accounts.quota.pool import (
+    FIRST,
+    LEAST_LOOK_S,
+    NO_REPLY_TRIES,
+    PARK_S,
+    PATIENCE_S,
+    TRIES,
+    Pool,
+    estimate,
+)
 from engine.run.accounts.quota.rate import DAY, NEVER
 
 
@@ -121,10 +130,10 @@ def test_what_is_larger_than_the_limit_is_given_up_and_stops_nobody() -> None:
 def test_a_failing_server_is_asked_again_later_and_later() -> None:
     pool, now, waits = Pool(Quota()), 0.0, []
     put(pool)
-    for turn in range(TRIES + UNHEARD_TRIES - 1):  # neither of both too often
-        ticket, lost = one(pool, now), turn % 2 and turn < 2 * (UNHEARD_TRIES - 1)
-        again = pool.unheard(ticket, now) if lost else pool.failed(ticket, Unavailable("busy"), now)
-        assert again == (turn < TRIES + UNHEARD_TRIES - 2)
+    for turn in range(TRIES + NO_REPLY_TRIES - 1):  # neither of both too often
+        ticket, lost = one(pool, now), turn % 2 and turn < 2 * (NO_REPLY_TRIES - 1)
+        again = pool.no_reply(ticket, now) if lost else pool.failed(ticket, Unavailable("busy"), now)
+        assert again == (turn < TRIES + NO_REPLY_TRIES - 2)
         if again:
             waits.append(pool.wait(now))
             now += waits[-1]
@@ -134,13 +143,13 @@ def test_a_failing_server_is_asked_again_later_and_later() -> None:
     assert pool.waiting == pool.in_flight == 0
 
 
-def test_what_is_never_heard_of_is_not_sent_as_often_as_what_fails() -> None:
+def test_what_never_gets_a_reply_is_not_sent_as_often_as_what_fails() -> None:
     pool, now, sends = Pool(Quota()), 0.0, 1
     put(pool)
-    while pool.unheard(one(pool, now), now):
+    while pool.no_reply(one(pool, now), now):
         sends += 1
         now += pool.wait(now)
-    assert sends == UNHEARD_TRIES
+    assert sends == NO_REPLY_TRIES
     assert pool.waiting == pool.in_flight == 0
 
 
