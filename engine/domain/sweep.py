@@ -8,7 +8,7 @@ integer `revision`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
@@ -356,7 +356,11 @@ class Sweep:
     excludes: tuple[Exclude, ...] = ()
     includes: tuple[Include, ...] = ()
     baselines: bool = True
+<<<<<<< HEAD
     run: RunSettings = DEFAULT_RUN
+=======
+    run: RunSettings = field(default_factory=RunSettings)
+>>>>>>> spec
 
 
 def level_text(level: Level) -> str:
