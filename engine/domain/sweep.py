@@ -329,9 +329,6 @@ class RunSettings(Written):
     )
 
 
-DEFAULT_RUN = RunSettings()
-
-
 class Header(Written):
     """The fields of a spec beside its recipe, its grid and its run settings."""
 
@@ -356,11 +353,7 @@ class Sweep:
     excludes: tuple[Exclude, ...] = ()
     includes: tuple[Include, ...] = ()
     baselines: bool = True
-<<<<<<< HEAD
-    run: RunSettings = DEFAULT_RUN
-=======
     run: RunSettings = field(default_factory=RunSettings)
->>>>>>> spec
 
 
 def level_text(level: Level) -> str:
