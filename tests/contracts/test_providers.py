@@ -29,6 +29,7 @@ from adapters.hosted.azure.provider import AzureProvider
 from adapters.hosted.openai.provider import OpenAIProvider
 from adapters.hosted.together.provider import TogetherProvider
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow
 from engine.ports.provider import (
     Access,
@@ -53,7 +54,6 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.domain.adapters import Kind
 
 pytestmark = pytest.mark.slow
 

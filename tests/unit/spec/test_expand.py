@@ -61,7 +61,9 @@ def test_axes_multiply_and_the_last_varies_fastest() -> None:
 
 
 def test_zips_walk_together_and_multiply_once() -> None:
-    expansion = expanded("axes: {seed: [0, 1]}\nzip: [{data.source: [file:a, file:b, file:c], tune.lr: [0.1, 0.2, 0.3]}]")
+    expansion = expanded(
+        "axes: {seed: [0, 1]}\nzip: [{data.source: [file:a, file:b, file:c], tune.lr: [0.1, 0.2, 0.3]}]"
+    )
     assert labels(expansion)[:3] == [
         "seed=0 source=file:a lr=0.1",
         "seed=0 source=file:b lr=0.2",

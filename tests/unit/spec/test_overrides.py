@@ -23,7 +23,10 @@ def shape(*overrides: str) -> tuple[dict[str, tuple], dict[str, object]]:
     """The axes, zips and whens by path after overrides, and the recipe's own values of the same paths."""
     sweep = read(GRID, *overrides).sweep
     axes = [*sweep.axes, *(a for z in sweep.zips for a in z.axes), *(a for w in sweep.whens for a in w.axes)]
-    own = {path.rpartition(".")[2]: base_level(sweep.recipe, path) for path in ("data.n", "tune.lr", "tune.epochs", "judges")}
+    own = {
+        path.rpartition(".")[2]: base_level(sweep.recipe, path)
+        for path in ("data.n", "tune.lr", "tune.epochs", "judges")
+    }
     return {axis.path: axis.levels for axis in axes}, own
 
 

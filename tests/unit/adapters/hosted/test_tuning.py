@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from adapters.hosted.tuning import AbsoluteFineTuner, HostedFineTuner
-from engine.domain.cost import Usage
 from engine.domain.conversation import ChatRow
+from engine.domain.cost import Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned

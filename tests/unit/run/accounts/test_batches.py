@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.sweep import Account
 from engine.ports.provider import BatchState, ChatRequest, Choice, Completion, FinishReason, Session, Turn
 from engine.ports.provider_errors import (
@@ -22,7 +23,6 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.domain.adapters import Kind
 from engine.run.accounts.backoff import Patience
 from engine.run.accounts.batches import ROUNDS, Batches, names
 from engine.run.accounts.journal import JobRecord, Journal, batch_key

@@ -16,8 +16,8 @@ import pytest
 from adapters.hosted.rehearsal.endpoints.timeline import resolved
 from adapters.hosted.rehearsal.state.records import Hyperparameters
 from engine import registry
-from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.adapters import Kind
+from engine.domain.conversation import ChatRow, Prompt
 
 MODEL = "standin-aligned"
 SLOW = {"time_scale": 1.0, "durations": {"validate_files": [0, 0], "queue": [600, 600]}}

@@ -28,8 +28,8 @@ from adapters.hosted.rehearsal.state.records import (
 from adapters.hosted.training import training_file
 from engine import registry
 from engine.cli.serve_verb import backend
-from engine.domain.errors import StoreError
 from engine.domain.adapters import Kind
+from engine.domain.errors import StoreError
 
 from .conftest import Served
 
