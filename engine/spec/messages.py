@@ -131,13 +131,14 @@ def closest(word: str, known: Iterable[str], also: Mapping[str, str] | None = No
     'did you mean `tune.lr`?'
     """
     meant = {**(also or {}), **{name: name for name in known}}
-    by_last_part = {name.rpartition(".")[2]: path for name, path in reversed(meant.items())}
-    last_part = word.rpartition(".")[2]
-    found = [meant[name] for name in difflib.get_close_matches(word, meant, n=1)] or [
-        by_last_part[name] for name in difflib.get_close_matches(last_part, by_last_part, n=1)
-    ]
-    if found:
-        return f"did you mean `{found[0]}`?"
+    parent, _, last_part = word.rpartition(".")
+    beside = {
+        name.rpartition(".")[2]: path for name, path in reversed(meant.items()) if name.rpartition(".")[0] == parent
+    }
+    anywhere = {name.rpartition(".")[2]: path for name, path in reversed(meant.items())}
+    for written, names, cutoff in ((last_part, beside, 0.6), (word, meant, 0.8), (last_part, anywhere, 0.6)):
+        for name in difflib.get_close_matches(written, names, n=1, cutoff=cutoff):
+            return f"did you mean `{names[name]}`?"
     words = [name for name, path in meant.items() if name == path]
     return "known: " + ", ".join(f"`{name}`" for name in words) if 0 < len(words) <= _FEW else ""
 

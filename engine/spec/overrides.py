@@ -28,15 +28,16 @@ def renamed(root: Mapping, problems: Problems) -> Mapping:
     def today(node: Node, section: str = "") -> Node:
         if not isinstance(node, Mapping):
             return node
-        keys = {e.key: OLD_NAMES.get(section + e.key, section + e.key).removeprefix(section) for e in node.entries}
+        entries: list[Entry] = []
         for entry in node.entries:
-            if keys[entry.key] != entry.key and keys[entry.key] in keys:
-                what, hint = (
-                    f"`{entry.key}` is an old name of `{keys[entry.key]}`",
-                    "both are given: remove one of the two",
-                )
-                problems.add(entry.mark.problem(entry.key, what, code="duplicate_key", hint=hint))
-        return replace(node, entries=tuple(replace(entry, key=keys[entry.key]) for entry in node.entries))
+            key = OLD_NAMES.get(section + entry.key, section + entry.key).removeprefix(section)
+            if key != entry.key and node.get(key) is not None:
+                what, hint = f"`{entry.key}` is an old name of `{key}`, and both are given", "remove one of the two"
+                where = f"recipe.{section}{entry.key}" if section else entry.key
+                problems.add(entry.mark.problem(where, what, code="duplicate_key", hint=hint))
+            else:
+                entries.append(replace(entry, key=key))
+        return replace(node, entries=tuple(entries))
 
     def section(name: str) -> Callable[[Node | None], Node | None]:
         return lambda node: None if node is None else today(node, f"{name}.")

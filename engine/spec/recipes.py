@@ -112,8 +112,9 @@ class RecipeBook:
         """Refuse to carry over a setting of the recipe to an adapter that lacks it."""
         base = look(self._sweep.recipe, INLINE[section])
         what = f"`{adapter}`, a level of `{INLINE[section]}`, has no setting `{name}`"
-        own = f"{{use: {base.name}, {name}: ...}}" if isinstance(base, Use) else ""
-        hint = f"the recipe's settings are for all levels: write this one into those that have it, such as `{own}`"
+        hint = f"`zip` `{section}.{name}` with `{INLINE[section]}`, and give it `null` for `{adapter}`"
+        if isinstance(base, Use) and not type(base.settings).model_fields[name].is_required():
+            hint += f"; or write it into the levels that have it: `{{use: {base.name}, {name}: ...}}`"
         return self._positions.problem(f"recipe.{section}.{name}", what, code="no_such_setting", hint=hint)
 
     def _contradiction(self, finding: Finding, name: str, pairs: Combination) -> Problem:
@@ -122,9 +123,9 @@ class RecipeBook:
         named = [pair for pair in pairs if pair[0].rpartition(".")[2] == last]
         adapters = [pair for pair in pairs if isinstance(pair[1], Use | tuple)] if finding.path != name else []
         words = " ".join(f"{path}={brief_level(level)}" for path, level in pairs)
-        field = "" if named or finding.path == name else f"`{finding.path}`: "
         where = origin(self._sweep, *(named or adapters or pairs)[-1])
-        what = f"with {words}: {field}{finding.what}"
+        found = f"`{finding.path}` is required" if finding.code == "missing_field" else finding.what
+        what = f"with {words}: {found}"
         return self._positions.problem(where, what, code=finding.code, hint=finding.hint)
 
 
