@@ -271,7 +271,9 @@ def test_a_second_training_has_a_curve_and_not_the_dose_of_the_first(study: Any,
         study.add("training", stage_key=key, step=1, epoch=1.0, loss=2.0, lr=0.001)
     with open_results(study.write(tmp_path)) as results:
         rows = by(results.table("FROM v_training").to_pylist(), "stage_key")
-    dose = [(rows[key]["model"], rows[key]["data_source"], rows[key]["peak_lr"]) for key in ("tune-first", "tune-again")]
+    dose = [
+        (rows[key]["model"], rows[key]["data_source"], rows[key]["peak_lr"]) for key in ("tune-first", "tune-again")
+    ]
     assert dose == [("standin/aligned", "x", 0.002), ("standin/aligned", None, None)]
 
 
