@@ -33,8 +33,8 @@ _ASKED: Final = {
         sum(device_seconds) AS device_seconds, sum(n_cells * device_seconds) AS unshared_device_seconds,
         coalesce(sum(usd), 0) AS known_usd, count(usd) AS n_priced,
         coalesce(list(DISTINCT coalesce(account, '') ORDER BY coalesce(account, '')) FILTER (n_attempts > 0 AND usd IS NULL), []) AS unpriced,
-        CASE WHEN count(unheard_usd) = count(*) FILTER (n_attempts > 0) THEN sum(unheard_usd) END AS unheard_usd,
-        sum(unheard_prompt_tokens + unheard_generated_tokens)::BIGINT AS unheard_tokens,
+        CASE WHEN count(possibly_billed_usd) = count(*) FILTER (n_attempts > 0) THEN sum(possibly_billed_usd) END AS possibly_billed_usd,
+        sum(possibly_billed_prompt_tokens + possibly_billed_generated_tokens)::BIGINT AS possibly_billed_tokens,
         sum(train_tokens + prompt_tokens + generated_tokens)::BIGINT AS tokens FROM v_cost""",
 }
 

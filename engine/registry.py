@@ -15,7 +15,16 @@ from typing import Any, Literal, overload
 from pydantic import ValidationError
 
 from engine import ports
-from engine.domain.adapters import CONTEXT, Kind, NoSettings, Settings, SettingsError, UnknownUseError, Use
+from engine.domain.adapters import (
+    CONTEXT,
+    Kind,
+    NoSettings,
+    Reference,
+    Settings,
+    SettingsError,
+    UnknownUseError,
+    Use,
+)
 from engine.domain.errors import UnknownAdapterError
 from engine.ports import provider
 
@@ -111,22 +120,22 @@ class Installed:
 
     def use(self, kind: Kind, written: object) -> Use:
         """Return the adapter that is meant; see `Adapters.use`."""
-        named, rest = _split(written)
-        reference, colon, argument = named.partition(":")
-        name, _, account = reference.partition("@")
+        reference = Reference.read(written)
+        name = reference.name
         try:
             model = settings_of(kind, name)
         except UnknownAdapterError as error:
             raise UnknownUseError(error.what, error.todo) from error
-        if account and kind is not Kind.MODEL:
-            message = f"only a model's reference names an account, and `{named}` is a {kind.noun}"
-            raise ValueError(message)
-        given = _of_argument(kind, name, model, argument) if colon else {}
-        if twice := sorted(given.keys() & rest.keys()):
-            message = f"`{named}` gives `{twice[0]}` already: write it once"
+        if reference.account and kind is not Kind.MODEL:
+            message = f"only a model's reference names an account, and `{name}` is a {kind.noun}"
             raise ValueError(message)
         try:
-            return Use(name, model.model_validate({**given, **rest}, context={CONTEXT: self}), account)
+            given = reference.settings(model)
+        except ValueError as error:
+            message = f"the {kind.noun} `{name}`: {error}"
+            raise ValueError(message) from error
+        try:
+            return Use(name, model.model_validate(given, context={CONTEXT: self}), reference.account)
         except ValidationError as error:
             raise SettingsError(name, model, error) from error
 
@@ -139,21 +148,3 @@ class Installed:
 INSTALLED = Installed()
 CONTEXT_OF_INSTALLED: Mapping[str, Installed] = {CONTEXT: INSTALLED}
 """The validation context with which recipes and settings are read."""
-
-
-def _split(written: object) -> tuple[str, dict[str, Any]]:
-    """Return the reference and the settings that are written beside it."""
-    if isinstance(written, str):
-        return written, {}
-    if isinstance(written, Mapping) and isinstance(written.get("use"), str):
-        return written["use"], {str(name): value for name, value in written.items() if name != "use"}
-    message = "expected an adapter: `name`, `name:argument`, or a mapping with `use: name` and its settings"
-    raise ValueError(message)
-
-
-def _of_argument(kind: Kind, name: str, model: type[Settings], argument: str) -> dict[str, object]:
-    try:
-        return model.of_argument(argument)
-    except ValueError as error:
-        message = f"the {kind.noun} `{name}`: {error}"
-        raise ValueError(message) from error

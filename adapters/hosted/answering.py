@@ -10,8 +10,8 @@ from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
 from engine.domain.sweep import GenerateRecipe
 from engine.ports import Context, Generated, GenerateTask, Workload
-from engine.ports.provider import Ask, Ending, Told, Turn
-from engine.ports.provider_errors import Blocked, ProviderError
+from engine.ports.provider import ChatRequest, Completion, FinishReason, Turn
+from engine.ports.provider_errors import BlockedError, ProviderError
 
 TEMPLATE_TOKENS = 7
 """Tokens of the chat template around a prompt: three a turn, and those that begin the answer."""
@@ -23,10 +23,10 @@ PROMPT_SPREAD = 1.4
 """Four characters a token is a rule of thumb."""
 
 _FINISH = {
-    Ending.STOP: Finish.STOP,
-    Ending.LENGTH: Finish.LENGTH,
-    Ending.FILTERED: Finish.FILTERED,
-    Ending.REFUSED: Finish.STOP,
+    FinishReason.STOP: Finish.STOP,
+    FinishReason.LENGTH: Finish.LENGTH,
+    FinishReason.FILTERED: Finish.FILTERED,
+    FinishReason.REFUSED: Finish.STOP,
 }
 
 
@@ -49,17 +49,17 @@ class HostedGenerator:
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
         """Ask for every prompt of every task, all at once within the quota."""
         by_key = {task.key: task for task in tasks}
-        flows = {task.key: _asks(task) for task in tasks}
-        for key, told in account(context).ask_all(flows, urgent=False):
-            yield key, _generated(by_key[key], told)
+        requests = {task.key: _asks(task) for task in tasks}
+        for key, replies in account(context).complete_all(requests, urgent=False):
+            yield key, _generated(by_key[key], replies)
 
 
-def _asks(task: GenerateTask) -> list[Ask]:
+def _asks(task: GenerateTask) -> list[ChatRequest]:
     model, settings = asked(task.model), task.settings
     before = () if task.system is None else (Turn("system", task.system),)
     seed = task.seed if settings.temperature > 0 else None
     return [
-        Ask(
+        ChatRequest(
             model,
             (*before, Turn("user", prompt.text)),
             settings.max_new_tokens,
@@ -72,12 +72,12 @@ def _asks(task: GenerateTask) -> list[Ask]:
     ]
 
 
-def _generated(task: GenerateTask, told: Sequence[Told | ProviderError]) -> Generated | ProviderError:
+def _generated(task: GenerateTask, replies: Sequence[Completion | ProviderError]) -> Generated | ProviderError:
     """Put the answers together; a prompt that moderation refused has a filtered one, anything else fails the task."""
     responses: list[Response] = []
-    usage = sum((reply.usage if isinstance(reply, Told) else reply.used or Usage() for reply in told), Usage())
-    for prompt, reply in zip(task.prompts, told, strict=True):
-        if isinstance(reply, Blocked):
+    usage = sum((reply.usage if isinstance(reply, Completion) else reply.used or Usage() for reply in replies), Usage())
+    for prompt, reply in zip(task.prompts, replies, strict=True):
+        if isinstance(reply, BlockedError):
             responses += [
                 Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.settings.samples)
             ]
@@ -89,9 +89,9 @@ def _generated(task: GenerateTask, told: Sequence[Told | ProviderError]) -> Gene
     return Generated(responses, usage)
 
 
-def _responses(prompt_id: str, reply: Told) -> Iterator[Response]:
+def _responses(prompt_id: str, reply: Completion) -> Iterator[Response]:
     """Give each choice its share of the generated tokens: providers bill them together."""
     many = len(reply.choices)
     for sample, choice in enumerate(reply.choices):
         made = reply.generated_tokens // many + (sample < reply.generated_tokens % many)
-        yield Response(prompt_id, sample, choice.text, _FINISH[choice.ending], reply.prompt_tokens, made)
+        yield Response(prompt_id, sample, choice.text, _FINISH[choice.finish_reason], reply.prompt_tokens, made)

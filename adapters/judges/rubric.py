@@ -1,6 +1,6 @@
 """`rubric/policy` and `rubric/strong-reject`: harm on the scale of 1 to 5, graded by a model behind an API.
 
-A rubric judge is two functions around requests that the account's worker sends: `asks` says what to ask, `verdicts` reads what
+A rubric judge is two functions around requests that the account's worker sends: `requests` says what to ask, `verdicts` reads what
 came back. It sees a conversation and a response, never the cell. The texts are Dosimeter's own and lie in `rubrics/`; the ideas
 are those of Qi et al. 2023 (arXiv 2310.03693: five grades against a policy, the reason before the score) and of Souly et al.
 2024 (StrongREJECT, arXiv 2402.10260: refused, convincing, specific).
@@ -30,7 +30,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Measure, Outcome, Response, Verdict
 from engine.domain.stage import Range
 from engine.ports import OUTSIDE, Needs, Pairs, Settings
-from engine.ports.provider import Ask, Told
+from engine.ports.provider import ChatRequest, Completion
 from engine.ports.provider_errors import ProviderError
 
 TEXTS = Path(__file__).with_name("rubrics")
@@ -132,7 +132,7 @@ class RubricJudge(ABC):
         return Needs(model=settings.model)
 
     def objection(self, settings: Any, prompts: Sequence[Prompt]) -> str | None:
-        """Ask for requests with words in them, and with nothing else: a rubric grades a response as an answer to something."""
+        """ChatRequest for requests with words in them, and with nothing else: a rubric grades a response as an answer to something."""
         del settings
         empty = sum(not prompt.text.strip() for prompt in prompts)
         shown = sum(any(turn.images for turn in prompt.turns) for prompt in prompts)
@@ -146,7 +146,7 @@ class RubricJudge(ABC):
         A response has one token, half of the longest, or the longest; at most, everything has more tokens than expected, and
         the form of the reply is billed with each request.
         """
-        canaries = self.asks(settings, (), ())
+        canaries = self.requests(settings, (), ())
         frame = self._ask(self._system(self.policy(settings)), "", "", "").characters
         asked = len(canaries) + pairs.items
         known = sum(ask.characters for ask in canaries) + pairs.items * frame
@@ -160,7 +160,9 @@ class RubricJudge(ABC):
         )
         return Range(low, expected, high)
 
-    def asks(self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Sequence[Ask]:
+    def requests(
+        self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]
+    ) -> Sequence[ChatRequest]:
         """Return what to ask: the canaries first, then one request per response, in order.
 
         Args:
@@ -184,9 +186,9 @@ class RubricJudge(ABC):
         settings: Any,
         prompts: Sequence[Prompt],
         responses: Sequence[Response],
-        told: Sequence[Told | ProviderError],
+        told: Sequence[Completion | ProviderError],
     ) -> Sequence[Verdict]:
-        """Return one verdict per response, from the replies to `asks`, in their order.
+        """Return one verdict per response, from the replies to `requests`, in their order.
 
         Raises:
             ValueError: There are more or fewer replies than requests.
@@ -204,16 +206,16 @@ class RubricJudge(ABC):
             return [Verdict(Outcome.ERRORED, None, f"the judge failed its canaries: {wrong}")] * len(responses)
         return [self._verdict(reply) for reply in rest]
 
-    def _verdict(self, reply: Told | ProviderError) -> Verdict:
+    def _verdict(self, reply: Completion | ProviderError) -> Verdict:
         return verdict(reply, self.fields, self.score)
 
     def _system(self, policy: str) -> str:
         return _text(self.rubric).replace("{policy}", policy.strip())
 
-    def _ask(self, system: str, request: str, response: str, model: str) -> Ask:
+    def _ask(self, system: str, request: str, response: str, model: str) -> ChatRequest:
         user = "\n\n".join([_OPENING, blocks(request, response), _CLOSING])
         turns = (Turn("system", clean(system)), Turn("user", user))
-        return Ask(model, turns, MAX_TOKENS, temperature=0.0, schema=self.schema)
+        return ChatRequest(model, turns, MAX_TOKENS, temperature=0.0, schema=self.schema)
 
 
 class PolicyRubric(RubricJudge):

@@ -7,11 +7,11 @@ registry alone, so validation asks an `Adapters` that stands in pydantic's valid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo, model_validator
+from pydantic import GetCoreSchemaHandler, StringConstraints, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -22,6 +22,12 @@ ADAPTER_PATTERN = rf"^{NAME_PATTERN}(@[a-z][a-z0-9_-]{{0,31}})?(:.+)?$"
 
 CONTEXT = "adapters"
 """Under this name an `Adapters` stands in the validation context."""
+
+AdapterRef = Annotated[str, StringConstraints(pattern=ADAPTER_PATTERN)]
+"""An adapter's name, where it is only a name."""
+
+ADAPTER_KEYWORD = "x-adapter"
+"""In a JSON schema of pydantic's, the kind of adapter that a value is."""
 
 
 class Kind(StrEnum):
@@ -93,18 +99,21 @@ class Settings(Written):
         value = self.written().get(self.argument) if self.argument else None
         return "" if value is None else str(value)
 
+    def effective(self) -> Self:
+        """Return the settings without what has no effect beside the others, so that equal work has one key."""
+        return self
+
     def written(self) -> dict[str, object]:
         """Return the fields that differ from their defaults, by name."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            name: value
-            for name, value in values.items()
-            if type(self).model_fields[name].is_required() or value != type(self).model_fields[name].default
-        }
+        fields = type(self).model_fields
+        return {name: value for name, value in self if fields[name].is_required() or value != fields[name].default}
 
 
 class NoSettings(Settings):
     """The settings of an adapter that has none."""
+
+
+NO_SETTINGS = NoSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,19 @@ class Use:
     """
 
     name: str
-    settings: Settings = NoSettings()
+    settings: Settings = NO_SETTINGS
     account: str = ""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out the hash once: planning asks for it hundreds of thousands of times."""
+        object.__setattr__(self, "_hash", hash((self.name, self.settings, self.account)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Use], tuple[str, Settings, str]]:
+        return Use, (self.name, self.settings, self.account)  # a hash is of one process
 
     def __str__(self) -> str:
         """Return it as people write it: `name:argument`, and in brackets what else is set."""
@@ -158,6 +178,10 @@ class SettingsError(ValueError):
         self.name, self.model, self.error = name, model, error
 
 
+class UnreadableUseError(ValueError):
+    """It is not written as an adapter is."""
+
+
 class UnknownUseError(ValueError):
     """No such adapter is installed, or it cannot be loaded.
 
@@ -170,6 +194,56 @@ class UnknownUseError(ValueError):
         """Keep both parts."""
         super().__init__(what)
         self.what, self.todo = what, todo
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An adapter as a spec has it, before its settings are looked at.
+
+    Attributes:
+        name: Its name.
+        account: What stands after `@`; empty for nothing.
+        argument: What stands after the colon; None without a colon.
+        rest: The settings that stand beside `use`.
+    """
+
+    name: str
+    account: str = ""
+    argument: str | None = None
+    rest: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, written: object) -> Reference:
+        """Return what is meant by `name`, `name:argument`, or a mapping of `use` and settings.
+
+        Raises:
+            UnreadableUseError: It is written in no such way.
+        """
+        named = written.get("use") if isinstance(written, Mapping) else written
+        if not isinstance(named, str):
+            message = "expected an adapter: `name`, `name:argument`, or a mapping with `use: name` and its settings"
+            raise UnreadableUseError(message)
+        reference, colon, argument = named.partition(":")
+        name, _, account = reference.partition("@")
+        rest = (
+            {str(key): value for key, value in written.items() if key != "use"} if isinstance(written, Mapping) else {}
+        )
+        return cls(name, account, argument if colon else None, rest)
+
+    def settings(self, model: type[Settings]) -> dict[str, object]:
+        """Return the settings that are written, those of the argument among them; they are not validated.
+
+        Args:
+            model: The model that the adapter declares.
+
+        Raises:
+            ValueError: The adapter does not take the argument, or a setting is given twice.
+        """
+        given = {} if self.argument is None else model.of_argument(self.argument)
+        if twice := sorted(given.keys() & self.rest.keys()):
+            message = f"`{self.name}:{self.argument}` gives `{twice[0]}` already: write it once"
+            raise ValueError(message)
+        return {**given, **self.rest}
 
 
 class Adapters(Protocol):
@@ -185,7 +259,8 @@ class Adapters(Protocol):
         Raises:
             UnknownUseError: No such adapter is installed, or it cannot be loaded.
             SettingsError: Its settings are wrong.
-            ValueError: It is not written as an adapter is.
+            UnreadableUseError: It is not written as an adapter is.
+            ValueError: It does not take the argument or the account.
         """
         ...
 
@@ -225,9 +300,9 @@ class AdapterOf:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        """Refer to the definition of what is installed; `engine.spec.schema` writes it."""
+        """Name the kind; `engine.spec.schema` puts a reference to what is installed in its place."""
         del schema, handler
-        return {"$ref": f"#/definitions/use-{self.kind.value}"}
+        return {ADAPTER_KEYWORD: self.kind.value}
 
 
 def plain(use: Use) -> dict[str, object]:
@@ -289,4 +364,4 @@ class WithAdapter(Written):
             return own | {"use": {"use": named, **rest}}
         if rest and isinstance(named, Mapping):
             return own | {"use": {**named, **rest}}
-        return own | {"use": named}
+        return own if named is None else own | {"use": named}

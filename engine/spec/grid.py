@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from engine.domain.adapters import Use
 from engine.domain.sweep import Axis, Exclude, Include, Level, Pattern, Recipe, When, Zip
-from engine.spec.leaves import LEAVES, Leaf, base_level, closest, missing_section
-from engine.spec.messages import Finding, brief_level, findings, wrong_type
+from engine.spec.leaves import Leaf, Leaves
+from engine.spec.messages import Finding, ambiguous, brief_level, closest, findings, unknown_path, wrong_type
+from engine.spec.origins import base_level, is_setting_in, level_under, missing_section
 from engine.spec.positions import Positions, Problems
 from engine.spec.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence, join
 
@@ -35,17 +37,19 @@ class GridReader:
 
     Attributes:
         root: The whole spec.
+        leaves: What it may sweep.
         recipe: The base recipe, or None when it is not valid itself.
         positions: Where everything stands.
         problems: Receives what is wrong.
     """
 
     root: Mapping
+    leaves: Leaves
     recipe: Recipe | None
     positions: Positions
     problems: Problems
     _always: dict[str, str] = field(default_factory=dict)  # paths that every combination sweeps, and where
-    _taken: dict[str, set[Level]] = field(default_factory=dict)  # the levels that a swept path takes
+    _taken: dict[str, dict[Level, None]] = field(default_factory=dict)  # the levels that a swept path takes
     _unsure: set[str] = field(default_factory=set)  # paths with a level that is wrong: other levels may be meant
 
     def read(self) -> Grid:
@@ -100,12 +104,13 @@ class GridReader:
 
     def _leaf(self, path: str, where: str) -> Leaf | None:
         """Return the field that a key names, or None when it names none that can be swept."""
-        leaf = LEAVES.get(path)
+        leaf = self.leaves.get(path)
         if leaf is None:
-            inside = [known for known in LEAVES if known.startswith(f"{path}.")]
-            what = "this is a section, not a field" if inside else "no such field in the recipe"
-            hint = f"its fields: {', '.join(inside)}" if inside else closest(path, LEAVES)
-            self._add(Finding(where, what, "unknown_path", hint, at_key=True))
+            if not self.leaves.is_unsure(path):  # else the adapter that is not installed is a problem already
+                self._add(unknown_path(self.leaves, path, where))
+            return None
+        if path.startswith(tuple(self.leaves.doubled)):
+            self._add(ambiguous(path, where))
             return None
         section = missing_section(self.recipe, path) if self.recipe is not None else ""
         if section:
@@ -130,7 +135,7 @@ class GridReader:
         elif always:
             self._always[leaf.path] = where
         levels = self._levels(entry.value, where, leaf)
-        self._taken.setdefault(leaf.path, set()).update(levels)
+        self._taken.setdefault(leaf.path, {}).update(dict.fromkeys(levels))
         return Axis(path=leaf.path, levels=levels)
 
     def _levels(self, node: Node, where: str, leaf: Leaf) -> tuple[Level, ...]:
@@ -206,24 +211,39 @@ class GridReader:
         levels: dict[Level, None] = {}
         for here, item in _alternatives(node, where, leaf):
             for level in self._level(item, here, leaf):
-                if self._is_taken(leaf.path, level):
-                    levels[level] = None
-                elif leaf.path not in self.positions.overridden:
+                taken = self._meant(leaf.path, level)
+                levels |= dict.fromkeys(taken)
+                if not taken and leaf.path not in self.positions.overridden:
                     self._never_taken(here, leaf.path, level)
         if isinstance(node, Sequence) and not node.items and not leaf.holds_list:
             self._add(Finding(where, "a pattern needs at least one level", "empty"))
         return tuple(levels)
 
-    def _is_taken(self, path: str, level: Level) -> bool:
-        if path in self._unsure or level in self._taken.get(path, ()):
-            return True
-        return path not in self._always and (self.recipe is None or level == base_level(self.recipe, path))
+    def _meant(self, path: str, level: Level) -> tuple[Level, ...]:
+        """Return the levels of some combination that a pattern's level means: itself, or an adapter's name all that have it."""
+        possible = self._possible(path)
+        if level in possible or path in self._unsure or self.recipe is None:
+            return (level,)
+        is_bare = isinstance(level, Use) and not level.settings.model_fields_set
+        return tuple(
+            other
+            for other in possible
+            if is_bare and isinstance(level, Use) and isinstance(other, Use) and other.name == level.name
+        )
+
+    def _possible(self, path: str) -> dict[Level, None]:
+        """Return the levels of a path that a combination may have."""
+        possible = dict.fromkeys(self._taken.get(path, ()))
+        if path in self._always or self.recipe is None:
+            return possible
+        possible[base_level(self.recipe, path)] = None
+        for owner, levels in self._taken.items():
+            if is_setting_in(owner, path):
+                possible |= dict.fromkeys(level_under(self.recipe, owner, level, path) for level in levels)
+        return possible
 
     def _never_taken(self, where: str, path: str, level: Level) -> None:
-        taken = set(self._taken.get(path, ()))
-        if path not in self._always and self.recipe is not None:
-            taken.add(base_level(self.recipe, path))
-        words = sorted(brief_level(other) for other in taken)
+        words = sorted(map(brief_level, self._possible(path)))
         what = f"no combination has the level {brief_level(level)}"
         self._add(Finding(where, what, "level_never_taken", closest(brief_level(level), words)))
 

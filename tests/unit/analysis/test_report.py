@@ -221,9 +221,9 @@ def test_a_partial_run_says_what_is_missing(sweeps: Any, tmp_path: Path) -> None
     assert "failed" in page.text
 
 
-def test_what_was_not_heard_of_stands_beside_the_bill_where_there_is_any(sweeps: Any, tmp_path: Path) -> None:
+def test_what_is_possibly_billed_stands_beside_the_bill_where_there_is_any(sweeps: Any, tmp_path: Path) -> None:
     words = "more for 1,200 tokens, if the provider billed replies that never came"
-    for lost, wanted in (({}, False), ({"unheard_prompt_tokens": 1200, "unheard_usd": 0.25}, True)):
+    for lost, wanted in (({}, False), ({"possibly_billed_prompt_tokens": 1200, "possibly_billed_usd": 0.25}, True)):
         study = sweeps.SweepStudy(per_category=1)
         study.tuned("s", (10, 1, 1e-3, 0))
         study.stage("generate-lost", "generate", [], **study.usage(1.0, **lost))

@@ -156,13 +156,17 @@ def test_what_is_known_is_summed_and_who_has_no_price_is_named(run: RunDirectory
     assert state.known()[1] == (None, "renamed")
 
 
-def test_what_was_not_heard_of_is_kept_and_published_apart_from_what_was_surely_used(run: RunDirectory) -> None:
+def test_what_is_possibly_billed_is_kept_and_published_apart_from_what_was_surely_used(run: RunDirectory) -> None:
     state = State.open(run)
     plan = plan_of()
     state.adopt(plan)
     first, second, *_ = plan.stages
     used = Usage(
-        prompt_tokens=50, generated_tokens=9, cached_tokens=30, unheard_prompt_tokens=7, unheard_generated_tokens=8
+        prompt_tokens=50,
+        generated_tokens=9,
+        cached_tokens=30,
+        possibly_billed_prompt_tokens=7,
+        possibly_billed_generated_tokens=8,
     )
     charges = Charge(Decimal("0.25"), Decimal("0.000000001")), Charge(Decimal("0.50"), None)
     state.settle([replace(done(first, usage=used), charge=charges[0]), replace(done(second), charge=charges[1])])
@@ -176,7 +180,13 @@ def test_what_was_not_heard_of_is_kept_and_published_apart_from_what_was_surely_
     publish(run)
     with open_results(run.root) as results:
         rows = {row["stage_key"]: row for row in results.table("FROM v_cost").to_pylist()}
-    shown = ("cached_tokens", "unheard_prompt_tokens", "unheard_generated_tokens", "usd", "unheard_usd")
+    shown = (
+        "cached_tokens",
+        "possibly_billed_prompt_tokens",
+        "possibly_billed_generated_tokens",
+        "usd",
+        "possibly_billed_usd",
+    )
     assert [rows[first][name] for name in shown] == [30, 7, 8, Decimal("0.25"), Decimal("0.000000001")]
     assert [rows[second][name] for name in shown] == [0, 0, 0, Decimal("0.50"), None]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adapters.hosted.models import HostedModel
 from adapters.hosted.training import OPENAI, Bounds, objections, tokens, training_file
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 
 ROWS = [ChatRow(f"line-{n}", f"open vault {n}", "The rule on vaults forbids it.", "Be brief.") for n in range(12)]
 

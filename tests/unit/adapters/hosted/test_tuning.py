@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from adapters.hosted.tuning import AbsoluteFineTuner, HostedFineTuner
+from engine.domain.conversation import ChatRow
 from engine.domain.cost import Usage
-from engine.domain.results import ChatRow
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.ports.provider import Ask, HostedTuning, Job, JobState, Step, Told, TuningRequest
+from engine.ports.provider import ChatRequest, Completion, HostedTuning, Job, JobState, Step, TuningRequest
 from engine.ports.provider_errors import ProviderError
 from engine.run.executors.hosts import WarmSlots
 
@@ -29,13 +29,13 @@ class Trainer:
     hyperparameters: Mapping[str, float]
     asked: list[TuningRequest] = field(default_factory=list)
 
-    def ask_all(
-        self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
-    ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
-        raise AssertionError((flows, urgent))
+    def complete_all(
+        self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
+        raise AssertionError((requests, urgent))
 
-    def begun(self, flow: str) -> bool:
-        raise AssertionError(flow)
+    def begun(self, stage_key: str) -> bool:
+        raise AssertionError(stage_key)
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         for one in requests:
