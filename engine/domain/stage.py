@@ -161,10 +161,11 @@ class ScreenWork:
 
 @dataclass(frozen=True, slots=True)
 class JudgeWork:
-    """Judge responses. Input: `responses`."""
+    """Judge responses. Input: `responses`. `pin` says what the judge read beside its settings when planned; empty for nothing."""
 
     use: Use
     benchmark: Pinned
+    pin: str = ""
 
 
 Work: TypeAlias = SampleWork | RowsWork | TuneWork | WeightsWork | GenerateWork | ScreenWork | JudgeWork

@@ -184,7 +184,7 @@ class _Checker:
                 continue
             try:
                 work = changes(recipe, system_prompt(recipe, self.catalogue))
-                refusals = [text for use, change in work.steps for text in self.shortages(use, change)]
+                refusals = [text for use, change in work.steps for text in self.faults(use, change)]
             except RefusalError as error:
                 refusals = [str(error)]
             except PlanError as error:
@@ -195,8 +195,11 @@ class _Checker:
                     told.add((where, text))
                     self.add(where, text, code="refused_mitigation")
 
-    def shortages(self, use: Use, change: Change) -> Iterator[str]:
-        """Say where a mitigation asks a source for more rows than it has."""
+    def faults(self, use: Use, change: Change) -> Iterator[str]:
+        """Say where a mitigation asks a source for more rows than it has, or has a guard that measures something else."""
+        for screen in change.screens:
+            if screen.guard is not None and self.catalogue.measures(screen.guard) is Measure.CORRECT:
+                yield f"the mitigation `{use}` needs a guard that measures harm or refusal, and `{screen.guard}` measures correctness"
         further = [data for inserted in change.rows for data in inserted.further.values()]
         further += [step.data for step in (*change.before, *change.after) if isinstance(step, Tune)]
         for data in further:
