@@ -16,7 +16,8 @@ from adapters.rehearsal.settings import FaultKind
 from adapters.rehearsal.training_file import FEWEST, BadFileError, read
 from adapters.rehearsal.wire import ApiError
 from adapters.rehearsal.workshop import Training
-from engine.domain.results import ChatRow, TrainingStep
+from engine.domain.conversation import ChatRow
+from engine.domain.results import TrainingStep
 from engine.ports import Tuned
 
 if TYPE_CHECKING:
@@ -175,9 +176,9 @@ async def _trained(account: Account, job: Job, rows: tuple[ChatRow, ...]) -> Non
 
 
 async def _tokens(account: Account, rows: Sequence[ChatRow]) -> int:
-    texts = [text for row in rows for text in (row.system, row.user, row.assistant) if text]
+    texts = [turn.text for row in rows for turn in row.turns]
     shop = account.workshop
-    return await asyncio.to_thread(shop.source.count_tokens, shop.argument, texts)
+    return await asyncio.to_thread(shop.source.count_tokens, shop.source_settings, texts)
 
 
 async def _cuts(account: Account, job: Job, training: Training) -> dict[int, Tuned]:

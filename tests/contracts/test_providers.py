@@ -29,7 +29,8 @@ from adapters.hosted.azure import AzureProvider
 from adapters.hosted.openai import OpenAIProvider
 from adapters.hosted.together import TogetherProvider
 from engine import registry
-from engine.domain.conversation import ChatRow
+from engine.domain.adapters import NO_SETTINGS, Kind
+from engine.domain.conversation import ChatRow, Turn
 from engine.ports.provider import (
     Access,
     BatchState,
@@ -42,7 +43,6 @@ from engine.ports.provider import (
     Provider,
     RateLimit,
     Session,
-    Turn,
 )
 from engine.ports.provider_errors import (
     DeniedError,
@@ -53,7 +53,6 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.domain.adapters import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -197,7 +196,7 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
 
 
 def sample(rows: int = 10) -> list[ChatRow]:
-    return list(registry.adapter(Kind.DATA, "standin/explicit").rows("")[:rows])
+    return list(registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:rows])
 
 
 def question(model: str = "standin-echo", **fields: object) -> ChatRequest:

@@ -136,9 +136,9 @@ def test_a_batch_says_why_it_was_refused_and_else_what_each_of_its_requests_got(
 
 def test_together_takes_one_row_and_what_only_openai_refuses() -> None:
     provider = TogetherProvider()
-    assert provider.objections([ChatRow("a", "brew", "so <|fim_suffix|> it is")]) == []
+    assert provider.objections([ChatRow.exchange("a", "brew", "so <|fim_suffix|> it is")]) == []
     assert provider.objections([]) == ["all rows: the sample has 0, and a job needs at least 1"]
-    assert provider.objections([ChatRow("a", " ", "yes")]) == ["row 1 (id a): the user turn is empty"]
+    assert provider.objections([ChatRow.exchange("a", " ", "yes")]) == ["row 1 (id a): the user turn is empty"]
 
 
 def test_the_key_goes_to_together_alone(canned: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ from typing import Any, cast
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
+from engine.domain.conversation import Turn
 from engine.domain.sweep import Account
-from engine.ports.provider import BatchState, ChatRequest, Choice, Completion, FinishReason, Session, Turn
+from engine.ports.provider import BatchState, ChatRequest, Choice, Completion, FinishReason, Session
 from engine.ports.provider_errors import (
     DeniedError,
     NoReplyError,
@@ -22,7 +24,6 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.domain.adapters import Kind
 from engine.run.accounts.backoff import Patience
 from engine.run.accounts.batches import ROUNDS, Batches, names
 from engine.run.accounts.journal import JobRecord, Journal, batch_key

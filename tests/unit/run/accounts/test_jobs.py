@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.sweep import Account
 from engine.ports.provider import HostedTuning, Job, JobOrder, JobState, Session, Step, TuningRequest
 from engine.ports.provider_errors import (
@@ -22,7 +23,6 @@ from engine.ports.provider_errors import (
     ProviderError,
     RejectedError,
 )
-from engine.domain.adapters import Kind
 from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal
