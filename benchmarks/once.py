@@ -36,13 +36,13 @@ from pathlib import Path
 from typing import Any
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.price import charge
 from engine.domain.sweep import Account
 from engine.plan.prices import load_prices
 from engine.plan.tariff import today
 from engine.ports.provider import Access, Job, JobOrder, Session, TuningRequest
-from engine.domain.adapters import Kind
 from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal

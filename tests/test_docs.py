@@ -20,11 +20,11 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli.main import VERBS, Exit, cli, run_cli
+from engine.domain.adapters import Kind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.ports import Pairs
-from engine.domain.adapters import Kind
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 from engine.store.layout import RunDirectory

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from adapters.hosted.openai import OpenAIProvider
+from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.quota import Quota
 from engine.ports.provider import Access
 from engine.ports.provider_errors import ProviderError

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from adapters.rehearsal.settings import ServerSettings
-    from adapters.rehearsal.workshop import Workshop
+    from adapters.hosted.rehearsal.backend.parts import Backend
+    from adapters.hosted.rehearsal.settings import ServerSettings
     from engine.spec.positions import Positions, Problems
     from engine.spec.yaml_nodes import Entry, Mapping
 
@@ -43,7 +43,7 @@ def command(
       dosimeter serve-standin
       dosimeter serve-standin --set quota.limits.standin-echo.rpm=300 --set time_scale=600
     """
-    from adapters.rehearsal.server import base_url, listen, serve
+    from adapters.hosted.rehearsal.server import base_url, listen, serve
 
     settings = read_settings(path, overrides)
     try:
@@ -63,7 +63,7 @@ def command(
     if until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
-        serve(bound, settings, workshop(), ready)
+        serve(bound, settings, backend(), ready)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
 
@@ -74,16 +74,16 @@ def _end_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def workshop() -> Workshop:
+def backend() -> Backend:
     """Return the parts that stand behind the wire."""
-    from adapters.rehearsal.workshop import Workshop
+    from adapters.hosted.rehearsal.backend.parts import Backend
     from engine import registry
     from engine.domain.adapters import Kind
     from engine.run.executors.hosts import WarmSlots
 
     judged = [registry.INSTALLED.use(Kind.BENCHMARK, reference) for reference in JUDGED]
     asked = [registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings) for use in judged]
-    return Workshop(
+    return Backend(
         tuner=registry.adapter(Kind.TUNER, "local/sft"),
         tuner_settings=registry.settings_of(Kind.TUNER, "local/sft"),
         generator=registry.adapter(Kind.GENERATOR, "local/transformers"),
@@ -105,7 +105,7 @@ def read_settings(path: Path | None, overrides: Sequence[str] = ()) -> ServerSet
     """
     from pydantic import ValidationError
 
-    from adapters.rehearsal.settings import ServerSettings
+    from adapters.hosted.rehearsal.settings import ServerSettings
     from engine.spec.messages import findings
     from engine.spec.positions import Problems
 

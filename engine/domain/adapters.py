@@ -129,6 +129,17 @@ class Use:
     name: str
     settings: Settings = NO_SETTINGS
     account: str = ""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out the hash once: planning asks for it hundreds of thousands of times."""
+        object.__setattr__(self, "_hash", hash((self.name, self.settings, self.account)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Use], tuple[str, Settings, str]]:
+        return Use, (self.name, self.settings, self.account)  # a hash is of one process
 
     def __str__(self) -> str:
         """Return it as people write it: `name:argument`, and in brackets what else is set."""

@@ -8,7 +8,7 @@ integer `revision`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
@@ -329,9 +329,6 @@ class RunSettings(Written):
     )
 
 
-DEFAULT_RUN = RunSettings()
-
-
 class Header(Written):
     """The fields of a spec beside its recipe, its grid and its run settings."""
 
@@ -356,7 +353,7 @@ class Sweep:
     excludes: tuple[Exclude, ...] = ()
     includes: tuple[Include, ...] = ()
     baselines: bool = True
-    run: RunSettings = DEFAULT_RUN
+    run: RunSettings = field(default_factory=RunSettings)
 
 
 def level_text(level: Level) -> str:

@@ -172,9 +172,14 @@ class Place:
     kind: Kind
     is_list: bool
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether its adapter's settings stand beside fields of the engine's own."""
+        return self.path in INLINE.values()
+
     def prefix(self, adapter: str) -> str:
         """Return what the paths of an adapter's settings begin with."""
-        if self.path in INLINE.values():
+        if self.is_inline:
             return self.path.removesuffix("use")
         return f"{self.path}.{adapter}." if self.is_list else f"{self.path}."
 
@@ -231,9 +236,10 @@ class Leaves:
         """Return the paths of the leaves in a section, or of an adapter's settings."""
         return [known for known in self.by_path if known.startswith(f"{path}.")]
 
-    def place(self, path: str) -> Place | None:
-        """Return the place of adapters that a path is, or None when it is none."""
-        return self._places.get(path)
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where adapters may stand, places in their settings after their own."""
+        return tuple(self._places.values())
 
     def is_unsure(self, path: str) -> bool:
         """Tell whether a path may be a setting of an adapter that is not installed."""

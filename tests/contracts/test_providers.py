@@ -25,9 +25,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from adapters.hosted.azure import AzureProvider
-from adapters.hosted.openai import OpenAIProvider
-from adapters.hosted.together import TogetherProvider
+from adapters.hosted.azure.provider import AzureProvider
+from adapters.hosted.openai.provider import OpenAIProvider
+from adapters.hosted.together.provider import TogetherProvider
 from engine import registry
 from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.conversation import ChatRow, Turn

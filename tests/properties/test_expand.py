@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from engine.domain.errors import SpecError
 from engine.domain.sweep import Recipe
 from engine.spec.expand import Expansion, count, expand
-from engine.spec.leaves import base_level
 from engine.spec.load import read_sweep
+from engine.spec.origins import base_level
 
 Plain = dict[str, Any]
 
-BASE: Plain = {"data.source": "a", "data.n": 1, "tune.epochs": 1, "tune.rank": 8, "tune.alpha": None, "seed": 0}
+BASE: Plain = {"data.source": "file:a", "data.n": 1, "tune.epochs": 1, "tune.rank": 8, "tune.alpha": None, "seed": 0}
 LEVELS: dict[str, list[Any]] = {
-    "data.source": ["a", "b", "c"],
+    "data.source": ["file:a", "file:b", "file:c"],
     "data.n": [1, 2, 3],
     "tune.epochs": [1, 2],
     "tune.rank": [4, 8],
@@ -31,7 +31,7 @@ LEVELS: dict[str, list[Any]] = {
 }
 RECIPE: Plain = {
     "model": "standin/aligned",
-    "data": {"source": "a", "n": 1},
+    "data": {"source": "file:a", "n": 1},
     "tune": {"lr": 0.001, "epochs": 1, "rank": 8},
     "benchmark": "standin/policy",
     "judges": ["standin/rules"],

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.rehearsal.windows import Window, window
+from adapters.hosted.rehearsal.limits.windows import Window, window
 from engine.domain.quota import Quota
 from engine.ports.provider import RateLimit, RateLimits
 from engine.ports.provider_errors import ThrottledError, UnavailableError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.domain.stage import StageKind
 from engine.domain.sweep import Account
-from engine.run.drive.scheduler import Slot
+from engine.run.slots import Slot
 
 JOBS = 8
 """Jobs at a time where the account's settings do not say: each is a slot, because it waits for many minutes."""

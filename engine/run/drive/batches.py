@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from engine.domain.results import ShardRef
 from engine.domain.stage import MODEL_INPUTS, Pinned, SampleWork, Stage, StageKind, layers
 from engine.run.drive.order import RunOrder
-from engine.run.drive.scheduler import Slot
+from engine.run.slots import Slot
 from engine.run.stages.batch import Judgement, StageBatch
 from engine.store.state import State
 

@@ -13,18 +13,16 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from types import MappingProxyType
 
-from engine.domain.stage import LEGAL_TRANSITIONS, MODEL_STAGES, Stage, StageKind, StageState, WorkerKind
+from engine.domain.stage import LEGAL_TRANSITIONS, MODEL_STAGES, Stage, StageKind, StageState
 from engine.plan.share import Groups
+from engine.run.slots import Slot, Work
 
 ENDED = frozenset({StageState.DONE, StageState.FAILED, StageState.BLOCKED, StageState.SKIPPED})
 _DEPTH = {kind: depth for depth, kind in enumerate(StageKind)}
 Entry = tuple[int, float, int, str]
 Admits = Callable[[Stage], bool]
-Work = tuple[StageKind, WorkerKind, str | None]
-"""A kind of stage, the kind of worker that runs it, and its account."""
 
 ROUNDS = 2
 """A worker takes at most 1 / (workers * ROUNDS) of what a batch group has left (guided self-scheduling, Polychronopoulos & Kuck 1987,
@@ -54,33 +52,6 @@ LARGEST = MappingProxyType(
     }
 )
 """Most stages in a batch (for tuning, training runs): what a worker that dies loses, and what one commit records."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Room for one stage batch at a time on a worker; an account worker has several.
-
-    Attributes:
-        name: Its name.
-        worker: What its worker is; None for an account worker.
-        account: The account whose stages it runs; None for those that need no account.
-        kinds: The kinds of stage that it runs.
-        is_all: Whether it runs stages for every worker and of every account.
-    """
-
-    name: str
-    worker: WorkerKind | None
-    account: str | None = None
-    kinds: frozenset[StageKind] = frozenset(StageKind)
-    is_all: bool = False
-
-    def serves(self, work: Work) -> bool:
-        """Tell whether it runs stages of a kind, for a kind of worker, of an account."""
-        kind, worker, account = work
-        if self.is_all:
-            return True
-        is_own = worker is self.worker if account is None else account == self.account
-        return is_own and kind in self.kinds
 
 
 class Scheduler:

@@ -12,9 +12,9 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
 from engine.run.accounts.worker import AccountWorker
-from engine.run.drive.scheduler import Slot
 from engine.run.executors.worker import HostSettings, work
 from engine.run.garbage import uncollected
+from engine.run.slots import Slot
 from engine.run.stages.batch import StageBatch
 from engine.store.layout import RunDirectory
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from engine.domain.results import Attempt
 from engine.domain.stage import WorkerKind
-from engine.run.drive.scheduler import Slot
 from engine.run.executors.hosts import Host, HostLost
 from engine.run.executors.worker import HostSettings
+from engine.run.slots import Slot
 from engine.run.stages.batch import StageBatch
 
 NAME = "inline"

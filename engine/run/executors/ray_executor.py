@@ -20,11 +20,11 @@ from engine.domain.results import Attempt
 from engine.domain.stage import WorkerKind
 from engine.domain.sweep import Account, Resources, RunSettings
 from engine.run.accounts.capacity import MOST_BATCHES, account_capacity
-from engine.run.drive.scheduler import Slot
 from engine.run.executors.forks import Forks
 from engine.run.executors.hosts import Host, HostLost, Needed
 from engine.run.executors.relay import Relay
 from engine.run.executors.worker import host_settings
+from engine.run.slots import Slot
 from engine.run.stages.batch import StageBatch
 
 # Ray reads these once, when it is imported.

@@ -14,7 +14,7 @@ from engine.domain.stage import Pinned, RowsWork, SampleWork, Stage
 from engine.ports import RowsChanger
 from engine.run.stages import inputs
 from engine.run.stages.batch import Made, Place, StageBatch, work_of
-from engine.store import conversations, shards
+from engine.store import shards
 
 SEPARATOR = "\0"
 """Between a row's source and its id, where rows of several sources come together."""
@@ -56,8 +56,8 @@ def change(stage: Stage, batch: StageBatch, place: Place) -> Made:
     told = [_parted(row) for row in changed]
     return Made(
         {
-            "samples": shards.sample_rows(stage.key, [(source, row.row_id, "") for source, row in told]),
-            "rows": conversations.row_rows(stage.key, told),
+            "samples": shards.sample_rows(stage.key, [(source, row.row_id, None) for source, row in told]),
+            "rows": shards.chat_row_rows(stage.key, told),
         },
         Usage(),
     )
@@ -81,7 +81,7 @@ def rows_of(key: str, batch: StageBatch, place: Place) -> Sequence[ChatRow]:
 def _sourced(key: str, batch: StageBatch, place: Place) -> Sequence[tuple[str, ChatRow]]:
     """Return the rows that a stage gave, each with its source."""
     if batch.has(key, "rows"):
-        return conversations.read_rows(place.run, batch.shard(key, "rows"), key)
+        return shards.read_chat_rows(place.run, batch.shard(key, "rows"), key)
     drawn = shards.read_rows(place.run, batch.shard(key, "samples"), key)
     found = {str(source.use): source for source in batch.sources}
     return [

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Response
 from engine.ports import Context, Generated, GenerateTask
 from engine.ports.provider import ChatRequest, Completion, Turn
-from engine.domain.adapters import Kind
 from engine.run.accounts.replies import reply_log
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import Ending, RunOrder, RunSummary

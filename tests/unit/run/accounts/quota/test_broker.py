@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.rehearsal.windows import Bucket
+from adapters.hosted.rehearsal.limits.windows import Bucket
 from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota

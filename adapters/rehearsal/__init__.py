@@ -1,1 +1,0 @@
-"""A local mock server that implements the API of a hosted provider, for rehearsals and tests."""
