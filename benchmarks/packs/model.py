@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForC
 from transformers.utils import logging
 
 from engine import registry
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from typing import TypeVar
 import torch
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Cut, Generated, GenerateTask, Trajectory, Tuned
-from engine.registry import Kind
 from packs.model import settle
 
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo, model_validator
+from pydantic import GetCoreSchemaHandler, StringConstraints, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -22,6 +22,9 @@ ADAPTER_PATTERN = rf"^{NAME_PATTERN}(@[a-z][a-z0-9_-]{{0,31}})?(:.+)?$"
 
 CONTEXT = "adapters"
 """Under this name an `Adapters` stands in the validation context."""
+
+AdapterRef = Annotated[str, StringConstraints(pattern=ADAPTER_PATTERN)]
+"""An adapter's name, where it is only a name."""
 
 ADAPTER_KEYWORD = "x-adapter"
 """In a JSON schema of pydantic's, the kind of adapter that a value is."""
@@ -93,8 +96,12 @@ class Settings(Written):
 
     def as_argument(self) -> str:
         """Return the argument that stands for some of these settings, or nothing: the inverse of `of_argument`."""
-        value = getattr(self, self.argument, None) if self.argument else None
+        value = self.written().get(self.argument) if self.argument else None
         return "" if value is None else str(value)
+
+    def effective(self) -> Self:
+        """Return the settings without what has no effect beside the others, so that equal work has one key."""
+        return self
 
     def written(self) -> dict[str, object]:
         """Return the fields that differ from their defaults, by name."""
@@ -104,6 +111,9 @@ class Settings(Written):
 
 class NoSettings(Settings):
     """The settings of an adapter that has none."""
+
+
+NO_SETTINGS = NoSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +127,19 @@ class Use:
     """
 
     name: str
-    settings: Settings = field(default_factory=NoSettings)
+    settings: Settings = NO_SETTINGS
     account: str = ""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out the hash once: planning asks for it hundreds of thousands of times."""
+        object.__setattr__(self, "_hash", hash((self.name, self.settings, self.account)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Use], tuple[str, Settings, str]]:
+        return Use, (self.name, self.settings, self.account)  # a hash is of one process
 
     def __str__(self) -> str:
         """Return it as people write it: `name:argument`, and in brackets what else is set."""

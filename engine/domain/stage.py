@@ -161,10 +161,11 @@ class ScreenWork:
 
 @dataclass(frozen=True, slots=True)
 class JudgeWork:
-    """Judge responses. Input: `responses`."""
+    """Judge responses. Input: `responses`. `pin` says what the judge read beside its settings when planned; empty for nothing."""
 
     use: Use
     benchmark: Pinned
+    pin: str = ""
 
 
 Work: TypeAlias = SampleWork | RowsWork | TuneWork | WeightsWork | GenerateWork | ScreenWork | JudgeWork
@@ -224,6 +225,9 @@ class Stage:
 MODEL_STAGES = frozenset({StageKind.TUNE, StageKind.WEIGHTS})
 """The kinds that leave a model."""
 
+MODEL_INPUTS = frozenset({"model", "start"})
+"""The names of the inputs that are models."""
+
 
 def layers(key: str | None, stages: Mapping[str, Stage]) -> tuple[str, ...]:
     """Return the stages whose artifacts make the model that `key` leaves, in the order in which they are applied.
@@ -241,6 +245,26 @@ def layers(key: str | None, stages: Mapping[str, Stage]) -> tuple[str, ...]:
         stage = stages[key]
         key = stage.need("start" if stage.kind is StageKind.WEIGHTS else "model")
     return tuple(reversed(found))
+
+
+def artifacts_of(stage: Stage, stages: Mapping[str, Stage]) -> frozenset[str]:
+    """Return the stages whose artifacts a stage reads: all that make the models that it is given.
+
+    Args:
+        stage: The stage.
+        stages: Stages by key.
+    """
+    models = (key for name, key in stage.inputs if name in MODEL_INPUTS)
+    return frozenset(layer for key in models for layer in layers(key, stages))
+
+
+def artifact_users(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
+    """Return, by the key of a stage that leaves a model, the stages that read its artifact; none are left out."""
+    users: dict[str, list[str]] = {key: [] for key, stage in stages.items() if stage.kind in MODEL_STAGES}
+    for key, stage in stages.items():
+        for read in artifacts_of(stage, stages):
+            users[read].append(key)
+    return users
 
 
 @dataclass(frozen=True, slots=True)

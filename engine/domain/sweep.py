@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from engine.domain.adapters import (
-    ADAPTER_PATTERN,
+    AdapterRef,
     BenchmarkUse,
     DataUse,
     GeneratorUse,
@@ -278,9 +278,7 @@ VARIABLE_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 class Account(Written):
     """An account at a provider of hosted models. The key itself is never written: only where the environment has it."""
 
-    provider: Annotated[str, StringConstraints(pattern=ADAPTER_PATTERN)] = Field(
-        description="The provider whose API it has, by its adapter's name."
-    )
+    provider: AdapterRef = Field(description="The provider whose API it has, by its adapter's name.")
     base_url: str | None = Field(default=None, description="Where its API is; the provider's own when omitted.")
     key_env: str = Field(
         default="OPENAI_API_KEY",

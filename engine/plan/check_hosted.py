@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from engine import registry
+from engine.domain.adapters import Kind, Use
+from engine.domain.conversation import ChatRow
 from engine.domain.errors import UnknownAdapterError
-from engine.domain.results import ChatRow
-from engine.domain.stage import StageKind
 from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
-from engine.plan.accounts import provider_of
-from engine.registry import Kind, split_ref
+from engine.plan.accounts import account_of, is_hosted
+from engine.registry import suggest
 
 Origin = Callable[[str, Level], str]
 Found = Iterator[tuple[str, str, str, str]]
@@ -37,59 +37,65 @@ def problems(recipes: Iterable[Recipe], run: RunSettings, origin: Origin) -> Fou
     yield from _uploads(distinct, origin)
 
 
-def _users(recipe: Recipe) -> Iterator[tuple[str, Level, str]]:
-    """Yield the provider behind each reference of a recipe, with the path and the level that name it."""
-    named: list[tuple[StageKind, str, Level, str]] = [
-        (StageKind.GENERATE, "generate.adapter", recipe.generate.adapter, recipe.generate.adapter),
-        (StageKind.JUDGE, "utility_judge", recipe.utility_judge, recipe.utility_judge),
-        (StageKind.JUDGE, "over_refusal_judge", recipe.over_refusal_judge, recipe.over_refusal_judge),
-        *((StageKind.JUDGE, "judges", recipe.judges, judge) for judge in recipe.judges),
-    ]
-    if recipe.tune is not None:
-        named.append((StageKind.TUNE, "tune.adapter", recipe.tune.adapter, recipe.tune.adapter))
-    for kind, path, level, ref in named:
-        if (provider := provider_of(kind, ref)) is not None:
-            yield path, level, provider
+def _hosted(recipe: Recipe) -> Iterator[tuple[str, Level, Use]]:
+    """Yield the hosted models that a recipe uses, with the path and the level that name them."""
+    named: list[tuple[str, Level, Use | None]] = [("model", recipe.model, recipe.model)]
+    named += [("judges", recipe.judges, _asked(judge)) for judge in recipe.judges]
+    if recipe.utility is not None:
+        named.append(("utility_judge", recipe.utility_judge, _asked(recipe.utility_judge)))
+    if recipe.over_refusal is not None:
+        named.append(("over_refusal_judge", recipe.over_refusal_judge, _asked(recipe.over_refusal_judge)))
+    for path, level, model in named:
+        if model is not None and is_hosted(model):
+            yield path, level, model
+
+
+def _asked(judge: Use) -> Use | None:
+    return registry.adapter(Kind.JUDGE, judge.name).needs(judge.settings).model
 
 
 def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Found:
-    """Require one account for each provider that is used, and a provider for each account."""
-    owners: dict[str, list[str]] = {}
+    """Require an account for each hosted model, and a provider for each account."""
     for name, account in run.accounts.items():
         try:
             registry.adapter(Kind.PROVIDER, account.provider)
         except UnknownAdapterError as error:
             yield f"run.accounts.{name}.provider", error.what, "unknown_adapter", error.todo
-        owners.setdefault(account.provider, []).append(name)
-    used = dict.fromkeys(use for recipe in recipes for use in _users(recipe))
-    first = {provider: (path, level) for path, level, provider in reversed(used)}
-    for provider, (path, level) in first.items():
-        names = owners.get(provider, [])
-        if not names:
-            hint = (
-                f"add `run.accounts`, such as `accounts: {{mine: {{provider: {provider}, key_env: OPENAI_API_KEY}}}}`"
-            )
-            yield origin(path, level), f"no account speaks `{provider}`", "no_account", hint
-        elif len(names) > 1:
-            what = f"`{provider}` has {len(names)} accounts, {' and '.join(names)}"
-            yield f"run.accounts.{names[1]}", what, "two_accounts", "name one, so that it is known who pays"
+    seen = set()
+    for path, level, model in dict.fromkeys(use for recipe in recipes for use in _hosted(recipe)):
+        if account_of(model, run.accounts) is not None or (model.name, model.account) in seen:
+            continue
+        seen.add((model.name, model.account))
+        owners = tuple(name for name, account in run.accounts.items() if account.provider == model.name)
+        yield origin(path, level), *_no_account(model, owners)
+
+
+def _no_account(model: Use, owners: tuple[str, ...]) -> tuple[str, str, str]:
+    """Return what, code and hint for a hosted model that has no account, or more than one."""
+    if model.account:
+        hint = suggest(model.account, owners) if owners else f"add it to `run.accounts`, with `provider: {model.name}`"
+        return f"`{model.name}` has no account called `{model.account}`", "no_account", hint
+    if owners:
+        what = f"`{model.name}` has {len(owners)} accounts, {' and '.join(owners)}, and `{model}` names none"
+        return what, "several_accounts", f"name one, such as `{model.name}@{owners[0]}:{model.argument}`"
+    hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {model.name}, key_env: MY_API_KEY}}}}`"
+    return f"there is no account at `{model.name}`", "no_account", hint
 
 
 def _pairs(recipes: Sequence[Recipe], origin: Origin) -> Found:
     """Require that a hosted model is tuned and asked where it is, and nothing else is."""
     seen = set()
     for recipe in recipes:
-        home = split_ref(recipe.model)[0]
-        home = home if home in registry.names(Kind.PROVIDER) else ""
-        asked = [("generate.adapter", recipe.generate.adapter, StageKind.GENERATE)]
+        home = recipe.model.name if is_hosted(recipe.model) else ""
+        asked = [("generate.use", recipe.generate.use)]
         if recipe.tune is not None:
-            asked.append(("tune.adapter", recipe.tune.adapter, StageKind.TUNE))
-        for path, adapter, kind in asked:
-            if (provider_of(kind, adapter) or "") != home and (recipe.model, adapter) not in seen:
-                seen.add((recipe.model, adapter))
+            asked.append(("tune.use", recipe.tune.use))
+        for path, use in asked:
+            if (use.name if is_hosted(use) else "") != home and (recipe.model, use.name) not in seen:
+                seen.add((recipe.model, use.name))
                 hint = f"`{path}: {home}`" if home else "`zip` the model with the adapters that work on it"
-                what = f"`{adapter}` cannot work on the model `{recipe.model}`"
-                yield origin(path, adapter), what, "wrong_place", hint
+                what = f"`{use.name}` cannot work on the model `{recipe.model}`"
+                yield origin(path, use), what, "wrong_place", hint
 
 
 def _uploads(recipes: Sequence[Recipe], origin: Origin) -> Found:
@@ -116,25 +122,25 @@ def _uploaded(recipes: Sequence[Recipe]) -> Iterator[tuple[str, DataRecipe]]:
     """Yield each sample that goes to a provider; of those that may not, one a source."""
     seen = set()
     for recipe in recipes:
-        if recipe.tune is None or recipe.data is None:
+        if recipe.tune is None or recipe.data is None or not is_hosted(recipe.tune.use):
             continue
-        provider, data = provider_of(StageKind.TUNE, recipe.tune.adapter), recipe.data
+        provider, data = recipe.tune.use.name, recipe.data
         what = (provider, data if data.allow_upload else data.source)
-        if provider is not None and what not in seen:
+        if what not in seen:
             seen.add(what)
             yield provider, data
 
 
 def _objections(provider: str, data: DataRecipe) -> tuple[list[str], list[str]]:
     """What a provider says of the rows that may be drawn, and what besides of so many of them."""
-    wire = registry.adapter(Kind.PROVIDER, provider)
+    adapter = registry.adapter(Kind.PROVIDER, provider)
     rows = _rows(data.source)
     most = data.n + (0 if data.mix is None else data.mix.n)
     whole = [] if data.mix is None else _rows(data.mix.source)
-    to_rows = [text for text in wire.objections([*rows, *whole]) if not text.startswith(ALL_ROWS)]
-    to_number = dict.fromkeys(wire.objections([*rows, *whole][:most]))
+    to_rows = [text for text in adapter.objections([*rows, *whole]) if not text.startswith(ALL_ROWS)]
+    to_number = dict.fromkeys(adapter.objections([*rows, *whole][:most]))
     return list(dict.fromkeys(to_rows)), [text for text in to_number if text not in to_rows]
 
 
-def _rows(source: str) -> list[ChatRow]:
-    return list(registry.adapter(Kind.DATA, source).rows(split_ref(source)[1]))
+def _rows(source: Use) -> list[ChatRow]:
+    return list(registry.adapter(Kind.DATA, source.name).rows(source.settings))

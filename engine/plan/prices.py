@@ -19,8 +19,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from engine.domain.adapters import AdapterRef
 from engine.domain.price import PriceRow, PriceUnit, Quote
-from engine.domain.sweep import AdapterRef, Usd
+from engine.domain.sweep import Usd
 from engine.domain.written import Written
 from engine.plan.fingerprint import digest
 from engine.spec import yaml_nodes

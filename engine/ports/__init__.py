@@ -16,7 +16,7 @@ from engine.ports.benchmark import Benchmark, BenchmarkCard
 from engine.ports.context import Context, Warm
 from engine.ports.data import DataSource, SourceCard
 from engine.ports.generator import Generated, GenerateTask, Generator
-from engine.ports.judge import AskingJudge, Judge, Judged, Needs, Pairs
+from engine.ports.judge import ApiJudge, Judge, Judged, Needs, Pairs
 from engine.ports.mitigation import (
     Change,
     ChangeRows,
@@ -34,7 +34,7 @@ from engine.ports.tuner import Checkpoint, FineTuner, Sharing, TrainingRun, Tune
 
 __all__ = [
     "OUTSIDE",
-    "AskingJudge",
+    "ApiJudge",
     "Benchmark",
     "BenchmarkCard",
     "Change",

@@ -12,7 +12,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Measure, Response, Verdict
 from engine.domain.stage import Range, WorkerKind
 from engine.ports.context import Context
-from engine.ports.provider import Ask, Told
+from engine.ports.provider import ChatRequest, Completion
 from engine.ports.provider_errors import ProviderError
 
 
@@ -90,15 +90,21 @@ class Judge(Protocol):
 
 
 @runtime_checkable
-class AskingJudge(Protocol):
+class ApiJudge(Protocol):
     """A judge that asks a hosted model: both ends of it, without the asking in between. Its `needs` names the model."""
 
-    def asks(self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Sequence[Ask]:
+    def requests(
+        self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]
+    ) -> Sequence[ChatRequest]:
         """Return what to ask the model, so that `responses[i]` is graded as an answer to `prompts[i]`."""
         ...
 
     def verdicts(
-        self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
+        self,
+        settings: Any,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        replies: Sequence[Completion | ProviderError],
     ) -> Sequence[Verdict]:
         """Return one verdict a response, from the replies to `asks`."""
         ...

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from engine import registry
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ import dataclasses, hashlib, json, pathlib, sys, tempfile
 from engine import registry
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.ports import Context, Cut, GenerateTask, Trajectory, Workload
 from engine.run.executors.hosts import WarmSlots
 

@@ -25,7 +25,7 @@ from adapters.local.decoding.questions import Question, Rules, shared_tokens
 from adapters.local.loaded import LoadedModel
 from engine import registry
 from engine.domain.sweep import TuneRecipe
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 torch.set_num_threads(1)
 held = LoadedModel(registry.adapter(Kind.MODEL, "standin/aligned").locate("").base, "float32", "cpu")

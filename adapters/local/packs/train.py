@@ -30,7 +30,7 @@ from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.order import Course, Dice
 from adapters.local.packs.pack import Pack
 from adapters.local.packs.trial import agrees
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow
 from engine.ports import Context, Trajectory, Tuned
 
 Reached = tuple[str, Tuned | Exception]

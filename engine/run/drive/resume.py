@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from engine.domain.results import ShardRef
-from engine.domain.stage import Plan, StageKind, StageState
+from engine.domain.stage import MODEL_STAGES, Plan, StageKind, StageState, artifacts_of
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory
 from engine.store.state import State, StoredStage
@@ -65,19 +65,25 @@ def survey_state(run: RunDirectory, state: State, plan: Plan) -> Survey:
 
 
 def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
-    """Judge stages whose answers will be made again: off the CPU those may differ, and verdicts must fit the text."""
-    return {
-        key for key, stage in plan.stages.items() if stage.kind is StageKind.JUDGE and set(stage.inputs) & {*damaged}
-    }
+    """Screens and judges of answers that will be made again: off the CPU those may differ, and verdicts must fit the text."""
+    again = {*damaged}
+    for key, stage in plan.stages.items():  # inputs come before what needs them
+        if stage.kind in {StageKind.SCREEN, StageKind.JUDGE} and again & {*stage.needs}:
+            again.add(key)
+    return again - {*damaged}
 
 
 def _needless(run: RunDirectory, plan: Plan, stored: Mapping[str, StoredStage], done: frozenset[str]) -> frozenset[str]:
-    """Done stages, without the tune stages whose weights are gone and are needed again."""
-    wanted = {need for key, stage in plan.stages.items() if key not in done for need in stage.inputs}
-    gone = {
+    """Done stages, without those whose weights are gone and are needed again, by others or by one another."""
+    lost = {
         key
-        for key in done & wanted
-        if plan.stages[key].kind is StageKind.TUNE
-        and (stored[key].artifact is None or not artifacts.is_whole(run, key))
+        for key in done
+        if plan.stages[key].kind in MODEL_STAGES and (stored[key].artifact is None or not artifacts.is_whole(run, key))
     }
-    return done - gone
+    if not lost:
+        return done
+    needless = set(done)
+    for key in reversed(list(plan.stages)):  # what needs a model comes after it, so one pass backwards is enough
+        if key not in needless:
+            needless -= artifacts_of(plan.stages[key], plan.stages) & lost
+    return frozenset(needless)

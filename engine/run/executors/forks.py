@@ -22,9 +22,9 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from types import ModuleType
 
+from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
 from engine.domain.sweep import Resources
-from engine.registry import Kind
 from engine.run.executors.hosts import Host, Needed
 from engine.run.executors.relay import END, Line
 from engine.run.executors.worker import HostSettings

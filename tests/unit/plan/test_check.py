@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.errors import Problem, SpecError, UnknownAdapterError
 from engine.domain.results import Measure, Prompt
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.ports import BenchmarkCard, ModelCard, SourceCard
-from engine.registry import Kind
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.hosted import training
-from adapters.hosted.openai import OpenAIProvider
+from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.errors import SpecError
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.run.executors.forks import Forks, can_fork
 from engine.run.executors.relay import Line, Relay, connected
 from engine.run.executors.worker import HostSettings

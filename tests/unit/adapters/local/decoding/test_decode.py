@@ -26,7 +26,7 @@ from adapters.local.loaded import Remembered, loaded
 from engine import registry
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from engine.ports import Context, GenerateTask
 from engine.run.executors.hosts import WarmSlots
 

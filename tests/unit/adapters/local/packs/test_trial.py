@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine import registry
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 
 pytestmark = pytest.mark.slow
 
