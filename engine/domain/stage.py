@@ -161,10 +161,17 @@ class ScreenWork:
 
 @dataclass(frozen=True, slots=True)
 class JudgeWork:
-    """Judge responses. Input: `responses`."""
+    """Judge responses. Input: `responses`.
+
+    Attributes:
+        use: The judge.
+        benchmark: What the responses answer.
+        model: The hosted model that the judge asks; None for a judge that runs here.
+    """
 
     use: Use
     benchmark: Pinned
+    model: Use | None
 
 
 Work: TypeAlias = SampleWork | RowsWork | TuneWork | WeightsWork | GenerateWork | ScreenWork | JudgeWork
