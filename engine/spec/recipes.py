@@ -80,11 +80,10 @@ class RecipeBook:
     def _new(self, name: str, pairs: Combination) -> Iterator[object]:
         """Yield a field's value in the base recipe with the levels of its own paths; nothing, and a problem, when it is wrong."""
         draft = _Draft(self._sweep.recipe)
+        whole_first = sorted(pairs, key=lambda pair: len(inner(pair[0])))  # adapters before their settings
         lacking = [
             self._lacking_level(adapter, path, level)
-            for path, level in sorted(
-                pairs, key=lambda pair: len(inner(pair[0]))
-            )  # whole adapters before their settings
+            for path, level in whole_first
             if (adapter := draft.put(inner(path), level))
         ]
         draft.open(name)
