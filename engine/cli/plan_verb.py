@@ -61,7 +61,6 @@ def _run_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> st
 def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
     from engine.cli import plan_view
     from engine.cli.render import print_json
-    from engine.plan.fingerprint import payload
     from engine.plan.why import find_cell, why
     from engine.store.layout import RunDirectory
     from engine.store.state import State
@@ -69,9 +68,8 @@ def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
     cell = find_cell(prepared.plan, name)
     done: list[str] = []
     if RunDirectory(prepared.root).state.exists():
-        state = State.peek(RunDirectory(prepared.root))
-        done = [payload(*parts) for parts in state.payload_parts()]
-        state.close()
+        with State.peek(RunDirectory(prepared.root)) as state:
+            done = state.payloads()
     reasons = why(prepared.plan, cell, done, prepared.survey.cached)
     if as_json:
         print_json({"cell_id": cell.cell_id, "label": cell.label, "stages": [_plain(reason) for reason in reasons]})
