@@ -103,6 +103,8 @@ def _print(found: dict[str, Any]) -> None:
     for failure in found["failures"]:
         more = f" and {failure['cells'] - 1:,} more" if failure["cells"] > 1 else ""
         who = f"{failure['kind']} by {failure['adapter']}"
-        out.print(f"failed: {safe(failure['cell'])}{more}: {who}: {safe(failure['error_type'])}: {safe(failure['error'])}")
+        out.print(
+            f"failed: {safe(failure['cell'])}{more}: {who}: {safe(failure['error_type'])}: {safe(failure['error'])}"
+        )
     if found["phase"] not in ("running", "complete"):
         out.print("The same `dosimeter run` command resumes it.")

@@ -50,10 +50,9 @@ class Database:
         with mapped(_OPENED, run.state, *_FAULTS, todo=_DAMAGED):
             run.root.mkdir(parents=True, exist_ok=True)
             run.state.touch(mode=SEALED)
-            run.state.chmod(SEALED)
             database = cls(run.state, sqlite3.connect(run.state, isolation_level=None))
         with database._closed_on_failure(), mapped(_OPENED, run.state, *_FAULTS, todo=_DAMAGED):
-            migrate(database._connection, database._prepared())
+            database._prepare()
         return database
 
     @classmethod
@@ -84,23 +83,24 @@ class Database:
             self.close()
             raise
 
-    def _prepared(self) -> int:
-        """Set up a file for writing, and return the number of its schema; 0 for a new file."""
-        (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and mark != APPLICATION_ID:
-            raise StoreError(
-                "the control plane belongs to another program",
-                where=str(self.path),
-                todo="Choose another --out directory.",
-            )
-        applied = self._applied() if tables else 0
+    def _prepare(self) -> None:
+        """Set up a file for writing, and bring it to the newest schema."""
+        applied = self._applied()
+        self.path.chmod(SEALED)
         self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
-        return applied
+        migrate(self._connection, applied)
 
     def _applied(self) -> int:
+        """Return the number of the file's schema: 0 for a new file, which a run may have left that was killed at once."""
+        (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            return 0
+        if mark != APPLICATION_ID:
+            what = "the control plane belongs to another program"
+            raise StoreError(what, where=str(self.path), todo="Choose another --out directory.")
         found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (SCHEMA,)).fetchone()
         return number_of(found[0] if found else None, self.path)
 
