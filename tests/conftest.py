@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
+
+from engine import registry
 
 RunApart = Callable[..., dict[str, str]]
 
@@ -37,3 +40,13 @@ print(json.dumps(outcome))
         return found
 
     return run
+
+
+@pytest.fixture(scope="module")
+def acme() -> Iterator[None]:
+    """Install a third party's package while a module's tests run: its adapters and its metadata lie on the path, as pip has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent / "third_party")
+        registry.refresh()
+        yield
+    registry.refresh()
