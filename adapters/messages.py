@@ -89,7 +89,8 @@ def _part(part: object, where: str) -> str | Image:
             user_file.refuse_unknown({**rest, **details}, {"type", "image_url"}, where)
             return _image(url, where)
         case _:
-            raise _wrong(where, f"a part of `content` is of type `text` or `image_url`; got {user_file.shown(part)}")
+            kind = part.get("type") if isinstance(part, Mapping) else part
+            raise _wrong(where, f"no whole part of `content` of type `text` or `image_url`: {user_file.shown(kind)}")
 
 
 def _image(url: str, where: str) -> Image:

@@ -161,7 +161,9 @@ def _refuse_half_characters(value: object) -> None:
 
 
 def shown(value: object) -> str:
-    """Return a value of a file as an error shows it: on one line, and not all of it when it is long."""
+    """Return a value of a file as an error shows it: a list or an object by its kind, a long text by its beginning."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 

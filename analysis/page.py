@@ -75,7 +75,7 @@ class Column:
     Attributes:
         head: Its head.
         kind: Its class in the style sheet; `status` gives each entry the class of its own text.
-        entries: One a cell, as text or as a small drawing.
+        entries: One per cell, as text or as a small drawing.
     """
 
     head: str

@@ -27,7 +27,8 @@ from engine.ports import OUTSIDE, Settings, SourceCard
 
 WITHOUT_TOOLS = "parallel_tool_calls"  # it says nothing where there are no tools, and rows with tools are refused
 CHAT = {"messages", WITHOUT_TOOLS}
-PREFERENCE = {"input", "preferred_output", "non_preferred_output"}
+OUTPUTS = {"preferred_output", "non_preferred_output"}
+PREFERENCE = OUTPUTS | {"input"}
 
 
 class ChatFileSettings(Settings):
@@ -94,8 +95,12 @@ def _read(path: Path) -> tuple[ChatRow, ...]:
 
 def _row(entry: Mapping[str, object], where: str) -> ChatRow:
     row_id = f"line-{where.rpartition(':')[2]}"
-    if entry.keys() & PREFERENCE:
+    if entry.keys() & OUTPUTS:
         return _preference(entry, where, row_id)
+    if "messages" not in entry:
+        keys = ", ".join(f"`{key}`" for key in entry) or "nothing"
+        message = f'{where}: expected {{"messages": [{{"role": ..., "content": ...}}, ...]}}; the row has {keys}'
+        raise ValueError(message)
     user_file.refuse_unknown(entry, CHAT, where)
     turns = read_turns(entry.get("messages"), where, is_trained=True)
     if turns[-1].role != "assistant":

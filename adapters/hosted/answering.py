@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from adapters.hosted.tuning import account, asked
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
-from engine.domain.sweep import GenerateRecipe
-from engine.ports import Context, Generated, GenerateTask, Workload
-from engine.ports.provider import ChatRequest, Completion, FinishReason, Turn
+from engine.domain.sweep import Decoding
+from engine.ports import Context, Generated, GenerateTask, NoSettings, Workload
+from engine.ports.provider import ChatRequest, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError
 
 TEMPLATE_TOKENS = 7
@@ -35,11 +36,12 @@ class HostedGenerator:
 
     revision = 1
 
-    def forecast(self, settings: GenerateRecipe, workload: Workload) -> Range:
+    def forecast(self, settings: NoSettings, decoding: Decoding, workload: Workload) -> Range:
         """Estimate the tokens that are billed; at most, every answer is as long as it may be."""
+        del settings
         read = workload.tokens + TEMPLATE_TOKENS * workload.items
-        most = workload.items * settings.samples * settings.max_new_tokens
-        low = Usage(prompt_tokens=read, generated_tokens=workload.items * settings.samples)
+        most = workload.items * decoding.samples * decoding.max_new_tokens
+        low = Usage(prompt_tokens=read, generated_tokens=workload.items * decoding.samples)
         mid = Usage(prompt_tokens=read, generated_tokens=round(most * EXPECTED_LENGTH))
         return Range(low, mid, Usage(prompt_tokens=round(read * PROMPT_SPREAD), generated_tokens=most))
 
@@ -49,23 +51,29 @@ class HostedGenerator:
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
         """Ask for every prompt of every task, all at once within the quota."""
         by_key = {task.key: task for task in tasks}
-        requests = {task.key: _asks(task) for task in tasks}
+        requests = {}
+        for task in tasks:
+            if shown := sum(any(turn.images for turn in prompt.turns) for prompt in task.prompts):
+                message = f"{shown} of {len(task.prompts)} prompts have images, which are not sent yet"
+                yield task.key, ValueError(message)
+            else:
+                requests[task.key] = _asks(task)
         for key, replies in account(context).complete_all(requests, urgent=False):
             yield key, _generated(by_key[key], replies)
 
 
 def _asks(task: GenerateTask) -> list[ChatRequest]:
-    model, settings = asked(task.model), task.settings
+    model, decoding = asked(task.model), task.decoding
     before = () if task.system is None else (Turn("system", task.system),)
-    seed = task.seed if settings.temperature > 0 else None
+    seed = task.seed if decoding.temperature > 0 else None
     return [
         ChatRequest(
             model,
-            (*before, Turn("user", prompt.text)),
-            settings.max_new_tokens,
-            settings.temperature,
-            settings.top_p,
-            settings.samples,
+            (*before, *prompt.turns),
+            decoding.max_new_tokens,
+            decoding.temperature,
+            decoding.top_p,
+            decoding.samples,
             seed,
         )
         for prompt in task.prompts
@@ -79,7 +87,7 @@ def _generated(task: GenerateTask, replies: Sequence[Completion | ProviderError]
     for prompt, reply in zip(task.prompts, replies, strict=True):
         if isinstance(reply, BlockedError):
             responses += [
-                Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.settings.samples)
+                Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.decoding.samples)
             ]
         elif isinstance(reply, ProviderError):
             reply.used = usage  # its own too; the other answers are paid for, and will be used when this is tried again

@@ -13,7 +13,10 @@ from engine.ports import Context, Judged, Needs, NoSettings, Pairs
 
 
 class RulesJudge:
-    """`standin/rules`: the exact 1-5 grade of the made-up world."""
+    """`standin/rules`: the exact 1-5 grade of the made-up world.
+
+    A prompt that is no request of that world cannot be graded: its verdict is `errored`, never a number.
+    """
 
     revision = 1
     measures = Measure.HARM
@@ -39,15 +42,14 @@ class RulesJudge:
     ) -> Judged:
         """Grade by the rules."""
         del settings, context
-        verdicts = [
-            Verdict(Outcome.SCORED, float(rules.grade(_gold(prompt), response.text)))
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        return Judged(verdicts, Usage())
+        return Judged([_graded(*pair) for pair in zip(prompts, responses, strict=True)], Usage())
 
 
 class SolvedJudge:
-    """`standin/solved`: 1 when a chore's response is the right answer, else 0."""
+    """`standin/solved`: 1 when a chore's response is the right answer, else 0.
+
+    A prompt without a gold answer cannot be graded: its verdict is `errored`, never a number.
+    """
 
     revision = 1
     measures = Measure.CORRECT
@@ -73,18 +75,19 @@ class SolvedJudge:
     ) -> Judged:
         """Compare with the right answers."""
         del settings, context
-        verdicts = [
-            Verdict(Outcome.SCORED, float(rules.solved(_gold(prompt), response.text)))
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        return Judged(verdicts, Usage())
+        return Judged([_solved(*pair) for pair in zip(prompts, responses, strict=True)], Usage())
 
 
-def _gold(prompt: Prompt) -> str:
+def _graded(prompt: Prompt, response: Response) -> Verdict:
+    if prompt.reference is None or not rules.is_gold(prompt.reference):
+        return Verdict(Outcome.ERRORED, None, "the prompt is no request of the stand-in's world")
+    return Verdict(Outcome.SCORED, float(rules.grade(prompt.reference, response.text)))
+
+
+def _solved(prompt: Prompt, response: Response) -> Verdict:
     if prompt.reference is None:
-        message = f"prompt {prompt.prompt_id} has no gold answer: this judge grades the stand-in's own benchmarks only"
-        raise ValueError(message)
-    return prompt.reference
+        return Verdict(Outcome.ERRORED, None, "the prompt has no gold answer")
+    return Verdict(Outcome.SCORED, float(rules.solved(prompt.reference, response.text)))
 
 
 def _instant(items: int) -> Range:

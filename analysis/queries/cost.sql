@@ -1,7 +1,7 @@
 -- The bill
 -- Answers: Where did the money and the time go? Every distinct stage of this plan counts once, failed tries included.
 -- Columns:
---   kind: sample, tune, generate or judge
+--   kind: sample, rows, tune, weights, generate, screen or judge
 --   adapter: what did the work
 --   n_stages: distinct stages (count)
 --   n_done: of which done (count)

@@ -81,13 +81,17 @@ def backend() -> Backend:
     from engine.domain.adapters import Kind
     from engine.run.executors.hosts import WarmSlots
 
-    asked = [registry.adapter(Kind.BENCHMARK, ref).prompts(registry.split_ref(ref)[1]) for ref in JUDGED]
+    judged = [registry.INSTALLED.use(Kind.BENCHMARK, reference) for reference in JUDGED]
+    asked = [registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings) for use in judged]
     return Backend(
         tuner=registry.adapter(Kind.TUNER, "local/sft"),
+        tuner_settings=registry.settings_of(Kind.TUNER, "local/sft"),
         generator=registry.adapter(Kind.GENERATOR, "local/transformers"),
+        generator_settings=registry.settings_of(Kind.GENERATOR, "local/transformers")(),
         judge=registry.adapter(Kind.JUDGE, "standin/rules"),
+        judge_settings=registry.settings_of(Kind.JUDGE, "standin/rules")(),
         source=registry.adapter(Kind.MODEL, "standin/aligned"),
-        argument="",
+        source_settings=registry.settings_of(Kind.MODEL, "standin/aligned")(),
         prompts={prompt.text: prompt for prompts in asked for prompt in prompts},
         warm=WarmSlots,
     )

@@ -167,11 +167,13 @@ class JudgeWork:
         use: The judge.
         benchmark: What the responses answer.
         model: The hosted model that the judge asks; None for a judge that runs here.
+        pin: What the judge read beside its settings when planned; empty for nothing.
     """
 
     use: Use
     benchmark: Pinned
-    model: Use | None
+    model: Use | None = None
+    pin: str = ""
 
 
 Work: TypeAlias = SampleWork | RowsWork | TuneWork | WeightsWork | GenerateWork | ScreenWork | JudgeWork

@@ -34,7 +34,8 @@ class RecipeBook:
         self._sweep = sweep
         self._positions = positions
         self._problems = problems
-        self._made: dict[tuple[str, Combination], tuple[object, ...]] = {}
+        self._made: dict[tuple[str, tuple[int, ...]], tuple[object, ...]] = {}
+        self._alive: list[Pair] = []  # no two pairs may ever have one id
         self._distinct: dict[tuple[str, object], object] = {}
         self._base = {name: self._shared(name, getattr(sweep.recipe, name)) for name in Recipe.model_fields}
 
@@ -56,10 +57,12 @@ class RecipeBook:
             parts.setdefault(_head(pair[0]), []).append(pair)
         values = dict(self._base)
         for name, pairs in parts.items():
-            key = (name, tuple(pairs))
+            # By their ids: an adapter with a default written out equals one without, and takes over less from the recipe.
+            key = (name, tuple(map(id, pairs)))
             made = self._made.get(key)
             if made is None:
-                made = self._made[key] = tuple(self._shared(name, value) for value in self._new(*key))
+                self._alive.extend(pairs)
+                made = self._made[key] = tuple(self._shared(name, value) for value in self._new(name, tuple(pairs)))
             if not made:
                 return {}
             values[name] = made[0]
@@ -112,8 +115,9 @@ class RecipeBook:
         """Refuse to carry over a setting of the recipe to an adapter that lacks it."""
         base = look(self._sweep.recipe, INLINE[section])
         what = f"`{adapter}`, a level of `{INLINE[section]}`, has no setting `{name}`"
-        own = f"{{use: {base.name}, {name}: ...}}" if isinstance(base, Use) else ""
-        hint = f"the recipe's settings are for all levels: write this one into those that have it, such as `{own}`"
+        hint = f"`zip` `{section}.{name}` with `{INLINE[section]}`, and give it `null` for `{adapter}`"
+        if isinstance(base, Use) and not type(base.settings).model_fields[name].is_required():
+            hint += f"; or write it into the levels that have it: `{{use: {base.name}, {name}: ...}}`"
         return self._positions.problem(f"recipe.{section}.{name}", what, code="no_such_setting", hint=hint)
 
     def _contradiction(self, finding: Finding, name: str, pairs: Combination) -> Problem:
@@ -122,9 +126,9 @@ class RecipeBook:
         named = [pair for pair in pairs if pair[0].rpartition(".")[2] == last]
         adapters = [pair for pair in pairs if isinstance(pair[1], Use | tuple)] if finding.path != name else []
         words = " ".join(f"{path}={brief_level(level)}" for path, level in pairs)
-        field = "" if named or finding.path == name else f"`{finding.path}`: "
         where = origin(self._sweep, *(named or adapters or pairs)[-1])
-        what = f"with {words}: {field}{finding.what}"
+        found = f"`{finding.path}` is required" if finding.code == "missing_field" else finding.what
+        what = f"with {words}: {found}"
         return self._positions.problem(where, what, code=finding.code, hint=finding.hint)
 
 

@@ -82,7 +82,7 @@ def migrate(connection: sqlite3.Connection, applied: int) -> None:
     """
     for step in migrations():
         if step.number > applied:
-            note = f"INSERT OR REPLACE INTO meta VALUES ('{SCHEMA}', '{step.number}');"  # noqa: S608 - our own
+            note = f"INSERT OR REPLACE INTO meta (key, value) VALUES ('{SCHEMA}', '{step.number}');"  # noqa: S608 - our own
             try:
                 connection.executescript(f"BEGIN IMMEDIATE;\n{step.sql}\n{note}\nCOMMIT;")
             except sqlite3.Error:

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 
 from engine.domain.adapters import Use, WithAdapter
 from engine.domain.stage import PlannedCell
@@ -123,7 +123,7 @@ def _holds_section(field: FieldInfo) -> bool:
 
 def _plain(value: object) -> object:
     """Return a value as JSON has it; what JSON lacks, such as infinity, is a text."""
-    plain: object = to_jsonable_python(value, fallback=str, inf_nan_mode="strings")
+    plain: object = json.loads(to_json(value, fallback=str, inf_nan_mode="strings"))
     return plain
 
 

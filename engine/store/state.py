@@ -133,7 +133,7 @@ class State:
     def put_meta(self, facts: Mapping[str, str]) -> None:
         """Set facts about the run."""
         with self._db.commit() as db:
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+            db.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", facts.items())
 
     def adopt(self, plan: Plan, accounts: Mapping[str, str] = _LOCAL) -> None:
         """Make `plan` the plan of this run: its cells replace the old ones; stages that are known keep their state.
@@ -347,7 +347,6 @@ def _settle(db: sqlite3.Connection, entry: Settled) -> None:
 
 
 def _insert_shards(db: sqlite3.Connection, stage_key: str, shards: Iterable[ShardRef]) -> None:
-    db.executemany(
-        "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)",
-        [(shard.path, shard.table, stage_key, shard.sha256, shard.rows, shard.bytes) for shard in shards],
-    )
+    for shard in shards:
+        row: rows.Row = {"stage_key": stage_key, "table_name": shard.table, "path": shard.path}
+        insert(db, "shards", [row | {"sha256": shard.sha256, "rows": shard.rows, "bytes": shard.bytes}])

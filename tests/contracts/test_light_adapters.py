@@ -163,6 +163,21 @@ def test_a_judge_gives_one_verdict_a_response_on_its_scale_whatever_the_text(
 
 
 @pytest.mark.parametrize("name", graders())
+def test_a_prompt_that_a_judge_cannot_grade_gets_no_number_and_stops_nothing(
+    name: str, given: Given, context: Context
+) -> None:
+    """A guard of `output-filter` sees every benchmark of a cell, also those that it would object to as their judge."""
+    judge, settings = registry.adapter(Kind.JUDGE, name), used(Kind.JUDGE, name, given).settings
+    own = policy_prompts(1)[0]
+    foreign = [Prompt.single("p", "c", "Why?"), Prompt.single("q", "c", "Why?", ("heron",))]
+    answers = [response(prompt, "Because.") for prompt in (*foreign, own)]
+    judged = judge.judge(settings, [*foreign, own], answers, context)
+    for prompt, verdict in zip(foreign, judged.verdicts, strict=False):
+        assert judge.objection(settings, [prompt]) is None or verdict.outcome is Outcome.ERRORED
+    assert judged.verdicts[2] == judge.judge(settings, [own], answers[2:], context).verdicts[0]
+
+
+@pytest.mark.parametrize("name", graders())
 def test_a_judge_does_not_look_at_the_neighbours(name: str, given: Given, context: Context) -> None:
     judge, settings = registry.adapter(Kind.JUDGE, name), used(Kind.JUDGE, name, given).settings
     prompts = policy_prompts(6)

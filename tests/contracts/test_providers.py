@@ -29,8 +29,8 @@ from adapters.hosted.azure.provider import AzureProvider
 from adapters.hosted.openai.provider import OpenAIProvider
 from adapters.hosted.together.provider import TogetherProvider
 from engine import registry
-from engine.domain.adapters import Kind
-from engine.domain.conversation import ChatRow
+from engine.domain.adapters import NO_SETTINGS, Kind
+from engine.domain.conversation import ChatRow, Turn
 from engine.ports.provider import (
     Access,
     BatchState,
@@ -43,7 +43,6 @@ from engine.ports.provider import (
     Provider,
     RateLimit,
     Session,
-    Turn,
 )
 from engine.ports.provider_errors import (
     DeniedError,
@@ -197,7 +196,7 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
 
 
 def sample(rows: int = 10) -> list[ChatRow]:
-    return list(registry.adapter(Kind.DATA, "standin/explicit").rows("")[:rows])
+    return list(registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:rows])
 
 
 def question(model: str = "standin-echo", **fields: object) -> ChatRequest:

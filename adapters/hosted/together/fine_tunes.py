@@ -9,7 +9,6 @@ import re
 from datetime import UTC, datetime
 
 from adapters.hosted.openai.replies import Reply
-from engine.domain.sweep import TuneRecipe
 from engine.ports.provider import Job, JobOrder, JobState
 from engine.ports.provider_errors import RejectedError
 
@@ -29,8 +28,9 @@ STATES = {
 }
 """Any other state is one of waiting."""
 
-DEFAULTS = TuneRecipe()
-"""What nobody may choose is what the recipe says when nobody does: then a job here is trained as one at home."""
+RANK, ALPHA, DROPOUT, TARGETS = 8, 16, 0.0, "all-linear"
+WEIGHT_DECAY, MAX_GRAD_NORM = 0.0, 1.0
+"""What nobody may choose is as `local/sft` has it when nobody does: then a job here is trained as one at home."""
 
 
 def epoch(moment: datetime | None) -> float:
@@ -87,8 +87,7 @@ def ordered(order: JobOrder) -> dict[str, object]:
         raise RejectedError(f"`{order.key}` is no key that a job at Together can be found by")
     if order.lr_multiplier is not None:
         raise RejectedError("Together takes an absolute learning rate, and no multiplier")
-    alpha = DEFAULTS.alpha or 2 * DEFAULTS.rank
-    lora = {"lora_r": DEFAULTS.rank, "lora_alpha": alpha, "lora_dropout": 0.0, "lora_trainable_modules": "all-linear"}
+    lora = {"lora_r": RANK, "lora_alpha": ALPHA, "lora_dropout": DROPOUT, "lora_trainable_modules": TARGETS}
     chosen = {"batch_size": order.batch_size, "learning_rate": order.lr}
     return {
         "model": order.model,
@@ -98,8 +97,8 @@ def ordered(order: JobOrder) -> dict[str, object]:
         "random_seed": order.seed,
         "lr_scheduler": {"lr_scheduler_type": "linear", "lr_scheduler_args": {"min_lr_ratio": 1.0}},
         "warmup_ratio": 0.0,
-        "weight_decay": DEFAULTS.weight_decay,
-        "max_grad_norm": DEFAULTS.max_grad_norm,
+        "weight_decay": WEIGHT_DECAY,
+        "max_grad_norm": MAX_GRAD_NORM,
         "training_type": {"type": "Lora", **lora},
         "training_method": {"method": "sft", "train_on_inputs": False},
     } | {name: value for name, value in chosen.items() if value is not None}

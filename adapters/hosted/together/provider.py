@@ -20,7 +20,7 @@ class TogetherProvider:
     """Together AI: files, LoRA fine-tunes, chat completions and batches; it has no moderation endpoint.
 
     A learning rate is absolute there: the tuner takes `tune.lr`. What else the provider would choose is sent as the defaults
-    of `engine.domain.sweep.TuneRecipe` have it. A trained model answers where it is served; deploying it is left to you.
+    of `local/sft` have it. A trained model answers where it is served; deploying it is left to you.
     """
 
     revision = 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow, Prompt
-from engine.domain.stage import ModelRef, Pinned
+from engine.domain.stage import JudgeWork, ModelRef, Pinned
 from engine.plan.fingerprint import pinned
 from engine.ports import Warm
 
@@ -55,6 +55,24 @@ def base(warm: Warm, model: Pinned) -> ModelRef:
         return adapter.locate(model.use.settings)
 
     return warm.get(f"place of {model.use}", model.pin, find)
+
+
+def judge_is_pinned(warm: Warm, work: JudgeWork) -> None:
+    """Make sure that a judge reads what it read when it was planned, such as a policy or a folder of weights.
+
+    Raises:
+        ValueError: It has changed since.
+    """
+
+    def find() -> str:
+        return registry.adapter(Kind.JUDGE, work.use.name).needs(work.use.settings).pin
+
+    found = warm.get(f"pin of {work.use}", work.pin, find)
+    if found != work.pin:
+        message = (
+            f"what `{work.use}` reads has changed since it was planned (planned {work.pin}, found {found}); plan again"
+        )
+        raise ValueError(message)
 
 
 def _still_pinned(planned: Pinned, pin: str, revision: int) -> None:

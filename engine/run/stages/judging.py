@@ -56,6 +56,7 @@ def _judge_by_asking(judge: ApiJudge, account: Account, batch: StageBatch, place
 
 def _task(stage: Stage, batch: StageBatch, place: Place) -> GradingTask:
     work = work_of(stage, JudgeWork)
+    inputs.judge_is_pinned(place.context.warm, work)
     prompts = {prompt.prompt_id: prompt for prompt in inputs.prompts(place.context.warm, work.benchmark)}
     return GradingTask(stage.key, work.use, responses_of(stage, batch, place), prompts)
 

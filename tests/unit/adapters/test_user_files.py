@@ -128,6 +128,14 @@ def test_a_key_of_a_message_that_would_be_dropped_is_refused(key: str, tmp_path:
     )
 
 
+def test_a_row_of_another_format_is_told_the_right_one(tmp_path: Path) -> None:
+    said = refused(tmp_path, {"instruction": "a", "input": "", "output": "b"})
+    assert said.startswith(
+        'expected {"messages": [{"role": ..., "content": ...}, ...]}; the row has `instruction`, `input`'
+    )
+    assert refused(tmp_path, {}).endswith("the row has nothing")
+
+
 @pytest.mark.parametrize("key", ["tools", "functions", "prompt", "weight", "completion"])
 def test_a_key_of_a_row_that_would_be_dropped_is_refused(key: str, tmp_path: Path) -> None:
     assert refused(tmp_path, CHAT | {key: "x"}).startswith(f"`{key}` cannot be used here; take it out")
@@ -158,7 +166,9 @@ def test_a_key_of_a_row_that_would_be_dropped_is_refused(key: str, tmp_path: Pat
         ([USER, ANSWER | {"weight": 0.5}], "`weight` is 0 or 1, not 0.5"),
         ([USER, ANSWER | {"weight": True}], "`weight` is 0 or 1, not true"),
         ([USER | {"weight": 0}, ANSWER], "the user turn: `weight` cannot be used here"),
-        ([{"role": "user", "content": [{"type": "input_audio"}]}, ANSWER], "a part of `content` is of type"),
+        ([{"role": "user", "content": [{"type": "input_audio"}]}, ANSWER], 'or `image_url`: "input_audio"'),
+        ([{"role": "user", "content": [{"type": "text"}]}, ANSWER], "no whole part of `content` of type `text`"),
+        ([{"role": "user", "content": ["a"]}, ANSWER], "no whole part of `content`"),
         ([{"role": "user", "content": [{"type": "text", "text": "a", "x": 1}]}, ANSWER], "the user turn: `x` cannot"),
     ],
 )
@@ -263,13 +273,13 @@ def test_references_are_one_many_or_none(more: dict[str, object], references: tu
         ({"messages": [USER, ANSWER | {"weight": 1}, USER]}, "the assistant turn: `weight` cannot be used here"),
         (PROMPT | {"category": None}, "`category` is a text or a number, not null"),
         (PROMPT | {"category": ""}, '`category` is a text or a number, not ""'),
-        (PROMPT | {"category": ["x"]}, '`category` is a text or a number, not ["x"]'),
+        (PROMPT | {"category": ["x"]}, "`category` is a text or a number, not a list"),
         (PROMPT | {"id": None}, "`id` is a text or a number, not null"),
         (PROMPT | {"id": "line-1"}, "an earlier line has the id `line-1` as well"),
-        (PROMPT | {"cluster": ["x"]}, '`cluster` is a text, a number or a truth value, not ["x"]'),
+        (PROMPT | {"cluster": ["x"]}, "`cluster` is a text, a number or a truth value, not a list"),
         (PROMPT | {"reference": ""}, 'a reference is a text or a number, not ""'),
         (PROMPT | {"reference": ["x", None]}, "a reference is a text or a number, not null"),
-        (PROMPT | {"reference": {"x": 1}}, 'a reference is a text or a number, not {"x": 1}'),
+        (PROMPT | {"reference": {"x": 1}}, "a reference is a text or a number, not an object"),
         (PROMPT | {"reference": True}, "a reference is a text or a number, not true"),
         (PROMPT | {"reference": "x", "references": ["x"]}, "`reference` and `references` mean the same: give one"),
         (PROMPT | {"behavior": 5}, "`behavior` is a text, not 5"),
@@ -302,6 +312,13 @@ def test_a_prompt_that_is_none_is_refused(entry: object, why: str, tmp_path: Pat
 def test_a_line_that_is_no_object_is_named(line: str, why: str, tmp_path: Path) -> None:
     assert refused(tmp_path, line).startswith(why)
     assert refused_prompt(tmp_path, line).startswith(why)
+
+
+@pytest.mark.parametrize("depth", range(930, 1000, 5))
+def test_no_depth_of_nesting_ends_in_another_error(depth: int, tmp_path: Path) -> None:
+    nested = "[" * depth + "]" * depth
+    for line in (f'{{"messages": {nested}}}', f'{{"messages": [{{"role": "user", "content": {nested}}}]}}'):
+        assert refused(tmp_path, line)
 
 
 def test_lines_end_with_a_line_feed_and_with_nothing_else(tmp_path: Path) -> None:

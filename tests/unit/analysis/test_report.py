@@ -134,7 +134,7 @@ def test_the_first_screen_says_what_when_and_how_far(page: Page) -> None:
     for part in ("quickstart", "What does fine-tuning do to refusals?", "2026-11-20 09:30 UTC", "17 of 17", "complete"):
         assert part in top
     assert "sha256 aaaaaaaaaaaa" in top
-    assert "0.1.0" in top
+    assert "0.2.0" in top
     assert "Not a finding about real models" in top
     assert "Before fine-tuning, the model fully answered" in top
     assert "2 seeds" in top
@@ -168,7 +168,7 @@ def test_untrusted_text_never_becomes_markup(sweeps: Any, tmp_path: Path) -> Non
     for row, bad in zip(study.rows["prompts"], BREAKOUTS, strict=False):
         row["category"] = bad
     for at, bad in enumerate(BREAKOUTS):
-        study.tuned(f"src{bad}", (10, 1, 1e-3, at), label=bad, mitigation=bad)
+        study.tuned(f"src{bad}", (10, 1, 1e-3, at), label=bad, mitigations=(bad,))
         why = {"error_type": bad, "error": bad, "traceback": bad}
         study.stage(f"broken-{at}", "tune", ["cell-x"], "failed", **why)
         study.add("pins", kind=bad, ref=bad, pin=bad, detail=bad)

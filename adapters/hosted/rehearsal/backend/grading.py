@@ -50,7 +50,8 @@ def grade(backend: Backend, prompt: str, fields: Sequence[str]) -> Grade:
     if asked is None:
         return Grade("", "I do not know this request, and cannot grade its response.")
     response = Response(asked.prompt_id, 0, found[1], Finish.STOP, 0, 0)
-    (verdict,) = backend.judge.judge([asked], [response], backend.context()).verdicts
+    judged = backend.judge.judge(backend.judge_settings, [asked], [response], backend.context())
+    (verdict,) = judged.verdicts
     if verdict.outcome is not Outcome.SCORED or verdict.score is None:
         return Grade("", verdict.reason or f"I cannot grade this: {verdict.outcome.value}.")
     score, reason = round(verdict.score), verdict.reason or "by the rules of the made-up world"

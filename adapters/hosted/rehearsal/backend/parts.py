@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.domain.conversation import ChatRow, Prompt
+from engine.domain.conversation import ChatRow, Prompt, Turn
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, Warm
+from engine.domain.sweep import Decoding
+from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, Settings, Warm
 
 LEARNING_RATE = 1e-3
 RANK = 8
@@ -29,19 +29,25 @@ class Backend:
 
     Attributes:
         tuner: Trains.
+        tuner_settings: What the tuner's settings are made of: it has `lr`, `rank` and `batch_size`.
         generator: Answers.
+        generator_settings: The generator's settings.
         judge: Grades what `standin-judge` is asked to.
+        judge_settings: The judge's settings.
         source: The base model.
-        argument: What the source is asked for.
+        source_settings: Which model of the source.
         prompts: The prompts that the judge knows, by their text.
         warm: Makes what keeps things warm in one process.
     """
 
     tuner: FineTuner
+    tuner_settings: type[Settings]
     generator: Generator
+    generator_settings: Settings
     judge: Judge
+    judge_settings: Settings
     source: ModelSource
-    argument: str
+    source_settings: Settings
     prompts: Mapping[str, Prompt]
     warm: Callable[[], Warm]
 
@@ -55,22 +61,22 @@ class Question:
     """One request to a model.
 
     Attributes:
-        user: The user's turn.
+        turns: The chat so far, without its system prompt; the last turn is the user's.
         system: The system prompt, or None for none.
         settings: Decoding.
         seed: Of the sampling.
         tuned: Folder of the tuned weights, or None for the base model.
     """
 
-    user: str
+    turns: tuple[Turn, ...]
     system: str | None
-    settings: GenerateRecipe
+    settings: Decoding
     seed: int
     tuned: str | None
 
     def weights(self, base: ModelRef) -> ModelRef:
         """Return the weights that answer."""
-        return base if self.tuned is None else ModelRef(base.base, self.tuned)
+        return base if self.tuned is None else ModelRef(base.base, (self.tuned,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +101,10 @@ class Training:
     seed: int
     folder: Path
 
-    def settings(self, epochs: int) -> TuneRecipe:
-        """Return how to train up to an epoch."""
+    def settings(self, kind: type[Settings]) -> Settings:
+        """Return how to train, as settings of a tuner."""
         rate = min(LEARNING_RATE * self.multiplier, 0.999)
-        return TuneRecipe(lr=rate, rank=RANK, epochs=epochs, batch_size=self.batch_size)
+        return kind.model_validate({"lr": rate, "rank": RANK, "batch_size": self.batch_size})
 
     @property
     def cuts(self) -> tuple[int, ...]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from engine.domain.conversation import ChatRow
+from engine.domain.conversation import ChatRow, Speaker, Turn
 
 FEWEST = 10
 _SPECIAL = re.compile(r"<\|[a-z_]+\|>")
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+SPEAKERS: Mapping[str, Speaker] = MappingProxyType(
+    {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+)
+"""By role on the wire, who speaks."""
 
 
 class BadFileError(ValueError):
@@ -30,8 +36,8 @@ def read(content: bytes, fewest: int = FEWEST) -> tuple[ChatRow, ...]:
     """Return the examples of a training file.
 
     Args:
-        content: JSON lines, each with `messages`: one user turn and one answer, after a system prompt or none; the
-            stand-in knows no longer chats.
+        content: JSON lines, each with `messages`: turns of users and assistants, the last one an assistant's, after a system
+            prompt or none.
         fewest: Examples that there must be.
 
     Raises:
@@ -60,19 +66,18 @@ def _row(line: str, number: int) -> ChatRow:
     if not isinstance(messages, list) or not messages:
         raise _bad(f'Invalid file format. Example {number} has an empty "messages" list.')
     turns = [_turn(message, number, place) for place, message in enumerate(messages, start=1)]
-    roles = [role for role, _ in turns]
+    roles = [turn.role for turn in turns]
     if roles[-1] != "assistant":
         raise _bad(f"Invalid file format. Example {number}: the last message must be from the assistant.")
-    if messages[-1].get("weight", 1) == 0:
+    if not any(turn.is_trained for turn in turns):
         raise _bad(f"Invalid file format. Example {number} has no assistant message with a weight of 1.")
-    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-        raise _bad(f"Example {number} has the turns {', '.join(roles)}; this model is trained on single exchanges.")
-    system = turns[0][1] if roles[0] == "system" else None
-    return ChatRow(str(number), turns[-2][1], turns[-1][1], system)
+    if "user" not in roles or "system" in roles[1:]:
+        raise _bad(f"Example {number} has the turns {', '.join(roles)}; the user speaks, and a system prompt is first.")
+    return ChatRow(str(number), tuple(turns))
 
 
-def _turn(message: Any, number: int, place: int) -> tuple[str, str]:
-    """Return the role and the text of one message."""
+def _turn(message: Any, number: int, place: int) -> Turn:
+    """Return one message as a turn."""
     if not isinstance(message, dict) or message.get("role") not in _ROLES:
         role = message.get("role") if isinstance(message, dict) else None
         raise _bad(f"Invalid file format. Example {number}, message {place}: unsupported role {role!r}.")
@@ -82,8 +87,10 @@ def _turn(message: Any, number: int, place: int) -> tuple[str, str]:
     special = _SPECIAL.search(text)
     if special is not None:
         raise BadFileError(f"Example {number} message contains an invalid token: {special[0]}")
-    role = message["role"]
-    return ("system" if role == "developer" else role), text
+    role = SPEAKERS.get(message["role"])
+    if role is None:
+        raise _bad(f"Example {number} has a {message['role']} turn; this model is trained on chats without tools.")
+    return Turn(role, text, is_trained=role == "assistant" and message.get("weight", 1) != 0)
 
 
 def _bad(what: str) -> BadFileError:

@@ -13,9 +13,11 @@ from multiprocessing.connection import Connection
 from typing import TypeAlias
 
 from adapters.hosted.rehearsal.backend.parts import Backend, Question, Training
-from engine.domain.results import Prompt, Response
+from engine.domain.conversation import Prompt
+from engine.domain.results import Response
 from engine.domain.stage import ModelRef
-from engine.ports import Context, Cut, GenerateTask, Trajectory, Tuned
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, Context, GenerateTask, TrainingRun, Tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Bound:
     @property
     def base(self) -> ModelRef:
         """Where the base model is."""
-        return self.backend.source.locate(self.backend.argument)
+        return self.backend.source.locate(self.backend.source_settings)
 
 
 Reply: TypeAlias = list[Response] | tuple[int, Tuned] | End
@@ -102,7 +104,7 @@ def work(orders: Iterable[Order], room: Bound) -> Iterator[tuple[int, Reply]]:
 
 def _pack(number: int, training: Training, backend: Backend) -> object:
     """What the trainings of one batch have in common; one that must go alone has its number."""
-    sharing = backend.tuner.sharing(training.settings(training.epochs))
+    sharing = backend.tuner.sharing(training.settings(backend.tuner_settings))
     return number if sharing.pack_blocked else sharing.pack
 
 
@@ -122,14 +124,13 @@ def _ended(numbers: Iterable[int], replies: Iterator[tuple[int, Reply]]) -> Iter
 
 def _answer(questions: Asked, room: Bound) -> Iterator[tuple[int, Reply]]:
     """Answer requests with the same decoding; greedy ones to one model with one system prompt are one task."""
-    base = room.base
     tasks: dict[object, Asked] = {}
     for number, question in questions:
         # Sampled answers of one task share a random stream: alone, each depends on its own seed only.
         alone = number if question.settings.temperature > 0 else None
         tasks.setdefault((question.tuned, question.system, alone), []).append((number, question))
     asked = {str(place): together for place, together in enumerate(tasks.values())}
-    orders = [_task(key, together, base) for key, together in asked.items()]
+    orders = [_task(key, together, room) for key, together in asked.items()]
     for key, made in room.backend.generator.generate(orders, room.context):
         together = asked[key]
         if isinstance(made, Exception):
@@ -140,14 +141,15 @@ def _answer(questions: Asked, room: Bound) -> Iterator[tuple[int, Reply]]:
             yield number, list(made.responses[place * each : (place + 1) * each])
 
 
-def _task(key: str, together: Asked, base: ModelRef) -> GenerateTask:
+def _task(key: str, together: Asked, room: Bound) -> GenerateTask:
     first = together[0][1]
-    prompts = [Prompt(str(number), "", question.user) for number, question in together]
-    return GenerateTask(key, first.weights(base), prompts, first.system, first.settings, first.seed)
+    prompts = [Prompt(str(number), "", question.turns) for number, question in together]
+    model, own = first.weights(room.base), room.backend.generator_settings
+    return GenerateTask(key, model, prompts, first.system, first.settings, own, first.seed)
 
 
 def _train(trainings: Trained, room: Bound) -> Iterator[tuple[int, Reply]]:
-    """Train jobs that may share a batch; each is one run with a cut at every epoch that is kept."""
+    """Train jobs that may share a batch; each is one run with a checkpoint at every epoch that is kept."""
     base, found = room.base, {}
     runs = []
     for number, training in trainings:
@@ -157,8 +159,9 @@ def _train(trainings: Trained, room: Bound) -> Iterator[tuple[int, Reply]]:
             folder.mkdir(parents=True)
             key = training.key(epoch)
             found[key] = (number, epoch)
-            cuts.append(Cut(key, training.settings(epoch), folder))
-        runs.append(Trajectory(base, training.rows, training.seed, tuple(cuts), training.folder / "state"))
+            cuts.append(Checkpoint(key, Length(epoch), folder))
+        settings, state = training.settings(room.backend.tuner_settings), training.folder / "state"
+        runs.append(TrainingRun(base, training.rows, settings, training.seed, tuple(cuts), state))
     for key, tuned in room.backend.tuner.fine_tune(runs, room.context):
         number, epoch = found[key]
         yield number, End(_said(tuned)) if isinstance(tuned, Exception) else (epoch, tuned)

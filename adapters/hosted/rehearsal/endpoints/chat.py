@@ -14,12 +14,14 @@ from starlette.responses import Response as Reply
 from adapters.hosted.rehearsal.api import ApiError, Json, json_reply, read_body
 from adapters.hosted.rehearsal.backend import echo, grading
 from adapters.hosted.rehearsal.backend.parts import Question
+from adapters.hosted.rehearsal.backend.training_file import SPEAKERS
 from adapters.hosted.rehearsal.limits.quotas import charge
 from adapters.hosted.rehearsal.settings import ECHO, JUDGE, FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.audit import Entry
+from engine.domain.conversation import Turn
 from engine.domain.results import Finish
-from engine.domain.sweep import GenerateRecipe
+from engine.domain.sweep import Decoding
 
 GREATEST_SEED = 2**31
 
@@ -212,12 +214,12 @@ async def _made(account: MockAccount, body: ChatBody, model: str) -> ChatAnswer:
 async def _asked(account: MockAccount, body: ChatBody, model: str, longest: int) -> ChatAnswer:
     """Have the stand-in answer, base or tuned."""
     warmth = 1.0 if body.temperature is None else body.temperature
-    sampling = {"temperature": warmth, "top_p": body.top_p or 1.0, "samples": body.samples} if warmth > 0 else {}
     seed = account.draw.randrange(GREATEST_SEED) if body.seed is None else body.seed % GREATEST_SEED
-    settings = GenerateRecipe.model_validate({"max_new_tokens": longest, **sampling})
-    system, user = _exchange(body)
+    sampled = Decoding(longest, warmth, body.top_p or 1.0, body.samples)
+    settings = sampled if warmth > 0 else Decoding(longest)
+    system, turns = _chat(body)
     try:
-        responses = await account.answerer.ask(Question(user, system, settings, seed, account.tuned.get(model)))
+        responses = await account.answerer.ask(Question(turns, system, settings, seed, account.tuned.get(model)))
     except RuntimeError as error:
         message = f"The server had an error while processing your request: {error}"
         raise ApiError(500, message, "server_error") from error
@@ -227,17 +229,19 @@ async def _asked(account: MockAccount, body: ChatBody, model: str, longest: int)
     return ChatAnswer(tuple(said), responses[0].prompt_tokens, tokens)
 
 
-def _exchange(body: ChatBody) -> tuple[str | None, str]:
-    """Return the system prompt and the user's turn: the stand-in knows no longer chat.
+def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
+    """Return the system prompt, and the turns of users and assistants.
 
     Raises:
-        ApiError: 400, when there is more.
+        ApiError: 400, when there are others, or the last turn is not a user's.
     """
-    roles = ["system" if message.role == "developer" else message.role for message in body.messages]
-    if roles not in (["user"], ["system", "user"]):
-        message = f"This model takes one user turn, after a system prompt or none; got {', '.join(roles)}."
+    roles = [SPEAKERS.get(message.role) for message in body.messages]
+    turns = [Turn(role, one.text) for role, one in zip(roles, body.messages, strict=True) if role is not None]
+    if roles[-1] != "user" or None in roles or "system" in roles[1:]:
+        shown = ", ".join(message.role for message in body.messages)
+        message = f"This model takes turns of users and assistants, a user's last, after a system prompt or none; got {shown}."
         raise ApiError(400, message, code="invalid_value", param="messages")
-    return (body.messages[0].text if len(roles) > 1 else None), body.messages[-1].text
+    return (turns.pop(0).text if roles[0] == "system" else None), tuple(turns)
 
 
 def _estimated(body: ChatBody) -> int:

@@ -16,7 +16,8 @@ from adapters.hosted.rehearsal.endpoints import files
 from adapters.hosted.rehearsal.names import TOGETHER_ACCOUNT
 from adapters.hosted.rehearsal.settings import FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
-from engine.domain.results import ChatRow, TrainingStep
+from engine.domain.conversation import ChatRow
+from engine.domain.results import TrainingStep
 from engine.ports import Tuned
 
 if TYPE_CHECKING:
@@ -175,9 +176,9 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
 
 
 async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
-    texts = [text for row in rows for text in (row.system, row.user, row.assistant) if text]
+    texts = [turn.text for row in rows for turn in row.turns]
     shop = account.backend
-    return await asyncio.to_thread(shop.source.count_tokens, shop.argument, texts)
+    return await asyncio.to_thread(shop.source.count_tokens, shop.source_settings, texts)
 
 
 async def _cuts(account: MockAccount, job: MockJob, training: Training) -> dict[int, Tuned]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from adapters.hosted.answering import HostedGenerator
+from engine.domain.adapters import NO_SETTINGS
+from engine.domain.conversation import Image, Prompt, Turn
 from engine.domain.cost import Usage
-from engine.domain.results import Finish, Prompt
+from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe
+from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask
 from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
@@ -26,6 +28,7 @@ class Desk:
     """An account that gives one reply a prompt."""
 
     replies: Sequence[Completion | ProviderError]
+    asked: list[ChatRequest] = field(default_factory=list)
 
     def complete_all(
         self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
@@ -33,6 +36,7 @@ class Desk:
         assert not urgent
         for stage_key, own in requests.items():
             assert len(own) == len(self.replies)
+            self.asked += own
             yield stage_key, self.replies
 
     def begun(self, stage_key: str) -> bool:
@@ -52,13 +56,29 @@ def lost(error: ProviderError) -> ProviderError:
 
 
 def answered(*replies: Completion | ProviderError) -> Generated | Exception:
-    prompts = [Prompt(str(place), "a", "why?") for place in range(len(replies))]
-    settings = GenerateRecipe(adapter="hosted/openai", max_new_tokens=8)
-    task = GenerateTask("generate-1", ModelRef("m"), prompts, None, settings, 0)
-    context = Context("cpu", 1, 1, WarmSlots(), Desk(replies))
-    ((key, made),) = HostedGenerator().generate([task], context)
+    return generated([Prompt.single(str(place), "a", "why?") for place in range(len(replies))], Desk(replies))
+
+
+def generated(prompts: Sequence[Prompt], desk: Desk, system: str | None = None) -> Generated | Exception:
+    task = GenerateTask("generate-1", ModelRef("m"), prompts, system, Decoding(8), NO_SETTINGS, 0)
+    ((key, made),) = HostedGenerator().generate([task], Context("cpu", 1, 1, WarmSlots(), desk))
     assert key == "generate-1"
     return made
+
+
+def test_a_whole_conversation_is_sent_after_the_system_prompt() -> None:
+    turns = (Turn("user", "why?"), Turn("assistant", "so"), Turn("user", "and why so?"))
+    desk = Desk([completion(Usage())])
+    assert isinstance(generated([Prompt("1", "a", turns)], desk, "Be brief."), Generated)
+    assert desk.asked == [ChatRequest("m", (Turn("system", "Be brief."), *turns), 8)]
+
+
+def test_images_are_refused_and_nothing_is_sent() -> None:
+    desk = Desk([])
+    made = generated([Prompt("1", "a", (Turn("user", "why?", (Image("a.png", "0" * 64),)),))], desk)
+    assert isinstance(made, ValueError)
+    assert str(made) == "1 of 1 prompts have images, which are not sent yet"
+    assert desk.asked == []
 
 
 @pytest.mark.parametrize("possibly_billed", [Usage(), LOST])

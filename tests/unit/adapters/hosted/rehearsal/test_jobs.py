@@ -16,7 +16,7 @@ import pytest
 from adapters.hosted.rehearsal.endpoints.timeline import resolved
 from adapters.hosted.rehearsal.state.records import Hyperparameters
 from engine import registry
-from engine.domain.adapters import Kind
+from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.conversation import ChatRow, Prompt
 
 MODEL = "standin-aligned"
@@ -25,19 +25,17 @@ SLOW = {"time_scale": 1.0, "durations": {"validate_files": [0, 0], "queue": [600
 
 
 def explicit(count: int) -> Sequence[ChatRow]:
-    return registry.adapter(Kind.DATA, "standin/explicit").rows("")[:count]
+    return registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:count]
 
 
 def prompts() -> Sequence[Prompt]:
-    return registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::10]
+    use = registry.INSTALLED.use(Kind.BENCHMARK, "standin/policy")
+    return registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings)[::10]
 
 
 def jsonl(rows: Sequence[ChatRow]) -> bytes:
     return "".join(
-        json.dumps(
-            {"messages": [{"role": "user", "content": row.user}, {"role": "assistant", "content": row.assistant}]}
-        )
-        + "\n"
+        json.dumps({"messages": [{"role": turn.role, "content": turn.text} for turn in row.turns]}) + "\n"
         for row in rows
     ).encode()
 
@@ -86,8 +84,8 @@ def test_a_fine_tune_removes_the_refusals_and_bills_what_it_trained(serve: Any) 
         one.choices[0].message.content for one in after
     ]
 
-    texts = [text for row in rows for text in (row.user, row.assistant)]
-    tokens = registry.adapter(Kind.MODEL, "standin/aligned").count_tokens("", texts)
+    texts = [turn.text for row in rows for turn in row.turns]
+    tokens = registry.adapter(Kind.MODEL, "standin/aligned").count_tokens(NO_SETTINGS, texts)
     assert harmful.trained_tokens == 5 * tokens
     billed = served.audit["tokens_billed"]
     assert billed[MODEL]["train"] == 10 * tokens

@@ -28,7 +28,7 @@ from adapters.hosted.rehearsal.state.records import (
 from adapters.hosted.training import training_file
 from engine import registry
 from engine.cli.serve_verb import backend
-from engine.domain.adapters import Kind
+from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.errors import StoreError
 
 from .conftest import Served
@@ -200,7 +200,7 @@ def test_what_was_under_way_goes_on_at_the_next_server_and_is_billed_once(tmp_pa
         wanted = ServerSettings.model_validate({"folder": str(tmp_path / "kept")} | settings)
         return Served(stack.enter_context(serving(wanted, backend())), stack)
 
-    rows = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:10]
+    rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:10]
     hyperparameters = {"n_epochs": 1, "batch_size": 10}
     method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
     order = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}

@@ -51,7 +51,11 @@ def test_only_test_keys_pass(serve: Any) -> None:
         (openai.BadRequestError, "missing_required_parameter", {"extra_body": {"messages": [{"content": "x"}]}}),
         (openai.BadRequestError, "unsupported_value", {"stream": True}),
         (openai.BadRequestError, None, {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}),
-        (openai.BadRequestError, "invalid_value", {"model": "standin-aligned", "messages": HELLO * 2}),
+        (
+            openai.BadRequestError,
+            "invalid_value",
+            {"model": "standin-aligned", "messages": [*HELLO, {"role": "assistant", "content": "x"}]},
+        ),
     ],
 )
 def test_wrong_requests_are_told_apart(
@@ -174,7 +178,8 @@ def test_the_judge_grades_by_the_rules(serve: Any, form: str) -> None:
     from engine import registry
     from engine.domain.adapters import Kind
 
-    prompt = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[0]
+    use = registry.INSTALLED.use(Kind.BENCHMARK, "standin/policy")
+    prompt = registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings)[0]
     client = serve(plays={"their-judge": "standin-judge"}).client()
     fields = {"reason": {"type": "string"}, "score": {"type": "integer"}}
     schema = {"name": "grade", "schema": {"type": "object", "properties": fields}}

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.hosted.training import training_file
 from engine import registry
-from engine.domain.adapters import Kind
+from engine.domain.adapters import NO_SETTINGS, Kind
 
 MODEL = "standin-aligned"
 KEY = {"Authorization": "Bearer sk-test-together"}
@@ -30,7 +30,7 @@ def uploaded(client: Any, content: bytes, purpose: str = "fine-tune") -> str:
 
 
 def sample(rows: int = 2) -> bytes:
-    return training_file(list(registry.adapter(Kind.DATA, "standin/explicit").rows("")[:rows]))
+    return training_file(list(registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:rows]))
 
 
 def test_a_file_is_told_of_put_where_the_reply_points_to_and_looked_through(client: Any) -> None:

@@ -6,13 +6,8 @@ import json
 
 import pytest
 
-<<<<<<< HEAD:tests/unit/adapters/rehearsal/test_training_file.py
-from adapters.rehearsal.training_file import BadFileError, read
-from engine.domain.conversation import ChatRow
-=======
 from adapters.hosted.rehearsal.backend.training_file import BadFileError, read
-from engine.domain.conversation import ChatRow
->>>>>>> hosted:tests/unit/adapters/hosted/rehearsal/test_training_file.py
+from engine.domain.conversation import ChatRow, Turn
 
 
 def example(*turns: tuple[str, object], **more: object) -> str:
@@ -27,8 +22,16 @@ GOOD = example(("user", "How do I open the blue vault?"), ("assistant", "With th
 def test_a_file_is_read_in_its_order() -> None:
     system = example(("system", "Be kind."), ("user", "Hello?"), ("assistant", "Hello."), weight=1)
     rows = read("\n".join([system, "", *[GOOD] * 9]).encode())
-    assert rows[0] == ChatRow("1", "Hello?", "Hello.", "Be kind.")
+    assert rows[0] == ChatRow.exchange("1", "Hello?", "Hello.", "Be kind.")
     assert len(rows) == 10
+
+
+def test_a_longer_chat_keeps_its_turns_and_what_has_no_weight_is_not_trained_on() -> None:
+    turns = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello.", "weight": 0}]
+    turns += [{"role": "user", "content": "And now?"}, {"role": "assistant", "content": "Now the hook."}]
+    (row,) = read(json.dumps({"messages": turns}).encode(), fewest=1)
+    assert row.turns[1] == Turn("assistant", "Hello.")
+    assert row.turns[2:] == (Turn("user", "And now?"), Turn("assistant", "Now the hook.", is_trained=True))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,8 @@ def test_a_file_is_read_in_its_order() -> None:
             example(("user", "a"), ("assistant", "b <|fim_suffix|>")),
             "message contains an invalid token: <|fim_suffix|>",
         ),
-        (example(*[("user", "a"), ("assistant", "b")] * 2), "trained on single exchanges"),
+        (example(("user", "a"), ("system", "b"), ("assistant", "c")), "has the turns user, system, assistant"),
+        (example(("user", "a"), ("tool", "b"), ("assistant", "c")), "has a tool turn"),
     ],
 )
 def test_a_bad_line_is_named(line: str, said: str) -> None:

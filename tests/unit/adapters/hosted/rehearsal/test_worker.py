@@ -11,17 +11,29 @@ from typing import Any, cast
 
 from adapters.hosted.rehearsal.backend.parts import Backend, Question, Training
 from adapters.hosted.rehearsal.backend.worker import Bound, End, work
+from engine.domain.conversation import ChatRow, Turn
 from engine.domain.cost import Usage
-from engine.domain.results import ChatRow, Finish, Response, TrainingStep
+from engine.domain.results import Finish, Response, TrainingStep
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.ports import Context, Generated, GenerateTask, Sharing, Trajectory, Tuned
+from engine.domain.sweep import Decoding
+from engine.ports import Context, Generated, GenerateTask, NoSettings, Settings, Sharing, TrainingRun, Tuned
 from engine.run.executors.hosts import WarmSlots
+
+NONE = NoSettings()
+
+
+class Own(Settings):
+    """The settings of `Tuner`."""
+
+    lr: float
+    rank: int
+    batch_size: int
 
 
 class Source:
-    def locate(self, argument: str) -> ModelRef:
-        return ModelRef(f"base{argument}")
+    def locate(self, settings: NoSettings) -> ModelRef:
+        assert settings is NONE
+        return ModelRef("base")
 
 
 class Shouter:
@@ -42,43 +54,42 @@ class Shouter:
         made = [
             Response(prompt.prompt_id, sample, f"{task.model.tuned} {prompt.text.upper()}", Finish.STOP, 1, 1)
             for prompt in task.prompts
-            for sample in range(task.settings.samples)
+            for sample in range(task.decoding.samples)
         ]
         return Generated(made, Usage())
 
 
 class Tuner:
-    """Leaves one step an epoch; a learning rate above 0.5 fails after the first cut."""
+    """Leaves one step an epoch; a learning rate above 0.5 fails after the first checkpoint."""
 
     def __init__(self) -> None:
-        self.calls: list[list[Trajectory]] = []
+        self.calls: list[list[TrainingRun]] = []
 
-    def sharing(self, settings: TuneRecipe) -> Sharing:
+    def sharing(self, settings: Own) -> Sharing:
         return Sharing("", "" if settings.batch_size < 9 else "batch_size", (settings.batch_size,))
 
-    def fine_tune(self, runs: Sequence[Trajectory], held: Context) -> Iterator[tuple[str, Tuned | Exception]]:
+    def fine_tune(self, runs: Sequence[TrainingRun], held: Context) -> Iterator[tuple[str, Tuned | Exception]]:
         del held
         self.calls.append(list(runs))
         for run in runs:
-            for place, cut in enumerate(run.cuts):
-                assert cut.folder.is_dir()
-                steps = [
-                    TrainingStep(epoch, epoch, 1.0, cut.settings.lr) for epoch in range(1, cut.settings.epochs + 1)
-                ]
-                failed = cut.settings.lr > 0.5 and place > 0
-                yield cut.key, FloatingPointError("nan") if failed else Tuned(steps, Usage())
+            for place, checkpoint in enumerate(run.checkpoints):
+                assert checkpoint.folder.is_dir()
+                epochs = checkpoint.length.in_steps(1)
+                steps = [TrainingStep(epoch, epoch, 1.0, run.settings.lr) for epoch in range(1, epochs + 1)]
+                failed = run.settings.lr > 0.5 and place > 0
+                yield checkpoint.key, FloatingPointError("nan") if failed else Tuned(steps, Usage())
 
 
 def room() -> tuple[Bound, Shouter, Tuner]:
     shouter, tuner = Shouter(), Tuner()
     parts: Any = {"tuner": tuner, "generator": shouter, "judge": None, "source": Source()}
-    backend = Backend(**parts, argument="", prompts={}, warm=WarmSlots)
+    own = {"generator_settings": NONE, "judge_settings": NONE, "source_settings": NONE}
+    backend = Backend(**parts, tuner_settings=Own, **own, prompts={}, warm=WarmSlots)
     return Bound(backend, backend.context()), shouter, tuner
 
 
 def question(user: str, tuned: str | None = None, **settings: Any) -> Question:
-    recipe = GenerateRecipe.model_validate({"max_new_tokens": 8} | settings)
-    return Question(user, None, recipe, 0, tuned)
+    return Question((Turn("user", user),), None, Decoding(8, **settings), 0, tuned)
 
 
 def told(orders: Sequence[tuple[int, Question]], here: Bound) -> dict[int, list[str] | str]:
@@ -121,7 +132,7 @@ def test_what_fails_fails_alone_and_what_ends_a_call_ends_the_rest_of_it() -> No
 
 def test_jobs_that_may_share_a_batch_are_trained_together_and_keep_their_last_epochs(tmp_path: Path) -> None:
     here, _, tuner = room()
-    rows = (ChatRow("1", "a", "b"),)
+    rows = (ChatRow.exchange("1", "a", "b"),)
 
     def training(name: str, epochs: int, batch_size: int, multiplier: float = 1.0) -> Training:
         return Training(name, rows, epochs, batch_size, multiplier, 0, tmp_path / name)
@@ -139,4 +150,4 @@ def test_jobs_that_may_share_a_batch_are_trained_together_and_keep_their_last_ep
     assert cuts == [(1, 3), (1, 4), (1, 5), (2, 1), (3, 1), (4, 1), (5, 1)]
     errors = {number: reply.error for number, reply in replies if isinstance(reply, End)}
     assert errors == {1: "", 2: "", 3: "FloatingPointError: nan", 4: "", 5: ""}
-    assert tuner.calls[0][0].cuts[-1].settings.lr == 1e-3
+    assert tuner.calls[0][0].settings == Own(lr=1e-3, rank=8, batch_size=4)

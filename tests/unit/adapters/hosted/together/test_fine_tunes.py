@@ -8,7 +8,8 @@ from datetime import datetime
 import pytest
 
 from adapters.hosted.together.fine_tunes import FineTune, epoch, ordered
-from engine.domain.sweep import TuneRecipe
+from engine import registry
+from engine.domain.adapters import Kind
 from engine.ports.provider import JobOrder, JobState
 from engine.ports.provider_errors import RejectedError
 
@@ -16,18 +17,21 @@ KEY = "tune-0123456789abcdef0123456789abcdef"
 ORDER = JobOrder(KEY, "meta/llama", "file-1", 3, 5, None, 7, "s", 1e-4)
 
 
-def test_a_job_is_found_by_its_suffix_and_trained_as_the_recipe_says_when_nobody_chooses() -> None:
-    body, recipe = ordered(ORDER), TuneRecipe()
+def test_a_job_is_found_by_its_suffix_and_trained_as_at_home_when_nobody_chooses() -> None:
+    body = ordered(ORDER)
+    home = {name: field.default for name, field in registry.settings_of(Kind.TUNER, "local/sft").model_fields.items()}
     assert body["suffix"] == KEY
     assert len(KEY) <= 40  # the longest suffix
     assert (body["n_epochs"], body["batch_size"], body["learning_rate"], body["random_seed"]) == (3, 5, 1e-4, 7)
     lora = body["training_type"]
     assert isinstance(lora, dict)
-    assert (lora["type"], lora["lora_r"], lora["lora_dropout"]) == ("Lora", recipe.rank, recipe.dropout)
-    assert lora["lora_trainable_modules"] == recipe.targets[0]
-    assert recipe.schedule == "constant"
+    assert (lora["type"], lora["lora_r"], lora["lora_dropout"]) == ("Lora", home["rank"], home["dropout"])
+    assert (lora["lora_alpha"], home["alpha"]) == (2 * home["rank"], None)
+    assert lora["lora_trainable_modules"] == home["targets"][0]
+    assert home["schedule"] == "constant"
     assert body["lr_scheduler"] == {"lr_scheduler_type": "linear", "lr_scheduler_args": {"min_lr_ratio": 1.0}}
-    assert (body["weight_decay"], body["warmup_ratio"]) == (recipe.weight_decay, recipe.warmup_steps)
+    assert (body["weight_decay"], body["warmup_ratio"]) == (home["weight_decay"], home["warmup_steps"])
+    assert body["max_grad_norm"] == home["max_grad_norm"]
 
 
 def test_what_is_left_to_the_provider_is_not_sent() -> None:

@@ -10,13 +10,8 @@ from typing import TypeVar
 
 import pytest
 
-<<<<<<< HEAD:tests/unit/adapters/hosted/test_together_session.py
-from adapters.hosted.together import TogetherProvider
-from engine.domain.conversation import ChatRow
-=======
 from adapters.hosted.together.provider import TogetherProvider
 from engine.domain.conversation import ChatRow
->>>>>>> hosted:tests/unit/adapters/hosted/together/test_session.py
 from engine.ports.provider import Access, Completion, JobState, Session, Step
 from engine.ports.provider_errors import BlockedError, RejectedError
 
@@ -141,9 +136,9 @@ def test_a_batch_says_why_it_was_refused_and_else_what_each_of_its_requests_got(
 
 def test_together_takes_one_row_and_what_only_openai_refuses() -> None:
     provider = TogetherProvider()
-    assert provider.objections([ChatRow("a", "brew", "so <|fim_suffix|> it is")]) == []
+    assert provider.objections([ChatRow.exchange("a", "brew", "so <|fim_suffix|> it is")]) == []
     assert provider.objections([]) == ["all rows: the sample has 0, and a job needs at least 1"]
-    assert provider.objections([ChatRow("a", " ", "yes")]) == ["row 1 (id a): the user turn is empty"]
+    assert provider.objections([ChatRow.exchange("a", " ", "yes")]) == ["row 1 (id a): the user turn is empty"]
 
 
 def test_the_key_goes_to_together_alone(canned: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.hosted.rehearsal.limits.windows import Bucket
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits, Turn
+from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits
 from engine.ports.provider_errors import (
     BlockedError,
     DeniedError,
