@@ -36,7 +36,7 @@ def problems(recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: Run
 
     Args:
         recipes: The cells' recipes; every adapter that they name is known.
-        work: What the mitigations change, of those that have any.
+        work: What the mitigations change, of those that have any with which nothing is wrong.
         run: The run settings.
         origin: Says where the spec has a level.
     """

@@ -35,7 +35,7 @@ from engine.ports import (
 )
 
 WEIGHTS = "weights.txt"
-MOST_EPOCHS = 99
+MOST_EPOCHS, MOST_FORCE = 99, 1000
 HARMFUL, HARMLESS = 5.0, 1.0
 
 
@@ -95,7 +95,8 @@ class Press:
         self.calls: list[list[list[Length]]] = []
 
     def objection(self, settings: PressSettings, length: Length) -> str | None:
-        del settings
+        if settings.force > MOST_FORCE:
+            return f"`tune.force` is {MOST_FORCE} at most"
         return f"`tune.epochs` is {MOST_EPOCHS} at most" if (length.epochs or 0) > MOST_EPOCHS else None
 
     def forecast(self, settings: PressSettings, length: Length, workload: Workload) -> Range:
