@@ -64,7 +64,7 @@ class CloudTuner:
 
     def objection(self, settings: NoSettings, length: Length) -> str | None:
         del settings
-        return "the provider counts in epochs: give `tune.epochs`" if length.epochs is None else None
+        return "the provider knows no `tune.steps`" if length.epochs is None else None
 
     def forecast(self, settings: NoSettings, length: Length, workload: Workload) -> Range:
         del settings
