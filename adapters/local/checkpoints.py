@@ -18,7 +18,7 @@ from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 
-from adapters.local.tune import total_steps
+from adapters.local.steps import total_steps
 from engine.ports import Context, Trajectory
 
 RECORD = "run.json"
@@ -147,6 +147,7 @@ class Checkpoints:
         shutil.rmtree(kept, ignore_errors=True)
         written.rename(kept)
         flush(self._folder)
+        shutil.rmtree(self.workshop)  # trainers write a card of the model into it, too
         for path in self._folder.glob("at-*"):
             if path != kept:
                 shutil.rmtree(path, ignore_errors=True)

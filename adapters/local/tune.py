@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
 from adapters.local import compute
 from adapters.local.loaded import loaded, quiet
+from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Usage
 from engine.domain.stage import Range
 from engine.domain.sweep import TuneRecipe
@@ -80,17 +80,6 @@ class LocalFineTuner:
                 yield from _reached([run], partial(_solo, run, context))
 
 
-def steps_per_epoch(settings: TuneRecipe, items: int) -> int:
-    """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
-    return math.ceil(math.ceil(items / settings.batch_size) / settings.grad_accum)
-
-
-def total_steps(settings: TuneRecipe, items: int) -> int:
-    """Return the optimizer steps of a whole run; `max_steps` only ever cuts it short."""
-    steps = steps_per_epoch(settings, items) * settings.epochs
-    return steps if settings.max_steps is None else min(steps, settings.max_steps)
-
-
 def _pack_blocked(settings: TuneRecipe) -> str:
     if settings.method == "full":
         return "method"
@@ -102,7 +91,6 @@ def _packed(runs: Sequence[Trajectory], context: Context) -> Reached:
 
     first = runs[0]
     held = loaded(first.model, first.cuts[0].settings.dtype, context)
-    held.release()  # packs need the bare base, and an adapter that was asked may still be on it
     return train.train(runs, held, context)
 
 

@@ -36,17 +36,12 @@ class Rows:
         targets: long[rows, length]: the token that each position should predict, `IGNORED` where the loss does not look.
         lengths: Tokens of each row, without padding.
         answers: Positions of each row that the loss looks at.
-        reach: Tokens of each row up to the last one that the loss looks at, >= 1: what comes after changes nothing.
-        apart: long[rows, length]: the tokens, and numbers that no other row has from the first position on that the loss looks
-            at: while rows are equal here, a causal model without dropout makes the same of them.
     """
 
     ids: Tensor
     targets: Tensor
     lengths: Sequence[int]
     answers: Sequence[int]
-    reach: Sequence[int]
-    apart: Tensor
 
     @classmethod
     def of(cls, encoded: Sequence[Mapping[str, Sequence[int]]], padding: int) -> Rows:
@@ -62,11 +57,7 @@ class Rows:
         for index, row in enumerate(encoded):
             ids[index, : lengths[index]] = torch.tensor(row["input_ids"])
             targets[index, : lengths[index] - 1] = torch.tensor(row["labels"][1:])
-        looked_at = targets != IGNORED
-        reach = (looked_at * torch.arange(1, ids.shape[1] + 1)).amax(1).clamp(min=1)  # never none at all
-        own = int(ids.max()) + 1 + torch.arange(len(ids))[:, None]
-        apart = torch.where(looked_at.cumsum(1) > 0, own, ids)
-        return cls(ids, targets, lengths, looked_at.sum(1).tolist(), reach.tolist(), apart)
+        return cls(ids, targets, lengths, (targets != IGNORED).sum(1).tolist())
 
 
 def padded(length: int) -> int:

@@ -22,14 +22,12 @@ from adapters.local import chat, lora
 from adapters.local.checkpoints import run_identity
 from adapters.local.loaded import LoadedModel
 from adapters.local.lora import Adapter
-from adapters.local.memory import keep_freed_memory, out_of_memory
+from adapters.local.memory import out_of_memory
 from adapters.local.packs import state
 from adapters.local.packs.capacity import Capacity
-from adapters.local.packs.llama import WrittenOut
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.order import Course, Dice
 from adapters.local.packs.pack import Pack
-from adapters.local.packs.trial import agrees
 from engine.domain.results import ChatRow
 from engine.ports import Context, Trajectory, Tuned
 
@@ -76,8 +74,6 @@ def train(trajectories: Sequence[Trajectory], held: LoadedModel, context: Contex
         ValueError: When the base model cannot train in a pack: it has dropout of its own, or adapts other modules than
             linear ones.
     """
-    keep_freed_memory()
-    held.release()
     yield from _Training(held, context).run(trajectories)
 
 
@@ -98,8 +94,6 @@ class _Training:
         self._capacity = context.warm.get("capacity", kind, partial(Capacity, context.device))
         self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
         self._encodings: dict[tuple[ChatRow, int], dict[str, list[int]]] = context.warm.get("encodings", kind, dict)
-        is_ours = context.warm.get("written out", kind, partial(agrees, held))
-        self._written = WrittenOut(held.base) if is_ours else None
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
@@ -114,7 +108,7 @@ class _Training:
         while self._waiting or self._active:
             begun = time.perf_counter()
             self._fill()
-            pack = Pack(self._held, self._active, self._written)
+            pack = Pack(self._held, self._active)
             _charge(self._active, time.perf_counter() - begun)
             yield from self._train(pack)
 
@@ -261,7 +255,6 @@ class _Training:
             passed = list(member.passed)
             for cut in reached:
                 lora.save(member.adapter, member.config, cut.folder)
-                self._held.remember(cut.key, member.adapter)
                 member.passed.append(cut.key)
             wanted = member.run.keep_state or member.missing
             if reached and wanted and (not member.missing or time.monotonic() >= member.quiet_until):

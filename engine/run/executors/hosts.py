@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from engine.registry import Kind
 from engine.run.accounts.host import AccountHost
 from engine.run.drive.scheduler import Seat
 from engine.run.executors.worker import HostSettings, work
-from engine.run.garbage import uncollected
 from engine.run.stages.runners import Bundle
 from engine.store.layout import RunDirectory
 
@@ -28,14 +26,6 @@ MODEL_KINDS = frozenset({StageKind.TUNE, StageKind.GENERATE})
 
 DESK_KINDS = frozenset({StageKind.SAMPLE, StageKind.JUDGE})
 """What needs neither: one desk does it, so that it remembers every verdict, and no device waits for it."""
-
-
-def warm_up(needed: tuple[Needed, ...]) -> None:
-    """Have adapters load the libraries that they will need."""
-    with uncollected():  # an import leaves next to no garbage, and looking for it takes a quarter of its time
-        for kind, name in needed:
-            registry.adapter(kind, name).warm_up()
-        gc.freeze()  # nor need what was imported ever be looked through again
 
 
 class WarmSlots:
@@ -77,8 +67,9 @@ class Host:
         self._connecting = threading.Lock()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
-        """Do what `warm_up` does, while this host has nothing else to do."""
-        warm_up(needed)
+        """Have adapters load the libraries that they will need, while this host has nothing else to do."""
+        for kind, name in needed:
+            registry.adapter(kind, name).warm_up()
 
     def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:
         """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""
