@@ -96,6 +96,15 @@ def adapter(kind: Kind, ref: str) -> Any:
     return _adapter(kind, split_ref(ref)[0])
 
 
+def any_adapter(kind: Kind, name: str) -> Any:
+    """Return the adapter of a kind that is only known when it runs.
+
+    Raises:
+        UnknownAdapterError: As for `adapter`.
+    """
+    return _adapter(kind, name)
+
+
 def revision(kind: Kind, ref: str) -> int:
     """Return the revision of the adapter that `ref` names; it goes into every key that the adapter has a part in."""
     found: Any = _adapter(kind, split_ref(ref)[0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine import registry
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import Account
-from engine.ports.provider import ApiJudge
+from engine.ports.provider import Access, ApiJudge
 from engine.registry import Kind, split_ref
 
 
@@ -26,6 +26,17 @@ def provider_of(kind: StageKind, adapter: str) -> str | None:
         return None
     name = asked_of(adapter).provider if kind is StageKind.JUDGE else split_ref(adapter)[0]
     return name if name in registry.names(Kind.PROVIDER) else None
+
+
+def access_of(name: str, account: Account) -> Access:
+    """Return how an account is reached, with its provider's variable for the key where it names none.
+
+    Args:
+        name: The account's name in the spec.
+        account: Its settings.
+    """
+    key_env = account.key_env or registry.adapter(Kind.PROVIDER, account.provider).key_env
+    return Access(name, account.base_url, key_env, account.timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,8 @@ class AskedModel:
 def asked_of(judge: str) -> AskedModel:
     """Return which model a judge asks, by its reference.
 
-    >>> asked_of("rubric/policy:hosted/openai:gpt-4o-mini#policies/mine.txt")
-    AskedModel(provider='hosted/openai', model='gpt-4o-mini', file='policies/mine.txt')
+    >>> asked_of("grader:acme/hosted:small-1#policies/mine.txt")
+    AskedModel(provider='acme/hosted', model='small-1', file='policies/mine.txt')
     """
     reference, _, file = split_ref(judge)[1].partition("#")
     return AskedModel(*split_ref(reference), file)

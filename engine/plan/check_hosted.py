@@ -66,9 +66,7 @@ def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Fo
     for provider, (path, level) in first.items():
         names = owners.get(provider, [])
         if not names:
-            hint = (
-                f"add `run.accounts`, such as `accounts: {{mine: {{provider: {provider}, key_env: OPENAI_API_KEY}}}}`"
-            )
+            hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {provider}}}}}`"
             yield origin(path, level), f"no account speaks `{provider}`", "no_account", hint
         elif len(names) > 1:
             what = f"`{provider}` has {len(names)} accounts, {' and '.join(names)}"

@@ -1,7 +1,7 @@
 """What the engine asks of a provider of hosted models: one Protocol, and the small frozen things that pass through it.
 
 A provider only translates to its API. It sends each request once: what to repeat, when to send, what it may cost and what was
-paid before is decided by its host (`engine.run`), for all cells alike. Every error is one of `engine.ports.provider_errors`: a
+paid before is decided by the engine (`engine.run.accounts`), for all cells alike. Every error is one of `engine.ports.provider_errors`: a
 vendor's own exceptions hold the key. Adapters are found by entry point, as those of `engine.ports` are.
 """
 
@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Prompt, Response, Verdict
+from engine.ports.mock_server import MockServer
 from engine.ports.provider_errors import ProviderError
 
 
@@ -377,10 +378,17 @@ class ApiJudge(Protocol):
 
 
 class Provider(Protocol):
-    """A vendor's API. `base_url` is where its API is for accounts that name no other; None where each has its own."""
+    """A vendor's API.
+
+    Attributes:
+        revision: Goes into every key that it has a part in.
+        base_url: Where the API is for accounts that name no other; None where each has its own.
+        key_env: Name of the environment variable that holds the key of accounts that name no other.
+    """
 
     revision: int
     base_url: str | None
+    key_env: str
 
     def connect(self, access: Access) -> Session:
         """Connect to an account; it is `DeniedError` when the environment has no such key."""
@@ -392,4 +400,20 @@ class Provider(Protocol):
 
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
         """Say what the provider will refuse in a sample: one sentence each, which begins with the row's place or `all rows`."""
+        ...
+
+    def quota_group(self, model: str) -> str:
+        """Return what all models have in common that share one quota with this one; its own name where none does."""
+        ...
+
+    def tuned_prefix(self, model: str) -> str:
+        """Return how the names of models tuned from this one begin in price files, where its own price is found by its name."""
+        ...
+
+    def prices(self) -> bytes:
+        """Return the prices that are known, as a price file (docs/reference/prices.md says its form); empty for none."""
+        ...
+
+    def rehearsal(self) -> MockServer | None:
+        """Return the local mock server that implements this API, or None where there is none: then nothing is rehearsed."""
         ...

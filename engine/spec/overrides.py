@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from engine.domain.errors import Problem
@@ -27,6 +27,27 @@ def override(root: Mapping, texts: Iterable[str], problems: Problems) -> tuple[M
         The changed spec, and the recipe paths that were changed.
     """
     changed: set[str] = set()
+    for entry in _entries(texts, problems):
+        root, leaf = _apply(root, entry, problems)
+        changed |= {leaf} if leaf else set()
+    return root, frozenset(changed)
+
+
+def put_all(root: Mapping, texts: Iterable[str], problems: Problems) -> Mapping:
+    """Return `root` with overrides applied in order, wherever their paths lead; for files that are no spec.
+
+    Args:
+        root: The file's tree.
+        texts: `PATH=VALUE`, the value in YAML.
+        problems: Receives what is wrong, placed in `--set`.
+    """
+    for entry in _entries(texts, problems):
+        root = _put(root, entry.key.split("."), entry)
+    return root
+
+
+def _entries(texts: Iterable[str], problems: Problems) -> Iterator[Entry]:
+    """Yield each override as an entry: its path is the key."""
     for number, text in enumerate(texts, start=1):
         source = Source.of(SET, text, number)
         path, equals, value = text.partition("=")
@@ -40,10 +61,7 @@ def override(root: Mapping, texts: Iterable[str], problems: Problems) -> tuple[M
         node = yaml_nodes.compose(source, blank + value, problems, yaml_nodes.join("", path.strip()))
         if len(problems.found) == count:
             mark = Mark(source, number, 1)
-            entry = Entry(path.strip(), mark, node or Scalar(None, Mark(source, number, len(blank) + 1)))
-            root, leaf = _apply(root, entry, problems)
-            changed |= {leaf} if leaf else set()
-    return root, frozenset(changed)
+            yield Entry(path.strip(), mark, node or Scalar(None, Mark(source, number, len(blank) + 1)))
 
 
 def _apply(root: Mapping, entry: Entry, problems: Problems) -> tuple[Mapping, str]:

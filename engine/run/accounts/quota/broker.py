@@ -43,15 +43,6 @@ class Counts:
     answered: int = 0
 
 
-def base_model(model: str) -> str:
-    """Return the model whose limits a model shares: its base, where its name tells it as OpenAI's do.
-
-    >>> base_model("ft:gpt-4.1-mini:org::id"), base_model("gpt-4.1-mini")
-    ('gpt-4.1-mini', 'gpt-4.1-mini')
-    """
-    return model.split(":")[1] if model.startswith("ft:") else model
-
-
 class Broker:
     """An account's quota, and whoever waits for it.
 
@@ -60,7 +51,7 @@ class Broker:
         quota: The limits that are known.
         clock: Seconds, monotonic.
         sleep: Waits for so many seconds of that clock.
-        group: Says of a model whose limits it shares.
+        group: Returns what all models have in common that share limits; without it, each has its own.
         seed: Of the jitter.
 
     Attributes:
@@ -74,7 +65,7 @@ class Broker:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
-        group: Callable[[str], str] = base_model,
+        group: Callable[[str], str] = str,
         seed: int = 0,
     ) -> None:
         """Send nothing yet."""
