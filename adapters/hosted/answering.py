@@ -10,7 +10,7 @@ from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
 from engine.domain.sweep import GenerateRecipe
 from engine.ports import Context, Generated, GenerateTask, Workload
-from engine.ports.provider import ChatRequest, Completion, FinishReason, Turn
+from engine.ports.chat import ChatRequest, Completion, FinishReason, Turn
 from engine.ports.provider_errors import BlockedError, ProviderError
 
 TEMPLATE_TOKENS = 7

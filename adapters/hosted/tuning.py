@@ -13,7 +13,7 @@ from engine.domain.results import TrainingStep
 from engine.domain.stage import ModelRef, Range
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Sharing, Trajectory, Tuned, Workload
-from engine.ports.provider import Account, HostedTuning, TuningRequest
+from engine.ports.account import Account, HostedTuning, TuningRequest
 
 HERE = "model.json"
 """The file of a tune stage's artifact that names its model."""

@@ -26,7 +26,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Range
 from engine.ports import Context, Judged, Pairs
-from engine.ports.provider import ChatRequest, Completion, Turn
+from engine.ports.chat import ChatRequest, Completion, Turn
 from engine.ports.provider_errors import ProviderError
 
 TEXTS = Path(__file__).with_name("rubrics")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from engine.ports.provider import ChatRequest, Turn
+from engine.ports.chat import ChatRequest, Turn
 
 MODEL = "standin-echo"
 WORDS = [

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from engine import registry
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import Account
-from engine.ports.provider import Access, ApiJudge
+from engine.ports.account import ApiJudge
+from engine.ports.provider import Access
 from engine.registry import Kind, split_ref
 
 

@@ -19,7 +19,7 @@ from engine.domain.sweep import DataRecipe, Level, Recipe, TuneRecipe
 from engine.plan import check_hosted
 from engine.plan.accounts import provider_of
 from engine.plan.catalogue import Catalogue
-from engine.ports.provider import ApiJudge
+from engine.ports.account import ApiJudge
 from engine.registry import Kind, split_ref
 from engine.spec.expand import Expansion
 from engine.spec.leaves import LEAVES, base_level

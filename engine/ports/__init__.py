@@ -19,7 +19,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import ChatRow, Measure, Prompt, Response, TrainingStep, Verdict
 from engine.domain.stage import ModelRef, Range
 from engine.domain.sweep import GenerateRecipe, Recipe, TuneRecipe
-from engine.ports.provider import Account
+from engine.ports.account import Account
 
 T = TypeVar("T")
 

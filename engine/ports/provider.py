@@ -7,13 +7,13 @@ vendor's own exceptions hold the key. Adapters are found by entry point, as thos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from engine.domain.cost import Usage
-from engine.domain.results import ChatRow, Prompt, Response, Verdict
+from engine.domain.results import ChatRow
+from engine.ports.chat import ChatRequest, Completion
 from engine.ports.mock_server import MockServer
 from engine.ports.provider_errors import ProviderError
 
@@ -33,115 +33,6 @@ class Access:
     base_url: str | None
     key_env: str
     timeout: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One limit, as a reply's headers tell it; None where they do not.
-
-    Attributes:
-        limit: How much a minute.
-        left: How much of it is left.
-        seconds: When all of it will be there again, from now.
-    """
-
-    limit: int | None = None
-    left: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimits:
-    """What a reply's headers tell of an account's limits."""
-
-    requests: RateLimit = RateLimit()
-    tokens: RateLimit = RateLimit()
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn of a chat: `role` is `system`, `user` or `assistant`."""
-
-    role: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """One chat completion.
-
-    Attributes:
-        model: A base model's name, or a tuned one's.
-        turns: The chat so far.
-        max_tokens: Longest answer, in tokens, >= 1.
-        temperature: 0 asks for the likeliest answer.
-        top_p: Nucleus sampling mass, (0, 1].
-        samples: Answers wanted, >= 1.
-        seed: Seed of the sampling, where the provider has one; None for none.
-        schema: JSON schema that the answer must follow, where the provider can; None for free text.
-    """
-
-    model: str
-    turns: tuple[Turn, ...]
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    samples: int = 1
-    seed: int | None = None
-    schema: Mapping[str, object] | None = None
-
-    @property
-    def characters(self) -> int:
-        """Characters of all turns: what estimates of its tokens are made from."""
-        return sum(len(turn.text) for turn in self.turns)
-
-
-class FinishReason(StrEnum):
-    """Why a hosted answer ended."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    FILTERED = "filtered"  # the provider's content filter withheld it
-    REFUSED = "refused"  # the provider's own refusal field was set instead of an answer
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One answer: its text, empty where there is none, and why it ended."""
-
-    text: str
-    finish_reason: FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The reply to a `ChatRequest`.
-
-    Attributes:
-        choices: `samples` of them.
-        prompt_tokens: Tokens read, as billed; cached ones included.
-        cached_tokens: Of those, how many were billed as cached.
-        generated_tokens: Tokens made, of all choices, as billed.
-        rate_limits: What the headers said.
-        is_booked: Whether an attempt that has ended has it in its books: it was bought before, and is used again.
-        possibly_billed: What earlier sends of the request may be billed for whose reply never came: its `possibly_billed_…_tokens`.
-    """
-
-    choices: tuple[Choice, ...]
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    rate_limits: RateLimits = RateLimits()
-    is_booked: bool = False
-    possibly_billed: Usage = field(default_factory=Usage)
-
-    @property
-    def usage(self) -> Usage:
-        """What it adds to the books."""
-        if self.is_booked:
-            return Usage()
-        read, cached, made = self.prompt_tokens, self.cached_tokens, self.generated_tokens
-        return self.possibly_billed + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
 
 
 class JobState(StrEnum):
@@ -292,88 +183,6 @@ class Session(Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TuningRequest:
-    """A sample to be trained on at a provider.
-
-    Attributes:
-        key: The tune stage's key: what is paid for under it is never paid for again.
-        model: The base model's name there.
-        rows: The sample, in its sampled order.
-        epochs, batch_size, lr_multiplier, seed, lr: As in `JobOrder`.
-    """
-
-    key: str
-    model: str
-    rows: Sequence[ChatRow]
-    epochs: int
-    batch_size: int | None
-    lr_multiplier: float | None
-    seed: int
-    lr: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HostedTuning:
-    """A job that has succeeded, its training losses, and what it adds to the books."""
-
-    job: Job
-    steps: Sequence[Step]
-    usage: Usage
-
-
-class Account(Protocol):
-    """An account, as adapters see it: within its quota, repeated where that is safe, and paid for once."""
-
-    def complete_all(
-        self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
-    ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
-        """Send all requests, and yield (stage key, replies in order) of each stage as soon as it is done.
-
-        Args:
-            requests: Requests by stage key.
-            urgent: Whether they go before others of this account: judges do, because they finish cells.
-        """
-        ...
-
-    def begun(self, stage_key: str) -> bool:
-        """Tell whether replies of a stage that were bought in an earlier run wait to be used."""
-        ...
-
-    def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
-        """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
-        ...
-
-
-@runtime_checkable
-class ApiJudge(Protocol):
-    """A judge that asks a hosted model: both ends of it, without the asking in between. See `engine.ports.Judge`."""
-
-    @property
-    def pin(self) -> str:
-        """`sha256:` and hex digits over all that it asks with; it goes into the keys of its verdicts."""
-        ...
-
-    def given(self, argument: str) -> ApiJudge:
-        """Return the judge with a file of the user's, such as a policy; with its own for an empty argument.
-
-        Raises:
-            OSError: The file cannot be read.
-            ValueError: There is something wrong with it.
-        """
-        ...
-
-    def requests(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[ChatRequest]:
-        """Return what to ask the model, so that `responses[i]` is graded as an answer to `prompts[i]`."""
-        ...
-
-    def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], replies: Sequence[Completion | ProviderError]
-    ) -> Sequence[Verdict]:
-        """Return one verdict a response, from the replies to `requests`."""
         ...
 
 

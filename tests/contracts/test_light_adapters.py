@@ -10,7 +10,7 @@ import pytest
 from engine import registry
 from engine.domain.results import Finish, Measure, Outcome, Prompt, Response
 from engine.ports import Context
-from engine.ports.provider import ApiJudge
+from engine.ports.account import ApiJudge
 from engine.registry import Kind
 from engine.run.executors.hosts import WarmSlots
 

@@ -30,20 +30,8 @@ from adapters.hosted.openai.provider import OpenAIProvider
 from adapters.hosted.together.provider import TogetherProvider
 from engine import registry
 from engine.domain.results import ChatRow
-from engine.ports.provider import (
-    Access,
-    BatchState,
-    ChatRequest,
-    Completion,
-    FinishReason,
-    Job,
-    JobOrder,
-    JobState,
-    Provider,
-    RateLimit,
-    Session,
-    Turn,
-)
+from engine.ports.chat import ChatRequest, Completion, FinishReason, RateLimit, Turn
+from engine.ports.provider import Access, BatchState, Job, JobOrder, JobState, Provider, Session
 from engine.ports.provider_errors import (
     DeniedError,
     ExhaustedError,

@@ -14,7 +14,9 @@ from engine import registry
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
 from engine.plan.accounts import access_of
-from engine.ports.provider import Access, ChatRequest, Completion, HostedTuning, Provider, Session, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Access, Provider, Session
 from engine.ports.provider_errors import ProviderError
 from engine.registry import Kind
 from engine.run.accounts.batches import Batches, names
@@ -33,7 +35,7 @@ in them that its successor makes too."""
 
 
 class AccountWorker:
-    """One account, for the threads of this process. Implements `engine.ports.provider.Account`.
+    """One account, for the threads of this process. Implements `engine.ports.account.Account`.
 
     Args:
         name: The account's name in the spec.

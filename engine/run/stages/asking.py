@@ -10,7 +10,8 @@ from engine.domain.cost import Usage
 from engine.domain.results import Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Stage
 from engine.plan.accounts import asked_of
-from engine.ports.provider import Account, ApiJudge, Completion
+from engine.ports.account import Account, ApiJudge
+from engine.ports.chat import Completion
 from engine.ports.provider_errors import BlockedError, ProviderError, RejectedError
 
 Given = dict[bytes, Verdict]

@@ -21,7 +21,7 @@ from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.plan.accounts import asking
 from engine.plan.fingerprint import stage_payload
 from engine.ports import Context, Cut, Generated, GenerateTask, Judge, Trajectory, Tuned
-from engine.ports.provider import Account, ApiJudge
+from engine.ports.account import Account, ApiJudge
 from engine.ports.provider_errors import ProviderError
 from engine.registry import Kind
 from engine.run.stages import inputs

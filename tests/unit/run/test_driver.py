@@ -17,7 +17,7 @@ from engine import registry
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Response
 from engine.ports import Context, Generated, GenerateTask
-from engine.ports.provider import ChatRequest, Completion, Turn
+from engine.ports.chat import ChatRequest, Completion, Turn
 from engine.registry import Kind
 from engine.run.accounts.replies import reply_log
 from engine.run.drive.driver import run_sweep

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, Turn
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason, Turn
 from engine.run.accounts.replies import booked, forget, kept, reply_log, stage_keys, unbooked, unread
 from engine.store.layout import RunDirectory
 

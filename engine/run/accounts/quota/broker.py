@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, Completion, Session
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Session
 from engine.ports.provider_errors import ExhaustedError, NoReplyError, ProviderError, ThrottledError, UnavailableError
 from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.jobs import JobSlots

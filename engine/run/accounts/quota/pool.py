@@ -12,7 +12,7 @@ import math
 import random
 
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, RateLimits
+from engine.ports.chat import ChatRequest, RateLimits
 from engine.ports.provider_errors import ThrottledError, UnavailableError
 from engine.run.accounts.backoff import backoff
 from engine.run.accounts.quota.fair_queue import FairQueue, Ticket

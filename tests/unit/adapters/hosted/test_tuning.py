@@ -15,7 +15,9 @@ from engine.domain.results import ChatRow
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.ports.provider import ChatRequest, Completion, HostedTuning, Job, JobState, Step, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Job, JobState, Step
 from engine.ports.provider_errors import ProviderError
 from engine.run.executors.hosts import WarmSlots
 

@@ -15,7 +15,8 @@ from adapters.standin import rules, world
 from adapters.standin.benchmarks import policy_benchmark
 from engine.domain.results import SCALES, Finish, Measure, Outcome, Prompt, Response
 from engine.ports import Context, Pairs
-from engine.ports.provider import ApiJudge, ChatRequest, Choice, Completion, FinishReason
+from engine.ports.account import ApiJudge
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, ThrottledError
 from engine.run.executors.hosts import WarmSlots
 

@@ -13,7 +13,8 @@ import pytest
 
 from engine import registry
 from engine.domain.sweep import Account
-from engine.ports.provider import BatchState, ChatRequest, Choice, Completion, FinishReason, Session, Turn
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason, Turn
+from engine.ports.provider import BatchState, Session
 from engine.ports.provider_errors import (
     DeniedError,
     NoReplyError,

@@ -10,7 +10,8 @@ from adapters.hosted.http.errors import scrubbed
 from adapters.hosted.openai import bodies, replies
 from adapters.hosted.openai.bodies import Limit
 from adapters.hosted.openai.replies import ChatReply, Event, FineTuningJob
-from engine.ports.provider import ChatRequest, Choice, FinishReason, Job, JobState, RateLimits, Step, Turn
+from engine.ports.chat import ChatRequest, Choice, FinishReason, RateLimits, Turn
+from engine.ports.provider import Job, JobState, Step
 
 FILE_GATE = (
     "This training file was blocked by our moderation system because it contains too many examples that violate OpenAI's"

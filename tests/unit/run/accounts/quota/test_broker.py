@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from adapters.hosted.rehearsal.limits.windows import Bucket
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits, Turn
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits, Turn
 from engine.ports.provider_errors import (
     BlockedError,
     DeniedError,

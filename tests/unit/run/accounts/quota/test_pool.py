@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, RateLimit, RateLimits, Turn
+from engine.ports.chat import ChatRequest, RateLimit, RateLimits, Turn
 from engine.ports.provider_errors import ThrottledError, UnavailableError
 from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.guess import CUT
