@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -43,14 +44,44 @@ _NOUNS = {
 }
 
 
-def split_ref(ref: str) -> tuple[str, str]:
-    """Split `name:argument` at the first colon; the argument is empty when there is none.
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference to an adapter: `name`, `name:argument` or `name@account:argument`.
 
-    >>> split_ref("file:data/a.jsonl"), split_ref("standin/explicit")
-    (('file', 'data/a.jsonl'), ('standin/explicit', ''))
+    Attributes:
+        name: The adapter's name.
+        account: The account at the provider that is meant; empty where none is named.
+        argument: What the adapter is given, such as a path or a model's name; empty for nothing.
     """
-    name, _, argument = ref.partition(":")
-    return name, argument
+
+    name: str
+    account: str = ""
+    argument: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Split a reference. Only what is before the first colon can name an account.
+
+        >>> Ref.parse("file:data/a@b.jsonl"), Ref.parse("acme/hosted@lab:small-1")
+        (Ref(name='file', account='', argument='data/a@b.jsonl'), Ref(name='acme/hosted', account='lab', argument='small-1'))
+        """
+        head, _, argument = text.partition(":")
+        name, _, account = head.partition("@")
+        return cls(name, account, argument)
+
+    def __str__(self) -> str:
+        account = f"@{self.account}" if self.account else ""
+        return f"{self.name}{account}:{self.argument}" if self.argument else f"{self.name}{account}"
+
+
+def split_ref(ref: str) -> tuple[str, str]:
+    """Return the name and the argument of a reference.
+
+    >>> split_ref("file:data/a.jsonl"), split_ref("acme/hosted@lab:small-1"), split_ref("acme/hosted")
+    (('file', 'data/a.jsonl'), ('acme/hosted', 'small-1'), ('acme/hosted', ''))
+    """
+    found = Ref.parse(ref)
+    return found.name, found.argument
 
 
 @cache

@@ -16,7 +16,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from engine.domain.quota import Quota
 from engine.domain.written import Written
 
-ADAPTER_PATTERN = r"^[a-z][a-z0-9]*([/_.-][a-z0-9]+)*(:.+)?$"
+ADAPTER_PATTERN = r"^[a-z][a-z0-9]*([/_.-][a-z0-9]+)*(@[a-z][a-z0-9_-]{0,31})?(:.+)?$"
 
 Level: TypeAlias = str | int | float | bool | tuple[str, ...] | None
 """One value that an axis may take: a scalar, or a tuple of names for fields that hold a list."""
@@ -270,7 +270,7 @@ class RunSettings(Written):
     budget: Budget = Field(default=Budget(), description="Hard caps.")
     resources: Resources = Field(default=Resources(), description="What hosts get.")
     accounts: dict[Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)], Account] = Field(
-        default={}, description="Accounts at providers of hosted models, by a name of yours; one for each provider."
+        default={}, description="Accounts at providers of hosted models, by a name of yours."
     )
     prices: str | None = Field(
         default=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine import registry
@@ -10,7 +10,7 @@ from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import Account
 from engine.ports.account import ApiJudge
 from engine.ports.provider import Access
-from engine.registry import Kind, split_ref
+from engine.registry import Kind, Ref
 
 
 def provider_of(kind: StageKind, adapter: str) -> str | None:
@@ -25,7 +25,7 @@ def provider_of(kind: StageKind, adapter: str) -> str | None:
     """
     if kind is StageKind.SAMPLE:
         return None
-    name = asked_of(adapter).provider if kind is StageKind.JUDGE else split_ref(adapter)[0]
+    name = asked_of(adapter).ref.name if kind is StageKind.JUDGE else Ref.parse(adapter).name
     return name if name in registry.names(Kind.PROVIDER) else None
 
 
@@ -42,27 +42,30 @@ def access_of(name: str, account: Account) -> Access:
 
 @dataclass(frozen=True, slots=True)
 class AskedModel:
-    """What the reference of a judge that asks a model says: `JUDGE:PROVIDER:MODEL#FILE`.
+    """What the reference of a judge that asks a model says: `JUDGE:PROVIDER@ACCOUNT:MODEL#FILE`.
 
     Attributes:
-        provider: The model's provider.
-        model: Its name there.
+        ref: The model's reference.
         file: A file of the user's for the judge; empty for none.
     """
 
-    provider: str
-    model: str
+    ref: Ref
     file: str
+
+    @property
+    def model(self) -> str:
+        """The model's name at its provider."""
+        return self.ref.argument
 
 
 def asked_of(judge: str) -> AskedModel:
     """Return which model a judge asks, by its reference.
 
-    >>> asked_of("grader:acme/hosted:small-1#policies/mine.txt")
-    AskedModel(provider='acme/hosted', model='small-1', file='policies/mine.txt')
+    >>> asked_of("grader:acme/hosted@lab:small-1#policies/mine.txt")
+    AskedModel(ref=Ref(name='acme/hosted', account='lab', argument='small-1'), file='policies/mine.txt')
     """
-    reference, _, file = split_ref(judge)[1].partition("#")
-    return AskedModel(*split_ref(reference), file)
+    reference, _, file = Ref.parse(judge).argument.partition("#")
+    return AskedModel(Ref.parse(reference), file)
 
 
 def asking(judge: str) -> ApiJudge | None:
@@ -76,21 +79,38 @@ def asking(judge: str) -> ApiJudge | None:
     return found.given(asked_of(judge).file) if isinstance(found, ApiJudge) else None
 
 
-def by_provider(accounts: Mapping[str, Account]) -> dict[str, str]:
-    """Return the name of each provider's account; `engine.plan.check_hosted` has made sure that there is one."""
-    return {account.provider: name for name, account in accounts.items()}
+def without_account(judge: str) -> str:
+    """Return a judge's reference without the account of the model that it asks: who is asked for it is no part of a key.
+
+    >>> without_account("grader:acme/hosted@lab:small-1#policies/mine.txt"), without_account("standin/rules")
+    ('grader:acme/hosted:small-1#policies/mine.txt', 'standin/rules')
+    """
+    outer, account = Ref.parse(judge), asked_of(judge).ref.account
+    return str(Ref(outer.name, outer.account, outer.argument.replace(f"@{account}", "", 1))) if account else judge
+
+
+def at_provider(accounts: Mapping[str, Account], provider: str) -> list[str]:
+    """Return the names of the accounts at a provider, in the spec's order."""
+    return [name for name, account in accounts.items() if account.provider == provider]
 
 
 def accounts_of(stages: Mapping[str, Stage], accounts: Mapping[str, Account]) -> dict[str, str]:
-    """Return the account of every stage that runs on one, by stage key."""
-    if not accounts:
-        return {}
-    known, memo = by_provider(accounts), dict[tuple[StageKind, str], str | None]()
-    found = {}
+    """Return the account of every stage that runs on one, by stage key.
+
+    A tune or a generate stage runs on the account of its model, a judge on that of the model that it asks: the one that the
+    reference names, or else the provider's only one, of which `engine.plan.check_hosted` has made sure.
+    """
+    return dict(_accounts_of(stages, accounts)) if accounts else {}
+
+
+def _accounts_of(stages: Mapping[str, Stage], accounts: Mapping[str, Account]) -> Iterator[tuple[str, str]]:
+    memo = dict[tuple[StageKind, str, str], str | None]()
     for key, stage in stages.items():
-        what = stage.kind, stage.adapter
+        named = stage.binding.judge if stage.kind is StageKind.JUDGE else stage.binding.model
+        what = stage.kind, stage.adapter, named
         if what not in memo:
-            memo[what] = provider_of(*what)
-        if (provider := memo[what]) is not None:
-            found[key] = known[provider]
-    return found
+            provider = provider_of(stage.kind, stage.adapter)
+            ref = asked_of(named).ref if stage.kind is StageKind.JUDGE else Ref.parse(named)
+            memo[what] = None if provider is None else ref.account or at_provider(accounts, provider)[0]
+        if (account := memo[what]) is not None:
+            yield key, account

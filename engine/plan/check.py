@@ -20,7 +20,7 @@ from engine.plan import check_hosted
 from engine.plan.accounts import provider_of
 from engine.plan.catalogue import Catalogue
 from engine.ports.account import ApiJudge
-from engine.registry import Kind, split_ref
+from engine.registry import Kind, Ref, split_ref
 from engine.spec.expand import Expansion
 from engine.spec.leaves import LEAVES, base_level
 from engine.spec.load import LoadedSweep
@@ -108,6 +108,12 @@ class _Checker:
         except UnknownAdapterError as error:
             self.unknown.add((kind, ref))
             self.add(where, error.what, code="unknown_adapter", hint=error.todo)
+            return
+        found = Ref.parse(ref)
+        if found.account and not (kind is Kind.MODEL and found.name in registry.names(Kind.PROVIDER)):
+            self.unknown.add((kind, ref))
+            what = f"`{ref}` names an account, and only the reference of a hosted model can"
+            self.add(where, what, code="needless_account", hint=f"drop `@{found.account}`")
             return
         if kind in _WITHOUT_ARGUMENT and split_ref(ref)[1] and not _takes_model(kind, ref):
             self.unknown.add((kind, ref))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from engine import registry
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.results import ChatRow
 from engine.domain.stage import StageKind
-from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
-from engine.plan.accounts import provider_of
-from engine.registry import Kind, split_ref
+from engine.domain.sweep import Account, DataRecipe, Level, Recipe, RunSettings
+from engine.plan.accounts import asked_of, at_provider, provider_of
+from engine.registry import Kind, Ref, split_ref
 
 Origin = Callable[[str, Level], str]
 Found = Iterator[tuple[str, str, str, str]]
@@ -33,44 +34,92 @@ def problems(recipes: Iterable[Recipe], run: RunSettings, origin: Origin) -> Fou
     """
     distinct = list(dict.fromkeys(recipes))
     yield from _accounts(distinct, run, origin)
+    yield from _same_names(distinct, origin)
     yield from _pairs(distinct, origin)
     yield from _uploads(distinct, origin)
 
 
-def _users(recipe: Recipe) -> Iterator[tuple[str, Level, str]]:
-    """Yield the provider behind each reference of a recipe, with the path and the level that name it."""
-    named: list[tuple[StageKind, str, Level, str]] = [
-        (StageKind.GENERATE, "generate.adapter", recipe.generate.adapter, recipe.generate.adapter),
-        (StageKind.JUDGE, "utility_judge", recipe.utility_judge, recipe.utility_judge),
-        (StageKind.JUDGE, "over_refusal_judge", recipe.over_refusal_judge, recipe.over_refusal_judge),
-        *((StageKind.JUDGE, "judges", recipe.judges, judge) for judge in recipe.judges),
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A reference that names a model at a provider.
+
+    Attributes:
+        path: Path in the recipe.
+        level: The level there.
+        index: Its place in a list, such as `[1]`; empty where there is none.
+        ref: The model's reference; its adapter is the provider.
+    """
+
+    path: str
+    level: Level
+    index: str
+    ref: Ref
+
+
+def _uses(recipe: Recipe) -> Iterator[_Use]:
+    """Yield what a recipe uses of providers: its model, and its judges' models."""
+    model = Ref.parse(recipe.model)
+    if model.name in registry.names(Kind.PROVIDER):
+        yield _Use("model", recipe.model, "", model)
+    judges: list[tuple[str, Level, str, str]] = [
+        *(("judges", recipe.judges, f"[{index}]", judge) for index, judge in enumerate(recipe.judges)),
+        ("utility_judge", recipe.utility_judge, "", recipe.utility_judge),
+        ("over_refusal_judge", recipe.over_refusal_judge, "", recipe.over_refusal_judge),
     ]
-    if recipe.tune is not None:
-        named.append((StageKind.TUNE, "tune.adapter", recipe.tune.adapter, recipe.tune.adapter))
-    for kind, path, level, ref in named:
-        if (provider := provider_of(kind, ref)) is not None:
-            yield path, level, provider
+    for path, level, index, judge in judges:
+        if provider_of(StageKind.JUDGE, judge) is not None:
+            yield _Use(path, level, index, asked_of(judge).ref)
 
 
 def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Found:
-    """Require one account for each provider that is used, and a provider for each account."""
-    owners: dict[str, list[str]] = {}
+    """Require that each account has a provider, and that it is clear which account each reference means."""
     for name, account in run.accounts.items():
         try:
             registry.adapter(Kind.PROVIDER, account.provider)
         except UnknownAdapterError as error:
             yield f"run.accounts.{name}.provider", error.what, "unknown_adapter", error.todo
-        owners.setdefault(account.provider, []).append(name)
-    used = dict.fromkeys(use for recipe in recipes for use in _users(recipe))
-    first = {provider: (path, level) for path, level, provider in reversed(used)}
-    for provider, (path, level) in first.items():
-        names = owners.get(provider, [])
-        if not names:
-            hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {provider}}}}}`"
-            yield origin(path, level), f"no account speaks `{provider}`", "no_account", hint
-        elif len(names) > 1:
-            what = f"`{provider}` has {len(names)} accounts, {' and '.join(names)}"
-            yield f"run.accounts.{names[1]}", what, "two_accounts", "name one, so that it is known who pays"
+    told = set()
+    for use in dict.fromkeys(use for recipe in recipes for use in _uses(recipe)):
+        problem = _named(use, run.accounts) if use.ref.account else _unnamed(use, run.accounts)
+        if problem is not None and problem not in told:
+            told.add(problem)
+            yield origin(use.path, use.level) + use.index, *problem
+
+
+def _named(use: _Use, accounts: Mapping[str, Account]) -> tuple[str, str, str] | None:
+    """Say what is wrong with the account that a reference names."""
+    name, there = use.ref.account, tuple(at_provider(accounts, use.ref.name))
+    if name not in accounts:
+        return f"no account is called `{name}`", "unknown_account", registry.suggest(name, there or tuple(accounts))
+    if name not in there:
+        what = f"the account `{name}` is at `{accounts[name].provider}`, and the model at `{use.ref.name}`"
+        return what, "wrong_account", registry.suggest(name, there)
+    return None
+
+
+def _unnamed(use: _Use, accounts: Mapping[str, Account]) -> tuple[str, str, str] | None:
+    """Say why a reference has to name its account."""
+    there = at_provider(accounts, use.ref.name)
+    if not there:
+        hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {use.ref.name}}}}}`"
+        return f"there is no account at `{use.ref.name}`", "no_account", hint
+    if len(there) > 1:
+        what = f"`{use.ref.name}` has {len(there)} accounts, {' and '.join(there)}: name one"
+        hint = f"such as `{replace(use.ref, account=there[0])}`"
+        return what, "two_accounts", hint
+    return None
+
+
+def _same_names(recipes: Sequence[Recipe], origin: Origin) -> Found:
+    """Refuse one model at two accounts: keys know a model by its name, so that answers of one would pass for the other's."""
+    first: dict[tuple[str, bool, str], _Use] = {}
+    for use in dict.fromkeys(use for recipe in recipes for use in _uses(recipe)):
+        place = use.ref.name, use.path == "model", use.ref.argument
+        before = first.setdefault(place, use)
+        if before.ref.account != use.ref.account:
+            what = f"`{before.ref}` and `{use.ref}` have one name, and would be taken for one model"
+            hint = "use one account for it, or have it served under another name"
+            yield origin(use.path, use.level) + use.index, what, "same_model", hint
 
 
 def _pairs(recipes: Sequence[Recipe], origin: Origin) -> Found:

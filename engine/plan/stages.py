@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from engine.domain.results import Measure
 from engine.domain.stage import Binding, Evaluation, JudgeKey, Pin, Role, Stage, StageKind
 from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.plan.accounts import without_account
 from engine.plan.catalogue import Catalogue
 from engine.plan.fingerprint import canonical, payload, pinned, stage_key
 from engine.registry import Kind, split_ref
@@ -151,7 +152,7 @@ class StageBook:
     def _judge(self, judge: str, benchmark: str) -> _Work:
         return _Work(
             StageKind.JUDGE,
-            judge,
+            without_account(judge),
             self.catalogue.revision(Kind.JUDGE, judge),
             canonical(self.catalogue.judging(judge)),
             Binding(benchmark=benchmark, benchmark_pin=self._benchmark_pin(benchmark), judge=judge),

@@ -90,7 +90,7 @@ def bought(stage: Stage) -> Bought:
     """Return what a hosted stage buys."""
     if stage.kind is StageKind.JUDGE:
         asked = asked_of(stage.adapter)
-        return Bought(asked.provider, asked.model, stage.kind)
+        return Bought(asked.ref.name, asked.model, stage.kind)
     model = split_ref(stage.binding.model)[1]
     return Bought(stage.adapter, model, stage.kind, stage.kind is StageKind.GENERATE and bool(stage.inputs))
 

@@ -14,7 +14,7 @@ from engine.store.layout import RunDirectory
 from engine.store.reader import open_results
 from engine.store.state import State
 
-from .conftest import Cli
+from .command import Cli
 from .hosted import INLINE, SPEC
 
 pytestmark = pytest.mark.slow

@@ -30,6 +30,7 @@ run:
   accounts: {ours: {provider: hosted/openai}}
 """
 NONE = SPEC.partition("run:")[0]
+TWO = SPEC.replace("}}\n", "}, theirs: {provider: hosted/openai}}\n")
 LOCAL = """\
 sweep: hosted
 recipe:
@@ -59,19 +60,70 @@ def test_what_is_hosted_throughout_passes_and_so_does_its_local_twin() -> None:
     assert found(SPEC) == found(SPEC + zipped) == found(LOCAL) == []
 
 
+def test_several_accounts_of_one_provider_pass_where_each_reference_names_one() -> None:
+    both = TWO.replace("hosted/openai:m", "hosted/openai@ours:m").replace(
+        "[standin/rules]", "[standin/rules, 'rubric/policy:hosted/openai@theirs:m']"
+    )
+    assert found(both) == []
+
+
 CASES = {
-    "no account": (NONE, "recipe.generate.adapter", "no_account", "no account speaks `hosted/openai`"),
+    "no account": (NONE, "recipe.model", "no_account", "there is no account at `hosted/openai`"),
     "no account, of a level": (
         LOCAL + "axes: {judges: [[standin/rules], [standin/rules, 'rubric/policy:hosted/openai:m']]}",
-        "axes.judges[1]",
+        "axes.judges[1][1]",
         "no_account",
         "add `run.accounts`",
     ),
     "two accounts": (
-        SPEC.replace("}}", "}, theirs: {provider: hosted/openai}}"),
-        "run.accounts.theirs",
+        TWO,
+        "recipe.model",
         "two_accounts",
-        "`hosted/openai` has 2 accounts, ours and theirs",
+        "`hosted/openai` has 2 accounts, ours and theirs: name one such as `hosted/openai@ours:m`",
+    ),
+    "two accounts, of a judge": (
+        TWO.replace("model: hosted/openai:m", "model: hosted/openai@ours:m").replace(
+            "[standin/rules]", "[standin/rules, 'rubric/policy:hosted/openai:judge']"
+        ),
+        "recipe.judges[1]",
+        "two_accounts",
+        "such as `hosted/openai@ours:judge`",
+    ),
+    "an account that is none": (
+        SPEC.replace("hosted/openai:m", "hosted/openai@our:m"),
+        "recipe.model",
+        "unknown_account",
+        "no account is called `our` did you mean `ours`?",
+    ),
+    "an account that is none, of a level": (
+        SPEC + "axes: {model: ['hosted/openai:m', 'hosted/openai@lab:n']}",
+        "axes.model[1]",
+        "unknown_account",
+        "no account is called `lab` known: `ours`",
+    ),
+    "an account elsewhere": (
+        SPEC.replace("}}", "}, theirs: {provider: hosted/azure}}").replace("hosted/openai:m", "hosted/openai@theirs:m"),
+        "recipe.model",
+        "wrong_account",
+        "the account `theirs` is at `hosted/azure`, and the model at `hosted/openai` known: `ours`",
+    ),
+    "one name at two accounts": (
+        TWO + "axes: {model: ['hosted/openai@ours:m', 'hosted/openai@theirs:m']}",
+        "axes.model[1]",
+        "same_model",
+        "`hosted/openai@ours:m` and `hosted/openai@theirs:m` have one name",
+    ),
+    "an account of a tuner": (
+        SPEC.replace("tune: {adapter: hosted/openai}", "tune: {adapter: hosted/openai@ours}"),
+        "recipe.tune.adapter",
+        "needless_account",
+        "`hosted/openai@ours` names an account, and only the reference of a hosted model can drop `@ours`",
+    ),
+    "an account of a model here": (
+        LOCAL.replace("standin/aligned", "standin/aligned@ours"),
+        "recipe.model",
+        "needless_account",
+        "drop `@ours`",
     ),
     "a provider that is none": (
         LOCAL + "run: {accounts: {ours: {provider: hosted/openia}}}",
