@@ -49,12 +49,12 @@ class HostedGenerator:
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
         """Ask for every prompt of every task, all at once within the quota."""
         by_key = {task.key: task for task in tasks}
-        requests = {task.key: _asks(task) for task in tasks}
+        requests = {task.key: _requests(task) for task in tasks}
         for key, replies in account(context).complete_all(requests, urgent=False):
             yield key, _generated(by_key[key], replies)
 
 
-def _asks(task: GenerateTask) -> list[ChatRequest]:
+def _requests(task: GenerateTask) -> list[ChatRequest]:
     model, settings = asked(task.model), task.settings
     before = () if task.system is None else (Turn("system", task.system),)
     seed = task.seed if settings.temperature > 0 else None

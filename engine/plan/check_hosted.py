@@ -78,11 +78,11 @@ def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Fo
             registry.adapter(Kind.PROVIDER, account.provider)
         except UnknownAdapterError as error:
             yield f"run.accounts.{name}.provider", error.what, "unknown_adapter", error.todo
-    told = set()
+    said = set()
     for use in dict.fromkeys(use for recipe in recipes for use in _uses(recipe)):
         problem = _named(use, run.accounts) if use.ref.account else _unnamed(use, run.accounts)
-        if problem is not None and problem not in told:
-            told.add(problem)
+        if problem is not None and problem not in said:
+            said.add(problem)
             yield origin(use.path, use.level) + use.index, *problem
 
 
@@ -150,12 +150,12 @@ def _uploads(recipes: Sequence[Recipe], origin: Origin) -> Found:
             continue
         to_rows, to_number = _objections(provider, data)
         for place, texts in ((where, to_rows), (origin("data.n", data.n), to_number)):
-            told = refused.setdefault((provider, place), [])
-            told += [text for text in texts if text not in told]
-    for (provider, where), told in refused.items():
-        if told:  # of several problems at one place, only the first is shown
-            rest = [f"and {len(told) - SHOWN:,} more"] if len(told) > SHOWN else []
-            what = "; ".join([*told[:SHOWN], *rest])
+            said = refused.setdefault((provider, place), [])
+            said += [text for text in texts if text not in said]
+    for (provider, where), said in refused.items():
+        if said:  # of several problems at one place, only the first is shown
+            rest = [f"and {len(said) - SHOWN:,} more"] if len(said) > SHOWN else []
+            what = "; ".join([*said[:SHOWN], *rest])
             yield where, f"`{provider}` will refuse it: {what}", "refused_rows", ""
 
 

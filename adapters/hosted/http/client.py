@@ -51,7 +51,7 @@ class HttpReply:
 
     Attributes:
         content: Its body.
-        rate_limits: What its headers told.
+        rate_limits: What its headers say.
     """
 
     content: bytes

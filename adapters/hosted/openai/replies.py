@@ -14,9 +14,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
 from adapters.hosted.http.errors import is_moderation
+from adapters.hosted.http.reply import Reply
 from adapters.hosted.training import tokens
 from engine.ports.chat import MOST_TOKENS, Choice, Completion, FinishReason, RateLimits
 from engine.ports.provider import MOST_TRAINED_TOKENS, Job, JobState, Step
@@ -40,12 +41,6 @@ FINISH_REASONS = {"length": FinishReason.LENGTH, "content_filter": FinishReason.
 MOST_STEPS = 10**9
 
 BATCH_OVER = frozenset({"completed", "failed", "expired", "cancelled"})
-
-
-class Reply(BaseModel):
-    """What is read of a reply: a server may say more, and leave out what has a default."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def _counted(most: int) -> BeforeValidator:

@@ -202,7 +202,7 @@ class OpenAISession:
         if job.job_id in self._over:
             return self._over[job.job_id]
         has_failed = job.state is JobState.FAILED or (job.state is JobState.SUCCEEDED and job.tuned_model is None)
-        if has_failed and job.key:  # of jobs that are not ours, nobody asks why
+        if has_failed and job.key:  # of other people's jobs, nobody asks why
             job = await self._explained(job)
         if job.state.is_over:
             self._over[job.job_id] = job

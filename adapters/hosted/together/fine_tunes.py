@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from adapters.hosted.openai.replies import Reply, TrainedTokens
+from adapters.hosted.http.reply import Reply
+from adapters.hosted.openai.replies import TrainedTokens
 from engine.domain.sweep import TuneRecipe
 from engine.ports.provider import Job, JobOrder, JobState
 from engine.ports.provider_errors import RejectedError

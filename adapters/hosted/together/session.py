@@ -15,9 +15,10 @@ from pydantic import RootModel
 
 from adapters.hosted.http.client import Client, HttpReply
 from adapters.hosted.http.errors import batch_problem
+from adapters.hosted.http.reply import Reply
 from adapters.hosted.openai import batches, bodies
 from adapters.hosted.openai.bodies import Limit
-from adapters.hosted.openai.replies import Filed, Page, Reply, steps
+from adapters.hosted.openai.replies import Filed, Page, steps
 from adapters.hosted.openai.session import OpenAISession
 from adapters.hosted.together import fine_tunes
 from adapters.hosted.together.fine_tunes import FineTune, Metrics, epoch
@@ -28,7 +29,7 @@ from engine.ports.provider_errors import RejectedError
 BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 BATCHED = "batch-api"
 OURS = "dosimeter-"
-"""How the file of a batch of ours is called: batches have no metadata either, and the file's name holds the key."""
+"""How the file of a batch is called: batches have no metadata either, and the file's name holds the key."""
 
 
 class File(Filed):

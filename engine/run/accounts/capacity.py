@@ -1,4 +1,4 @@
-"""The seats of an account: how many bundles its host runs at a time. The quota decides what is sent, not they."""
+"""How many stage batches an account worker runs at a time. What is sent when, the quota decides."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from engine.domain.sweep import Account
 from engine.run.drive.scheduler import Seat
 
 JOBS = 8
-"""Jobs at a time where the account's settings do not say: each is a seat, because it waits for many minutes."""
+"""Jobs at a time where the account's settings do not say: each waits for many minutes."""
 
 MOST_JOBS = 64
 
 ASKING = 4
-"""Bundles of answers at a time; each has thousands of requests."""
+"""Stage batches of answers at a time; each has thousands of requests."""
 
 MOST_BATCHES = MOST_JOBS + ASKING + 1
 
 
 def account_capacity(name: str, account: Account) -> tuple[Seat, ...]:
-    """Return the seats of an account.
+    """Return an account worker's places in the schedule.
 
     Args:
         name: The account's name in the spec.
