@@ -43,7 +43,7 @@ axes:
 run:
   resources: {{hosts: 1, usd_per_device_hour: 0.36}}
   accounts:
-    ours: {{provider: hosted/openai, base_url: "{url}", key_env: {key_env}, poll_seconds: 0.2, timeout: 20}}
+    ours: {{provider: hosted/openai, base_url: "{url}", key_env: {key_env}, poll_seconds: 0.2, timeout: 60}}
 """
 TWINS = """\
 zip:
