@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.domain.conversation import Prompt, Turn
 from engine.domain.cost import Usage
-from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
+from engine.domain.results import Finish, Outcome, Response, Verdict
 from engine.domain.stage import Binding, Stage, StageKind
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest, Turn
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.stages.asking import Given, Paper, judged
 

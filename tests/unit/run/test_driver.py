@@ -15,10 +15,11 @@ import pytest
 
 from engine import registry
 from engine.domain.adapters import Kind
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Response
 from engine.ports import Context, Generated, GenerateTask
-from engine.ports.provider import ChatRequest, Completion, Turn
+from engine.ports.chat import ChatRequest, Completion
 from engine.run.accounts.replies import reply_log
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import Ending, RunOrder, RunSummary
