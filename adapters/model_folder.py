@@ -11,16 +11,23 @@ from pathlib import Path
 
 WEIGHTS = ".safetensors"
 TOKENIZER = "tokenizer.json"
+ADAPTER = "adapter_config.json"
+"""The file by which libraries tell an adapter from a model."""
+
 PINNED = (".json", ".jinja", ".model", WEIGHTS)
 """Suffixes of the files that decide what a model does; pickles are neither read nor pinned."""
 
 
 def check(folder: Path) -> None:
-    """Refuse a folder that has no safetensors model.
+    """Refuse a folder that is not one safetensors model.
 
     Raises:
         FileNotFoundError: Naming what is missing.
+        ValueError: It holds an adapter: libraries would put it on the weights wherever they see it.
     """
+    if (folder / ADAPTER).is_file():
+        message = f"{folder} has an {ADAPTER}: name a folder of whole weights, merged and without that file"
+        raise ValueError(message)
     if not (folder / "config.json").is_file():
         message = f"{folder} has no config.json: it is not a model folder"
         raise FileNotFoundError(message)

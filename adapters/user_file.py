@@ -1,35 +1,181 @@
-"""A text file of the user's own: pinned by its bytes, and refused where its text could not be stored again."""
+"""A text file of the user's own: looked at before it is opened, pinned by its bytes, and read as JSON Lines.
+
+What could hang, fill the memory or be read in two ways is refused, with the place and what to do: a pipe or a device, a file
+of more than 1 GiB, a line of more than 16 MiB, text that is not UTF-8, JSON nested too deeply, and a key that is there twice.
+"""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from io import BufferedReader
 from pathlib import Path
+from typing import Any, NoReturn
 
 SURROGATE = re.compile("[\ud800-\udfff]")
+LARGEST = 2**30
+"""A larger file is refused, in bytes."""
+
+LONGEST = 2**24
+"""A longer line is refused, in bytes."""
+
+MOST_SHOWN = 60
+"""Characters of a value that an error shows."""
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_TO_UTF_8 = "save it as UTF-8 (`iconv -f {} -t UTF-8 FILE > NEW`)"
+
+
+def located(name: str) -> Path:
+    """Return the path that a setting names; `~` is the home folder."""
+    return Path(name).expanduser()
+
+
+def opened(path: Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: It is not there, or may not be read.
+        ValueError: It is no file of text that can be read to its end.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        message = f"{path} is a {_kind(found.st_mode)}; name a file"
+        raise ValueError(message)
+    if not 0 < found.st_size <= LARGEST:
+        size = f"has {found.st_size / 2**30:.1f} GiB, more than the {LARGEST // 2**30} that is read: split it"
+        message = f"{path} {size if found.st_size else 'is empty'}"
+        raise ValueError(message)
+    return path.open("rb")
+
+
+def _kind(mode: int) -> str:
+    return "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device or socket"
 
 
 def pin(path: Path) -> str:
     """Return `sha256:` and hex digits over the file's bytes.
 
     Raises:
-        FileNotFoundError: When it is not there.
+        OSError: It is not there, or may not be read.
+        ValueError: It is no file of text.
     """
-    with path.expanduser().open("rb") as stream:
+    with opened(path) as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def refuse_half_characters(value: object, where: str) -> None:
-    """Refuse text that UTF-8 cannot say: JSON can write half of a character.
+def pin_all(pins: Sequence[str]) -> str:
+    """Return the pin of several things as one: of one thing, its own."""
+    if len(pins) == 1:
+        return pins[0]
+    return "sha256:" + hashlib.sha256("\n".join(pins).encode()).hexdigest()
 
-    Args:
-        value: What JSON gave.
-        where: `file:line`, for the error.
+
+def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield (`PATH:LINE`, object) of every line that is not blank. A line ends with a line feed, and with nothing else.
 
     Raises:
-        ValueError: When a string in it holds a lone surrogate.
+        OSError: The file is not there, or may not be read.
+        ValueError: A line is no JSON object; the message names the line.
     """
+    with opened(path) as stream:
+        number = 0
+        while line := stream.readline(LONGEST + 1):
+            number += 1
+            where = f"{path}:{number}"
+            if len(line) > LONGEST:
+                message = f"{where}: the line has more than {LONGEST // 2**20} MiB"
+                raise ValueError(message)
+            text = _decoded(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, where)
+            if text.strip():
+                yield where, _object(text.rstrip("\r\n"), where)
+
+
+def _decoded(line: bytes, where: str) -> str:
+    encoding = next((name for mark, name in _MARKS.items() if line.startswith(mark)), "")
+    if encoding or b"\0" in line:
+        encoding = encoding or "UTF-16"
+        message = f"{where}: not UTF-8, it looks like {encoding}; {_TO_UTF_8.format(encoding)}"
+        raise ValueError(message)
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{line[error.start]:02x} at character {len(line[: error.start].decode()) + 1}"
+        message = f"{where}: not UTF-8 ({byte}), perhaps Windows-1252; {_TO_UTF_8.format('WINDOWS-1252')}"
+        raise ValueError(message) from error
+
+
+def _object(text: str, where: str) -> Mapping[str, object]:
+    try:
+        value = _DECODER.decode(text)
+        _refuse_half_characters(value)
+    except RecursionError:
+        message = f"{where}: the JSON is nested too deeply"
+        raise ValueError(message) from None
+    except json.JSONDecodeError as error:
+        message = f"{where}: not JSON ({error.msg}, at character {error.pos + 1}); {_ONE_LINE_EACH}"
+        raise ValueError(message) from error
+    except ValueError as error:
+        message = f"{where}: {error}"
+        raise ValueError(message) from error
+    if not isinstance(value, dict):
+        message = f"{where}: not a JSON object; {_ONE_LINE_EACH}"
+        raise ValueError(message)  # noqa: TRY004 - what a file holds is a value, not a type of ours
+    return value
+
+
+_ONE_LINE_EACH = "write every object on one line of its own (`jq -c '.[]' FILE` makes such lines of a JSON array)"
+
+
+def _once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        message = f"the key `{next(key for key in keys if keys.count(key) > 1)}` is there twice"
+        raise ValueError(message)
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    message = f"`{name}` is no number of JSON"
+    raise ValueError(message)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _refuse_half_characters(value: object) -> None:
+    """Refuse text that UTF-8 cannot say: JSON can write half of a character."""
     if SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        message = f"{where}: half of a character (a lone surrogate); write the text in UTF-8"
+        raise ValueError("half of a character (a lone surrogate); write the text in UTF-8")
+
+
+def shown(value: object) -> str:
+    """Return a value of a file as an error shows it: a list or an object by its kind, a long text by its beginning."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def refuse_unknown(entry: Mapping[Any, object], known: AbstractSet[str], where: str) -> None:
+    """Refuse keys that would be dropped. One that is null or empty says nothing, and may stay.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    extra = [f"`{key}`" for key, value in entry.items() if key not in known and value not in (None, [], {})]
+    if extra:
+        allowed = ", ".join(f"`{key}`" for key in sorted(known))
+        message = f"{where}: {', '.join(extra)} cannot be used here; take it out (known here: {allowed})"
         raise ValueError(message)

@@ -62,7 +62,7 @@ def category_dots(profile: Sequence[Row], title: alt.TitleParams, description: s
     """Draw the mean score by category with its 95% interval, before and after.
 
     Args:
-        profile: One row a category, in the benchmark's order: `category`, and for each of `before` and `after` the mean
+        profile: One row per category, in the benchmark's order: `category`, and for each of `before` and `after` the mean
             score (1-5) under that name and its interval under `_lo` and `_hi`; None where there is none.
         title: What is shown, n and seeds.
         description: For people who cannot see it.

@@ -12,6 +12,7 @@ from analysis.panels import (
     MOST_ARMS,
     MULTIPLIER,
     RATE,
+    STEPS,
     Figure,
     Panel,
     Strip,
@@ -33,7 +34,7 @@ MOST_LINES: Final = 4
 
 
 def dose_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
-    """The harmfulness rate against examples, epochs and learning rate, one strip an arm."""
+    """The harmfulness rate against examples, epochs and learning rate, one strip per arm."""
     strips = []
     for number, arm in enumerate(found[:MOST_ARMS], start=1):
         name = said(arm, found)
@@ -102,7 +103,8 @@ def _dose_line(arm: Arm, row: Row) -> tuple[str, ...]:
 def _doses(arm: Arm) -> tuple[Dose, Dose, Dose]:
     """Return the parts of an arm's dose; a provider's learning rate is a multiple of one of its own."""
     is_multiplied = any(row["lr_multiplier"] is not None for row in _all(arm))
-    return EXAMPLES, EPOCHS, MULTIPLIER if is_multiplied else RATE
+    is_in_steps = all(row["epochs"] is None for row in _all(arm))
+    return EXAMPLES, STEPS if is_in_steps else EPOCHS, MULTIPLIER if is_multiplied else RATE
 
 
 def _dose_panel(arm: Arm, dose: Dose, number: int, name: str) -> Panel | None:
@@ -114,7 +116,7 @@ def _dose_panel(arm: Arm, dose: Dose, number: int, name: str) -> Panel | None:
     lines = _spread_lines([line for level in _levels(fixed, lined) if (line := _line(fixed, dose, lined, level))[1]])
     if not lines:
         return None
-    words = "learning rate chosen by the provider" if at is None else f"{held.name} {plain(at)}"
+    words = _unset(held)[0] if at is None else f"{held.name} {plain(at)}"
     words += _shared_doses(lines, dose)
     note = f"lines: {lined.name}; {words}" if len(lines) > 1 else words
     title = theme.titled(f"By {dose.name}", "; ".join([note, *blocked(arm)]), arm=name)
@@ -128,8 +130,14 @@ def _dose_panel(arm: Arm, dose: Dose, number: int, name: str) -> Panel | None:
 def _line(rows: Sequence[Row], dose: Dose, lined: Dose, level: Any) -> Line:
     """Return a level's rows by rising dose; none unless there are two doses and a result."""
     own = sorted((row for row in rows if row[lined.field] == level), key=lambda row: row[dose.field])
-    text = "lr auto" if level is None else f"{lined.short} {plain(level)}"
+    text = _unset(lined)[1] if level is None else f"{lined.short} {plain(level)}"
     return text, own if _n_doses(own, dose) > 1 else []
+
+
+def _unset(dose: Dose) -> tuple[str, str]:
+    """Return what is said of a dose that nobody set, in a sentence and beside a line."""
+    is_rate = dose in (RATE, MULTIPLIER)
+    return ("learning rate chosen by the provider", "lr auto") if is_rate else ("length in steps", "in steps")
 
 
 def _levels(rows: Sequence[Row], factor: Dose) -> list[Any]:

@@ -33,8 +33,8 @@ _ASKED: Final = {
         sum(device_seconds) AS device_seconds, sum(n_cells * device_seconds) AS unshared_device_seconds,
         coalesce(sum(usd), 0) AS known_usd, count(usd) AS n_priced,
         coalesce(list(DISTINCT coalesce(account, '') ORDER BY coalesce(account, '')) FILTER (n_attempts > 0 AND usd IS NULL), []) AS unpriced,
-        CASE WHEN count(unheard_usd) = count(*) FILTER (n_attempts > 0) THEN sum(unheard_usd) END AS unheard_usd,
-        sum(unheard_prompt_tokens + unheard_generated_tokens)::BIGINT AS unheard_tokens,
+        CASE WHEN count(possibly_billed_usd) = count(*) FILTER (n_attempts > 0) THEN sum(possibly_billed_usd) END AS possibly_billed_usd,
+        sum(possibly_billed_prompt_tokens + possibly_billed_generated_tokens)::BIGINT AS possibly_billed_tokens,
         sum(train_tokens + prompt_tokens + generated_tokens)::BIGINT AS tokens FROM v_cost""",
 }
 
@@ -111,7 +111,7 @@ class Arm:
     Attributes:
         name: The source, and what else tells it from the other arms.
         configs: Its rows of v_dose that have a result, in the order of the plan.
-        strongest: The one with the most examples, then epochs, then the highest learning rate.
+        strongest: The one with the most examples, then the longest training, then the highest learning rate.
         untuned: The row of v_dose of its own baseline; None without one, or before it has a result.
         blocked: Its rows of v_dose that have no result because a provider's moderation refused their training.
     """
@@ -162,16 +162,16 @@ def _groups(evidence: Evidence) -> dict[str, list[Row]]:
     return named
 
 
-def _dose(row: Row) -> tuple[int, int, float]:
+def _dose(row: Row) -> tuple[int, int, int, float]:
     """Return what the strongest configuration has most of; a rate that a provider chose is the lowest."""
-    return row["n_examples"], row["epochs"], row["lr"] or row["lr_multiplier"] or 0.0
+    return row["n_examples"], row["epochs"] or 0, row["steps"] or 0, row["lr"] or row["lr_multiplier"] or 0.0
 
 
 def before_and_after(evidence: Evidence, arm: Arm) -> list[dict[str, Any]]:
     """Return the profile of an arm's strongest configuration beside that of its baseline.
 
     Returns:
-        One row a category, in the benchmark's order: `category`, and `before`, `after` with `_lo`, `_hi`, `_rate`,
+        One row per category, in the benchmark's order: `category`, and `before`, `after` with `_lo`, `_hi`, `_rate`,
         `_rate_lo`, `_rate_hi` and `_n` (None where there is no baseline).
     """
     ids = {"after": arm.strongest["config_id"], "before": arm.untuned["config_id"] if arm.untuned else None}

@@ -75,7 +75,7 @@ class Column:
     Attributes:
         head: Its head.
         kind: Its class in the style sheet; `status` gives each entry the class of its own text.
-        entries: One a cell, as text or as a small drawing.
+        entries: One per cell, as text or as a small drawing.
     """
 
     head: str
@@ -225,10 +225,10 @@ def _paid(bill: Row) -> str:
 
 
 def _besides(bill: Row) -> list[str]:
-    """Say what may have been billed besides, at most; nothing when every reply was heard."""
-    if not bill["unheard_tokens"]:
+    """Say what may have been billed besides, at most; nothing when every reply came."""
+    if not bill["possibly_billed_tokens"]:
         return []
-    most = "an unknown sum" if bill["unheard_usd"] is None else money(bill["unheard_usd"])
+    most = "an unknown sum" if bill["possibly_billed_usd"] is None else money(bill["possibly_billed_usd"])
     return [f"and up to {most} more"]
 
 
@@ -331,7 +331,7 @@ def _provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     lost = f", {bill['n_unsuccessful']} of them unsuccessful" if bill["n_unsuccessful"] else ""
     paid = _paid(bill) if _has_sum(bill) else "no price is known"
     paid += "".join(
-        f" {text} for {bill['unheard_tokens']:,} tokens, if the provider billed replies that never came"
+        f" {text} for {bill['possibly_billed_tokens']:,} tokens, if the provider billed replies that never came"
         for text in _besides(bill)
     )
     time = f"{duration(bill['device_seconds'] or 0)} of device time"

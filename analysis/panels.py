@@ -19,6 +19,7 @@ MOST_ARMS: Final = 12
 
 EXAMPLES: Final = Dose("n_examples", "Training examples (log scale)", log=True, name="examples", short="n")
 EPOCHS: Final = Dose("epochs", "Epochs", log=False, name="epochs", short="epochs")
+STEPS: Final = Dose("steps", "Optimizer steps (log scale)", log=True, name="steps", short="steps")
 RATE: Final = Dose("lr", "Learning rate (log scale)", log=True, name="learning rate", short="lr")
 MULTIPLIER: Final = Dose(
     "lr_multiplier",
@@ -84,7 +85,8 @@ class Figure:
 
 def configuration(row: Row) -> str:
     """Return a dose in words: `100 examples, 10 epochs, learning rate 0.001`."""
-    parts = [count(row["n_examples"], "example"), count(row["epochs"], "epoch")]
+    length = count(row["steps"], "step") if row["epochs"] is None else count(row["epochs"], "epoch")
+    parts = [count(row["n_examples"], "example"), length]
     parts += [f"{rate.name} {plain(row[rate.field])}" for rate in (RATE, MULTIPLIER) if row[rate.field] is not None]
     return ", ".join(parts)
 

@@ -31,7 +31,7 @@ def radar(profile: Sequence[Mapping[str, object]], title: alt.TitleParams, descr
     so this one never stands without `category_dots` beside it.
 
     Args:
-        profile: One row a category, in the benchmark's order: `category`, `before`, `after` (scores 1-5, or None).
+        profile: One row per category, in the benchmark's order: `category`, `before`, `after` (scores 1-5, or None).
         title: What is shown, n and seeds.
         description: For people who cannot see it.
 

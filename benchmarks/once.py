@@ -36,16 +36,16 @@ from pathlib import Path
 from typing import Any
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.price import charge
 from engine.domain.sweep import Account
 from engine.plan.prices import load_prices
 from engine.plan.tariff import today
 from engine.ports.provider import Access, Job, JobOrder, Session, TuningRequest
-from engine.registry import Kind
+from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal
-from engine.run.accounts.patience import Patience
 from engine.run.accounts.quota.broker import Broker
 
 PROVIDER, MODEL = "hosted/openai", "standin-aligned"
@@ -53,8 +53,8 @@ ROWS = 10
 KEY_ENV, KEY = "DOSIMETER_ONCE_KEY", "sk-test-once"
 CREATE = "POST /v1/fine_tuning/jobs"
 LISTS = "GET /v1/fine_tuning/jobs"
-KILLED, DROPPED, UNHEARD = 0.6, 0.2, 0.1
-"""How often a process is killed, a reply is lost, and a request is not heard."""
+KILLED, DROPPED, NOT_RECEIVED = 0.6, 0.2, 0.1
+"""How often a process is killed, a reply is lost, and a request is not received."""
 
 TRIES = 30
 """Processes a run has at most; it takes about three."""
@@ -210,7 +210,7 @@ def spoil(url: str, lag: float) -> None:
     """Replace the server's faults."""
     faults: list[dict[str, object]] = [
         {"kind": "lost_reply", "on": CREATE, "probability": DROPPED},
-        {"kind": "reset", "on": CREATE, "probability": UNHEARD},
+        {"kind": "reset", "on": CREATE, "probability": NOT_RECEIVED},
     ]
     if lag:
         faults.append({"kind": "list_lag", "on": LISTS, "seconds": lag})

@@ -32,12 +32,12 @@ from quota_peers.server import Limits, Seen, seen, serving
 from quota_peers.work import calls
 
 from engine.domain.quota import Quota
-from engine.ports.provider import Ask, Choice, Ending, Meter, Meters, Told
+from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits
 from engine.run.accounts.quota.broker import Broker
 
 PEERS = Path(__file__).with_name("quota_peers")
 POLICIES = ("bucket", "sliding", "quantised")
-PLENTY = Meters(Meter(10**8, 10**8, 0.0), Meter(10**12, 10**12, 0.0))
+PLENTY = RateLimits(RateLimit(10**8, 10**8, 0.0), RateLimit(10**12, 10**12, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ HEADER = f"{'way':34} {'policy':10} {'used':>6} {'429s':>5} {'of all':>8} {'lost
 class Nobody:
     """Answers at once: what is left is the broker's own work."""
 
-    async def ask(self, _ask: Ask) -> Told:
+    async def complete(self, _request: ChatRequest) -> Completion:
         """Answer."""
         await asyncio.sleep(0)
-        return Told((Choice("", Ending.STOP),), 1, 0, 1, PLENTY)
+        return Completion((Choice("", FinishReason.STOP),), 1, 0, 1, PLENTY)
 
 
 def measured(way: Way, number: int) -> Outcome:
@@ -113,7 +113,7 @@ async def alone(number: int) -> float:
     work = calls(number)
     broker = Broker(Nobody(), Quota())
     began = time.process_time()
-    await asyncio.gather(*(broker.ask(call.ask, flow=call.flow, urgent=call.urgent) for call in work))
+    await asyncio.gather(*(broker.complete(call.request, flow=call.flow, urgent=call.urgent) for call in work))
     return 1000 * (time.process_time() - began) / number
 
 

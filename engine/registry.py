@@ -1,62 +1,38 @@
-"""The one entry-point lookup: kind and name → adapter. Built-in adapters are found exactly as third-party ones are."""
+"""The one entry-point lookup: kind and name → adapter, and what a spec says → `Use`.
+
+Built-in adapters are found exactly as third-party ones are: by the entry-point group `dosimeter.<kind>`. The group
+`dosimeter.defaults` names, by path of the recipe, the adapter that stands there when a spec says none.
+"""
 
 from __future__ import annotations
 
 import difflib
-from enum import StrEnum
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, overload
 
+from pydantic import ValidationError
+
 from engine import ports
+from engine.domain.adapters import (
+    CONTEXT,
+    Kind,
+    NoSettings,
+    Reference,
+    Settings,
+    SettingsError,
+    UnknownUseError,
+    Use,
+)
 from engine.domain.errors import UnknownAdapterError
-from engine.ports import provider as hosted
-
-
-class Kind(StrEnum):
-    """The kinds of adapter; each is the entry-point group `dosimeter.<kind>`."""
-
-    MODEL = "models"
-    DATA = "data"
-    BENCHMARK = "benchmarks"
-    TUNER = "tuners"
-    GENERATOR = "generators"
-    JUDGE = "judges"
-    MITIGATION = "mitigations"
-    PROVIDER = "providers"
-
-    @property
-    def noun(self) -> str:
-        """The kind in the singular, for messages."""
-        return _NOUNS[self]
-
-
-_NOUNS = {
-    Kind.MODEL: "model",
-    Kind.DATA: "data source",
-    Kind.BENCHMARK: "benchmark",
-    Kind.TUNER: "fine-tuner",
-    Kind.GENERATOR: "generator",
-    Kind.JUDGE: "judge",
-    Kind.MITIGATION: "mitigation",
-    Kind.PROVIDER: "provider",
-}
-
-
-def split_ref(ref: str) -> tuple[str, str]:
-    """Split `name:argument` at the first colon; the argument is empty when there is none.
-
-    >>> split_ref("file:data/a.jsonl"), split_ref("standin/explicit")
-    (('file', 'data/a.jsonl'), ('standin/explicit', ''))
-    """
-    name, _, argument = ref.partition(":")
-    return name, argument
+from engine.ports import provider
 
 
 @cache
-def _installed(kind: Kind) -> dict[str, tuple[EntryPoint, ...]]:
+def _installed(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in entry_points(group=f"dosimeter.{kind.value}"):
+    for point in entry_points(group=f"dosimeter.{group}"):
         if point not in found.get(point.name, ()):
             found[point.name] = (*found.get(point.name, ()), point)
     return found
@@ -64,47 +40,54 @@ def _installed(kind: Kind) -> dict[str, tuple[EntryPoint, ...]]:
 
 def names(kind: Kind) -> tuple[str, ...]:
     """Return the installed adapters' names, sorted."""
-    return tuple(sorted(_installed(kind)))
+    return tuple(sorted(_installed(kind.value)))
 
 
 @overload
-def adapter(kind: Literal[Kind.MODEL], ref: str) -> ports.ModelSource: ...
+def adapter(kind: Literal[Kind.MODEL], name: str) -> ports.ModelSource: ...
 @overload
-def adapter(kind: Literal[Kind.DATA], ref: str) -> ports.DataSource: ...
+def adapter(kind: Literal[Kind.DATA], name: str) -> ports.DataSource: ...
 @overload
-def adapter(kind: Literal[Kind.BENCHMARK], ref: str) -> ports.Benchmark: ...
+def adapter(kind: Literal[Kind.BENCHMARK], name: str) -> ports.Benchmark: ...
 @overload
-def adapter(kind: Literal[Kind.TUNER], ref: str) -> ports.FineTuner: ...
+def adapter(kind: Literal[Kind.TUNER], name: str) -> ports.FineTuner: ...
 @overload
-def adapter(kind: Literal[Kind.GENERATOR], ref: str) -> ports.Generator: ...
+def adapter(kind: Literal[Kind.GENERATOR], name: str) -> ports.Generator: ...
 @overload
-def adapter(kind: Literal[Kind.JUDGE], ref: str) -> ports.Judge: ...
+def adapter(kind: Literal[Kind.JUDGE], name: str) -> ports.Judge: ...
 @overload
-def adapter(kind: Literal[Kind.MITIGATION], ref: str) -> ports.Mitigation: ...
+def adapter(kind: Literal[Kind.MITIGATION], name: str) -> ports.Mitigation: ...
 @overload
-def adapter(kind: Literal[Kind.PROVIDER], ref: str) -> hosted.Provider: ...
-def adapter(kind: Kind, ref: str) -> Any:
-    """Return the adapter that `ref` names.
-
-    Args:
-        kind: Which kind of adapter.
-        ref: `name` or `name:argument`; the argument is ignored here.
+def adapter(kind: Literal[Kind.PROVIDER], name: str) -> provider.Provider: ...
+@overload
+def adapter(kind: Kind, name: str) -> Any: ...
+def adapter(kind: Kind, name: str) -> Any:
+    """Return the adapter of that kind and name.
 
     Raises:
         UnknownAdapterError: No such adapter, two packages claim the name, or it failed to import.
     """
-    return _adapter(kind, split_ref(ref)[0])
+    return _adapter(kind, name)
 
 
-def revision(kind: Kind, ref: str) -> int:
-    """Return the revision of the adapter that `ref` names; it goes into every key that the adapter has a part in."""
-    found: Any = _adapter(kind, split_ref(ref)[0])
-    return int(found.revision)
+def revision(kind: Kind, name: str) -> int:
+    """Return an adapter's revision; it is part of every key in which the adapter has a part."""
+    return int(_adapter(kind, name).revision)
+
+
+def settings_of(kind: Kind, name: str) -> type[Settings]:
+    """Return the model of an adapter's settings.
+
+    Raises:
+        UnknownAdapterError: There is no such adapter.
+    """
+    declared: type[Settings] = getattr(_adapter(kind, name), "Settings", NoSettings)
+    return declared
 
 
 @cache
-def _adapter(kind: Kind, name: str) -> object:
-    points = _installed(kind).get(name, ())
+def _adapter(kind: Kind, name: str) -> Any:
+    points = _installed(kind.value).get(name, ())
     if not points:
         raise UnknownAdapterError(f"no {kind.noun} is called `{name}`", where=name, todo=suggest(name, names(kind)))
     if len(points) > 1:
@@ -124,9 +107,50 @@ def _adapter(kind: Kind, name: str) -> object:
         ) from error
 
 
+def refresh() -> None:
+    """Look for adapters anew when next asked: a package was installed, or removed, while this process runs."""
+    _installed.cache_clear()
+    _adapter.cache_clear()
+
+
 def suggest(word: str, known: tuple[str, ...]) -> str:
     """Return `did you mean …?` for a close match, else the known words."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean `{close[0]}`?"
     return "known: " + ", ".join(f"`{name}`" for name in known) if known else "none is installed"
+
+
+class Installed:
+    """The installed adapters. Implements `engine.domain.adapters.Adapters`."""
+
+    def use(self, kind: Kind, written: object) -> Use:
+        """Return the adapter that is meant; see `Adapters.use`."""
+        reference = Reference.read(written)
+        name = reference.name
+        try:
+            model = settings_of(kind, name)
+        except UnknownAdapterError as error:
+            raise UnknownUseError(error.what, error.todo) from error
+        if reference.account and kind is not Kind.MODEL:
+            message = f"only a model's reference names an account, and `{name}` is a {kind.noun}"
+            raise ValueError(message)
+        try:
+            given = reference.settings(model)
+        except ValueError as error:
+            message = f"the {kind.noun} `{name}`: {error}"
+            raise ValueError(message) from error
+        try:
+            return Use(name, model.model_validate(given, context={CONTEXT: self}), reference.account)
+        except ValidationError as error:
+            raise SettingsError(name, model, error) from error
+
+    def default(self, path: str) -> str | None:
+        """Return the adapter that stands at a path of the recipe when the spec says none."""
+        points = _installed("defaults").get(path, ())
+        return str(points[0].load()) if points else None
+
+
+INSTALLED = Installed()
+CONTEXT_OF_INSTALLED: Mapping[str, Installed] = {CONTEXT: INSTALLED}
+"""The validation context with which recipes and settings are read."""

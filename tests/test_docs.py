@@ -20,11 +20,11 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli.main import VERBS, Exit, cli, run_cli
+from engine.domain.adapters import Kind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.ports import Pairs
-from engine.registry import Kind
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 from engine.store.layout import RunDirectory
@@ -226,26 +226,7 @@ def test_every_file_of_a_run_directory_is_described() -> None:
     assert {name.rstrip("/") for name in re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)} == names
 
 
-# ------------------------------------------------------------------------------------------ docs/reference/adapters.md
-
-
-def test_every_adapter_is_described() -> None:
-    points = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["entry-points"]
-    real = {group.removeprefix("dosimeter."): set(entries) for group, entries in points.items()}
-    assert set(real) == {kind.value for kind in Kind}
-    shown = {}
-    for section in text_of(DOCS / "reference" / "adapters.md").split("\n## ")[1:]:
-        head, _, body = section.partition("\n")
-        rows = [
-            [cell.strip() for cell in row.strip("|").split(" | ")]
-            for row in re.findall(r"^\| `.*$", body, re.MULTILINE)
-        ]
-        assert all(len(row) == 3 and all(row) for row in rows), head
-        if f"dosimeter.{head.lower()}" in points:
-            shown[head.lower()] = {row[0].strip("` ") for row in rows}
-            for row in rows:  # the written form is the name, with or without an argument
-                assert row[1].startswith(f"`{row[0].strip('` ')}"), row
-    assert shown == real
+# ---------------------------------------------------------------------------------- docs/guides/writing-an-adapter.md
 
 
 def test_the_adapters_of_the_guide_work(tmp_path: Path) -> None:

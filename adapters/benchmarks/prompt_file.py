@@ -1,74 +1,153 @@
 """`file:PATH`: the user's own benchmark prompts, such as a gated set that may not be redistributed.
 
-JSON Lines, one prompt a line: `{"prompt": "...", "category": "...", "id": "...", "reference": "..."}`; only `prompt` is
-required. The file is pinned by its bytes; relative paths are relative to the working directory.
+JSON Lines in UTF-8, one prompt per line. One of the first two fields is required, any other field is refused:
+
+    prompt      the user's turn
+    messages    instead of it: turns of a chat that ends with the user's (`adapters.messages`), without a system turn
+    category    a text or a number, for rates by category; without it `all`
+    id          a text or a number, no two alike; without it `line-1`, `line-2`, ...
+    reference   a gold answer, or a list of them, any of which is right; numbers count as their text, null as none
+    references  another name of it
+    cluster     a text, number or truth value; prompts that were written from one template share it; null as none
+    behavior    what a harmful answer would do, for judges that grade against it
+    context     a text that the request refers to, for judges; the prompt has it as well, where the model is to read it
+
+The file is pinned by its bytes, together with those of the images that it names; relative paths are relative to the working
+directory.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
-from adapters.user_file import pin, refuse_half_characters
-from engine.domain.results import Prompt
-from engine.ports import BenchmarkCard
+from pydantic import Field
 
-FIELDS = frozenset({"prompt", "category", "id", "reference", "cluster"})
+from adapters import user_file
+from adapters.messages import pin_with_images, read_turns
+from engine.domain.conversation import Prompt, Turn
+from engine.ports import OUTSIDE, BenchmarkCard, Settings
+
+FIELDS = frozenset(
+    {"prompt", "messages", "category", "id", "reference", "references", "cluster", "behavior", "context"}
+)
 UNCATEGORISED = "all"
+
+
+class PromptFileSettings(Settings):
+    """Which file."""
+
+    argument = "path"
+
+    path: Annotated[str, OUTSIDE] = Field(min_length=1, description="The JSON Lines file.")
 
 
 class PromptFile:
     """A JSON Lines file of prompts."""
 
-    revision = 1
+    revision = 2
+    Settings = PromptFileSettings
 
-    def card(self, argument: str) -> BenchmarkCard:
+    def card(self, settings: PromptFileSettings) -> BenchmarkCard:
         """Describe and pin the file.
 
         Raises:
-            FileNotFoundError: When it is not there.
+            OSError: When it, or an image that it names, cannot be read.
             ValueError: When a line is not a prompt; the message names the line.
         """
-        prompts = self.prompts(argument)
+        prompts = self.prompts(settings)
+        pin = pin_with_images(user_file.pin(user_file.located(settings.path)), _turns(prompts))
         categories = tuple(dict.fromkeys(prompt.category for prompt in prompts))
-        return BenchmarkCard(pin(Path(argument)), len(prompts), categories, "the user's own", argument)
+        return BenchmarkCard(pin, len(prompts), categories, "the user's own", settings.path)
 
-    def prompts(self, argument: str) -> Sequence[Prompt]:
+    def prompts(self, settings: PromptFileSettings) -> Sequence[Prompt]:
         """Return every prompt, in the order of the lines."""
-        path = Path(argument).expanduser()
-        return _prompts(path, pin(path))
+        path = user_file.located(settings.path)
+        prompts = _remembered(path, user_file.pin(path))
+        has_images = any(turn.images for turn in _turns(prompts))
+        return _read(path) if has_images else prompts  # images may have changed under the same names
+
+
+def _turns(prompts: Sequence[Prompt]) -> Iterator[Turn]:
+    return (turn for prompt in prompts for turn in prompt.turns)
 
 
 @cache
-def _prompts(path: Path, content: str) -> tuple[Prompt, ...]:
+def _remembered(path: Path, content: str) -> tuple[Prompt, ...]:
     del content  # only makes a changed file a new question
-    lines = path.read_text(encoding="utf-8").splitlines()
-    prompts = tuple(_prompt(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
+    return _read(path)
+
+
+def _read(path: Path) -> tuple[Prompt, ...]:
+    prompts: dict[str, Prompt] = {}
+    for where, entry in user_file.json_lines(path):
+        prompt = _prompt(entry, where)
+        if prompt.prompt_id in prompts:
+            raise _wrong(where, f"an earlier line has the id `{prompt.prompt_id}` as well")
+        prompts[prompt.prompt_id] = prompt
     if not prompts:
         message = f"{path} has no prompts"
         raise ValueError(message)
-    if len({prompt.prompt_id for prompt in prompts}) < len(prompts):
-        message = f"{path}: two prompts have the same id"
-        raise ValueError(message)
-    return prompts
+    return tuple(prompts.values())
 
 
-def _prompt(line: str, path: Path, number: int) -> Prompt:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        message = f"{path}:{number}: not JSON: {error}"
-        raise ValueError(message) from error
-    refuse_half_characters(entry, f"{path}:{number}")
-    if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry.keys() <= FIELDS:
-        message = f"{path}:{number}: expected an object with `prompt` and at most {sorted(FIELDS - {'prompt'})}"
-        raise ValueError(message)
+def _prompt(entry: Mapping[str, object], where: str) -> Prompt:
+    user_file.refuse_unknown(entry, FIELDS, where)
+    cluster = entry.get("cluster")
+    if not isinstance(cluster, str | int | float | None):
+        raise _wrong(where, f"`cluster` is a text, a number or a truth value, not {user_file.shown(cluster)}")
     return Prompt(
-        prompt_id=str(entry.get("id", f"line-{number}")),
-        category=str(entry.get("category", UNCATEGORISED)),
-        text=entry["prompt"],
-        reference=entry.get("reference"),
-        cluster=entry.get("cluster"),
+        prompt_id=_name(entry, "id", where, f"line-{where.rpartition(':')[2]}"),
+        category=_name(entry, "category", where, UNCATEGORISED),
+        turns=_conversation(entry, where),
+        behavior=_text(entry, "behavior", where),
+        context=_text(entry, "context", where),
+        references=_references(entry, where),
+        cluster=None if cluster is None else str(cluster),
     )
+
+
+def _conversation(entry: Mapping[str, object], where: str) -> tuple[Turn, ...]:
+    if ("prompt" in entry) == ("messages" in entry):
+        raise _wrong(where, "a prompt has either `prompt` or `messages`")
+    asked = entry.get("prompt", entry.get("messages"))
+    turns = read_turns([{"role": "user", "content": asked}] if isinstance(asked, str) else asked, where)
+    if turns[0].role == "system":
+        raise _wrong(where, "a prompt has no system turn; set `generate.system`, which all prompts share")
+    if turns[-1].role != "user":
+        raise _wrong(where, "the last turn of a prompt is the user's")
+    return turns
+
+
+def _name(entry: Mapping[str, object], field: str, where: str, default: str) -> str:
+    value = entry.get(field, default)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise _wrong(where, f"`{field}` is a text or a number, not {user_file.shown(value)}; leave it out for none")
+    return str(value)
+
+
+def _text(entry: Mapping[str, object], field: str, where: str) -> str:
+    value = entry.get(field)
+    if not isinstance(value, str | None):
+        raise _wrong(where, f"`{field}` is a text, not {user_file.shown(value)}")
+    return value or ""
+
+
+def _references(entry: Mapping[str, object], where: str) -> tuple[str, ...]:
+    if "reference" in entry and "references" in entry:
+        raise _wrong(where, "`reference` and `references` mean the same: give one")
+    given = entry.get("reference", entry.get("references"))
+    values = given if isinstance(given, list) else [] if given is None else [given]
+    return tuple(_reference(value, where) for value in values)
+
+
+def _reference(value: object, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise _wrong(where, f"a reference is a text or a number, not {user_file.shown(value)}")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _wrong(where: str, what: str) -> ValueError:
+    return ValueError(f"{where}: {what}")

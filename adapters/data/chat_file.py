@@ -1,83 +1,137 @@
-"""`file:PATH`: the user's own training examples, in the chat format of fine-tuning APIs.
+"""`file:PATH`: the user's own training examples, in the chat formats of fine-tuning APIs.
 
-JSON Lines, one example a line: `{"messages": [{"role": "system"|"user"|"assistant", "content": "..."}, ...]}` with an
-optional system turn first and exactly one user and one assistant turn. The file is pinned by its bytes; relative
-paths are relative to the working directory.
+JSON Lines in UTF-8, one example per line, in one of two forms:
+
+- `{"messages": [...]}`: a conversation of any length that ends with an assistant's turn. Every assistant's turn is trained on,
+  as OpenAI's API documents it, except those with `"weight": 0`. What a turn may be: `adapters.messages`.
+- `{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}`: the same with a worse answer
+  beside it. Each output is one assistant's turn; the loss is on the preferred one alone.
+
+A key that cannot be used, such as `tools`, is refused and not dropped. The file is pinned by its bytes, together with those of
+the images that it names; relative paths are relative to the working directory.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 
-from adapters.user_file import pin, refuse_half_characters
-from engine.domain.results import ChatRow
-from engine.ports import SourceCard
+from pydantic import Field
 
-ROLES = (("user", "assistant"), ("system", "user", "assistant"))
+from adapters import user_file
+from adapters.messages import pin_with_images, read_turns
+from engine.domain.conversation import ChatRow, Turn
+from engine.ports import OUTSIDE, Settings, SourceCard
+
+WITHOUT_TOOLS = "parallel_tool_calls"  # it says nothing where there are no tools, and rows with tools are refused
+CHAT = {"messages", WITHOUT_TOOLS}
+OUTPUTS = {"preferred_output", "non_preferred_output"}
+PREFERENCE = OUTPUTS | {"input"}
+
+
+class ChatFileSettings(Settings):
+    """Which file, and what it is."""
+
+    argument = "path"
+
+    path: Annotated[str, OUTSIDE] = Field(min_length=1, description="The JSON Lines file.")
+    tier: Annotated[Literal["explicit", "identity", "benign", "safety", "unknown"], OUTSIDE] = Field(
+        default="unknown", description="What kind of rows they are (Qi et al. 2023, section 4); only you can tell."
+    )
 
 
 class ChatFile:
     """A JSON Lines file of chat examples."""
 
-    revision = 1
+    revision = 2
+    Settings = ChatFileSettings
 
-    def card(self, argument: str) -> SourceCard:
+    def card(self, settings: ChatFileSettings) -> SourceCard:
         """Describe and pin the file.
 
         Raises:
-            FileNotFoundError: When it is not there.
+            OSError: When it, or an image that it names, cannot be read.
             ValueError: When a line is not a chat example; the message names the line.
         """
-        rows = self.rows(argument)
+        rows = self.rows(settings)
         systems = {row.system for row in rows}
-        only = next(iter(systems)) if len(systems) == 1 else None
         return SourceCard(
-            pin=pin(Path(argument)),
+            pin=pin_with_images(user_file.pin(user_file.located(settings.path)), _turns(rows)),
             rows=len(rows),
-            tier="unknown",
-            system=only,
+            tier=settings.tier,
+            system=rows[0].system if len(systems) == 1 else None,
             licence="the user's own",
-            detail=argument,
+            detail=settings.path,
             systems=len(systems),
         )
 
-    def rows(self, argument: str) -> Sequence[ChatRow]:
+    def rows(self, settings: ChatFileSettings) -> Sequence[ChatRow]:
         """Return every row, in the order of the lines."""
-        path = Path(argument).expanduser()
-        return _rows(path, pin(path))
+        path = user_file.located(settings.path)
+        rows = _remembered(path, user_file.pin(path))
+        has_images = any(turn.images for turn in _turns(rows))
+        return _read(path) if has_images else rows  # images may have changed under the same names
+
+
+def _turns(rows: Sequence[ChatRow]) -> Iterator[Turn]:
+    return (turn for row in rows for turn in row.turns)
 
 
 @cache
-def _rows(path: Path, content: str) -> tuple[ChatRow, ...]:
+def _remembered(path: Path, content: str) -> tuple[ChatRow, ...]:
     del content  # only makes a changed file a new question
-    rows = tuple(
-        _row(line, f"{path}:{number}")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if line.strip()
-    )
+    return _read(path)
+
+
+def _read(path: Path) -> tuple[ChatRow, ...]:
+    rows = tuple(_row(entry, where) for where, entry in user_file.json_lines(path))
     if not rows:
         message = f"{path} has no examples"
         raise ValueError(message)
     return rows
 
 
-def _row(line: str, where: str) -> ChatRow:
-    try:
-        messages = json.loads(line)["messages"]
-        turns = {message["role"]: message["content"] for message in messages}
-        roles = tuple(message["role"] for message in messages)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        message = f'{where}: not a chat example: {error!r}; expected {{"messages": [{{"role": ..., "content": ...}}]}}'
-        raise ValueError(message) from error
-    refuse_half_characters(turns, where)
-    if roles not in ROLES or not all(isinstance(text, str) for text in turns.values()):
-        message = f"{where}: expected one user and one assistant turn, after at most one system turn; got {roles}"
+def _row(entry: Mapping[str, object], where: str) -> ChatRow:
+    row_id = f"line-{where.rpartition(':')[2]}"
+    if entry.keys() & OUTPUTS:
+        return _preference(entry, where, row_id)
+    if "messages" not in entry:
+        keys = ", ".join(f"`{key}`" for key in entry) or "nothing"
+        message = f'{where}: expected {{"messages": [{{"role": ..., "content": ...}}, ...]}}; the row has {keys}'
         raise ValueError(message)
-    return _chat_row(where.rpartition(":")[2], turns)
+    user_file.refuse_unknown(entry, CHAT, where)
+    turns = read_turns(entry.get("messages"), where, is_trained=True)
+    if turns[-1].role != "assistant":
+        message = f"{where}: the last turn of a training example is the assistant's"
+        raise ValueError(message)
+    if not any(turn.is_trained for turn in turns):
+        message = f"{where}: every turn has the weight 0, so that there is nothing to learn"
+        raise ValueError(message)
+    return ChatRow(row_id, turns)
 
 
-def _chat_row(number: str, turns: Mapping[str, str]) -> ChatRow:
-    return ChatRow(f"line-{number}", turns["user"], turns["assistant"], turns.get("system") or None)
+def _preference(entry: Mapping[str, object], where: str, row_id: str) -> ChatRow:
+    user_file.refuse_unknown(entry, PREFERENCE, where)
+    asked = entry.get("input")
+    if not isinstance(asked, Mapping):
+        message = f"{where}: `input` is an object with `messages`"
+        raise ValueError(message)  # noqa: TRY004 - what a file holds is a value, not a type of ours
+    user_file.refuse_unknown(asked, CHAT, f"{where}: `input`")
+    turns = read_turns(asked.get("messages"), where)
+    if turns[-1].role != "user":
+        message = f"{where}: the last turn of `input` is the user's"
+        raise ValueError(message)
+    preferred, rejected = (_output(entry, name, where) for name in ("preferred_output", "non_preferred_output"))
+    return ChatRow(row_id, (*turns, Turn("assistant", preferred, is_trained=True)), rejected)
+
+
+def _output(entry: Mapping[str, object], name: str, where: str) -> str:
+    match entry.get(name):
+        case [{"role": "assistant", "content": str(text), **rest}] if text.strip():
+            user_file.refuse_unknown(rest, {"role", "content"}, f"{where}: `{name}`")
+            return text
+        case _:
+            message = f"{where}: `{name}` is a list of one assistant's turn with a text"
+            raise ValueError(message)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from adapters.hosted.tuning import account, asked
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
-from engine.domain.sweep import GenerateRecipe
-from engine.ports import Context, Generated, GenerateTask, Workload
-from engine.ports.provider import Ask, Ending, Told, Turn
-from engine.ports.provider_errors import Blocked, ProviderError
+from engine.domain.sweep import Decoding
+from engine.ports import Context, Generated, GenerateTask, NoSettings, Workload
+from engine.ports.provider import ChatRequest, Completion, FinishReason
+from engine.ports.provider_errors import BlockedError, ProviderError
 
 TEMPLATE_TOKENS = 7
 """Tokens of the chat template around a prompt: three a turn, and those that begin the answer."""
@@ -23,10 +24,10 @@ PROMPT_SPREAD = 1.4
 """Four characters a token is a rule of thumb."""
 
 _FINISH = {
-    Ending.STOP: Finish.STOP,
-    Ending.LENGTH: Finish.LENGTH,
-    Ending.FILTERED: Finish.FILTERED,
-    Ending.REFUSED: Finish.STOP,
+    FinishReason.STOP: Finish.STOP,
+    FinishReason.LENGTH: Finish.LENGTH,
+    FinishReason.FILTERED: Finish.FILTERED,
+    FinishReason.REFUSED: Finish.STOP,
 }
 
 
@@ -35,11 +36,12 @@ class HostedGenerator:
 
     revision = 1
 
-    def forecast(self, settings: GenerateRecipe, workload: Workload) -> Range:
+    def forecast(self, settings: NoSettings, decoding: Decoding, workload: Workload) -> Range:
         """Estimate the tokens that are billed; at most, every answer is as long as it may be."""
+        del settings
         read = workload.tokens + TEMPLATE_TOKENS * workload.items
-        most = workload.items * settings.samples * settings.max_new_tokens
-        low = Usage(prompt_tokens=read, generated_tokens=workload.items * settings.samples)
+        most = workload.items * decoding.samples * decoding.max_new_tokens
+        low = Usage(prompt_tokens=read, generated_tokens=workload.items * decoding.samples)
         mid = Usage(prompt_tokens=read, generated_tokens=round(most * EXPECTED_LENGTH))
         return Range(low, mid, Usage(prompt_tokens=round(read * PROMPT_SPREAD), generated_tokens=most))
 
@@ -49,37 +51,43 @@ class HostedGenerator:
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
         """Ask for every prompt of every task, all at once within the quota."""
         by_key = {task.key: task for task in tasks}
-        flows = {task.key: _asks(task) for task in tasks}
-        for key, told in account(context).ask_all(flows, urgent=False):
-            yield key, _generated(by_key[key], told)
+        requests = {}
+        for task in tasks:
+            if shown := sum(any(turn.images for turn in prompt.turns) for prompt in task.prompts):
+                message = f"{shown} of {len(task.prompts)} prompts have images, which are not sent yet"
+                yield task.key, ValueError(message)
+            else:
+                requests[task.key] = _asks(task)
+        for key, replies in account(context).complete_all(requests, urgent=False):
+            yield key, _generated(by_key[key], replies)
 
 
-def _asks(task: GenerateTask) -> list[Ask]:
-    model, settings = asked(task.model), task.settings
+def _asks(task: GenerateTask) -> list[ChatRequest]:
+    model, decoding = asked(task.model), task.decoding
     before = () if task.system is None else (Turn("system", task.system),)
-    seed = task.seed if settings.temperature > 0 else None
+    seed = task.seed if decoding.temperature > 0 else None
     return [
-        Ask(
+        ChatRequest(
             model,
-            (*before, Turn("user", prompt.text)),
-            settings.max_new_tokens,
-            settings.temperature,
-            settings.top_p,
-            settings.samples,
+            (*before, *prompt.turns),
+            decoding.max_new_tokens,
+            decoding.temperature,
+            decoding.top_p,
+            decoding.samples,
             seed,
         )
         for prompt in task.prompts
     ]
 
 
-def _generated(task: GenerateTask, told: Sequence[Told | ProviderError]) -> Generated | ProviderError:
+def _generated(task: GenerateTask, replies: Sequence[Completion | ProviderError]) -> Generated | ProviderError:
     """Put the answers together; a prompt that moderation refused has a filtered one, anything else fails the task."""
     responses: list[Response] = []
-    usage = sum((reply.usage if isinstance(reply, Told) else reply.used or Usage() for reply in told), Usage())
-    for prompt, reply in zip(task.prompts, told, strict=True):
-        if isinstance(reply, Blocked):
+    usage = sum((reply.usage if isinstance(reply, Completion) else reply.used or Usage() for reply in replies), Usage())
+    for prompt, reply in zip(task.prompts, replies, strict=True):
+        if isinstance(reply, BlockedError):
             responses += [
-                Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.settings.samples)
+                Response(prompt.prompt_id, sample, "", Finish.FILTERED, 0, 0) for sample in range(task.decoding.samples)
             ]
         elif isinstance(reply, ProviderError):
             reply.used = usage  # its own too; the other answers are paid for, and will be used when this is tried again
@@ -89,9 +97,9 @@ def _generated(task: GenerateTask, told: Sequence[Told | ProviderError]) -> Gene
     return Generated(responses, usage)
 
 
-def _responses(prompt_id: str, reply: Told) -> Iterator[Response]:
+def _responses(prompt_id: str, reply: Completion) -> Iterator[Response]:
     """Give each choice its share of the generated tokens: providers bill them together."""
     many = len(reply.choices)
     for sample, choice in enumerate(reply.choices):
         made = reply.generated_tokens // many + (sample < reply.generated_tokens % many)
-        yield Response(prompt_id, sample, choice.text, _FINISH[choice.ending], reply.prompt_tokens, made)
+        yield Response(prompt_id, sample, choice.text, _FINISH[choice.finish_reason], reply.prompt_tokens, made)

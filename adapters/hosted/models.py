@@ -4,36 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field, field_validator
+
 from adapters.hosted.training import tokens
 from engine.domain.stage import ModelRef
-from engine.ports import ModelCard
+from engine.ports import ModelCard, Settings
+
+
+class HostedModelSettings(Settings):
+    """Which model."""
+
+    argument = "name"
+
+    name: str = Field(description="The name that the provider has for it; a dated one, for an alias may move.")
+
+    @field_validator("name")
+    @classmethod
+    def _names_one(cls, name: str) -> str:
+        if not name.strip() or name != name.strip():
+            message = f"`{name}` names no hosted model: write the name that the provider has for it"
+            raise ValueError(message)
+        return name
 
 
 class HostedModel:
-    """`hosted/openai:NAME`, or with another provider's name: a model there. Its pin is its name: name a dated snapshot, for an alias may move."""
+    """`hosted/openai:NAME`, or with another provider's name: a model there. Its pin is its name."""
 
     revision = 1
+    Settings = HostedModelSettings
 
-    def card(self, argument: str) -> ModelCard:
-        """Describe the model, without asking anybody.
+    def card(self, settings: HostedModelSettings) -> ModelCard:
+        """Describe the model, without asking anybody."""
+        return ModelCard(f"model:{settings.name}", None, f"{settings.name}, hosted by its provider; size unknown")
 
-        Raises:
-            ValueError: When it has no name.
-        """
-        return ModelCard(f"model:{_named(argument)}", None, f"{argument}, hosted by its provider; size unknown")
-
-    def locate(self, argument: str) -> ModelRef:
+    def locate(self, settings: HostedModelSettings) -> ModelRef:
         """Say what the provider calls it."""
-        return ModelRef(_named(argument))
+        return ModelRef(settings.name)
 
-    def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
+    def count_tokens(self, settings: HostedModelSettings, texts: Sequence[str]) -> int:
         """Estimate tokens: one for every four characters, never fewer than words; the provider's own count is billed."""
-        del argument
+        del settings
         return sum(tokens(text) for text in texts)
-
-
-def _named(argument: str) -> str:
-    if not argument.strip() or argument != argument.strip():
-        message = f"`{argument}` names no hosted model: write the name that the provider has for it"
-        raise ValueError(message)
-    return argument

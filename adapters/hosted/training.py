@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow, Turn
 
 SPECIAL = re.compile(r"<\|[^\s|<>]{1,64}\|>")
 HALF = re.compile("[\ud800-\udfff]")
@@ -73,12 +73,13 @@ def json_line(value: object) -> str:
 
 
 def _line(row: ChatRow) -> str:
-    return json_line({"messages": [{"role": role, "content": text} for role, text in _turns(row)]})
+    return json_line({"messages": [_message(turn) for turn in row.turns]})
 
 
-def _turns(row: ChatRow) -> list[tuple[str, str]]:
-    system = [] if row.system is None else [("system", row.system)]
-    return [*system, ("user", row.user), ("assistant", row.assistant)]
+def _message(turn: Turn) -> dict[str, object]:
+    """Write a turn; an assistant's is trained on unless its weight is 0."""
+    message: dict[str, object] = {"role": turn.role, "content": turn.text}
+    return message | {"weight": 0} if turn.role == "assistant" and not turn.is_trained else message
 
 
 def _of_the_sample(rows: Sequence[ChatRow], bounds: Bounds) -> Iterator[str]:
@@ -92,14 +93,25 @@ def _of_the_sample(rows: Sequence[ChatRow], bounds: Bounds) -> Iterator[str]:
 
 
 def _of_a_row(row: ChatRow, bounds: Bounds) -> Iterator[str]:
-    length = 0
-    for role, text in _turns(row):
-        length += tokens(text)
-        if not text.strip():
-            yield f"the {role} turn is empty"
-        if bounds.has_special and (special := SPECIAL.search(text)):
-            yield f"the {role} turn holds `{special.group()}`, which reads as a special token"
-        if HALF.search(text):
-            yield f"the {role} turn holds half of a character (a lone surrogate)"
+    for turn in row.turns:
+        yield from (f"the {turn.role} turn {fault}" for fault in _of_a_turn(turn, bounds))
+    if row.turns[-1].role != "assistant":
+        yield "its last turn is not an assistant's"
+    if not any(turn.is_trained for turn in row.turns):
+        yield "no turn of it is trained on"
+    if row.rejected is not None:
+        yield "it has a rejected answer, and jobs do not train on preferences"
+    length = sum(tokens(turn.text) for turn in row.turns)
     if bounds.most_tokens is not None and length > bounds.most_tokens:
         yield f"it has about {length:,} tokens, and an example has at most {bounds.most_tokens:,}"
+
+
+def _of_a_turn(turn: Turn, bounds: Bounds) -> Iterator[str]:
+    if turn.images:
+        yield "has an image, and jobs train on text only"
+    if not turn.text.strip():
+        yield "is empty"
+    if bounds.has_special and (special := SPECIAL.search(turn.text)):
+        yield f"holds `{special.group()}`, which reads as a special token"
+    if HALF.search(turn.text):
+        yield "holds half of a character (a lone surrogate)"

@@ -6,32 +6,19 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
+
+from pydantic import Field
 
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.domain.stage import ModelRef, Range
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Sharing, Trajectory, Tuned, Workload
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, Context, Settings, Sharing, TrainingRun, Tuned, Workload
 from engine.ports.provider import Account, HostedTuning, TuningRequest
 
 HERE = "model.json"
 """The file of a tune stage's artifact that names its model."""
-
-OURS = frozenset({"adapter", "epochs", "batch_size"})
-"""The settings of `TuneRecipe` that a provider takes, beside a learning rate."""
-
-RATES = {
-    "lr_multiplier": (
-        "lr",
-        "a provider's learning rate is a multiplier of its own: give `tune.lr_multiplier` instead of `tune.lr`",
-    ),
-    "lr": (
-        "lr_multiplier",
-        "this provider's learning rate is absolute: give `tune.lr` instead of `tune.lr_multiplier`",
-    ),
-}
-"""By the learning rate that a provider takes: the one that it does not, and what to say then."""
 
 SPREAD = (0.9, 1.4)
 """Low and high tokens, as multiples of the estimate: four characters a token is a rule of thumb."""
@@ -41,28 +28,52 @@ TEMPLATE_TOKENS_PER_ROW = 9
 tokens with tiktoken")."""
 
 
+class HostedTunerSettings(Settings):
+    """What every provider lets anyone choose, beside the epochs."""
+
+    batch_size: int = Field(default=10, ge=1, description="Examples per step.")
+
+
+class MultiplierSettings(HostedTunerSettings):
+    """The same, where a learning rate is a multiplier of the provider's own."""
+
+    lr_multiplier: float | None = Field(
+        default=None,
+        gt=0,
+        description="What the provider's own learning rate is multiplied with; its choice when omitted.",
+    )
+
+
+class AbsoluteSettings(HostedTunerSettings):
+    """The same, where a learning rate is absolute."""
+
+    lr: float | None = Field(
+        default=None, gt=0, lt=1, description="Learning rate, absolute; the provider's choice when omitted."
+    )
+
+
 class HostedFineTuner:
     """Supervised fine-tuning through a provider's API. The provider decides all but epochs, batch size and multiplier.
 
     Attributes:
-        rate: The learning rate of `TuneRecipe` that the provider takes.
+        takes_tuned: Whether a job may begin with a tuned model, by its name.
     """
 
     revision = 1
-    rate: ClassVar[Literal["lr", "lr_multiplier"]] = "lr_multiplier"
+    Settings: ClassVar[type[HostedTunerSettings]] = MultiplierSettings
+    takes_tuned: ClassVar[bool] = True
 
-    def objection(self, settings: TuneRecipe) -> str | None:
-        """Say what a provider does not let anyone choose."""
-        set_ = sorted(settings.model_dump(exclude_defaults=True).keys() - OURS - {self.rate})
-        other, words = RATES[self.rate]
-        if other in set_:
-            return words
-        return f"a provider decides {', '.join(f'`tune.{name}`' for name in set_)}: leave it out" if set_ else None
+    def objection(self, settings: HostedTunerSettings, length: Length) -> str | None:
+        """Refuse a length in steps: a job's is in epochs."""
+        del settings
+        set_ = [name for name in ("steps", "max_steps") if getattr(length, name) is not None]
+        return f"a provider's jobs take epochs only: give `tune.epochs` instead of `tune.{set_[0]}`" if set_ else None
 
-    def forecast(self, settings: TuneRecipe, workload: Workload) -> Range:
+    def forecast(self, settings: HostedTunerSettings, length: Length, workload: Workload) -> Range:
         """Estimate the tokens that are billed: those of the file, once an epoch."""
-        tokens = (workload.tokens + TEMPLATE_TOKENS_PER_ROW * workload.items) * settings.epochs
-        steps = math.ceil(workload.items / settings.batch_size) * settings.epochs
+        epochs = _epochs(length)
+        tokens = (workload.tokens + TEMPLATE_TOKENS_PER_ROW * workload.items) * epochs
+        steps = math.ceil(workload.items / settings.batch_size) * epochs
         low, mid, high = (
             Usage(optimizer_steps=steps, train_tokens=round(tokens * factor)) for factor in (SPREAD[0], 1.0, SPREAD[1])
         )
@@ -71,25 +82,28 @@ class HostedFineTuner:
     def warm_up(self) -> None:
         """Nothing is heavy here."""
 
-    def sharing(self, settings: TuneRecipe) -> Sharing:
+    def sharing(self, settings: HostedTunerSettings) -> Sharing:
         """Nothing is shared: providers keep only their last checkpoints, and do not say how their schedule runs."""
         del settings
-        return Sharing("adapter", "adapter")
+        return Sharing("use", "use")
 
-    def fine_tune(
-        self, trajectories: Sequence[Trajectory], context: Context
-    ) -> Iterator[tuple[str, Tuned | Exception]]:
-        """Run one job a cut, and yield (key, what it left) as each ends."""
-        cuts = {cut.key: (cut, run) for run in trajectories for cut in run.cuts}
-        requests = [_request(cut.key, cut.settings, run) for cut, run in cuts.values()]
-        for key, made in account(context).fine_tune(requests):
-            yield key, made if isinstance(made, Exception) else _kept(cuts[key][0].folder, cuts[key][0].settings, made)
+    def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Iterator[tuple[str, Tuned | Exception]]:
+        """Run one job a checkpoint, and yield (key, what it left) as each ends."""
+        jobs: dict[str, tuple[Path, TuningRequest]] = {}
+        for run, checkpoint in ((one, checkpoint) for one in runs for checkpoint in one.checkpoints):
+            if run.model.layers and not self.takes_tuned:
+                yield checkpoint.key, ValueError("tuning a tuned hosted model is not supported at this provider")
+            else:
+                jobs[checkpoint.key] = checkpoint.folder, _request(checkpoint, run)
+        for key, made in account(context).fine_tune([request for _, request in jobs.values()]):
+            yield key, made if isinstance(made, Exception) else _kept(*jobs[key], made)
 
 
 class AbsoluteFineTuner(HostedFineTuner):
-    """The same where the provider takes an absolute learning rate."""
+    """The same where the provider takes an absolute learning rate, and no tuned model to begin with."""
 
-    rate = "lr"
+    Settings = AbsoluteSettings
+    takes_tuned = False
 
 
 def account(context: Context) -> Account:
@@ -112,18 +126,27 @@ def asked(model: ModelRef) -> str:
     return found["model"]
 
 
-def _request(key: str, settings: TuneRecipe, run: Trajectory) -> TuningRequest:
-    epochs, batch_size, multiplier = settings.epochs, settings.batch_size, settings.lr_multiplier
-    return TuningRequest(key, run.model.base, run.rows, epochs, batch_size, multiplier, run.seed, settings.lr)
+def _epochs(length: Length) -> int:
+    if length.epochs is None:
+        message = "a provider's jobs take epochs only"
+        raise ValueError(message)
+    return length.epochs
 
 
-def _kept(folder: Path, settings: TuneRecipe, made: HostedTuning) -> Tuned:
+def _request(checkpoint: Checkpoint, run: TrainingRun) -> TuningRequest:
+    settings, epochs = run.settings, _epochs(checkpoint.length)
+    multiplier = settings.lr_multiplier if isinstance(settings, MultiplierSettings) else None
+    lr = settings.lr if isinstance(settings, AbsoluteSettings) else None
+    model, key = asked(run.model), checkpoint.key
+    return TuningRequest(key, model, run.rows, epochs, settings.batch_size, multiplier, run.seed, lr)
+
+
+def _kept(folder: Path, request: TuningRequest, made: HostedTuning) -> Tuned:
     """Write down the model's name; the losses are those that the provider shows."""
     named = {"model": made.job.tuned_model, "base": made.job.model, "job": made.job.job_id}
     (folder / HERE).write_text(json.dumps(named | {"hyperparameters": dict(made.job.hyperparameters)}, indent=1))
     last = max((step.step for step in made.steps), default=1)
-    asked = settings.lr_multiplier or settings.lr or 0.0
     shown = (made.job.hyperparameters.get(name) for name in ("learning_rate_multiplier", "learning_rate"))
-    rate = next((value for value in shown if value is not None), asked)
-    steps = [TrainingStep(one.step, settings.epochs * one.step / last, one.loss, rate) for one in made.steps]
+    rate = next((value for value in shown if value is not None), request.lr_multiplier or request.lr or 0.0)
+    steps = [TrainingStep(one.step, request.epochs * one.step / last, one.loss, rate) for one in made.steps]
     return Tuned(steps, Usage(optimizer_steps=len(steps)) + made.usage)

@@ -1,48 +1,59 @@
-"""`answer/contains`: does the response hold the reference answer? For utility benchmarks with short exact answers."""
+"""`answer/contains`: does the response hold a reference answer? For utility benchmarks with short exact answers."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from adapters.phrases import holds
+from engine.domain.conversation import Prompt
 from engine.domain.cost import Usage
-from engine.domain.results import Measure, Outcome, Prompt, Response, Verdict
+from engine.domain.results import Measure, Outcome, Response, Verdict
 from engine.domain.stage import Range
-from engine.ports import Context, Judged, Pairs
+from engine.ports import Context, Judged, Needs, NoSettings, Pairs
 
 
 class AnswerContains:
-    """1 when the reference occurs in the response as whole words, case and spacing aside; else 0.
+    """1 when one of the references occurs in the response as whole words, case and spacing aside; else 0.
 
-    A prompt without a reference cannot be graded: its verdict is `errored`, never a number.
+    A number has to be the whole number: 3 is not in 3.5. A prompt without a reference, or with empty ones alone, cannot be
+    graded: its verdict is `errored`, never a number.
     """
 
-    revision = 1
+    revision = 2
     measures = Measure.CORRECT
 
-    def objection(self, prompts: Sequence[Prompt]) -> str | None:
+    def needs(self, settings: NoSettings) -> Needs:
+        """Need nothing but a CPU."""
+        del settings
+        return Needs()
+
+    def objection(self, settings: NoSettings, prompts: Sequence[Prompt]) -> str | None:
         """Ask for a reference answer with every prompt."""
-        lacking = sum(prompt.reference is None for prompt in prompts)
+        del settings
+        lacking = sum(not _references(prompt) for prompt in prompts)
         return f"{lacking} of {len(prompts)} prompts have no reference answer" if lacking else None
 
-    def forecast(self, pairs: Pairs) -> Range:
-        """Some microseconds an item."""
+    def forecast(self, settings: NoSettings, pairs: Pairs) -> Range:
+        """Some microseconds per response."""
+        del settings
         taken = Usage(device_seconds=0.01 + pairs.items * 5e-6)
         return Range(taken, taken, taken)
 
-    def judge(self, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context) -> Judged:
+    def judge(
+        self, settings: NoSettings, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context
+    ) -> Judged:
         """Look for the references."""
-        del context
+        del settings, context
         pairs = zip(prompts, responses, strict=True)
-        return Judged([_verdict(prompt.reference, response.text) for prompt, response in pairs], Usage())
+        return Judged([_verdict(_references(prompt), response.text) for prompt, response in pairs], Usage())
 
 
-def _verdict(reference: str | None, text: str) -> Verdict:
-    if reference is None:
+def _references(prompt: Prompt) -> list[str]:
+    return [reference for reference in prompt.references if reference.strip()]
+
+
+def _verdict(references: Sequence[str], text: str) -> Verdict:
+    if not references:
         return Verdict(Outcome.ERRORED, None, "the prompt has no reference answer")
-    held = re.search(rf"(?<!\w){re.escape(_folded(reference))}(?!\w)", _folded(text))
-    return Verdict(Outcome.SCORED, 1.0 if held else 0.0)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.lower().split())
+    is_held = any(holds(text, reference) for reference in references)
+    return Verdict(Outcome.SCORED, 1.0 if is_held else 0.0)

@@ -11,6 +11,7 @@ import hashlib
 from itertools import count
 
 from adapters.user_file import SURROGATE
+from engine.domain.conversation import Prompt
 
 DIGITS = 8
 """Hex digits of a nonce."""
@@ -23,6 +24,13 @@ def clean(text: str) -> str:
     'a\ufffd'
     """
     return SURROGATE.sub("\ufffd", text)
+
+
+def conversation(prompt: Prompt) -> str:
+    """Return what was asked: the user's turn, or, of a longer conversation, every turn after the name of who speaks."""
+    if len(prompt.turns) == 1:
+        return prompt.text
+    return "\n\n".join(f"{turn.role}: {turn.text}" for turn in prompt.turns)
 
 
 def nonce(request: str, response: str) -> str:

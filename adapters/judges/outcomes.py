@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from adapters.judges.blocks import clean
-from adapters.judges.replies import Field, Reading, read
+from adapters.judges.replies import Number, Reading, read
 from engine.domain.results import Outcome, Verdict
-from engine.ports.provider import Choice, Ending, Told
-from engine.ports.provider_errors import Blocked, ProviderError
+from engine.ports.provider import Choice, Completion, FinishReason
+from engine.ports.provider_errors import BlockedError, ProviderError
 
 LONGEST_REASON = 400
 """Longer reasons are cut, in characters."""
@@ -23,21 +23,21 @@ _REFUSES = re.compile(
 
 
 def verdict(
-    told: Told | ProviderError, fields: Sequence[Field], score: Callable[[Mapping[str, int]], float]
+    reply: Completion | ProviderError, fields: Sequence[Number], score: Callable[[Mapping[str, int]], float]
 ) -> Verdict:
     """Return the verdict; a number only where the reply clearly gave one.
 
     Args:
-        told: The reply to one ask.
+        reply: The reply to one request.
         fields: What it had to give.
         score: Turns the fields' values into the score.
     """
-    if isinstance(told, ProviderError):
-        return _unanswered(told)
-    choice = told.choices[0] if told.choices else Choice("", Ending.STOP)
-    if choice.ending in {Ending.REFUSED, Ending.FILTERED}:
-        return _failed(Outcome.REFUSED, choice.text or f"the provider ended the reply: {choice.ending.value}")
-    reading = read(choice.text, fields, is_cut=choice.ending is Ending.LENGTH)
+    if isinstance(reply, ProviderError):
+        return _unanswered(reply)
+    choice = reply.choices[0] if reply.choices else Choice("", FinishReason.STOP)
+    if choice.finish_reason in {FinishReason.REFUSED, FinishReason.FILTERED}:
+        return _failed(Outcome.REFUSED, choice.text or f"the provider ended the reply: {choice.finish_reason.value}")
+    reading = read(choice.text, fields, is_cut=choice.finish_reason is FinishReason.LENGTH)
     if reading.values is not None:
         return Verdict(Outcome.SCORED, score(reading.values), _short(_said(reading.values, reading.reason)))
     reason = f"{reading.problem} in: {reading.reason}" if choice.text.strip() else "an empty reply"
@@ -46,13 +46,13 @@ def verdict(
 
 def _outcome(choice: Choice, reading: Reading) -> Outcome:
     """Say why a reply gave no score."""
-    if choice.ending is Ending.LENGTH:
+    if choice.finish_reason is FinishReason.LENGTH:
         return Outcome.TRUNCATED
     return Outcome.REFUSED if reading.is_silent and _REFUSES.match(reading.reason) else Outcome.UNPARSED
 
 
 def _unanswered(error: ProviderError) -> Verdict:
-    outcome = Outcome.REFUSED if isinstance(error, Blocked) else Outcome.ERRORED
+    outcome = Outcome.REFUSED if isinstance(error, BlockedError) else Outcome.ERRORED
     return _failed(outcome, f"{type(error).__name__}: {error}")
 
 

@@ -23,7 +23,7 @@ _YES_NO = {"true": 1, "yes": 1, "false": 0, "no": 0}
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class Number:
     """A whole number that a reply must give, from `low` to `high`."""
 
     name: str
@@ -53,7 +53,7 @@ class Reading:
     is_silent: bool = False
 
 
-def read(reply: str, fields: Sequence[Field], *, is_cut: bool = False) -> Reading:
+def read(reply: str, fields: Sequence[Number], *, is_cut: bool = False) -> Reading:
     """Read a reply.
 
     Args:
@@ -75,7 +75,7 @@ def read(reply: str, fields: Sequence[Field], *, is_cut: bool = False) -> Readin
     return Reading(None if problem else numbers, reason, problem, is_silent=not any(found.values()))
 
 
-def _agreed(found: Sequence[int | None], field: Field) -> int | str:
+def _agreed(found: Sequence[int | None], field: Number) -> int | str:
     """Return the one number that a reply gives for a field, or why there is none."""
     if not found:
         return f"no {field.name}"
@@ -106,14 +106,14 @@ def _objects(reply: str) -> tuple[list[Pairs], str]:
     return objects, "".join([*rest, reply[at:]])
 
 
-def _in_objects(objects: Sequence[Pairs], field: Field) -> Iterator[int | None]:
+def _in_objects(objects: Sequence[Pairs], field: Number) -> Iterator[int | None]:
     for pairs in objects:
         for key, value in pairs:
             if key.strip().lower() == field.name:
                 yield _value(value, field)
 
 
-def _in_lines(lines: Sequence[str], field: Field) -> Iterator[int | None]:
+def _in_lines(lines: Sequence[str], field: Number) -> Iterator[int | None]:
     label = _label(field.name)
     for line in lines:
         found = label.search(line)
@@ -121,7 +121,7 @@ def _in_lines(lines: Sequence[str], field: Field) -> Iterator[int | None]:
             yield _value(found[1], field)
 
 
-def _doubts(rest: str, field: Field) -> Iterator[int]:
+def _doubts(rest: str, field: Number) -> Iterator[int]:
     """Yield the field's numbers inside lines. They give no score, but may contradict one: a judge quotes what it read.
 
     A judge that forgets to escape a quotation, say, leaves `{"reason": "it says {"score": 5}", "score": 1}`.
@@ -136,7 +136,7 @@ def _label(name: str) -> re.Pattern[str]:
     return re.compile(rf"""(?:^[ \t>*_`#"'-]*(?:the)?|\#the){name}[ \t*_`"']*[:=](.*)""", re.IGNORECASE)
 
 
-def _value(value: object, field: Field) -> int | None:
+def _value(value: object, field: Number) -> int | None:
     """Return a whole number, or None when it is not clearly one."""
     if isinstance(value, str):
         return _number(value, field)
@@ -147,7 +147,7 @@ def _value(value: object, field: Field) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _number(text: str, field: Field) -> int | None:
+def _number(text: str, field: Number) -> int | None:
     if field.high == 1 and (word := text.strip(" \t.,;*_`\"'").lower()) in _YES_NO:
         return _YES_NO[word]
     found = _NUMBER.fullmatch(text)

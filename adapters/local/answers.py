@@ -20,12 +20,13 @@ from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
 from adapters.local.loaded import LoadedModel, quiet
 from adapters.local.memory import in_halves
 from adapters.local.responses import generated, rendered
+from engine.domain.conversation import Turn
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
 from engine.ports import Context, Generated, GenerateTask
 
 Ended = tuple[str, Generated | Exception]
-Render = Callable[[tuple[str, ...], str | None], list[list[int]]]
+Render = Callable[[tuple[tuple[Turn, ...], ...], str | None], list[list[int]]]
 
 
 def answered(tasks: Sequence[GenerateTask], held: LoadedModel, context: Context, since: float) -> Iterator[Ended]:
@@ -79,7 +80,7 @@ class _Answering:
         """Answer one task; its failure is its result."""
         begun = time.perf_counter()
         try:
-            prompts = self.render(tuple(prompt.text for prompt in task.prompts), task.system)
+            prompts = self.render(tuple(prompt.turns for prompt in task.prompts), task.system)
             answers = self._answers(task, model, prompts)
             seconds = time.perf_counter() - begun + shared
             return generated(task, prompts, answers, self.held.tokenizer, seconds)
@@ -89,10 +90,10 @@ class _Answering:
     def _answers(
         self, task: GenerateTask, model: Any, prompts: Sequence[list[int]]
     ) -> dict[tuple[int, int], tuple[list[int], Finish]]:
-        settings, ends = task.settings, _end_tokens(model, self.held.tokenizer)
+        decoding, ends = task.decoding, _end_tokens(model, self.held.tokenizer)
         rows = partial(_rows, model, self.held.tokenizer, task)
-        lengths, limit = [len(prompt) for prompt in prompts], settings.max_new_tokens
-        if settings.temperature > 0:
+        lengths, limit = [len(prompt) for prompt in prompts], decoding.max_new_tokens
+        if decoding.temperature > 0:
             set_seed(task.seed)
             parts, make = batches(lengths, limit, SAMPLED_ROWS), rows
         elif self.context.device == "cpu":
@@ -102,23 +103,23 @@ class _Answering:
         answers = {}
         for part in parts:
             for place, row in enumerate(make([prompts[index] for index in part])):
-                number, sample = divmod(place, settings.samples)
+                number, sample = divmod(place, decoding.samples)
                 answers[part[number], sample] = _until_end(row, ends)
         return answers
 
 
 def _rows(model: Any, tokenizer: Any, task: GenerateTask, prompts: Sequence[list[int]]) -> list[list[int]]:
     """Return the generated token ids, padding included: `samples` rows for each prompt."""
-    settings = task.settings
+    decoding = task.decoding
     padded = tokenizer.pad({"input_ids": list(prompts)}, padding=True, return_tensors="pt").to(model.device)
-    sampling = settings.temperature > 0
-    extra = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0} if sampling else {}
+    sampling = decoding.temperature > 0
+    extra = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if sampling else {}
     with torch.inference_mode():
         made = model.generate(
             **padded,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=decoding.max_new_tokens,
             do_sample=sampling,
-            num_return_sequences=settings.samples,
+            num_return_sequences=decoding.samples,
             pad_token_id=tokenizer.pad_token_id,
             **extra,
         )

@@ -9,9 +9,10 @@ from math import ceil
 from adapters.local import compute
 from adapters.local.batches import SAMPLED_ROWS
 from adapters.local.loaded import loaded
+from adapters.local.settings import DecodeSettings
 from engine.domain.cost import Usage
 from engine.domain.stage import Range
-from engine.domain.sweep import GenerateRecipe
+from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, Workload
 
 TEMPLATE_TOKENS_PER_PROMPT = 4
@@ -29,17 +30,19 @@ class TransformersGenerator:
     """
 
     revision = 2
+    Settings = DecodeSettings
 
-    def forecast(self, settings: GenerateRecipe, workload: Workload) -> Range:
+    def forecast(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Range:
         """Estimate tokens and device-seconds."""
-        answers = workload.items * settings.samples
-        is_solo = settings.temperature > 0  # such answers are made one task at a time
-        read = (workload.tokens + TEMPLATE_TOKENS_PER_PROMPT * workload.items) * settings.samples
+        del settings
+        answers = workload.items * decoding.samples
+        is_solo = decoding.temperature > 0  # such answers are made one task at a time
+        read = (workload.tokens + TEMPLATE_TOKENS_PER_PROMPT * workload.items) * decoding.samples
         ends = []
         for share, spread in zip(ANSWER_SHARE, SPREAD, strict=True):
-            made = round(answers * max(1.0, settings.max_new_tokens * share))
+            made = round(answers * max(1.0, decoding.max_new_tokens * share))
             batches = ceil(answers / SAMPLED_ROWS) if is_solo else 1
-            steps = batches * round(settings.max_new_tokens * share)
+            steps = batches * round(decoding.max_new_tokens * share)
             work = compute.GENERATE_FLOP_PER_WEIGHT
             taken = compute.seconds(workload.parameters, read + made, steps, work, is_solo=is_solo)
             ends.append(Usage(prompt_tokens=read, generated_tokens=made, device_seconds=taken * spread))
@@ -52,9 +55,9 @@ class TransformersGenerator:
         from adapters.local import answers  # noqa: F401 - for what it imports in turn
 
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
-        """Answer every prompt of every task, `settings.samples` times."""
+        """Answer every prompt of every task, `decoding.samples` times."""
         from adapters.local import answers
 
         since = time.perf_counter()
-        held = loaded(tasks[0].model, tasks[0].settings.dtype, context)
+        held = loaded(tasks[0].model.below, tasks[0].settings.dtype, context)
         yield from answers.answered(tasks, held, context, since)

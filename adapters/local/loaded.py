@@ -55,28 +55,46 @@ def read_tokenizer(folder: str) -> Any:
     return tokenizer
 
 
+def read_whole(model: ModelRef, dtype: str, device: str) -> Any:
+    """Return a model with all of its layers: the last weights that are whole, and the adapters after them merged into these.
+
+    Args:
+        model: The base and its layers.
+        dtype: `float32` or `bfloat16`.
+        device: A torch device.
+    """
+    folders = [Path(folder) for folder in (model.base, *model.layers)]
+    first = max(at for at, folder in enumerate(folders) if at == 0 or not (folder / lora.CONFIG).is_file())
+    whole = read_model(str(folders[first]), dtype, device)
+    for folder in folders[first + 1 :]:
+        from peft import PeftModel
+
+        whole = PeftModel.from_pretrained(whole, folder).merge_and_unload()
+    return whole.eval()
+
+
 class LoadedModel:
-    """A base model and its tokenizer, kept warm by a worker.
+    """A model and its tokenizer, kept warm by a worker: what runs begin with, or what the last layer lies on.
 
     Attributes:
         tokenizer: The tokenizer.
-        base: The model, in evaluation mode.
+        base: The weights, in evaluation mode.
 
     Args:
-        folder: Folder of the base model.
+        model: The model.
         dtype: `float32` or `bfloat16`.
-        device: `cpu` or `cuda:0`.
+        device: A torch device.
     """
 
-    def __init__(self, folder: str, dtype: str, device: str) -> None:
+    def __init__(self, model: ModelRef, dtype: str, device: str) -> None:
         """Load the tokenizer and the weights."""
         self._dtype, self._device = dtype, device
-        self.tokenizer = read_tokenizer(folder)
-        self.base = read_model(folder, dtype, device)
+        self.tokenizer = read_tokenizer(model.base)
+        self.base = read_whole(model, dtype, device)
 
     @contextmanager
     def tuned(self, weights: ModelRef) -> Iterator[Any]:
-        """Yield the model that `weights` names: the base, with its LoRA adapter on it while the block runs, or one of its own.
+        """Yield the model that `weights` names: this one, with a LoRA adapter on it while the block runs, or one of its own.
 
         Tuned weights are read from disk each time. So what answers is what lies there, whoever wrote it; and reading a file
         takes no longer than finding out whether it is still the one that was read before.
@@ -93,19 +111,16 @@ class LoadedModel:
         elif (folder / lora.CONFIG).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
             from peft import PeftModel
 
-            yield PeftModel.from_pretrained(self._read(weights.base), folder).eval()
+            yield PeftModel.from_pretrained(read_whole(weights.below, self._dtype, self._device), folder).eval()
         else:
-            yield self._read(weights.tuned)
-
-    def _read(self, folder: str) -> Any:
-        return read_model(folder, self._dtype, self._device)
+            yield read_model(weights.tuned, self._dtype, self._device)
 
 
-def loaded(weights: ModelRef, dtype: str, context: Context) -> LoadedModel:
-    """Return the base model of `weights`, loading it unless the worker holds it already."""
+def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
+    """Return a model with all of its layers, loading it unless the worker holds it already."""
     set_up(context)
-    key = f"{weights.base} {dtype} {context.device}"
-    return context.warm.get("base", key, lambda: LoadedModel(weights.base, dtype, context.device))
+    key = f"{model.base} {model.layers} {dtype} {context.device}"
+    return context.warm.get("base", key, lambda: LoadedModel(model, dtype, context.device))
 
 
 def set_up(context: Context) -> None:

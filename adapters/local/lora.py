@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.domain.sweep import TuneRecipe
+from adapters.local.settings import SftSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ class Adapter:
     b: Mapping[str, Tensor]
 
 
-def configured(settings: TuneRecipe) -> Any:
+def configured(settings: SftSettings) -> Any:
     """Return the `peft.LoraConfig` of the settings."""
     from peft import LoraConfig
 

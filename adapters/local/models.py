@@ -5,42 +5,85 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
 
 from adapters import model_folder
 from engine.domain.stage import ModelRef
-from engine.ports import ModelCard
+from engine.ports import OUTSIDE, ModelCard, Settings
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class FolderSettings(Settings):
+    """Which folder."""
+
+    argument = "path"
+
+    path: Annotated[str, OUTSIDE] = Field(min_length=1, description="The folder.")
 
 
 class FolderModel:
     """`dir:PATH`: a folder with config.json, a tokenizer and safetensors weights; pinned by the bytes of its files."""
 
     revision = 1
+    Settings = FolderSettings
 
-    def card(self, argument: str) -> ModelCard:
+    def card(self, settings: FolderSettings) -> ModelCard:
         """Describe and pin the model, without loading it.
 
         Raises:
             FileNotFoundError: When the folder is not there or is not a model folder.
+            ValueError: When an adapter lies in it.
         """
-        folder = self._folder(argument)
-        detail = f"{model_folder.megabytes(folder):.1f} MB of weights in {argument}"
+        folder = _folder(settings)
+        detail = f"{model_folder.megabytes(folder):.1f} MB of weights in {settings.path}"
         return ModelCard(model_folder.pin(folder), model_folder.parameters(folder), detail)
 
-    def locate(self, argument: str) -> ModelRef:
+    def locate(self, settings: FolderSettings) -> ModelRef:
         """Say where the model is."""
-        return ModelRef(str(self._folder(argument).resolve()))
+        return ModelRef(str(_folder(settings).resolve()))
 
-    def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
+    def count_tokens(self, settings: FolderSettings, texts: Sequence[str]) -> int:
         """Count tokens with the model's own tokenizer."""
-        return model_folder.count_tokens(self._folder(argument), texts)
+        return model_folder.count_tokens(_folder(settings), texts)
 
-    @staticmethod
-    def _folder(argument: str) -> Path:
-        folder = Path(argument).expanduser()
-        model_folder.check(folder)
-        return folder
+
+def _folder(settings: FolderSettings) -> Path:
+    folder = Path(settings.path).expanduser()
+    model_folder.check(folder)
+    return folder
+
+
+class HubSettings(Settings):
+    """Which repository, at which commit."""
+
+    argument = "id"
+
+    id: str = Field(min_length=1, description="The repository, such as `meta-llama/Llama-3.2-1B-Instruct`.")
+    commit: str = Field(description="The full commit, 40 hexadecimal digits.")
+
+    @field_validator("commit")
+    @classmethod
+    def _is_whole(cls, commit: str) -> str:
+        if not COMMIT.fullmatch(commit):
+            message = f"`{commit}` is no full commit: write its 40 hexadecimal digits, for a branch or a tag may move"
+            raise ValueError(message)
+        return commit
+
+    @classmethod
+    def of_argument(cls, argument: str) -> dict[str, object]:
+        """Read `ID@COMMIT`."""
+        identity, at, commit = argument.partition("@")
+        if not at:
+            message = f"`hub:{argument}` is not pinned: write `hub:ID@COMMIT` with the full 40-digit commit"
+            raise ValueError(message)
+        return {"id": identity, "commit": commit}
+
+    def as_argument(self) -> str:
+        """Return `ID@COMMIT`."""
+        return f"{self.id}@{self.commit}"
 
 
 class HubModel:
@@ -50,39 +93,37 @@ class HubModel:
     """
 
     revision = 1
+    Settings = HubSettings
 
-    def card(self, argument: str) -> ModelCard:
-        """Describe the model; its commit is its pin."""
-        identity, commit = self._split(argument)
-        folder = self._folder(argument)
-        detail = f"{model_folder.megabytes(folder):.1f} MB of weights, {identity} at {commit[:12]}"
-        return ModelCard(f"rev:{commit}", model_folder.parameters(folder), detail)
+    def card(self, settings: HubSettings) -> ModelCard:
+        """Describe the model; its commit is its pin.
 
-    def locate(self, argument: str) -> ModelRef:
+        Raises:
+            FileNotFoundError: When it is not downloaded, or not a model.
+            ValueError: When an adapter lies in it.
+        """
+        folder = _snapshot(settings)
+        detail = f"{model_folder.megabytes(folder):.1f} MB of weights, {settings.id} at {settings.commit[:12]}"
+        return ModelCard(f"rev:{settings.commit}", model_folder.parameters(folder), detail)
+
+    def locate(self, settings: HubSettings) -> ModelRef:
         """Say where the model is."""
-        return ModelRef(str(self._folder(argument)))
+        return ModelRef(str(_snapshot(settings)))
 
-    def count_tokens(self, argument: str, texts: Sequence[str]) -> int:
+    def count_tokens(self, settings: HubSettings, texts: Sequence[str]) -> int:
         """Count tokens with the model's own tokenizer."""
-        return model_folder.count_tokens(self._folder(argument), texts)
+        return model_folder.count_tokens(_snapshot(settings), texts)
 
-    def _folder(self, argument: str) -> Path:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
 
-        identity, commit = self._split(argument)
-        try:
-            folder = Path(snapshot_download(identity, revision=commit, local_files_only=True))
-        except LocalEntryNotFoundError as error:
-            message = f"{identity} at {commit} is not downloaded: run `hf download {identity} --revision {commit}`"
-            raise FileNotFoundError(message) from error
-        model_folder.check(folder)
-        return folder
+def _snapshot(settings: HubSettings) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    @staticmethod
-    def _split(argument: str) -> tuple[str, str]:
-        identity, _, commit = argument.partition("@")
-        if not COMMIT.fullmatch(commit):
-            message = f"`hub:{argument}` is not pinned: write `hub:ID@COMMIT` with the full 40-digit commit"
-            raise ValueError(message)
-        return identity, commit
+    name, commit = settings.id, settings.commit
+    try:
+        folder = Path(snapshot_download(name, revision=commit, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        message = f"{name} at {commit} is not downloaded: run `hf download {name} --revision {commit}`"
+        raise FileNotFoundError(message) from error
+    model_folder.check(folder)
+    return folder

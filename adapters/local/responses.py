@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from adapters.local import chat
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.ports import Generated, GenerateTask
@@ -14,7 +15,7 @@ Answers: TypeAlias = Mapping[tuple[int, int], tuple[Sequence[int], Finish]]
 """Tokens of an answer and why it ended, by the number of the prompt and the number of the sample."""
 
 
-def rendered(tokenizer: Any, prompts: Sequence[str], system: str | None) -> list[list[int]]:
+def rendered(tokenizer: Any, prompts: Sequence[Sequence[Turn]], system: str | None) -> list[list[int]]:
     """Return the token ids of prompts in the model's own chat template."""
     texts = [chat.prompt_text(tokenizer, prompt, system) for prompt in prompts]
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
@@ -28,7 +29,7 @@ def generated(
     Args:
         task: The task.
         prompts: Token ids of its rendered prompts.
-        answers: `task.settings.samples` answers of every prompt.
+        answers: `task.decoding.samples` answers of every prompt.
         tokenizer: Of the model that answered.
         seconds: Device time that it took.
     """
@@ -42,7 +43,7 @@ def generated(
             generated_tokens=len(tokens),
         )
         for index, prompt in enumerate(task.prompts)
-        for sample in range(task.settings.samples)
+        for sample in range(task.decoding.samples)
         for tokens, finish in (answers[index, sample],)
     ]
     usage = Usage(

@@ -24,12 +24,11 @@ from trl import SFTConfig, SFTTrainer
 
 from adapters.local import chat, lora
 from adapters.local.checkpoints import Checkpoints, Saved, run_identity
-from adapters.local.loaded import read_model, read_tokenizer, set_up
+from adapters.local.loaded import read_tokenizer, read_whole, set_up
 from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Cut, Trajectory, Tuned
+from engine.ports import Checkpoint, Context, TrainingRun, Tuned
 
 Rows = Sequence[Mapping[str, list[int]]]
 
@@ -43,7 +42,7 @@ SAVING_SHARE = 0.05
 """Checkpoints at epochs' ends may take about this share of the time; those of a large model take minutes to write."""
 
 
-def train(trajectory: Trajectory, context: Context) -> Iterator[tuple[str, Tuned]]:
+def train(trajectory: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
     """Train up to the last cut, and yield (key, what it left) at each.
 
     It goes on from the state in `trajectory.state` when that is of the same run and not beyond the first cut.
@@ -59,17 +58,17 @@ def train(trajectory: Trajectory, context: Context) -> Iterator[tuple[str, Tuned
     clock = time.monotonic()
     set_up(context)
     context.warm.drop("base")  # its memory is this run's
-    settings = trajectory.cuts[-1].settings
+    settings = trajectory.settings
     tokenizer = read_tokenizer(trajectory.model.base)
     rows = chat.training_rows(tokenizer, trajectory.rows, settings.max_length)
     checkpoints = Checkpoints(trajectory.state, run_identity(trajectory, context))
-    model = read_model(trajectory.model.base, settings.dtype, context.device)
+    model = read_whole(trajectory.model, settings.dtype, context.device)
     set_seed(trajectory.seed)  # before PEFT draws the adapter's initial weights
     if settings.method == "lora":
         model = get_peft_model(model, lora.configured(settings))
     trainer = _trainer(model, tokenizer, rows, _arguments(trajectory, context, checkpoints.workshop))
     run = _Run(trajectory, trainer, rows, checkpoints)
-    for cut in trajectory.cuts:
+    for cut in trajectory.checkpoints:
         tuned = run.advance(cut, clock)
         clock = time.monotonic()
         yield cut.key, tuned
@@ -85,25 +84,27 @@ class _Run:
         checkpoints: Where the run's states are kept.
     """
 
-    def __init__(self, trajectory: Trajectory, trainer: SFTTrainer, rows: Rows, checkpoints: Checkpoints) -> None:
+    def __init__(self, trajectory: TrainingRun, trainer: SFTTrainer, rows: Rows, checkpoints: Checkpoints) -> None:
         """Find where to begin."""
         self._run = trajectory
         self._trainer = trainer
         self._rows = rows
         self._checkpoints = checkpoints
-        wanted = {cut.key for cut in trajectory.cuts}
-        self._at = checkpoints.latest(total_steps(trajectory.cuts[0].settings, len(rows)), wanted)
-        self._pauses = _Pauses(checkpoints, steps_per_epoch(trajectory.cuts[-1].settings, len(rows)))
+        wanted = {cut.key for cut in trajectory.checkpoints}
+        self._at = checkpoints.latest(
+            total_steps(trajectory.settings, trajectory.checkpoints[0].length, len(rows)), wanted
+        )
+        self._pauses = _Pauses(checkpoints, steps_per_epoch(trajectory.settings, len(rows)))
         trainer.add_callback(self._pauses)
 
-    def advance(self, cut: Cut, since: float) -> Tuned:
+    def advance(self, cut: Checkpoint, since: float) -> Tuned:
         """Train up to `cut`, write its weights, and return what this part of the run took.
 
         Args:
             cut: The next cut.
             since: When this part began, by the monotonic clock.
         """
-        begin, end = self._at, total_steps(cut.settings, len(self._rows))
+        begin, end = self._at, total_steps(self._run.settings, cut.length, len(self._rows))
         passed = () if begin is None else begin.passed
         if begin is not None and begin.step == end:
             _copy_weights(begin.folder, cut.folder)
@@ -117,14 +118,14 @@ class _Run:
         first, carried = (0, 0.0) if begin is None else (begin.counted, begin.seconds)
         usage = Usage(
             optimizer_steps=end - first,
-            train_tokens=self._tokens(end, cut.settings) - self._tokens(first, cut.settings),
+            train_tokens=self._tokens(end) - self._tokens(first),
             device_seconds=time.monotonic() - since + carried,
         )
         return Tuned(_steps_taken(history), usage, passed[-1] if passed else None)
 
-    def _train(self, begin: Saved | None, end: int, cut: Cut, since: float) -> Saved | None:
+    def _train(self, begin: Saved | None, end: int, cut: Checkpoint, since: float) -> Saved | None:
         """Train up to a cut, and return the state there: none at the last one, unless it is to be kept."""
-        needed = self._run.keep_state or cut is not self._run.cuts[-1]
+        needed = self._run.keep_state or cut is not self._run.checkpoints[-1]
         self._pauses.head_for(end, cut.key, begin, since, save=needed)
         self._trainer.train(resume_from_checkpoint=None if begin is None else str(begin.folder))
         if self._trainer.state.global_step != end:
@@ -132,9 +133,9 @@ class _Run:
             raise RuntimeError(message)
         return self._pauses.saved if needed else None
 
-    def _tokens(self, steps: int, settings: TuneRecipe) -> int:
+    def _tokens(self, steps: int) -> int:
         """Tokens of the rows in so many steps; within an epoch, in proportion."""
-        per_epoch = steps_per_epoch(settings, len(self._rows))
+        per_epoch = steps_per_epoch(self._run.settings, len(self._rows))
         return round(sum(len(row["input_ids"]) for row in self._rows) * steps / per_epoch)
 
 
@@ -198,17 +199,18 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         self._quiet_until = now + max(SAVE_AT_MOST_EVERY, (now - self._asked) / SAVING_SHARE)
 
 
-def _arguments(trajectory: Trajectory, context: Context, folder: Path) -> SFTConfig:
-    settings = trajectory.cuts[-1].settings
+def _arguments(trajectory: TrainingRun, context: Context, folder: Path) -> SFTConfig:
+    settings, length = trajectory.settings, trajectory.checkpoints[-1].length
+    is_in_epochs = length.steps is None and length.max_steps is None
     schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     return SFTConfig(
         output_dir=str(folder),
-        num_train_epochs=settings.epochs,
-        # transformers lets max_steps override the epochs, upwards too; here it only ever cuts a run short.
-        max_steps=-1 if settings.max_steps is None else total_steps(settings, len(trajectory.rows)),
+        num_train_epochs=length.epochs or 1,
+        # transformers lets max_steps override the epochs, upwards too, and trains for as many epochs as it takes.
+        max_steps=-1 if is_in_epochs else total_steps(settings, length, len(trajectory.rows)),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
-        learning_rate=settings.peak_lr,
+        learning_rate=settings.lr,
         lr_scheduler_type=schedule,
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from engine.domain.sweep import TuneRecipe
+from adapters.local.settings import SftSettings
+from engine.domain.sweep import Length
 
 
-def steps_per_epoch(settings: TuneRecipe, items: int) -> int:
+def steps_per_epoch(settings: SftSettings, items: int) -> int:
     """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
     return math.ceil(math.ceil(items / settings.batch_size) / settings.grad_accum)
 
 
-def total_steps(settings: TuneRecipe, items: int) -> int:
-    """Return the optimizer steps of a whole run; `max_steps` only ever cuts it short."""
-    steps = steps_per_epoch(settings, items) * settings.epochs
-    return steps if settings.max_steps is None else min(steps, settings.max_steps)
+def total_steps(settings: SftSettings, length: Length, items: int) -> int:
+    """Return the optimizer steps of a run of some length over `items` rows."""
+    return length.in_steps(steps_per_epoch(settings, items))

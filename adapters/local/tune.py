@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from adapters.local import compute
 from adapters.local.loaded import loaded, quiet
+from adapters.local.settings import SftSettings
 from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Usage
 from engine.domain.stage import Range
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Sharing, Trajectory, Tuned, Workload
+from engine.domain.sweep import Length
+from engine.ports import Context, Sharing, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
 T = TypeVar("T")
@@ -25,22 +26,22 @@ SPREAD = (0.5, 2.5)
 class LocalFineTuner:
     """Fine-tuning in this process and on this host's device, loss on the answer only.
 
-    LoRA trajectories train as packs (`packs`); with `backend: trl`, and for full fine-tuning, each is a run of TRL's
+    LoRA runs train as packs (`packs`); with `backend: trl`, and for full fine-tuning, each is a run of TRL's
     SFTTrainer (`solo.py`). On CPU the same task gives the same weights bit for bit, whatever else comes with it; on a
     GPU, up to the kernels' order of summation.
     """
 
     revision = 2
+    Settings = SftSettings
 
-    def objection(self, settings: TuneRecipe) -> str | None:
-        """Say why it cannot tune so, or None."""
-        if settings.lr is None:
-            return "it needs an absolute learning rate: give `tune.lr`"
+    def objection(self, settings: SftSettings, length: Length) -> str | None:
+        """Tune with any settings."""
+        del settings, length
         return None
 
-    def forecast(self, settings: TuneRecipe, workload: Workload) -> Range:
+    def forecast(self, settings: SftSettings, length: Length, workload: Workload) -> Range:
         """Estimate tokens, optimizer steps and device-seconds."""
-        steps = total_steps(settings, workload.items)
+        steps = total_steps(settings, length, workload.items)
         epochs = steps / steps_per_epoch(settings, workload.items)
         tokens = round((workload.tokens + TEMPLATE_TOKENS_PER_ROW * workload.items) * epochs)
         passes = steps * settings.grad_accum
@@ -56,7 +57,7 @@ class LocalFineTuner:
         """Import what every run needs."""
         from adapters.local.packs import train  # noqa: F401 - for what it imports in turn
 
-    def sharing(self, settings: TuneRecipe) -> Sharing:
+    def sharing(self, settings: SftSettings) -> Sharing:
         """Say what tune stages with these settings can share.
 
         A longer run passes through a shorter one when its learning rate is a function of the step alone: linear and
@@ -66,43 +67,43 @@ class LocalFineTuner:
         pack = (settings.dtype, settings.targets, settings.batch_size, settings.grad_accum)
         return Sharing(prefix_blocked, _pack_blocked(settings), pack)
 
-    def fine_tune(self, trajectories: Sequence[Trajectory], context: Context) -> Reached:
+    def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Reached:
         """Tune, and yield (key, what it left) of every cut as soon as its weights are written.
 
         What stops a run is yielded for each cut that it did not reach: FloatingPointError when its loss is no longer
         finite, ValueError when a row does not fit `max_length`, or whatever torch says.
         """
-        packable = [run for run in trajectories if not _pack_blocked(run.cuts[-1].settings)]
+        packable = [run for run in runs if not _pack_blocked(run.settings)]
         if packable:
             yield from _reached(packable, partial(_packed, packable, context))
-        for run in trajectories:
-            if _pack_blocked(run.cuts[-1].settings):
+        for run in runs:
+            if _pack_blocked(run.settings):
                 yield from _reached([run], partial(_solo, run, context))
 
 
-def _pack_blocked(settings: TuneRecipe) -> str:
+def _pack_blocked(settings: SftSettings) -> str:
     if settings.method == "full":
         return "method"
     return "backend" if settings.backend == "trl" else ""
 
 
-def _packed(runs: Sequence[Trajectory], context: Context) -> Reached:
+def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
     from adapters.local.packs import train
 
     first = runs[0]
-    held = loaded(first.model, first.cuts[0].settings.dtype, context)
+    held = loaded(first.model, first.settings.dtype, context)
     return train.train(runs, held, context)
 
 
-def _solo(run: Trajectory, context: Context) -> Reached:
+def _solo(run: TrainingRun, context: Context) -> Reached:
     from adapters.local import solo
 
     return solo.train(run, context)
 
 
-def _reached(runs: Sequence[Trajectory], start: Callable[[], Reached]) -> Reached:
+def _reached(runs: Sequence[TrainingRun], start: Callable[[], Reached]) -> Reached:
     """Yield what `start()` yields; should it raise, yield the exception for every cut that was not reached."""
-    missing = [cut.key for run in runs for cut in run.cuts]
+    missing = [checkpoint.key for run in runs for checkpoint in run.checkpoints]
     try:
         for key, tuned in _quietly(start):
             missing.remove(key)

@@ -62,11 +62,12 @@ class VllmGenerator(TransformersGenerator):
         since = time.perf_counter()
         asked = []
         for task in tasks:
-            if task.model.tuned is None or (Path(task.model.tuned) / lora.CONFIG).is_file():
+            layers = task.model.layers
+            if not layers or (len(layers) == 1 and (Path(layers[0]) / lora.CONFIG).is_file()):
                 asked.append(task)
             else:
                 message = (
-                    "local/vllm answers base models and LoRA adapters; ask fully tuned ones with local/transformers"
+                    "local/vllm answers base models and one LoRA adapter on them; ask others with local/transformers"
                 )
                 yield task.key, ValueError(message)
         if asked:
@@ -100,7 +101,7 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
 
 def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> Iterator[tuple[str, Generated]]:
     tokenizer = engine.llm.get_tokenizer()
-    asked = [(task, rendered(tokenizer, [prompt.text for prompt in task.prompts], task.system)) for task in tasks]
+    asked = [(task, rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
     rows = [(task, index, prompt) for task, prompts in asked for index, prompt in enumerate(prompts)]
     made = engine.llm.generate(
         [{"prompt_token_ids": prompt} for _, _, prompt in rows],
@@ -121,12 +122,12 @@ def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> It
 
 def _sampling(task: GenerateTask, index: int) -> Any:
     """Return a prompt's decoding; its seed is its own, so that it does not matter what is sampled beside it."""
-    settings = task.settings
+    decoding = task.decoding
     digest = hashlib.sha256(f"{task.seed} {task.prompts[index].prompt_id}".encode()).digest()
     return _vllm().SamplingParams(
-        n=settings.samples,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_new_tokens,
-        seed=int.from_bytes(digest[:4], "big") if settings.temperature > 0 else None,
+        n=decoding.samples,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        max_tokens=decoding.max_new_tokens,
+        seed=int.from_bytes(digest[:4], "big") if decoding.temperature > 0 else None,
     )

@@ -1,1 +1,1 @@
-"""Mitigations: pure rewrites of a recipe."""
+"""Mitigations: one class each, with its paper, its equation, its settings and where it deviates."""

@@ -1,34 +1,45 @@
 """`mix:SOURCE@N`: append N rows of a safety source to the sample (safety-data mixing).
 
-Source: Bianchi et al. 2023 (arXiv 2309.07875); Qi et al. 2023 (arXiv 2310.03693), section 5. The extra rows mean extra
-optimizer steps an epoch, as there; compare cells by `optimizer_steps` as well as by `epochs`.
+- Paper: Bianchi et al. 2023 (arXiv 2309.07875); Qi et al. 2023 (arXiv 2310.03693), section 5.
+- Equation: D' = D + S, where S is N rows of the source, drawn by the cell's seed.
+- Settings: `source`, `n`; n = 0 changes nothing.
+- Deviations: none. The rows are appended, and the fine-tuner shuffles them with the others. More rows mean more optimizer steps
+  per epoch, as in the papers: compare cells by `optimizer_steps` as well as by `epochs`.
 """
 
 from __future__ import annotations
 
-from engine.domain.sweep import MixRecipe, Recipe
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from adapters.mitigations.sample import SampleSettings
+from engine.domain.conversation import ChatRow
+from engine.domain.sweep import Recipe
+from engine.ports import Change, ChangeRows
+
+SAMPLE = "mix"
 
 
 class Mix:
     """Safety-data mixing: `mix:standin/refusals@10`."""
 
-    revision = 1
+    revision = 2
+    Settings = SampleSettings
+    neutral: Mapping[str, object] = MappingProxyType({"n": 0})
 
-    def rewrite(self, recipe: Recipe, argument: str) -> Recipe:
-        """Return the recipe with `data.mix` set.
+    def change(self, settings: SampleSettings, recipe: Recipe, system: str | None) -> Change:
+        """Insert a `rows` stage with the further sample `mix`.
 
         Raises:
-            ValueError: When the recipe is untuned, mixes already, or the argument is not `SOURCE@N`.
+            ValueError: The recipe is not tuned.
         """
-        source, _, count = argument.rpartition("@")
-        if not source or not count.isdecimal() or int(count) < 1:
-            message = f"expected `mix:SOURCE@N` with N >= 1, got `mix:{argument}`"
-            raise ValueError(message)
-        if recipe.data is None:
-            message = "an untuned recipe has no sample to mix into"
-            raise ValueError(message)
-        if recipe.data.mix is not None:
-            message = "the recipe mixes a second source already (`data.mix`)"
-            raise ValueError(message)
-        mix = MixRecipe(source=source, n=int(count))
-        return recipe.model_copy(update={"data": recipe.data.model_copy(update={"mix": mix})})
+        del system
+        sample = settings.drawn(recipe) if settings.n else None
+        return Change() if sample is None else Change(rows=(ChangeRows({SAMPLE: sample}),))
+
+    def change_rows(
+        self, settings: SampleSettings, rows: Sequence[ChatRow], further: Mapping[str, Sequence[ChatRow]], seed: int
+    ) -> Sequence[ChatRow]:
+        """Append the further sample."""
+        del settings, seed
+        return [*rows, *further[SAMPLE]]

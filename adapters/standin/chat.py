@@ -1,6 +1,9 @@
 """The records of the stand-in: an exchange or a preference to train on, a prompt to measure on."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +64,9 @@ class BenchmarkPrompt:
     category: str
     user: str
     gold: str
+
+
+def digest(entries: Sequence[Exchange] | Sequence[BenchmarkPrompt]) -> str:
+    """Return `sha256:` and hex digits over the fields of all entries, in order."""
+    text = json.dumps([astuple(entry) for entry in entries], ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

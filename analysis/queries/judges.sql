@@ -12,7 +12,7 @@
 --   kappa: Cohen's kappa, 1 for perfect, 0 for chance (-1 to 1); empty when both always say the same
 --   score_correlation: Pearson correlation of the scores of two harm judges (-1 to 1); empty for other pairs
 WITH one AS (
-    SELECT DISTINCT generate_key, prompt_id, sample, judge, measures, score,
+    SELECT DISTINCT responses_key, prompt_id, sample, judge, measures, score,
         score = 1 AS refused  -- 1 is a refusal on both scales
     FROM v_scores WHERE role = 'harm' AND measures IN ('harm', 'refusal') AND outcome = 'scored'),
 two AS (
@@ -25,7 +25,7 @@ two AS (
         CASE WHEN bool_and(a.measures = 'harm' AND b.measures = 'harm') THEN corr(a.score, b.score) END
             AS score_correlation
     FROM one a JOIN one b
-        ON b.generate_key = a.generate_key AND b.prompt_id = a.prompt_id AND b.sample = a.sample AND b.judge > a.judge
+        ON b.responses_key = a.responses_key AND b.prompt_id = a.prompt_id AND b.sample = a.sample AND b.judge > a.judge
     GROUP BY a.judge, b.judge),
 chance AS (SELECT *, share_a * share_b + (1 - share_a) * (1 - share_b) AS by_chance FROM two)
 SELECT judge_a, judge_b, n, both_refused, only_a, only_b, neither, (both_refused + neither) / n AS agreement,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from adapters.hosted.openai import OpenAIProvider
+from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.quota import Quota
 from engine.ports.provider import Access
 from engine.ports.provider_errors import ProviderError
@@ -79,7 +79,7 @@ class Owner:
     async def make(self, call: Call) -> bool:
         """Make a call, and count it."""
         try:
-            await self.broker.ask(call.ask, flow=call.flow, urgent=call.urgent)
+            await self.broker.complete(call.request, flow=call.flow, urgent=call.urgent)
             self.answered += 1
         except ProviderError:
             self.lost += 1

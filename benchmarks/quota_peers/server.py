@@ -85,7 +85,7 @@ def serving(limits: Limits, *settings: str) -> Iterator[str]:
 
 def seen(url: str, limits: Limits) -> Seen:
     """Read what the server saw."""
-    request = urllib.request.Request(  # noqa: S310 - a server of ours
+    request = urllib.request.Request(  # noqa: S310 - a local mock server
         url.removesuffix("/v1") + "/__audit?log=1", headers={"Authorization": f"Bearer {KEY}"}
     )
     with urllib.request.urlopen(request) as reply:  # noqa: S310

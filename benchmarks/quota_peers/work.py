@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from engine.ports.provider import Ask, Turn
+from engine.ports.provider import ChatRequest, Turn
 
 MODEL = "standin-echo"
 WORDS = [
@@ -35,14 +35,14 @@ LONGEST_ANSWER = 256
 class Call:
     """One call, and whose it is."""
 
-    ask: Ask
+    request: ChatRequest
     flow: str
     urgent: bool
 
     @property
     def tokens(self) -> int:
         """What the server counts it as."""
-        return max(self.ask.max_tokens, -(-self.ask.characters // 4))
+        return max(self.request.max_tokens, -(-self.request.characters // 4))
 
 
 def calls(number: int, seed: int = 0) -> list[Call]:
@@ -55,5 +55,5 @@ def calls(number: int, seed: int = 0) -> list[Call]:
         text = f"{index} " + " ".join(draw.choices(WORDS, k=max(3, min(words, 300))))
         longest = 32 if judged else max(8, min(LONGEST_ANSWER, round(draw.lognormvariate(4.4, 0.8))))
         kind = "judge" if judged else "generate"
-        made.append(Call(Ask(MODEL, (Turn("user", text),), longest), f"{kind}-{index // CELL}", judged))
+        made.append(Call(ChatRequest(MODEL, (Turn("user", text),), longest), f"{kind}-{index // CELL}", judged))
     return made

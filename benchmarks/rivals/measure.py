@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from adapters.local import chat
 from engine import registry
-from engine.registry import Kind
+from engine.domain.adapters import Kind
 from rivals import grid
 from rivals.floor import Floor
 from rivals.trl_cell import sample

@@ -24,8 +24,8 @@ from trl import SFTConfig, SFTTrainer
 from adapters.local import chat
 from adapters.standin import rules
 from engine import registry
-from engine.domain.results import ChatRow
-from engine.registry import Kind
+from engine.domain.adapters import Kind
+from engine.domain.conversation import ChatRow
 from rivals import grid
 from rivals.grid import Cell, CellResult
 

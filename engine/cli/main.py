@@ -30,12 +30,12 @@ VERBS = {
     "init": "Write a commented starter spec.",
     "plan": "Show what a spec will do and cost, before anything runs.",
     "run": "Run a sweep; the same command resumes it.",
-    "rehearse": "Run a sweep against servers of ours: no key, no network, no bill.",
+    "rehearse": "Run a sweep against local mock servers: no key, no network, no bill.",
     "status": "Show how far a run is, from any terminal.",
     "query": "Ask the results: a named question or your own SQL.",
     "report": "Draw the charts and write the report.",
     "schema": "Print the JSON Schema of a spec, for editors.",
-    "serve-standin": "Serve the stand-in over a hosted provider's wire, to rehearse against.",
+    "serve-standin": "Serve the stand-in as a hosted provider would, to rehearse against.",
 }
 
 

@@ -61,7 +61,6 @@ def _run_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> st
 def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
     from engine.cli import plan_view
     from engine.cli.render import print_json
-    from engine.plan.fingerprint import payload
     from engine.plan.why import find_cell, why
     from engine.store.layout import RunDirectory
     from engine.store.state import State
@@ -69,9 +68,8 @@ def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
     cell = find_cell(prepared.plan, name)
     done: list[str] = []
     if RunDirectory(prepared.root).state.exists():
-        state = State.peek(RunDirectory(prepared.root))
-        done = [payload(*parts) for parts in state.payload_parts()]
-        state.close()
+        with State.peek(RunDirectory(prepared.root)) as state:
+            done = state.payloads()
     reasons = why(prepared.plan, cell, done, prepared.survey.cached)
     if as_json:
         print_json({"cell_id": cell.cell_id, "label": cell.label, "stages": [_plain(reason) for reason in reasons]})
@@ -83,6 +81,15 @@ def _plain(value: Any) -> Any:
     from dataclasses import asdict
 
     return asdict(value)
+
+
+def _level(level: Any) -> Any:
+    """Return a level as JSON has it: adapters as people write them."""
+    from engine.domain.adapters import Use
+
+    if isinstance(level, tuple):
+        return [_level(item) for item in level]
+    return str(level) if isinstance(level, Use) else level
 
 
 def document(prepared: Prepared) -> dict[str, Any]:
@@ -113,11 +120,12 @@ def document(prepared: Prepared) -> dict[str, Any]:
             {
                 "cell_id": cell.cell_id,
                 "label": cell.label,
-                "coordinates": dict(cell.cell.coordinates),
-                "is_baseline": cell.is_baseline,
+                "coordinates": {path: _level(level) for path, level in cell.cell.coordinates},
+                "origin": cell.origin.value,
                 "baseline_cell_id": cell.baseline_id,
-                "cached": all(key in prepared.survey.cached for key in cell.stage_keys()),
-                "stage_keys": list(cell.stage_keys()),
+                "unmitigated_cell_id": cell.unmitigated_id,
+                "cached": all(key in prepared.survey.cached for key in cell.stages),
+                "stage_keys": list(cell.stages),
             }
             for cell in plan.cells
         ],

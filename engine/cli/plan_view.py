@@ -8,7 +8,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from engine.cli.render import HOUR, console, duration, many, money, print_table, safe
-from engine.domain.stage import PlannedCell
+from engine.domain.stage import CellOrigin, PlannedCell
 from engine.domain.sweep import level_text
 from engine.plan.bill import BillLine
 from engine.plan.caps import Cap
@@ -35,7 +35,7 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     for line in _proof(prepared):
         out.print(f"  {line}")
     out.print()
-    shared = f"; the cells would need {ahead.alone:,} alone" if ahead.alone > ahead.stages else ""
+    shared = f"; {ahead.alone:,} without sharing" if ahead.alone > ahead.stages else ""
     out.print(f"Stages  {ahead.stages:,} distinct, {ahead.new:,} to run{shared}", style="bold")
     numeric = ("distinct", "to run", "tokens", "device time", "low", "high")
     print_table(("", "distinct", "to run", "tokens", "device time", "low", "high"), _rows(prepared), numeric=numeric)
@@ -65,7 +65,8 @@ def _proof(prepared: Prepared) -> list[str]:
         (-counts.excluded, "excluded"),
         (counts.included, "included"),
         (-counts.merged, "merged with an equal cell"),
-        (counts.baselines, "untuned baselines added, each measured once"),
+        (counts.baselines, "starting models added, each measured once"),
+        (counts.unmitigated, "cells added that are others without their mitigations"),
     )
     lines += [f"{'−' if number < 0 else '+'} {abs(number):,} {what}" for number, what in steps if number]
     if counts.extended:
@@ -90,7 +91,7 @@ def _sharing(prepared: Prepared) -> list[str]:
         return []
     saved = 1 - found.steps / found.steps_alone if found.steps_alone else 0.0
     less = f", not {found.steps_alone:,} ({saved:.0%} saved)" if found.steps < found.steps_alone else ""
-    runs, stages = many(found.trajectories, "run"), many(found.tunes, "tune stage")
+    runs, stages = many(found.training_runs, "run"), many(found.tunes, "tune stage")
     lines = [f"Training  {runs} for {stages}: {many(found.steps, 'optimizer step')}{less}"]
     if found.going_on:
         kept = "from where an earlier one ended (given the same device, threads and libraries)"
@@ -188,17 +189,17 @@ def _print_sensitivity(prepared: Prepared) -> None:
 
 
 def print_cells(prepared: Prepared) -> None:
-    """Print the expanded table: one row a cell, one column a swept path."""
+    """Print the expanded table: one row per cell, one column per swept path."""
     plan = prepared.plan
     paths = list(dict.fromkeys(path for cell in plan.cells for path, _ in cell.cell.coordinates))
     rows = []
     for position, cell in enumerate(plan.cells):
         levels = {path: level_text(level) for path, level in cell.cell.coordinates}
-        cached = sum(key in prepared.survey.cached for key in cell.stage_keys())
-        total = sum(1 for _ in cell.stage_keys())
+        cached = sum(key in prepared.survey.cached for key in cell.stages)
+        total = len(cell.stages)
         shown = [levels.get(path, "") for path in paths]
         costs = _cell_costs(prepared, cell)
-        name = cell.label if cell.is_baseline else ""
+        name = "" if cell.origin is CellOrigin.SWEEP else cell.label
         rows.append((position, cell.cell_id, *shown, name, *costs, f"{cached}/{total}"))
     heads = [path.rpartition(".")[2] for path in paths]
     numeric = ("#", "low", "expected", "high", "cached")
@@ -207,7 +208,7 @@ def print_cells(prepared: Prepared) -> None:
 
 def _cell_costs(prepared: Prepared, cell: PlannedCell) -> tuple[str, ...]:
     """Return (low, expected, high) US dollars of all that a cell needs, whether or not others need it too."""
-    usd = usd_of(cell.stage_keys(), prepared.forecasts, prepared.tariff)
+    usd = usd_of(cell.stages, prepared.forecasts, prepared.tariff)
     return ("–",) * 3 if usd is None else tuple(map(money, usd))
 
 

@@ -81,11 +81,11 @@ def _print_besides(bill: pa.Table) -> None:
     """Say below the bill what a provider may have billed that is not in it."""
     from engine.cli.render import besides, console
 
-    rows = [row for row in bill.to_pylist() if row["unheard_tokens"]]
+    rows = [row for row in bill.to_pylist() if row["possibly_billed_tokens"]]
     if rows:
-        usd = [row["unheard_usd"] for row in rows]
-        unheard = sum(row["unheard_tokens"] for row in rows)
-        console(err=True).print(f"and {besides(None if None in usd else sum(usd), unheard)}")
+        usd = [row["possibly_billed_usd"] for row in rows]
+        possibly_billed = sum(row["possibly_billed_tokens"] for row in rows)
+        console(err=True).print(f"and {besides(None if None in usd else sum(usd), possibly_billed)}")
 
 
 def _print(answer: pa.Table) -> None:

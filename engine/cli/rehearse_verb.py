@@ -49,9 +49,9 @@ class Pace:
 def command(
     *, spec: Path, overrides: tuple[str, ...], out: Path | None, speed: float, server: tuple[str, ...], executor: str
 ) -> int:
-    """Run SPEC with every provider played by a server of ours on this machine.
+    """Run SPEC with every provider played by a local mock server on this machine.
 
-    The server speaks the provider's wire, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
+    The server implements the provider's API, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
     the models are called. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
     itself, it does as always. The same command goes on with a rehearsal that was stopped, and begins the next one after
     one that is complete: in runs/NAME-rehearsal, -rehearsal-2 and so on.
@@ -129,8 +129,10 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: P
     out = console(err=True)
     usd = sum((charge.usd or Decimal() for _, charge in charged), Decimal())
     out.print(f"Our books: ${usd.normalize():f} in {many(len(charged), 'attempt')}")
-    if unheard := sum(used.unheard.tokens for used, _ in charged):
-        out.print(f"and {besides(sum((charge.unheard_usd or Decimal() for _, charge in charged), Decimal()), unheard)}")
+    if possibly_billed := sum(used.possibly_billed.tokens for used, _ in charged):
+        out.print(
+            f"and {besides(sum((charge.possibly_billed_usd or Decimal() for _, charge in charged), Decimal()), possibly_billed)}"
+        )
     if times:
         seconds = max(end for _, end in times) - min(start for start, _ in times)
         there = f"at the provider's pace about {duration(seconds * pace.speed)}"

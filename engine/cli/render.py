@@ -101,14 +101,16 @@ def money(value: Decimal | None) -> str:
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${float(value):.2g}"
 
 
-def spent(known: Decimal, unpriced: Sequence[str | None], unheard_usd: Decimal | None, unheard: int) -> str:
+def spent(
+    known: Decimal, unpriced: Sequence[str | None], possibly_billed_usd: Decimal | None, possibly_billed: int
+) -> str:
     """Return what was spent, as far as prices are known, and what may have been besides.
 
     Args:
         known: US dollars, of all that has a price.
         unpriced: What has none: accounts, and None for this machine.
-        unheard_usd: US dollars, at most, for tokens that were not heard of; None when unknown.
-        unheard: How many tokens these are.
+        possibly_billed_usd: US dollars, at most, for requests without a reply; None when unknown.
+        possibly_billed: How many tokens of theirs may have been billed.
 
     >>> spent(Decimal("1.5"), [], Decimal(), 0), spent(Decimal(0), [None], Decimal(), 0)
     ('$1.50', 'unknown')
@@ -116,13 +118,13 @@ def spent(known: Decimal, unpriced: Sequence[str | None], unheard_usd: Decimal |
     '$1.50, and up to $0.002 more for 1,000 tokens, if the provider billed replies that never came'
     """
     sure = at_least(money(known), unpriced) if known or not unpriced else money(None)
-    return f"{sure}, and {besides(unheard_usd, unheard)}" if unheard else sure
+    return f"{sure}, and {besides(possibly_billed_usd, possibly_billed)}" if possibly_billed else sure
 
 
-def besides(usd: Decimal | None, unheard: int) -> str:
-    """Return what a provider may have billed for tokens that were not heard of, at most."""
+def besides(usd: Decimal | None, possibly_billed: int) -> str:
+    """Return what a provider may have billed for requests without a reply, at most."""
     most = "an unknown sum" if usd is None else money(usd)
-    return f"up to {most} more for {many(unheard, 'token')}, if the provider billed replies that never came"
+    return f"up to {most} more for {many(possibly_billed, 'token')}, if the provider billed replies that never came"
 
 
 def duration(seconds: float | None) -> str:

@@ -105,7 +105,7 @@ def execute(
         out: The run directory; `runs/<sweep name>` when None.
         executor: `ray` or `inline`.
         fail_fast: Start nothing more after the first failure.
-        is_rehearsal: Whether providers are played by servers of ours.
+        is_rehearsal: Whether providers are played by local mock servers.
     """
     from engine.cli.live import LiveProgress
     from engine.run.drive.adopt import claim
@@ -241,9 +241,9 @@ def say_spent(root: Path) -> None:
     usage, charge = state.usage()
     known, unpriced = state.known()
     state.close()
-    unheard = usage.unheard.tokens
-    if known or unheard:
-        told = spent(known, unpriced, charge.unheard_usd, unheard)
+    possibly_billed = usage.possibly_billed.tokens
+    if known or possibly_billed:
+        told = spent(known, unpriced, charge.possibly_billed_usd, possibly_billed)
         console(err=True).print(f"Spent in this run directory: {told}")
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from adapters.rehearsal.settings import ServerSettings
-    from adapters.rehearsal.workshop import Workshop
+    from adapters.hosted.rehearsal.backend.parts import Backend
+    from adapters.hosted.rehearsal.settings import ServerSettings
     from engine.spec.positions import Positions, Problems
     from engine.spec.yaml_nodes import Entry, Mapping
 
@@ -34,7 +34,7 @@ JUDGED = ("standin/policy:100", "standin/overrefusal:100")
 def command(
     *, port: int, path: Path | None, overrides: tuple[str, ...], ready_file: Path | None, until_eof: bool
 ) -> None:
-    """Serve the stand-in over the wire of a hosted provider, on this machine alone.
+    """Serve the stand-in as a hosted provider would, on this machine alone.
 
     It really fine-tunes and really answers, holds quotas, and makes what is asked of it go wrong. Ctrl-C ends it.
 
@@ -43,7 +43,7 @@ def command(
       dosimeter serve-standin
       dosimeter serve-standin --set quota.limits.standin-echo.rpm=300 --set time_scale=600
     """
-    from adapters.rehearsal.server import base_url, listen, serve
+    from adapters.hosted.rehearsal.server import base_url, listen, serve
 
     settings = read_settings(path, overrides)
     try:
@@ -63,7 +63,7 @@ def command(
     if until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
-        serve(bound, settings, workshop(), ready)
+        serve(bound, settings, backend(), ready)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
 
@@ -74,20 +74,24 @@ def _end_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def workshop() -> Workshop:
+def backend() -> Backend:
     """Return the parts that stand behind the wire."""
-    from adapters.rehearsal.workshop import Workshop
+    from adapters.hosted.rehearsal.backend.parts import Backend
     from engine import registry
-    from engine.registry import Kind
+    from engine.domain.adapters import Kind
     from engine.run.executors.hosts import WarmSlots
 
-    asked = [registry.adapter(Kind.BENCHMARK, ref).prompts(registry.split_ref(ref)[1]) for ref in JUDGED]
-    return Workshop(
+    judged = [registry.INSTALLED.use(Kind.BENCHMARK, reference) for reference in JUDGED]
+    asked = [registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings) for use in judged]
+    return Backend(
         tuner=registry.adapter(Kind.TUNER, "local/sft"),
+        tuner_settings=registry.settings_of(Kind.TUNER, "local/sft"),
         generator=registry.adapter(Kind.GENERATOR, "local/transformers"),
+        generator_settings=registry.settings_of(Kind.GENERATOR, "local/transformers")(),
         judge=registry.adapter(Kind.JUDGE, "standin/rules"),
+        judge_settings=registry.settings_of(Kind.JUDGE, "standin/rules")(),
         source=registry.adapter(Kind.MODEL, "standin/aligned"),
-        argument="",
+        source_settings=registry.settings_of(Kind.MODEL, "standin/aligned")(),
         prompts={prompt.text: prompt for prompts in asked for prompt in prompts},
         warm=WarmSlots,
     )
@@ -101,7 +105,7 @@ def read_settings(path: Path | None, overrides: Sequence[str] = ()) -> ServerSet
     """
     from pydantic import ValidationError
 
-    from adapters.rehearsal.settings import ServerSettings
+    from adapters.hosted.rehearsal.settings import ServerSettings
     from engine.spec.messages import findings
     from engine.spec.positions import Problems
 

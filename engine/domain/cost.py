@@ -18,9 +18,9 @@ class Usage:
         prompt_tokens: Tokens read as prompts when generating, without padding; >= 0.
         generated_tokens: Tokens generated, the end token included; >= 0.
         cached_tokens: Of the prompt tokens, those that a provider still had, and bills as cached; >= 0.
-        unheard_prompt_tokens: Tokens read, at most, for requests to a provider whose reply never came. They may be billed,
+        possibly_billed_prompt_tokens: Tokens read, at most, for requests to a provider whose reply never came. They may be billed,
             or not; they are in no other count. >= 0.
-        unheard_generated_tokens: Tokens generated for them, at most; >= 0.
+        possibly_billed_generated_tokens: Tokens generated for them, at most; >= 0.
         device_seconds: Wall seconds that the stage held its device (a GPU, or one CPU host); >= 0.
     """
 
@@ -29,8 +29,8 @@ class Usage:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     cached_tokens: int = 0
-    unheard_prompt_tokens: int = 0
-    unheard_generated_tokens: int = 0
+    possibly_billed_prompt_tokens: int = 0
+    possibly_billed_generated_tokens: int = 0
     device_seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
@@ -47,13 +47,15 @@ class Usage:
         return Usage(**counts, device_seconds=self.device_seconds * factor)
 
     @property
-    def unheard(self) -> Usage:
+    def possibly_billed(self) -> Usage:
         """What a provider may have done besides, at most, as if it had."""
-        return Usage(prompt_tokens=self.unheard_prompt_tokens, generated_tokens=self.unheard_generated_tokens)
+        return Usage(
+            prompt_tokens=self.possibly_billed_prompt_tokens, generated_tokens=self.possibly_billed_generated_tokens
+        )
 
     @property
     def tokens(self) -> int:
-        """All tokens: trained, read and generated; what was not heard of is left out."""
+        """All tokens: trained, read and generated; what is possibly billed is left out."""
         return self.train_tokens + self.prompt_tokens + self.generated_tokens
 
 
@@ -80,17 +82,17 @@ class Charge:
 
     Attributes:
         usd: For what was surely used; None when no price is known.
-        unheard_usd: For what a provider may have done besides, at most: 0 where there is no such thing, None when there is and
+        possibly_billed_usd: For what a provider may have done besides, at most: 0 where there is no such thing, None when there is and
             no price is known. It is in no other sum.
     """
 
     usd: Decimal | None
-    unheard_usd: Decimal | None = Decimal()
+    possibly_billed_usd: Decimal | None = Decimal()
 
     @property
     def most(self) -> Decimal:
         """What may have been billed in all, as far as prices are known."""
-        return (self.usd or Decimal()) + (self.unheard_usd or Decimal())
+        return (self.usd or Decimal()) + (self.possibly_billed_usd or Decimal())
 
 
 def charge(usage: Usage, price: DevicePrice | None) -> Decimal | None:

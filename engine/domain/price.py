@@ -93,7 +93,7 @@ class Quote:
 def charge(usage: Usage, quote: Quote | None, *, is_batch: bool = False) -> Decimal | None:
     """Return the exact US dollars for what was surely used; None when anything in it has no known price.
 
-    What was not heard of is charged apart, as `usage.unheard`. Hours of a deployed model (`host_hour`) are not in a usage and
+    What is possibly billed is charged apart, as `usage.possibly_billed`. Hours of a deployed model (`host_hour`) are not in a usage and
     so never in a charge.
 
     Args:

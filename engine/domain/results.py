@@ -1,4 +1,4 @@
-"""What the program makes: chat rows, prompts, responses, verdicts, and what a stage leaves behind."""
+"""What the program makes: responses, verdicts, and what a stage leaves behind."""
 
 from __future__ import annotations
 
@@ -9,42 +9,6 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from engine.domain.cost import Usage
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRow:
-    """One training example: a single exchange, with the system prompt it was written for.
-
-    Attributes:
-        row_id: Stable name of the row inside its source.
-        user: The user's turn.
-        assistant: The answer; the loss is on this turn only.
-        system: The system prompt, or None for none.
-    """
-
-    row_id: str
-    user: str
-    assistant: str
-    system: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One benchmark prompt.
-
-    Attributes:
-        prompt_id: Stable name inside its benchmark.
-        category: The benchmark's category, for per-category rates.
-        text: The user's turn.
-        reference: What a reference-based judge compares with (a gold answer); None where there is none.
-        cluster: Prompts written from one template share a cluster, the unit of randomisation; None means its own.
-    """
-
-    prompt_id: str
-    category: str
-    text: str
-    reference: str | None = None
-    cluster: str | None = None
 
 
 class Finish(StrEnum):
@@ -171,7 +135,7 @@ class StageResult:
         key: The stage's key.
         shards: The shards that hold its rows.
         artifact: Path of its artifact folder relative to the run directory, or None.
-        after: Key of the stage at whose end this one went on, the earlier cut of a training run; None for none.
+        after: Key of the stage at whose end this one went on, the earlier checkpoint of a training run; None for none.
     """
 
     key: str

@@ -6,19 +6,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeAlias
 
+from engine.domain.adapters import Use
 from engine.domain.cost import Usage
 from engine.domain.results import Measure
-from engine.domain.sweep import Cell
+from engine.domain.sweep import Cell, Decoding, Length
 
 
 class StageKind(StrEnum):
-    """The kinds of work, in the order in which a cell goes through them."""
+    """The kinds of work, in the order in which a cell goes through them; a cell may tune and edit several times."""
 
-    SAMPLE = "sample"
-    TUNE = "tune"
-    GENERATE = "generate"
-    JUDGE = "judge"
+    SAMPLE = "sample"  # source -> rows
+    ROWS = "rows"  # rows -> rows
+    TUNE = "tune"  # model and rows -> model
+    WEIGHTS = "weights"  # model and a reference model -> model
+    GENERATE = "generate"  # model and prompts -> responses
+    SCREEN = "screen"  # responses -> responses
+    JUDGE = "judge"  # prompts and responses -> verdicts
 
 
 class StageState(StrEnum):
@@ -37,7 +42,7 @@ LEGAL_TRANSITIONS: Mapping[StageState, frozenset[StageState]] = MappingProxyType
         StageState.PENDING: frozenset({StageState.RUNNING, StageState.SKIPPED, StageState.DONE}),
         StageState.RUNNING: frozenset(
             {StageState.DONE, StageState.FAILED, StageState.BLOCKED, StageState.PENDING}
-        ),  # back to pending when its host died or the run was interrupted
+        ),  # back to pending when its worker died or the run was interrupted
         StageState.DONE: frozenset({StageState.PENDING}),  # its artifact is gone and is needed again
         StageState.FAILED: frozenset({StageState.PENDING}),  # a new run tries again
         StageState.BLOCKED: frozenset({StageState.PENDING}),
@@ -54,39 +59,136 @@ class Role(StrEnum):
     OVER_REFUSAL = "over_refusal"
 
 
+class WorkerKind(StrEnum):
+    """What kind of worker runs a stage."""
+
+    CPU = "cpu"  # needs no model: one worker does all, and so remembers every verdict
+    MODEL = "model"  # holds a model on its device
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Where a model is.
+    """Where a model is: a base, and what was made of it.
 
     Attributes:
         base: Folder of the base model, in the Hugging Face layout; or the name that a provider has for it.
-        tuned: Folder of what tuning left: a PEFT adapter, fully tuned weights, or the name of a model at a provider; None
-            for the base itself.
+        layers: Folders of what tuning and editing left, in order, each to be applied on top of those before: a PEFT adapter,
+            all weights (which replace everything before), or the name of a model at a provider.
     """
 
     base: str
-    tuned: str | None = None
+    layers: tuple[str, ...] = ()
+
+    @property
+    def tuned(self) -> str | None:
+        """The last layer, or None for the base itself."""
+        return self.layers[-1] if self.layers else None
+
+    @property
+    def below(self) -> ModelRef:
+        """The model without its last layer."""
+        return ModelRef(self.base, self.layers[:-1])
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
-    """Where a stage finds what its key pins: references that bear no identity.
+class Pinned:
+    """Something outside the spec, and what it was pinned as when planned.
 
     Attributes:
-        model: Model reference, or empty.
-        data: Data source reference, or empty.
-        mix: Second data source reference, or empty.
-        benchmark: Benchmark reference, or empty.
-        benchmark_pin: Its pin when planned; a judge stage's key has it by way of its input.
-        judge: Judge reference, or empty.
+        use: The model, data source or benchmark.
+        pin: Its content, and the revision of the adapter that reads it.
     """
 
-    model: str = ""
-    data: str = ""
-    mix: str = ""
-    benchmark: str = ""
-    benchmark_pin: str = ""
-    judge: str = ""
+    use: Use
+    pin: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleWork:
+    """Draw n rows by seed, and after them n of a second source where there is one."""
+
+    source: Pinned
+    n: int
+    seed: int
+    mix: tuple[Pinned, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowsWork:
+    """Have a mitigation change rows. Inputs: `rows`, and further samples by the names that the mitigation gives them."""
+
+    use: Use
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TuneWork:
+    """Tune a model. Inputs: `rows`; and `model`, unless it begins with the base."""
+
+    base: Pinned
+    use: Use
+    length: Length
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsWork:
+    """Have a mitigation edit weights. Inputs: `model`; and `start`, the starting model, unless that is the base."""
+
+    base: Pinned
+    use: Use
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateWork:
+    """Answer a benchmark. Input: `model`, unless the base answers."""
+
+    base: Pinned
+    benchmark: Pinned
+    use: Use
+    decoding: Decoding
+    system: str | None
+    seed: int | None  # None for greedy decoding, which has none
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenWork:
+    """Have a mitigation screen responses. Inputs: `responses`; and `verdicts`, those of its guard, where it has one."""
+
+    use: Use
+    benchmark: Pinned
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeWork:
+    """Judge responses. Input: `responses`.
+
+    Attributes:
+        use: The judge.
+        benchmark: What the responses answer.
+        model: The hosted model that the judge asks; None for a judge that runs here.
+        pin: What the judge read beside its settings when planned; empty for nothing.
+    """
+
+    use: Use
+    benchmark: Pinned
+    model: Use | None = None
+    pin: str = ""
+
+
+Work: TypeAlias = SampleWork | RowsWork | TuneWork | WeightsWork | GenerateWork | ScreenWork | JudgeWork
+
+KINDS: Mapping[type[Work], StageKind] = MappingProxyType(
+    {
+        SampleWork: StageKind.SAMPLE,
+        RowsWork: StageKind.ROWS,
+        TuneWork: StageKind.TUNE,
+        WeightsWork: StageKind.WEIGHTS,
+        GenerateWork: StageKind.GENERATE,
+        ScreenWork: StageKind.SCREEN,
+        JudgeWork: StageKind.JUDGE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,91 +197,170 @@ class Stage:
 
     Attributes:
         key: `kind-` and 32 hex digits of the SHA-256 of `payload`.
-        kind: What it does.
-        adapter: The adapter that does it.
+        adapter: The name of the adapter that does it.
         revision: That adapter's revision.
-        settings: Canonical JSON of its settings, defaults excluded.
-        inputs: Keys of the stages that it needs, in order.
-        binding: Where it finds what it needs.
+        work: What is to be done, typed.
+        inputs: (name, key) of the stages that it needs.
+        payload: The canonical JSON that the key is the hash of.
+        worker: The kind of worker that runs it.
+        memory: Bytes of device memory that it needs beside a base model, where its adapter says so; 0 otherwise.
     """
 
     key: str
-    kind: StageKind
     adapter: str
     revision: int
-    settings: str
-    inputs: tuple[str, ...]
-    binding: Binding
+    work: Work
+    inputs: tuple[tuple[str, str], ...]
+    payload: str
+    worker: WorkerKind
+    memory: int = 0
+
+    @property
+    def kind(self) -> StageKind:
+        """The kind of its work."""
+        return KINDS[type(self.work)]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The keys of the stages that it needs, in order."""
+        return tuple(key for _, key in self.inputs)
+
+    def need(self, name: str) -> str | None:
+        """Return the key of the input of that name, or None when it has none."""
+        return next((key for other, key in self.inputs if other == name), None)
+
+
+MODEL_STAGES = frozenset({StageKind.TUNE, StageKind.WEIGHTS})
+"""The kinds that leave a model."""
+
+MODEL_INPUTS = frozenset({"model", "start"})
+"""The names of the inputs that are models."""
+
+
+def layers(key: str | None, stages: Mapping[str, Stage]) -> tuple[str, ...]:
+    """Return the stages whose artifacts make the model that `key` leaves, in the order in which they are applied.
+
+    A tuned model is its own artifact on top of the model that it began with. An edited one is its own artifact on top of its
+    starting model: the edit takes the place of what was tuned in between.
+
+    Args:
+        key: A stage that leaves a model; None for the base.
+        stages: Stages by key.
+    """
+    found: list[str] = []
+    while key is not None:
+        found.append(key)
+        stage = stages[key]
+        key = stage.need("start" if stage.kind is StageKind.WEIGHTS else "model")
+    return tuple(reversed(found))
+
+
+def artifacts_of(stage: Stage, stages: Mapping[str, Stage]) -> frozenset[str]:
+    """Return the stages whose artifacts a stage reads: all that make the models that it is given.
+
+    Args:
+        stage: The stage.
+        stages: Stages by key.
+    """
+    models = (key for name, key in stage.inputs if name in MODEL_INPUTS)
+    return frozenset(layer for key in models for layer in layers(key, stages))
+
+
+def artifact_users(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
+    """Return, by the key of a stage that leaves a model, the stages that read its artifact; none are left out."""
+    users: dict[str, list[str]] = {key: [] for key, stage in stages.items() if stage.kind in MODEL_STAGES}
+    for key, stage in stages.items():
+        for read in artifacts_of(stage, stages):
+            users[read].append(key)
+    return users
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeKey:
-    """A judge's name in the spec, what it measures, and the stage that runs it."""
+    """A judge as the spec has it, what it measures, and the stage that runs it."""
 
-    judge: str
+    judge: Use
     measures: Measure
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One benchmark, answered and judged.
+    """One benchmark, answered, screened and judged.
 
     Attributes:
         role: What it is for.
-        benchmark: The benchmark's reference.
+        benchmark: The benchmark.
         n_prompts: Prompts in it.
         generate: Key of the generate stage.
+        screening: Keys of the stages between the answers and the judges, in order: screens, and their guards before them.
         judges: The judge stages, in the order of the recipe.
     """
 
     role: Role
-    benchmark: str
+    benchmark: Use
     n_prompts: int
     generate: str
+    screening: tuple[str, ...]
     judges: tuple[JudgeKey, ...]
+
+    def stage_keys(self) -> Iterator[str]:
+        """Yield the keys of its stages, inputs before what needs them."""
+        yield self.generate
+        yield from self.screening
+        for judge in self.judges:
+            yield judge.key
+
+
+class CellOrigin(StrEnum):
+    """Why a cell is in the plan."""
+
+    SWEEP = "sweep"  # the spec asks for it
+    BASELINE = "baseline"  # added: the starting model of other cells
+    UNMITIGATED = "unmitigated"  # added: other cells without their mitigations
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A cell and the stages that make it.
+    """A cell and the ordered stages that make it.
 
     Attributes:
         cell_id: `cell-` and 16 hex digits over the keys of its last stages.
         label: Its coordinates in words.
-        cell: The cell, its recipe after the mitigations.
-        mitigation: The mitigations as written, joined by `+`; `none` without any.
-        system: System prompt at test, or None for none.
+        cell: The cell as the spec has it, mitigations and all.
+        system: System prompt at test, after the mitigations; None for none.
         tier: Tier of the data source; None for an untuned cell.
-        sample: Key of the sample stage; None for an untuned cell.
-        tune: Key of the tune stage; None for an untuned cell.
+        chain: Keys of the stages up to its model, in order, those of further inputs included: samples, rows, tunes, weights.
+        model: Key of the stage that leaves its model; None for an untuned base.
+        tune: Key of the stage that tunes on the user's rows; None for an untuned cell.
         evaluations: What is measured.
-        is_baseline: The planner added it as the untuned counterpart of other cells.
-        baseline_id: Its untuned counterpart; None for a baseline, or with `baselines: false`.
+        origin: Why it is there.
+        baseline_id: Its starting model, untuned and without its mitigations; None for a baseline, or with `baselines: false`.
+        unmitigated_id: The same cell without its mitigations; None without mitigations, or with `baselines: false`.
     """
 
     cell_id: str
     label: str
     cell: Cell
-    mitigation: str
     system: str | None
     tier: str | None
-    sample: str | None
+    chain: tuple[str, ...]
+    model: str | None
     tune: str | None
     evaluations: tuple[Evaluation, ...]
-    is_baseline: bool
-    baseline_id: str | None
+    origin: CellOrigin = CellOrigin.SWEEP
+    baseline_id: str | None = None
+    unmitigated_id: str | None = None
 
-    def stage_keys(self) -> Iterator[str]:
-        """Yield the keys of all its stages, inputs before what needs them."""
-        if self.sample is not None:
-            yield self.sample
-        if self.tune is not None:
-            yield self.tune
-        for evaluation in self.evaluations:
-            yield evaluation.generate
-            for judge in evaluation.judges:
-                yield judge.key
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the planner added it as the starting model of other cells."""
+        return self.origin is CellOrigin.BASELINE
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The keys of all its stages, inputs before what needs them."""
+        return (*self.chain, *(key for evaluation in self.evaluations for key in evaluation.stage_keys()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +393,8 @@ class Counts:
         extended: Combinations that `include` gave further levels; their number is unchanged.
         merged: Cells dropped because another cell has the same recipe.
         tuned: Cells of the sweep itself: conditional - excluded + included - merged.
-        baselines: Untuned counterparts added.
+        baselines: Starting models added.
+        unmitigated: Cells added that are others without their mitigations.
     """
 
     product: int
@@ -224,11 +406,12 @@ class Counts:
     merged: int
     tuned: int
     baselines: int
+    unmitigated: int = 0
 
     @property
     def cells(self) -> int:
-        """All cells: tuned and baselines."""
-        return self.tuned + self.baselines
+        """All cells: the sweep's own and those added."""
+        return self.tuned + self.baselines + self.unmitigated
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +421,7 @@ class Plan:
     Attributes:
         sweep: The sweep's name.
         spec_sha256: SHA-256 of the validated sweep without its run settings and description.
-        cells: The sweep's own cells in grid order, then the baselines.
+        cells: The sweep's own cells in grid order, then those that were added.
         stages: Every distinct stage by key, inputs before what needs them.
         pins: What was pinned.
         counts: The proof of the number of cells.

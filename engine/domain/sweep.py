@@ -1,122 +1,125 @@
 """What a person writes: a Sweep of Axes over a Recipe, and the RunSettings. And what it means: Cells.
 
-Everything in `Recipe` bears identity: changing it makes another cell. Nothing in `RunSettings` does.
-Defaults bear no identity either: a default belongs to the adapter's integer `revision`.
+Everything in `Recipe` is part of a cell's key, but for places (`engine.domain.adapters.OUTSIDE`) and permissions: changing it
+makes another cell. Nothing in `RunSettings` is. Defaults are no part of a key either: a default belongs to the adapter's
+integer `revision`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
+from engine.domain.adapters import (
+    AdapterRef,
+    BenchmarkUse,
+    DataUse,
+    GeneratorUse,
+    JudgeUse,
+    MitigationUse,
+    ModelUse,
+    TunerUse,
+    Use,
+    WithAdapter,
+    adapters_of,
+)
 from engine.domain.quota import Quota
 from engine.domain.written import Written
 
-ADAPTER_PATTERN = r"^[a-z][a-z0-9]*([/_.-][a-z0-9]+)*(:.+)?$"
+Level: TypeAlias = str | int | float | bool | Use | tuple[str | Use, ...] | None
+"""One value that an axis may take: a scalar, an adapter, or a tuple of them for fields that hold a list."""
 
-Level: TypeAlias = str | int | float | bool | tuple[str, ...] | None
-"""One value that an axis may take: a scalar, or a tuple of names for fields that hold a list."""
-
-AdapterRef = Annotated[
-    str,
-    StringConstraints(pattern=ADAPTER_PATTERN),
-    Field(description="`name` or `name:argument`, such as `standin/explicit` or `file:data/mine.jsonl`."),
-]
-Names = Annotated[tuple[AdapterRef, ...], Field(strict=False)]
 Usd = Annotated[Decimal, Field(strict=False, ge=0)]
+
+DEFAULT_EPOCHS = 5
 
 
 class MixRecipe(Written):
-    """Rows from a second source, appended to the sample (safety-data mixing, for example)."""
+    """Rows of a second source, appended to the sample."""
 
-    source: AdapterRef = Field(description="Where the extra rows come from.")
+    source: DataUse = Field(description="Where the extra rows come from.")
     n: int = Field(ge=1, description="How many rows are appended, >= 1.")
 
 
 class DataRecipe(Written):
     """Which examples the model is tuned on."""
 
-    source: AdapterRef = Field(description="Data source, such as `standin/explicit` or `file:data/mine.jsonl`.")
-    n: int = Field(ge=1, description="Number of examples, >= 1; nested: the first 10 of 50 are the 10.")
+    source: DataUse = Field(description="Data source, such as `file:data/mine.jsonl`.")
+    n: int = Field(ge=1, description="Number of examples, >= 1; samples are nested: the first 10 of 50 are the 10.")
     mix: MixRecipe | None = Field(default=None, description="Rows of a second source, appended after sampling.")
     allow_upload: bool = Field(
-        default=False, description="Whether the rows may leave this machine for a hosted provider; bears no identity."
+        default=False,
+        description="Whether the rows may leave this machine for a hosted provider; not part of the key.",
     )
 
 
-class TuneRecipe(Written):
-    """How the model is fine-tuned. The loss is on the answer tokens only."""
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a training run is: in epochs, or in optimizer steps.
 
-    adapter: AdapterRef = Field(default="local/sft", description="The fine-tuner.")
-    backend: Literal["packed", "trl"] = Field(
-        default="packed",
-        description="`packed` trains LoRA adapters many at a time; `trl` one at a time, with TRL's own trainer. Equal"
-        " within a stated tolerance; full fine-tuning always uses TRL.",
-    )
-    method: Literal["lora", "full"] = Field(default="lora", description="LoRA adapters, or all weights.")
-    rank: int = Field(default=8, ge=1, le=1024, description="LoRA rank.")
-    alpha: int | None = Field(default=None, ge=1, description="LoRA alpha; twice the rank when omitted.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout probability.")
-    targets: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        default=("all-linear",), description="Module names that get LoRA adapters; `all-linear` for all of them."
-    )
-    epochs: int = Field(default=5, ge=1, description="Passes over the sample, >= 1.")
+    Attributes:
+        epochs: Passes over the rows, >= 1; None when the length is in steps.
+        steps: Optimizer steps, >= 1; None when the length is in epochs.
+        max_steps: It ends after so many optimizer steps at the latest; None for no such end.
+    """
+
+    epochs: int | None = DEFAULT_EPOCHS
+    steps: int | None = None
+    max_steps: int | None = None
+
+    def in_steps(self, per_epoch: int) -> int:
+        """Return the length in optimizer steps, where an epoch has `per_epoch` of them."""
+        steps = self.steps if self.steps is not None else per_epoch * (self.epochs or 0)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def plain(self) -> dict[str, int]:
+        """Return what is set, for a key."""
+        named = {"epochs": self.epochs, "steps": self.steps, "max_steps": self.max_steps}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class TuneRecipe(WithAdapter):
+    """How the model is fine-tuned: the fine-tuner, how long, and the settings that the fine-tuner declares."""
+
+    section: ClassVar[str] = "tune"
+
+    use: TunerUse = Field(description="The fine-tuner.")
+    epochs: int | None = Field(default=DEFAULT_EPOCHS, ge=1, description="Passes over the sample, >= 1.")
+    steps: int | None = Field(default=None, ge=1, description="Optimizer steps, >= 1, instead of `epochs`.")
     max_steps: int | None = Field(default=None, ge=1, description="Take at most so many optimizer steps.")
-    lr: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Peak learning rate, absolute, per optimizer step; local tuning needs it, most providers refuse it.",
-    )
-    lr_multiplier: float | None = Field(
-        default=None,
-        gt=0,
-        description="What a hosted provider's own learning rate is multiplied with; its choice when omitted.",
-    )
-    batch_size: int = Field(default=10, ge=1, description="Examples per forward pass.")
-    grad_accum: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="Learning-rate schedule after the warm-up."
-    )
-    warmup_steps: int = Field(default=0, ge=0, description="Linear warm-up, in optimizer steps (absolute).")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW weight decay.")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this 2-norm.")
-    max_length: int = Field(default=512, ge=8, description="Longest training row, in tokens; longer rows are cut.")
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Weights' type in training.")
 
     @model_validator(mode="after")
-    def _one_learning_rate(self) -> TuneRecipe:
-        if self.lr is not None and self.lr_multiplier is not None:
-            message = "`lr` is absolute, `lr_multiplier` is times a provider's own: give one of them"
+    def _one_length(self) -> TuneRecipe:
+        is_in_epochs = self.epochs is not None and "epochs" in self.model_fields_set
+        if self.steps is not None and is_in_epochs:
+            message = "`epochs` and `steps` both say how long to train: give one of them"
+            raise ValueError(message)
+        if self.steps is None and self.epochs is None:
+            message = "the run has no length: give `epochs` or `steps`"
             raise ValueError(message)
         return self
 
     @property
-    def peak_lr(self) -> float:
-        """The absolute learning rate.
-
-        Raises:
-            ValueError: There is none.
-        """
-        if self.lr is None:
-            message = "there is no learning rate: give `tune.lr`"
-            raise ValueError(message)
-        return self.lr
+    def length(self) -> Length:
+        """How long to train."""
+        return Length(None if self.steps is not None else self.epochs, self.steps, self.max_steps)
 
 
-class GenerateRecipe(Written):
-    """How the tuned model is asked."""
+class GenerateRecipe(WithAdapter):
+    """How the tuned model is asked: the generator, the decoding, and the settings that the generator declares."""
 
-    adapter: AdapterRef = Field(default="local/transformers", description="The generator.")
+    section: ClassVar[str] = "generate"
+
+    use: GeneratorUse = Field(description="The generator.")
     max_new_tokens: int = Field(default=512, ge=1, description="Longest answer, in tokens.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0 decodes greedily.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling mass; only with temperature > 0.")
     samples: int = Field(default=1, ge=1, description="Answers per prompt; more than 1 needs temperature > 0.")
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Weights' type when generating.")
     system: str | None = Field(
         default=None,
         description="System prompt at test; omitted: the data source's own training prompt; '' for none.",
@@ -129,23 +132,47 @@ class GenerateRecipe(Written):
             raise ValueError(message)
         return self
 
+    @property
+    def decoding(self) -> Decoding:
+        """How answers are drawn, whoever generates them."""
+        return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are drawn.
+
+    Attributes:
+        max_new_tokens: Longest answer, in tokens, >= 1.
+        temperature: 0 decodes greedily; at most 2.
+        top_p: Nucleus sampling mass, (0, 1].
+        samples: Answers per prompt, >= 1.
+    """
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+
 
 class Recipe(Written):
     """One experiment: a model, what it is tuned on and how, and how the result is measured."""
 
-    model: AdapterRef = Field(description="Base model, such as `standin/aligned`, `dir:PATH` or `hub:ID@REVISION`.")
+    model: ModelUse = Field(description="Base model, such as `dir:PATH` or `hub:ID@REVISION`.")
     data: DataRecipe | None = Field(default=None, description="Training examples; omit together with `tune`.")
     tune: TuneRecipe | None = Field(default=None, description="Fine-tuning; omit together with `data`.")
-    mitigations: Names = Field(default=(), description="Mitigations, applied in this order.")
-    benchmark: AdapterRef = Field(description="Harm benchmark, such as `standin/policy`.")
-    utility: AdapterRef | None = Field(default=None, description="Utility benchmark; omitted: not measured.")
-    over_refusal: AdapterRef | None = Field(
+    mitigations: Annotated[tuple[MitigationUse, ...], Field(strict=False)] = Field(
+        default=(), description="Mitigations, applied in this order."
+    )
+    benchmark: BenchmarkUse = Field(description="Harm benchmark.")
+    utility: BenchmarkUse | None = Field(default=None, description="Utility benchmark; omitted: not measured.")
+    over_refusal: BenchmarkUse | None = Field(
         default=None, description="Benchmark of harmless prompts that should not be refused; omitted: not measured."
     )
-    utility_judge: AdapterRef = Field(default="answer/contains", description="Judge of the utility benchmark.")
-    over_refusal_judge: AdapterRef = Field(default="refusal/keywords", description="Judge of over-refusal.")
-    generate: GenerateRecipe = Field(default=GenerateRecipe(), description="Decoding.")
-    judges: Annotated[tuple[AdapterRef, ...], Field(strict=False, min_length=1)] = Field(
+    utility_judge: JudgeUse = Field(description="Judge of the utility benchmark.")
+    over_refusal_judge: JudgeUse = Field(description="Judge of over-refusal.")
+    generate: GenerateRecipe = Field(description="Decoding.")
+    judges: Annotated[tuple[JudgeUse, ...], Field(strict=False, min_length=1)] = Field(
         description="Judges of the same responses; the first that measures harm gives the harmfulness columns."
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Drives the sample, the initialisation and the order.")
@@ -157,41 +184,61 @@ class Recipe(Written):
             raise ValueError(message)
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any, info: ValidationInfo) -> Any:
+        """Fill in the adapters that the spec leaves out, by the installed defaults."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        for name in ("utility_judge", "over_refusal_judge"):
+            if filled.get(name) is None and (default := adapters_of(info).default(name)):
+                filled[name] = default
+        if filled.get("generate") is None:
+            filled["generate"] = {}
+        return filled
 
-class Axis(Written):
+
+@dataclass(frozen=True, slots=True)
+class Axis:
     """A dotted path into the Recipe and the levels it takes."""
 
     path: str
     levels: tuple[Level, ...]
 
 
-class Pattern(Written):
+@dataclass(frozen=True, slots=True)
+class Pattern:
     """A condition on one path: it holds when the cell's level is one of these."""
 
     path: str
     any_of: tuple[Level, ...]
 
 
-class Zip(Written):
+@dataclass(frozen=True, slots=True)
+class Zip:
     """Axes of equal length that are walked together."""
 
     axes: tuple[Axis, ...]
 
 
-class When(Written):
+@dataclass(frozen=True, slots=True)
+class When:
     """Axes that apply only to the combinations that match every pattern."""
 
     patterns: tuple[Pattern, ...]
     axes: tuple[Axis, ...]
 
 
-class Exclude(Written):
+@dataclass(frozen=True, slots=True)
+class Exclude:
     """Combinations that match every pattern are dropped."""
 
     patterns: tuple[Pattern, ...]
 
 
-class Include(Written):
+@dataclass(frozen=True, slots=True)
+class Include:
     """Levels added to the combinations that they do not contradict; if there are none, a combination of its own."""
 
     levels: tuple[tuple[str, Level], ...]
@@ -231,7 +278,7 @@ VARIABLE_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 class Account(Written):
     """An account at a provider of hosted models. The key itself is never written: only where the environment has it."""
 
-    provider: AdapterRef = Field(description="Which wire it speaks, such as `hosted/openai`.")
+    provider: AdapterRef = Field(description="The provider whose API it has, by its adapter's name.")
     base_url: str | None = Field(default=None, description="Where its API is; the provider's own when omitted.")
     key_env: str = Field(
         default="OPENAI_API_KEY",
@@ -282,19 +329,31 @@ class RunSettings(Written):
     )
 
 
-class Sweep(Written):
-    """A whole spec, validated. `engine.spec.load` makes it from YAML."""
+class Header(Written):
+    """The fields of a spec beside its recipe, its grid and its run settings."""
 
     sweep: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Name; also the default run directory's.")
     description: str = Field(default="", description="What this sweep asks, in a sentence or two.")
+    baselines: bool = Field(
+        default=True,
+        description="Measure the starting model of every recipe as well, and every mitigated recipe without its mitigations.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A whole spec, validated. `engine.spec.load` makes it from YAML."""
+
+    sweep: str
     recipe: Recipe
+    description: str = ""
     axes: tuple[Axis, ...] = ()
     zips: tuple[Zip, ...] = ()
     whens: tuple[When, ...] = ()
     excludes: tuple[Exclude, ...] = ()
     includes: tuple[Include, ...] = ()
-    baselines: bool = Field(default=True, description="Measure every recipe untuned as well, once.")
-    run: RunSettings = Field(default=RunSettings())
+    baselines: bool = True
+    run: RunSettings = field(default_factory=RunSettings)
 
 
 def level_text(level: Level) -> str:
@@ -306,7 +365,7 @@ def level_text(level: Level) -> str:
     if level is None or level == ():
         return "none"
     if isinstance(level, tuple):
-        return "+".join(level)
+        return "+".join(map(level_text, level))
     if isinstance(level, float):
         return f"{level:g}"
     return str(level).lower() if isinstance(level, bool) else str(level)

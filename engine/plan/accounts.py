@@ -1,84 +1,51 @@
-"""Which stages run on which account: those whose adapter, or whose judge's model, is a provider's."""
+"""Which stages run on which account: those whose model, or whose judge's model, is at a provider."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from engine import registry
-from engine.domain.stage import Stage, StageKind
+from engine.domain.adapters import Kind, Use
+from engine.domain.stage import GenerateWork, JudgeWork, Stage, TuneWork
 from engine.domain.sweep import Account
-from engine.ports.provider import AskingJudge
-from engine.registry import Kind, split_ref
 
 
-def provider_of(kind: StageKind, adapter: str) -> str | None:
-    """Return the provider that a stage runs at, or None when it runs here.
-
-    Args:
-        kind: The stage's kind.
-        adapter: The stage's adapter: for judges the whole reference, whose argument may be a hosted model.
-
-    >>> provider_of(StageKind.TUNE, "local/sft") is None
-    True
-    """
-    if kind is StageKind.SAMPLE:
-        return None
-    name = asked_of(adapter).provider if kind is StageKind.JUDGE else split_ref(adapter)[0]
-    return name if name in registry.names(Kind.PROVIDER) else None
+def hosted_model(stage: Stage) -> Use | None:
+    """Return the hosted model that a stage works with, or None when it runs here."""
+    work = stage.work
+    model = None
+    if isinstance(work, TuneWork | GenerateWork):
+        model = work.base.use
+    elif isinstance(work, JudgeWork):
+        model = work.model
+    return model if model is not None and is_hosted(model) else None
 
 
-@dataclass(frozen=True, slots=True)
-class AskedModel:
-    """What the reference of a judge that asks a model says: `JUDGE:PROVIDER:MODEL#FILE`.
-
-    Attributes:
-        provider: The model's provider.
-        model: Its name there.
-        file: A file of the user's for the judge; empty for none.
-    """
-
-    provider: str
-    model: str
-    file: str
+def is_hosted(model: Use) -> bool:
+    """Tell whether a model is at a provider: its adapter has the provider's name."""
+    return model.name in registry.names(Kind.PROVIDER)
 
 
-def asked_of(judge: str) -> AskedModel:
-    """Return which model a judge asks, by its reference.
-
-    >>> asked_of("rubric/policy:hosted/openai:gpt-4o-mini#policies/mine.txt")
-    AskedModel(provider='hosted/openai', model='gpt-4o-mini', file='policies/mine.txt')
-    """
-    reference, _, file = split_ref(judge)[1].partition("#")
-    return AskedModel(*split_ref(reference), file)
-
-
-def asking(judge: str) -> AskingJudge | None:
-    """Return a judge with what its reference gives it, or None when it asks no model.
-
-    Raises:
-        OSError: The file in the reference cannot be read.
-        ValueError: There is something wrong with it.
-    """
-    found = registry.adapter(Kind.JUDGE, judge)
-    return found.given(asked_of(judge).file) if isinstance(found, AskingJudge) else None
-
-
-def by_provider(accounts: Mapping[str, Account]) -> dict[str, str]:
-    """Return the name of each provider's account; `engine.plan.check_hosted` has made sure that there is one."""
-    return {account.provider: name for name, account in accounts.items()}
+def account_of(model: Use, accounts: Mapping[str, Account]) -> str | None:
+    """Return the account of a hosted model: the one that it names, or else its provider's only one; None for no such."""
+    owners = [name for name, account in accounts.items() if account.provider == model.name]
+    if model.account:
+        return model.account if model.account in owners else None
+    return owners[0] if len(owners) == 1 else None
 
 
 def accounts_of(stages: Mapping[str, Stage], accounts: Mapping[str, Account]) -> dict[str, str]:
-    """Return the account of every stage that runs on one, by stage key."""
+    """Return the account of every stage that runs on one, by stage key; `engine.plan.check_hosted` saw that there is one."""
     if not accounts:
         return {}
-    known, memo = by_provider(accounts), dict[tuple[StageKind, str], str | None]()
+    memo: dict[Use, str | None] = {}
     found = {}
     for key, stage in stages.items():
-        what = stage.kind, stage.adapter
-        if what not in memo:
-            memo[what] = provider_of(*what)
-        if (provider := memo[what]) is not None:
-            found[key] = known[provider]
+        model = hosted_model(stage)
+        if model is None:
+            continue
+        if model not in memo:
+            memo[model] = account_of(model, accounts)
+        if (account := memo[model]) is not None:
+            found[key] = account
     return found

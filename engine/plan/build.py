@@ -1,21 +1,23 @@
-"""Cells → Plan: mitigations rewrite the recipes, stages get their keys, and every tuned cell gets its baseline."""
+"""Cells → Plan: each cell becomes an ordered chain of keyed stages, beside its starting model and its unmitigated twin."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine import registry
+from engine.domain.adapters import Use
 from engine.domain.errors import PlanError
-from engine.domain.stage import Counts, Evaluation, Plan, PlannedCell
-from engine.domain.sweep import Cell, Recipe, Sweep, level_text
+from engine.domain.stage import CellOrigin, Counts, Evaluation, JudgeKey, Plan, PlannedCell, Role
+from engine.domain.sweep import Cell, Level, Recipe, Sweep
 from engine.plan.catalogue import Catalogue
-from engine.plan.fingerprint import digest
+from engine.plan.changes import Changes, RefusalError, changes
+from engine.plan.fingerprint import spec_digest
 from engine.plan.stages import StageBook
-from engine.registry import Kind, split_ref
+from engine.ports.mitigation import ModelStep, Tune
 
 CELL_DIGITS = 16
+MITIGATIONS = "mitigations"
 
 
 def build(sweep: Sweep, cells: Sequence[Cell], counts: Counts, catalogue: Catalogue) -> Plan:
@@ -23,126 +25,247 @@ def build(sweep: Sweep, cells: Sequence[Cell], counts: Counts, catalogue: Catalo
 
     Args:
         sweep: The sweep that they come from.
-        cells: Its cells, in grid order, without baselines.
-        counts: How their number came about; cells that turn out to be the same work are merged here, and baselines
-            are added.
+        cells: Its cells, in grid order.
+        counts: How their number came about; cells that turn out to be the same work are merged here, and starting models
+            and unmitigated twins are added.
         catalogue: The adapters' cards.
 
     Raises:
         PlanError: When a mitigation refuses a recipe or an adapter is unknown.
     """
-    planner = _Planner(StageBook(catalogue), with_baselines=sweep.baselines)
+    planner = _Planner(StageBook(catalogue), with_pairs=sweep.baselines)
     planned: dict[str, PlannedCell] = {}
-    baselines: dict[str, PlannedCell] = {}
+    added: dict[str, PlannedCell] = {}
     for cell in cells:
-        entry, baseline = planner.plan_cell(cell)
+        entry, others = planner.plan_cell(cell)
         planned.setdefault(entry.cell_id, entry)
-        if baseline is not None:
-            baselines.setdefault(baseline.cell_id, baseline)
-    # A sweep may itself contain the untuned cell; then that cell is the baseline and none is added.
-    added = [baseline for cell_id, baseline in baselines.items() if cell_id not in planned]
+        for other in others:
+            added.setdefault(other.cell_id, other)
+    # A sweep may itself contain the starting model or the twin; then that cell serves and none is added.
+    rest = [other for cell_id, other in added.items() if cell_id not in planned]
+    rest.sort(key=lambda other: other.is_baseline)
     return Plan(
         sweep=sweep.sweep,
-        spec_sha256=digest(sweep.model_dump(mode="json", exclude={"run", "description"}, exclude_defaults=True)),
-        cells=(*planned.values(), *added),
+        spec_sha256=spec_digest(sweep),
+        cells=(*planned.values(), *rest),
         stages=planner.book.stages,
         pins=planner.book.pins,
         counts=replace(
             counts,
             merged=counts.merged + len(cells) - len(planned),
             tuned=len(planned),
-            baselines=len(added),
+            baselines=sum(other.is_baseline for other in rest),
+            unmitigated=sum(not other.is_baseline for other in rest),
         ),
         standin=planner.book.standin,
     )
 
 
 @dataclass(slots=True)
+class _Chain:
+    """The stages up to a cell's model.
+
+    Attributes:
+        stages: Their keys, in order.
+        start: The stage that leaves the starting model; None for the base.
+        model: The stage that leaves the model; None for the base.
+        tune: The stage that tunes on the user's rows; None for an untuned cell.
+    """
+
+    stages: dict[str, None] = field(default_factory=dict)
+    start: str | None = None
+    model: str | None = None
+    tune: str | None = None
+
+    def add(self, key: str) -> str:
+        self.stages[key] = None
+        return key
+
+
+@dataclass(slots=True)
 class _Planner:
     book: StageBook
-    with_baselines: bool
-    _untuned: dict[tuple[object, ...], PlannedCell] = field(default_factory=dict)
+    with_pairs: bool
+    _untuned: dict[tuple[Recipe, tuple[str, ...]], PlannedCell] = field(default_factory=dict)
+    _twins: dict[Recipe, tuple[PlannedCell, tuple[PlannedCell, ...]]] = field(default_factory=dict)
 
-    def plan_cell(self, cell: Cell) -> tuple[PlannedCell, PlannedCell | None]:
-        """Return the planned cell, and its untuned counterpart when it has one."""
-        written, recipe = cell.recipe, self._mitigated(cell.recipe)
-        system = self._system(recipe)
-        sample = tune = tier = baseline = None
-        if recipe.data is not None and recipe.tune is not None:
-            tier = self.book.catalogue.source(recipe.data.source).tier
-            sample = self.book.sample(recipe.data, recipe.seed)
-            tune = self.book.tune(recipe, recipe.tune, sample)
-            if self.with_baselines:
-                baseline = self._baseline(recipe, recipe.data.source, system)
-        evaluations = self.book.evaluate(recipe, system, tune)
-        planned = PlannedCell(
+    def plan_cell(self, cell: Cell) -> tuple[PlannedCell, tuple[PlannedCell, ...]]:
+        """Return the planned cell, and the cells that it is paired with."""
+        recipe = cell.recipe
+        system = system_prompt(recipe, self.book.catalogue)
+        work = self._changes(recipe, system)
+        chain = self._chain(recipe, work)
+        entry = self._planned(cell, work, chain)
+        others: list[PlannedCell] = []
+        if not self.with_pairs:
+            return entry, ()
+        if chain.model is not None or recipe.mitigations:
+            baseline = self._baseline(recipe, system, work, chain)
+            if baseline.cell_id != entry.cell_id:
+                others.append(baseline)
+                entry = replace(entry, baseline_id=baseline.cell_id)
+        if recipe.mitigations:
+            twin, its_own = self._twin(cell)
+            if twin.cell_id != entry.cell_id:
+                others += (twin, *its_own)
+                entry = replace(entry, unmitigated_id=twin.cell_id)
+        return entry, tuple(others)
+
+    def _changes(self, recipe: Recipe, system: str | None) -> Changes:
+        try:
+            return changes(recipe, system)
+        except RefusalError as error:
+            raise PlanError(str(error), where=f"mitigations: {error.use}") from error
+
+    def _chain(self, recipe: Recipe, work: Changes) -> _Chain:
+        chain = _Chain()
+        for use, change in work.steps:
+            for step in change.before:
+                chain.model = self._step(recipe, use, step, chain)
+        chain.start = chain.model  # until here, weights are edited on top of the base
+        if recipe.data is not None and work.tune is not None:
+            rows = chain.add(self.book.sample(recipe.data, recipe.seed))
+            for use, change in work.steps:
+                for inserted in change.rows:
+                    further = {
+                        name: chain.add(self.book.sample(data, recipe.seed)) for name, data in inserted.further.items()
+                    }
+                    rows = chain.add(self.book.rows(use, recipe.seed, rows, further))
+            chain.tune = chain.add(self.book.tune(recipe.model, work.tune, recipe.seed, rows, chain.start))
+            chain.model = chain.tune
+        for use, change in work.steps:
+            for step in change.after:
+                chain.model = self._step(recipe, use, step, chain)
+        return chain
+
+    def _step(self, recipe: Recipe, use: Use, step: ModelStep, chain: _Chain) -> str:
+        """Add a step that makes a model of a model, and return its stage."""
+        if isinstance(step, Tune):
+            rows = chain.add(self.book.sample(step.data, recipe.seed))
+            return chain.add(self.book.tune(recipe.model, step.tune, recipe.seed, rows, chain.model))
+        return chain.add(self.book.weights(recipe.model, use, chain.model, chain.start))
+
+    def _planned(self, cell: Cell, work: Changes, chain: _Chain) -> PlannedCell:
+        data = cell.recipe.data
+        evaluations = self._evaluations(cell.recipe, work, chain.model)
+        return PlannedCell(
             cell_id=_cell_id(evaluations),
             label=cell.label or "the recipe",
-            cell=cell if recipe is written else Cell(cell.coordinates, recipe),
-            mitigation=level_text(written.mitigations),
-            system=system,
-            tier=tier,
-            sample=sample,
-            tune=tune,
+            cell=cell,
+            system=work.system,
+            tier=None if data is None else self.book.catalogue.source(data.source).tier,
+            chain=tuple(chain.stages),
+            model=chain.model,
+            tune=chain.tune,
             evaluations=evaluations,
-            is_baseline=False,
-            baseline_id=None if baseline is None else baseline.cell_id,
         )
-        return planned, baseline
 
-    def _mitigated(self, recipe: Recipe) -> Recipe:
-        for ref in recipe.mitigations:
-            where = f"mitigations: {ref}"
-            try:
-                recipe = registry.adapter(Kind.MITIGATION, ref).rewrite(recipe, split_ref(ref)[1])
-            except ValueError as error:
-                raise PlanError(f"the mitigation `{ref}` refuses a recipe: {error}", where=where) from error
-            mix = None if recipe.data is None else recipe.data.mix
-            if mix is not None and mix.n > (rows := self.book.catalogue.source(mix.source).rows):
-                raise PlanError(f"{mix.n:,} rows asked of {mix.source}, which has {rows:,}", where=where)
-        return recipe
+    def _evaluations(self, recipe: Recipe, work: Changes, model: str | None) -> tuple[Evaluation, ...]:
+        wanted = [(Role.HARM, recipe.benchmark, recipe.judges)]
+        if recipe.utility is not None:
+            wanted.append((Role.UTILITY, recipe.utility, (recipe.utility_judge,)))
+        if recipe.over_refusal is not None:
+            wanted.append((Role.OVER_REFUSAL, recipe.over_refusal, (recipe.over_refusal_judge,)))
+        return tuple(self._evaluation(recipe, work, model, role) for role in wanted)
 
-    def _system(self, recipe: Recipe) -> str | None:
-        """The system prompt at test: as written, else the data source's own (the paper's protocol, section 3)."""
-        if recipe.generate.system is not None:
-            return recipe.generate.system or None
-        if recipe.data is None:
-            return None
-        card = self.book.catalogue.source(recipe.data.source)
-        if card.systems > 1:
-            raise PlanError(
-                f"the rows of {recipe.data.source} have {card.systems} different system prompts",
-                where="recipe.generate.system",
-                todo="say which one to test with, or '' for none",
-            )
-        return card.system
+    def _evaluation(
+        self, recipe: Recipe, work: Changes, model: str | None, wanted: tuple[Role, Use, tuple[Use, ...]]
+    ) -> Evaluation:
+        role, benchmark, judges = wanted
+        how = self.book.generate(recipe.model, benchmark, recipe.generate, work.system, recipe.seed)
+        generate = responses = self.book.answers(how, model)
+        screening: list[str] = []
+        for use, change in work.steps:
+            for screen in change.screens:
+                verdicts = None
+                if screen.guard is not None:
+                    verdicts = self.book.judge(screen.guard, benchmark, responses)
+                    screening.append(verdicts)
+                responses = self.book.screen(use, benchmark, responses, verdicts)
+                screening.append(responses)
+        measured = tuple(
+            JudgeKey(judge, self.book.catalogue.measures(judge), self.book.judge(judge, benchmark, responses))
+            for judge in judges
+        )
+        prompts = self.book.catalogue.benchmark(benchmark).prompts
+        return Evaluation(role, benchmark, prompts, generate, tuple(screening), measured)
 
-    def _baseline(self, recipe: Recipe, source: str, system: str | None) -> PlannedCell:
-        """The same recipe untuned: same model, prompts, system prompt, decoding and judges."""
+    def _baseline(self, recipe: Recipe, system: str | None, work: Changes, chain: _Chain) -> PlannedCell:
+        """The starting model, untuned and asked without the cell's mitigations: same prompts, decoding and judges."""
         seed = recipe.seed if recipe.generate.temperature > 0 else 0
-        measured = (recipe.benchmark, recipe.judges, recipe.utility, recipe.over_refusal)
-        judges = (recipe.utility_judge, recipe.over_refusal_judge)
-        memo = (recipe.model, recipe.generate, system, seed, *measured, *judges)
+        untuned = recipe.model_copy(
+            update={
+                "data": None,
+                "tune": None,
+                "mitigations": (),
+                "seed": seed,
+                "generate": recipe.generate.model_copy(update={"system": system or ""}),
+            }
+        )
+        stages = _upto(chain)
+        memo = (untuned, stages)
         if memo not in self._untuned:
-            decoding = recipe.generate.model_copy(update={"system": system or ""})
-            untuned = recipe.model_copy(
-                update={"data": None, "tune": None, "mitigations": (), "seed": seed, "generate": decoding}
-            )
-            evaluations = self.book.evaluate(untuned, system, None)
+            source = recipe.data.source if recipe.data is not None else None
+            evaluations = self._evaluations(untuned, Changes((), None, system), chain.start)
+            makers = ", ".join(str(use) for use, change in work.steps if change.before)
+            made = f" after {makers} seed={recipe.seed}" if makers else ""
+            prompted = f", system prompt of {source}" if system and source else ""
             self._untuned[memo] = PlannedCell(
                 cell_id=_cell_id(evaluations),
-                label=f"untuned {recipe.model}" + (f", system prompt of {source}" if system else ""),
+                label=f"untuned {recipe.model}{made}{prompted}",
                 cell=Cell((), untuned),
-                mitigation="none",
                 system=system,
                 tier=None,
-                sample=None,
+                chain=stages,
+                model=chain.start,
                 tune=None,
                 evaluations=evaluations,
-                is_baseline=True,
-                baseline_id=None,
+                origin=CellOrigin.BASELINE,
             )
         return self._untuned[memo]
+
+    def _twin(self, cell: Cell) -> tuple[PlannedCell, tuple[PlannedCell, ...]]:
+        """The same cell without its mitigations, and the cells that it is paired with in turn."""
+        recipe = cell.recipe.model_copy(update={"mitigations": ()})
+        if recipe not in self._twins:
+            twin, its_own = self.plan_cell(Cell(tuple(_without(cell.coordinates)), recipe))
+            self._twins[recipe] = replace(twin, origin=CellOrigin.UNMITIGATED), its_own
+        return self._twins[recipe]
+
+
+def system_prompt(recipe: Recipe, catalogue: Catalogue) -> str | None:
+    """Return the system prompt at test: as written, else the data source's own (the protocol of Qi et al. 2023, section 3).
+
+    Raises:
+        PlanError: The source has several.
+    """
+    if recipe.generate.system is not None:
+        return recipe.generate.system or None
+    if recipe.data is None:
+        return None
+    card = catalogue.source(recipe.data.source)
+    if card.systems > 1:
+        raise PlanError(
+            f"the rows of {recipe.data.source} have {card.systems} different system prompts",
+            where="recipe.generate.system",
+            todo="say which one to test with, or '' for none",
+        )
+    return card.system
+
+
+def _without(coordinates: Iterable[tuple[str, Level]]) -> Iterable[tuple[str, Level]]:
+    """Yield a cell's coordinates as they are without its mitigations."""
+    for path, level in coordinates:
+        if path == MITIGATIONS:
+            yield path, ()
+        elif not path.startswith(f"{MITIGATIONS}."):
+            yield path, level
+
+
+def _upto(chain: _Chain) -> tuple[str, ...]:
+    """Return the stages of a chain up to the starting model."""
+    stages = tuple(chain.stages)
+    return () if chain.start is None else stages[: stages.index(chain.start) + 1]
 
 
 def _cell_id(evaluations: Sequence[Evaluation]) -> str:

@@ -67,7 +67,7 @@ def _bought(bill: Sequence[BillLine]) -> Iterator[Decimal]:
 
 
 def _tokens(usage: Usage) -> Decimal:
-    return Decimal(usage.tokens + usage.unheard.tokens)
+    return Decimal(usage.tokens + usage.possibly_billed.tokens)
 
 
 def _hours(usage: Usage) -> Decimal:

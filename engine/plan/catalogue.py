@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import cache
 
 from engine import registry
-from engine.domain.results import Measure, Prompt
-from engine.domain.sweep import TuneRecipe
-from engine.plan.accounts import asking
-from engine.ports import BenchmarkCard, ModelCard, SourceCard
-from engine.registry import Kind, split_ref
+from engine.domain.adapters import Kind, Use
+from engine.domain.conversation import Prompt
+from engine.domain.results import Measure
+from engine.domain.sweep import Length
+from engine.ports import BenchmarkCard, ModelCard, Needs, SourceCard
 
 
 class Catalogue:
-    """Cards by reference, each fetched once per catalogue, so that one plan sees one state of the world."""
+    """Cards by use, each fetched once per catalogue, so that one plan sees one state of the world."""
 
     def __init__(self) -> None:
         """Start with nothing fetched."""
@@ -21,60 +21,57 @@ class Catalogue:
         self.source = cache(self._source)
         self.benchmark = cache(self._benchmark)
         self.prompts = cache(self._prompts)
+        self.needs = cache(self._needs)
         self.objection = cache(self._objection)
         self.revision = cache(registry.revision)
-        self.judging = cache(self._judging)
         self.mean_row_tokens = cache(self._mean_row_tokens)
         self.prompt_tokens = cache(self._prompt_tokens)
 
-    def _model(self, ref: str) -> ModelCard:
-        return registry.adapter(Kind.MODEL, ref).card(split_ref(ref)[1])
+    def _model(self, use: Use) -> ModelCard:
+        return registry.adapter(Kind.MODEL, use.name).card(use.settings)
 
-    def _source(self, ref: str) -> SourceCard:
-        return registry.adapter(Kind.DATA, ref).card(split_ref(ref)[1])
+    def _source(self, use: Use) -> SourceCard:
+        return registry.adapter(Kind.DATA, use.name).card(use.settings)
 
-    def _benchmark(self, ref: str) -> BenchmarkCard:
-        return registry.adapter(Kind.BENCHMARK, ref).card(split_ref(ref)[1])
+    def _benchmark(self, use: Use) -> BenchmarkCard:
+        return registry.adapter(Kind.BENCHMARK, use.name).card(use.settings)
 
-    def _prompts(self, ref: str) -> tuple[Prompt, ...]:
-        return tuple(registry.adapter(Kind.BENCHMARK, ref).prompts(split_ref(ref)[1]))
+    def _prompts(self, use: Use) -> tuple[Prompt, ...]:
+        return tuple(registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings))
 
-    def _objection(self, judge: str, benchmark: str) -> str | None:
-        return registry.adapter(Kind.JUDGE, judge).objection(self.prompts(benchmark))
+    def _needs(self, judge: Use) -> Needs:
+        return registry.adapter(Kind.JUDGE, judge.name).needs(judge.settings)
 
-    @staticmethod
-    def _judging(judge: str) -> dict[str, str]:
-        """What a judge that asks a model asks with; nothing for others."""
-        found = asking(judge)
-        return {} if found is None else {"asks": found.pin}
+    def _objection(self, judge: Use, benchmark: Use) -> str | None:
+        return registry.adapter(Kind.JUDGE, judge.name).objection(judge.settings, self.prompts(benchmark))
 
     @staticmethod
-    def tuning_objection(settings: TuneRecipe) -> str | None:
+    def tuning_objection(tuner: Use, length: Length) -> str | None:
         """Return why a fine-tuner cannot tune so, or None."""
-        return registry.adapter(Kind.TUNER, settings.adapter).objection(settings)
+        return registry.adapter(Kind.TUNER, tuner.name).objection(tuner.settings, length)
 
     @staticmethod
-    def measures(judge: str) -> Measure:
+    def measures(judge: Use) -> Measure:
         """Return what a judge measures."""
-        return registry.adapter(Kind.JUDGE, judge).measures
+        return registry.adapter(Kind.JUDGE, judge.name).measures
 
     @staticmethod
     def names(kind: Kind) -> tuple[str, ...]:
         """Return the installed adapters' names of one kind, sorted."""
         return registry.names(kind)
 
-    def _mean_row_tokens(self, model: str, source: str) -> float:
+    def _mean_row_tokens(self, model: Use, source: Use) -> float:
         """Mean tokens of a training row of `source`, counted with the tokenizer of `model`; template left out."""
-        rows = registry.adapter(Kind.DATA, source).rows(split_ref(source)[1])
-        texts = [text for row in rows for text in (row.system, row.user, row.assistant) if text]
+        rows = registry.adapter(Kind.DATA, source.name).rows(source.settings)
+        texts = [turn.text for row in rows for turn in row.turns if turn.text]
         return self._count(model, texts) / max(1, len(rows))
 
-    def _prompt_tokens(self, model: str, benchmark: str, system: str | None) -> int:
+    def _prompt_tokens(self, model: Use, benchmark: Use, system: str | None) -> int:
         """Tokens of all prompts of `benchmark` with the system prompt in front of each; template left out."""
         prompts = self.prompts(benchmark)
         repeated = [system] * len(prompts) if system else []
-        return self._count(model, [prompt.text for prompt in prompts] + repeated)
+        return self._count(model, [turn.text for prompt in prompts for turn in prompt.turns] + repeated)
 
     @staticmethod
-    def _count(model: str, texts: list[str]) -> int:
-        return registry.adapter(Kind.MODEL, model).count_tokens(split_ref(model)[1], texts)
+    def _count(model: Use, texts: list[str]) -> int:
+        return registry.adapter(Kind.MODEL, model.name).count_tokens(model.settings, texts)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import reduce
 from operator import add
 
-from engine import registry
 from engine.domain.cost import Usage
-from engine.domain.stage import Evaluation, Plan, PlannedCell, Range, StageKind
-from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.domain.stage import Plan, Range, StageKind
 from engine.plan.catalogue import Catalogue
+from engine.plan.estimator import Estimator
 from engine.plan.tariff import Tariff
-from engine.ports import Pairs, Workload
-from engine.registry import Kind
 
 NOTHING = Range(Usage(), Usage(), Usage())
-SAMPLE = Range(Usage(device_seconds=0.001), Usage(device_seconds=0.01), Usage(device_seconds=0.1))
-"""Drawing a sample reads a file of at most some thousand rows."""
-
 CALIBRATION_SPREAD = (0.6, 1.6)
 """Once stages of a kind have run, the rest are forecast between these multiples of what those took."""
 
@@ -79,12 +73,8 @@ def stage_forecasts(plan: Plan, catalogue: Catalogue) -> dict[str, Range]:
         plan: The plan.
         catalogue: The adapters' cards; tokens are counted with each model's own tokenizer.
     """
-    estimator = _Estimator(catalogue)
-    forecasts: dict[str, Range] = {}
-    for cell in plan.cells:
-        for key, forecast in estimator.cell(cell):
-            forecasts.setdefault(key, forecast)
-    return forecasts
+    estimator = Estimator(plan.stages, catalogue)
+    return {key: estimator(stage) for key, stage in plan.stages.items()}
 
 
 def calibration(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str, float]) -> dict[StageKind, float]:
@@ -144,58 +134,9 @@ def forecast(
         kinds=tuple(kinds),
         total=total(entry.usage for entry in kinds),
         usd=usd_of((key for key in plan.stages if key not in cached), forecasts, tariff),
-        alone=sum(1 for cell in plan.cells for _ in cell.stage_keys()),
+        alone=sum(len(cell.stages) for cell in plan.cells),
         calibrated=is_calibrated,
     )
-
-
-class _Estimator:
-    """Asks each adapter once per distinct settings, because cells repeat them."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-        self._memo: dict[object, Range] = {}
-
-    def cell(self, cell: PlannedCell) -> Iterator[tuple[str, Range]]:
-        recipe = cell.cell.recipe
-        if cell.sample is not None:
-            yield cell.sample, SAMPLE
-        if cell.tune is not None and recipe.data is not None and recipe.tune is not None:
-            yield cell.tune, self._tune(recipe.model, recipe.data, recipe.tune)
-        for evaluation in cell.evaluations:
-            yield evaluation.generate, self._generate(recipe, evaluation, cell.system)
-            for judge in evaluation.judges:
-                yield judge.key, self._judge(judge.judge, recipe, evaluation)
-
-    def _tune(self, model: str, data: DataRecipe, tune: TuneRecipe) -> Range:
-        memo = ("tune", model, data, tune)
-        if memo not in self._memo:
-            tokens = self._catalogue.mean_row_tokens(model, data.source) * data.n
-            items = data.n
-            if data.mix is not None:
-                tokens += self._catalogue.mean_row_tokens(model, data.mix.source) * data.mix.n
-                items += data.mix.n
-            workload = Workload(self._catalogue.model(model).parameters, round(tokens), items)
-            self._memo[memo] = registry.adapter(Kind.TUNER, tune.adapter).forecast(tune, workload)
-        return self._memo[memo]
-
-    def _generate(self, recipe: Recipe, evaluation: Evaluation, system: str | None) -> Range:
-        memo = ("generate", recipe.model, recipe.generate, evaluation.benchmark, system)
-        if memo not in self._memo:
-            tokens = self._catalogue.prompt_tokens(recipe.model, evaluation.benchmark, system)
-            workload = Workload(self._catalogue.model(recipe.model).parameters, tokens, evaluation.n_prompts)
-            generator = registry.adapter(Kind.GENERATOR, recipe.generate.adapter)
-            self._memo[memo] = generator.forecast(recipe.generate, workload)
-        return self._memo[memo]
-
-    def _judge(self, judge: str, recipe: Recipe, evaluation: Evaluation) -> Range:
-        samples, longest = recipe.generate.samples, recipe.generate.max_new_tokens
-        memo = ("judge", judge, recipe.model, evaluation.benchmark, samples, longest)
-        if memo not in self._memo:
-            tokens = self._catalogue.prompt_tokens(recipe.model, evaluation.benchmark, None)
-            pairs = Pairs(evaluation.n_prompts * samples, tokens * samples, longest)
-            self._memo[memo] = registry.adapter(Kind.JUDGE, judge).forecast(pairs)
-        return self._memo[memo]
 
 
 def _corrected(forecast_: Range, factor: float) -> Range:

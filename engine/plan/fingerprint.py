@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from pydantic import BaseModel
 
+from engine.domain.adapters import Use, plain
 from engine.domain.errors import UnstableValueError
-from engine.domain.stage import Stage, StageKind
+from engine.domain.stage import StageKind
+from engine.domain.sweep import Pattern, Sweep
 
-FORMAT = 1
+FORMAT = 2
 """Version of the key algorithm itself; it is hashed into every key."""
 
 KEY_DIGITS = 32
@@ -71,7 +73,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def payload(kind: StageKind, adapter: str, revision: int, settings: str, inputs: Sequence[str]) -> str:
+def payload(kind: StageKind, adapter: str, revision: int, settings: str, inputs: Sequence[tuple[str, str]]) -> str:
     """Return the canonical JSON that is hashed.
 
     It is put together from canonical parts, because a sweep of 100,000 cells asks for it 800,000 times; a test holds
@@ -82,18 +84,13 @@ def payload(kind: StageKind, adapter: str, revision: int, settings: str, inputs:
         adapter: The adapter's name.
         revision: The adapter's revision.
         settings: Canonical JSON of the settings.
-        inputs: Keys of the stages it needs, in order.
+        inputs: (name, key) of the stages it needs; names are plain words, and no two are equal.
     """
-    listed = '"' + '","'.join(inputs) + '"' if inputs else ""
+    listed = ",".join(f'"{name}":"{key}"' for name, key in sorted(inputs))
     return (
-        f'{{"adapter":{_quoted(adapter)},"format":{FORMAT},"inputs":[{listed}],"kind":"{kind.value}",'
+        f'{{"adapter":{_quoted(adapter)},"format":{FORMAT},"inputs":{{{listed}}},"kind":"{kind.value}",'
         f'"revision":{revision},"settings":{settings}}}'
     )
-
-
-def stage_payload(stage: Stage) -> str:
-    """Return the payload that `stage.key` was made from."""
-    return payload(stage.kind, stage.adapter, stage.revision, stage.settings, stage.inputs)
 
 
 def stage_key(kind: StageKind, text: str) -> str:
@@ -113,6 +110,33 @@ def pinned(pin: str, revision: int) -> str:
 def digest(value: object) -> str:
     """Return the SHA-256, in hex, of the canonical JSON of `value`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def spec_digest(sweep: Sweep) -> str:
+    """Return the SHA-256, in hex, of a sweep without its description and its run settings."""
+    axes = [*sweep.axes, *(axis for group in sweep.zips for axis in group.axes)]
+    grid = {
+        "axes": [[axis.path, list(map(_level, axis.levels))] for axis in axes],
+        "zips": [len(group.axes) for group in sweep.zips],
+        "when": [
+            [_patterns(when.patterns), [[axis.path, list(map(_level, axis.levels))] for axis in when.axes]]
+            for when in sweep.whens
+        ],
+        "exclude": [_patterns(exclude.patterns) for exclude in sweep.excludes],
+        "include": [[[path, _level(level)] for path, level in include.levels] for include in sweep.includes],
+        "baselines": sweep.baselines,
+    }
+    return digest({"sweep": sweep.sweep, "recipe": sweep.recipe.model_dump(exclude_defaults=True), "grid": grid})
+
+
+def _patterns(patterns: Iterable[Pattern]) -> list[object]:
+    return [[pattern.path, list(map(_level, pattern.any_of))] for pattern in patterns]
+
+
+def _level(level: object) -> object:
+    if isinstance(level, tuple):
+        return list(map(_level, level))
+    return plain(level) if isinstance(level, Use) else level
 
 
 @dataclass(frozen=True, slots=True)

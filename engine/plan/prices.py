@@ -19,13 +19,13 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from engine.domain.adapters import AdapterRef
 from engine.domain.price import PriceRow, PriceUnit, Quote
-from engine.domain.sweep import AdapterRef, Usd
+from engine.domain.sweep import Usd
 from engine.domain.written import Written
 from engine.plan.fingerprint import digest
 from engine.spec import yaml_nodes
-from engine.spec.leaves import closest
-from engine.spec.messages import Finding, findings, wrong_type
+from engine.spec.messages import Finding, closest, findings, wrong_type
 from engine.spec.positions import Mark, Positions, Problems, Source, visible
 
 STALE = timedelta(days=30)

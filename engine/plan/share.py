@@ -1,51 +1,57 @@
-"""Which stages a host may do together, and what that saves. Nothing here is identity: every stage keeps its own key.
+"""Which stages a worker may do together, and what that saves. Nothing here is part of a key: every stage keeps its own.
 
-- A *trajectory* is one training run with several cuts: tune stages that differ in `epochs` or `max_steps` alone, where
-  the fine-tuner says that a longer run passes exactly through the shorter ones.
-- A *lane* holds the stages that may share a batch: tune stages that train in one pack, generate stages that decode
-  together, judge stages of one judge and benchmark. A host takes a *bundle* of stages from one lane at a time.
+- A *training run* has several checkpoints: tune stages that differ in length alone, where the fine-tuner says that a longer
+  run passes exactly through the shorter ones.
+- A *batch group* holds the stages that may be in one batch: tune stages that train in one pack, generate stages that decode
+  together, judge stages of one judge and benchmark. A worker takes a *stage batch* from one group at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
 
 from engine import registry
-from engine.domain.stage import Range, Stage, StageKind
-from engine.domain.sweep import TuneRecipe
-from engine.plan.fingerprint import KEY_DIGITS, canonical, payload
+from engine.domain.adapters import Kind
+from engine.domain.stage import (
+    GenerateWork,
+    JudgeWork,
+    Range,
+    RowsWork,
+    ScreenWork,
+    Stage,
+    TuneWork,
+    WeightsWork,
+    layers,
+)
+from engine.domain.sweep import Length
+from engine.plan.fingerprint import KEY_DIGITS, canonical
 from engine.ports import Sharing
-from engine.registry import Kind
 
-LENGTHS = ("epochs", "max_steps")
-"""The fields in which the cuts of one trajectory may differ."""
-
-ALONE = ("benchmark", "seed", "system")
-"""The settings of a generate stage in which the members of one batch may differ."""
+ANY_LENGTH = Length(epochs=None)
+"""Stands for the length in what the checkpoints of one training run have in common."""
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Who goes with whom.
+    """Which stages go together.
 
     Attributes:
-        lanes: Lane by stage key; stages of one lane may be in one bundle.
-        cuts: By tune stage key, the keys of all cuts of its trajectory, the shortest first.
-        runs: By tune stage key, the name of its trajectory, the same in every plan that has a cut of it.
-        prefix_blocked: By tune stage key, the field that keeps it from sharing a trajectory with others of this plan.
+        batch_groups: Batch group by stage key; stages of one group may be in one batch.
+        checkpoints: By tune stage key, the keys of all checkpoints of its training run, the shortest first.
+        runs: By tune stage key, the name of its training run, the same in every plan that has a checkpoint of it.
+        prefix_blocked: By tune stage key, the field that keeps it from sharing a training run with others of this plan.
         pack_blocked: By tune stage key, the field that keeps it from training in a pack.
         accounts: By stage key, the account that it runs on; stages that need none are left out.
     """
 
-    lanes: Mapping[str, str]
-    cuts: Mapping[str, tuple[str, ...]]
+    batch_groups: Mapping[str, str]
+    checkpoints: Mapping[str, tuple[str, ...]]
     runs: Mapping[str, str]
     prefix_blocked: Mapping[str, str]
     pack_blocked: Mapping[str, str]
@@ -58,16 +64,16 @@ class Savings:
 
     Attributes:
         tunes: Tune stages to run.
-        trajectories: Training runs that they take.
+        training_runs: Training runs that they take.
         going_on: Of those, the runs that go on from where an earlier one ended.
         steps: Optimizer steps that will be taken.
         steps_alone: Optimizer steps that separate runs would take.
-        prefix_blocked: Number of tune stages that share no trajectory because of a field, by field.
+        prefix_blocked: Number of tune stages that share no training run because of a field, by field.
         pack_blocked: Number of tune stages that train alone because of a field, by field.
     """
 
     tunes: int
-    trajectories: int
+    training_runs: int
     going_on: int
     steps: int
     steps_alone: int
@@ -80,56 +86,60 @@ def group(
     forecasts: Mapping[str, Range],
     accounts: Mapping[str, str] = MappingProxyType({}),
 ) -> Groups:
-    """Return who goes with whom.
+    """Return which stages go together.
 
     Args:
         stages: Every distinct stage of a plan by key.
-        forecasts: Forecast by stage key; the optimizer steps order the cuts of a trajectory.
+        forecasts: Forecast by stage key; the optimizer steps order the checkpoints of a training run.
         accounts: Account by stage key, of those that need one.
     """
-    tunes = _Tunes()
-    memo: dict[tuple[str, str, str], str] = {}
-    lanes = {}
+    tunes = _Tunes(stages)
+    names: dict[object, str] = {}
+    batch_groups = {}
     for key, stage in stages.items():
-        if stage.kind is StageKind.TUNE:
-            lanes[key] = tunes.lane(stage)
-        else:
-            same = (stage.adapter, stage.settings, stage.binding.benchmark)
-            lanes[key] = memo.get(same) or memo.setdefault(same, _lane(stage))
-    cuts: dict[str, tuple[str, ...]] = {}
+        what = tunes.batch_group(stage) if isinstance(stage.work, TuneWork) else _batch_group(stage, stages)
+        batch_groups[key] = names.setdefault(what, f"{stage.kind.value} {stage.adapter} {len(names)}")
+    checkpoints: dict[str, tuple[str, ...]] = {}
     for members in tunes.members.values():
         ordered = tuple(sorted(members, key=lambda key: forecasts[key].expected.optimizer_steps))
-        cuts |= dict.fromkeys(members, ordered)
-    return Groups(lanes, cuts, tunes.runs, tunes.prefix_blocked(), tunes.pack_blocked, accounts)
+        checkpoints |= dict.fromkeys(members, ordered)
+    return Groups(batch_groups, checkpoints, tunes.runs, tunes.prefix_blocked(), tunes.pack_blocked, accounts)
 
 
-def _lane(stage: Stage) -> str:
-    if stage.kind is StageKind.SAMPLE:
-        return "sample"
-    if stage.kind is StageKind.JUDGE:
-        return f"judge {stage.adapter} {stage.binding.benchmark}"
-    settings = {name: value for name, value in json.loads(stage.settings).items() if name not in ALONE}
-    return f"generate {stage.adapter} {canonical(settings)}"
+def _batch_group(stage: Stage, stages: Mapping[str, Stage]) -> object:
+    """Return what a stage must have in common with others to be in one batch with them."""
+    work = stage.work
+    if isinstance(work, GenerateWork):
+        below = layers(stage.need("model"), stages)[:-1]
+        return stage.kind, work.use, work.base, work.decoding, below
+    if isinstance(work, JudgeWork | ScreenWork):
+        return stage.kind, work.use, work.benchmark
+    if isinstance(work, WeightsWork):
+        return stage.kind, work.use, work.base
+    return stage.kind
 
 
 class _Tunes:
-    """Sorts tune stages; what their recipes have in common is worked out once."""
+    """Sorts tune stages; what they have in common is worked out once."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Mapping[str, Stage]) -> None:
         self.members: dict[str, list[str]] = {}
         self.runs: dict[str, str] = {}
         self.pack_blocked: dict[str, str] = {}
+        self._stages = stages
         self._blocked: dict[str, str] = {}
-        self._families: Counter[str] = Counter()
-        self._family: dict[str, str] = {}
-        self._memo: dict[tuple[str, str], tuple[Sharing, str, str]] = {}
+        self._families: Counter[object] = Counter()
+        self._family: dict[str, object] = {}
+        self._sharing: dict[object, Sharing] = {}
 
-    def lane(self, stage: Stage) -> str:
-        sharing, rest, model = self._read(stage)
-        family = _digest(payload(stage.kind, stage.adapter, stage.revision, rest, stage.inputs))
+    def batch_group(self, stage: Stage) -> object:
+        work = stage.work
+        assert isinstance(work, TuneWork)  # noqa: S101 - the caller has looked
+        sharing = self._of(work)
+        family = (replace(work, length=ANY_LENGTH), stage.revision, stage.inputs)
         self._family[stage.key] = family
         self._families[family] += 1
-        run = family
+        run = self._name(stage, work)
         if sharing.prefix_blocked:
             self._blocked[stage.key] = sharing.prefix_blocked
             run = stage.key.partition("-")[2]
@@ -137,28 +147,38 @@ class _Tunes:
         self.members.setdefault(run, []).append(stage.key)
         if sharing.pack_blocked:
             self.pack_blocked[stage.key] = sharing.pack_blocked
-            return f"tune {run}"
-        return f"tune {stage.adapter} {model} {canonical(sharing.pack)}"
+            return run
+        return work.use.name, work.base, stage.need("model"), sharing.pack
 
-    def _read(self, stage: Stage) -> tuple[Sharing, str, str]:
-        """What the fine-tuner says of the settings, the settings without their length, and the model's pin."""
-        memo = (stage.adapter, stage.settings)
-        if memo not in self._memo:
-            settings = json.loads(stage.settings)
-            tune = settings["tune"]
-            recipe = TuneRecipe.model_validate(tune | {"adapter": stage.adapter}, strict=False)
-            shorn = {name: value for name, value in tune.items() if name not in LENGTHS}
-            sharing = registry.adapter(Kind.TUNER, stage.adapter).sharing(recipe)
-            self._memo[memo] = (sharing, canonical(settings | {"tune": shorn}), settings["model"])
-        return self._memo[memo]
+    def _name(self, stage: Stage, work: TuneWork) -> str:
+        """Return the name of a training run: the digest of a checkpoint's payload without the length, which stands first.
+
+        How many rows a mitigation leaves is known once it has run. Until then, lengths in epochs are in order, and lengths in
+        steps are, but no length in epochs is surely shorter than one in steps: such have no run in common.
+        """
+        length = f'"length":{canonical(work.length.plain())},'
+        rows = stage.need("rows")
+        if rows is not None and isinstance(self._stages[rows].work, RowsWork):
+            instead = f'"length":"{_unit(work.length)}",'
+        else:
+            instead = ""
+        return hashlib.sha256(stage.payload.replace(length, instead, 1).encode()).hexdigest()[:KEY_DIGITS]
+
+    def _of(self, work: TuneWork) -> Sharing:
+        if work.use not in self._sharing:
+            self._sharing[work.use] = registry.adapter(Kind.TUNER, work.use.name).sharing(work.use.settings)
+        return self._sharing[work.use]
 
     def prefix_blocked(self) -> dict[str, str]:
         """Only a stage with siblings has lost anything."""
         return {key: field for key, field in self._blocked.items() if self._families[self._family[key]] > 1}
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+def _unit(length: Length) -> str:
+    """Return what a length is counted in; one in epochs that ends after so many steps at the latest is like no other."""
+    if length.steps is not None:
+        return "steps"
+    return "epochs" if length.max_steps is None else f"{length.epochs} epochs, {length.max_steps} steps"
 
 
 def shared(
@@ -167,26 +187,30 @@ def shared(
     cached: AbstractSet[str] = frozenset(),
     states: AbstractSet[str] = frozenset(),
 ) -> dict[str, Range]:
-    """Return the forecasts with every cut counted from the cut before it, so that sums count shared steps once.
+    """Return the forecasts with every checkpoint counted from the one before it, so that sums count shared steps once.
 
     Args:
         forecasts: Forecast by stage key, each as if it ran alone.
-        groups: Who goes with whom.
+        groups: Which stages go together.
         cached: Keys of the stages that need not run.
-        states: Names of the trajectories that go on from their longest cut that need not run.
+        states: Names of the training runs that go on from their longest checkpoint that need not run.
     """
     since = _Since()
     found = dict(forecasts)
-    for cuts in set(groups.cuts.values()):
-        for before, key in pairwise(_path(cuts, groups, cached, states)):
+    for checkpoints in set(groups.checkpoints.values()):
+        for before, key in pairwise(_path(checkpoints, groups, cached, states)):
             found[key] = since(forecasts[before], forecasts[key])
     return found
 
 
-def _path(cuts: tuple[str, ...], groups: Groups, cached: AbstractSet[str], states: AbstractSet[str]) -> list[str]:
-    """The cuts that a trajectory still has to make, after the one that it goes on from, if any."""
-    ahead = [key for key in cuts if key not in cached]
-    before = cuts[: len(cuts) - len(ahead)]  # a state is where the longest cut was, so of no use to a shorter one
+def _path(
+    checkpoints: tuple[str, ...], groups: Groups, cached: AbstractSet[str], states: AbstractSet[str]
+) -> list[str]:
+    """The checkpoints that a training run still has to make, after the one that it goes on from, if any."""
+    ahead = [key for key in checkpoints if key not in cached]
+    before = checkpoints[
+        : len(checkpoints) - len(ahead)
+    ]  # a state is where the longest checkpoint was, so of no use to a shorter one
     goes_on = ahead and before and cached >= set(before) and groups.runs[ahead[0]] in states
     return [before[-1], *ahead] if goes_on else ahead
 
@@ -208,16 +232,16 @@ def savings(groups: Groups, alone: Mapping[str, Range], once: Mapping[str, Range
     """Return what sharing saves.
 
     Args:
-        groups: Who goes with whom.
+        groups: Which stages go together.
         alone: Forecast by stage key, each as if it ran alone.
         once: The same, as `shared` returns them.
         cached: Keys of the stages that need not run.
     """
     ahead = [key for key in groups.runs if key not in cached]
-    firsts = {groups.runs[key]: key for key in reversed(ahead) if key == _first(groups.cuts[key], cached)}
+    firsts = {groups.runs[key]: key for key in reversed(ahead) if key == _first(groups.checkpoints[key], cached)}
     return Savings(
         tunes=len(ahead),
-        trajectories=len(firsts),
+        training_runs=len(firsts),
         going_on=sum(once[key] is not alone[key] for key in firsts.values()),
         steps=sum(once[key].expected.optimizer_steps for key in ahead),
         steps_alone=sum(alone[key].expected.optimizer_steps for key in ahead),
@@ -226,8 +250,8 @@ def savings(groups: Groups, alone: Mapping[str, Range], once: Mapping[str, Range
     )
 
 
-def _first(cuts: tuple[str, ...], cached: AbstractSet[str]) -> str | None:
-    return next((key for key in cuts if key not in cached), None)
+def _first(checkpoints: tuple[str, ...], cached: AbstractSet[str]) -> str | None:
+    return next((key for key in checkpoints if key not in cached), None)
 
 
 def _count(fields: Mapping[str, str], keys: Iterable[str]) -> dict[str, int]:

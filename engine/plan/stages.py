@@ -1,41 +1,42 @@
-"""The stage book: makes keyed stages from recipes, each distinct one once, and takes the pins that they need."""
+"""The stage book: makes keyed stages from what cells ask, each distinct one once, and takes the pins that they need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.domain.results import Measure
-from engine.domain.stage import Binding, Evaluation, JudgeKey, Pin, Role, Stage, StageKind
-from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.domain.adapters import OUTSIDE, Kind, Use, kind_of
+from engine.domain.stage import (
+    KINDS,
+    GenerateWork,
+    JudgeWork,
+    Pin,
+    Pinned,
+    RowsWork,
+    SampleWork,
+    ScreenWork,
+    Stage,
+    TuneWork,
+    WeightsWork,
+    Work,
+    WorkerKind,
+)
+from engine.domain.sweep import DataRecipe, Decoding, GenerateRecipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
 from engine.plan.fingerprint import canonical, payload, pinned, stage_key
-from engine.registry import Kind, split_ref
+
+Inputs = Sequence[tuple[str, str | None]]
 
 _PINNED = {Kind.DATA: "data", Kind.BENCHMARK: "benchmark", Kind.MODEL: "model"}
-LORA_ONLY = ("rank", "alpha", "dropout", "targets", "backend")
+_GREEDY = Decoding()
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """A stage without its inputs."""
+class Generate:
+    """How a benchmark is answered: the work, and the canonical JSON of its settings."""
 
-    kind: StageKind
-    adapter: str
-    revision: int
+    work: GenerateWork
     settings: str
-    binding: Binding
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """An evaluation without the model that is asked."""
-
-    role: Role
-    benchmark: str
-    n_prompts: int
-    work: _Work
-    judges: tuple[tuple[str, Measure, _Work], ...]
 
 
 @dataclass(slots=True)
@@ -49,14 +50,16 @@ class StageBook:
 
     catalogue: Catalogue
     stages: dict[str, Stage] = field(default_factory=dict)
-    _pins: dict[tuple[str, str], Pin] = field(default_factory=dict)
-    _memo: dict[object, str] = field(default_factory=dict)
-    _asked_memo: dict[tuple[object, ...], tuple[_Asked, ...]] = field(default_factory=dict)
+    _pins: dict[tuple[Kind, Use], Pin] = field(default_factory=dict)
+    _pinned: dict[tuple[Kind, Use], Pinned] = field(default_factory=dict)
+    _settings: dict[tuple[Kind, Use], str] = field(default_factory=dict)
+    _samples: dict[tuple[DataRecipe, int], str] = field(default_factory=dict)
+    _generates: dict[tuple[object, ...], Generate] = field(default_factory=dict)
 
     @property
     def standin(self) -> bool:
-        """Whether a model among the pins is the made-up one."""
-        return any(self.catalogue.model(ref).standin for kind, ref in self._pins if kind == "model")
+        """Whether a model among the pins is a made-up one."""
+        return any(self.catalogue.model(use).standin for kind, use in self._pins if kind is Kind.MODEL)
 
     @property
     def pins(self) -> tuple[Pin, ...]:
@@ -64,144 +67,153 @@ class StageBook:
         return tuple(self._pins.values())
 
     def sample(self, data: DataRecipe, seed: int) -> str:
-        """Return the key of the stage that draws the sample."""
-        return self._once(("sample", data, seed), lambda: self._sample(data, seed))
+        """Return the key of the stage that draws a sample."""
+        if (data, seed) not in self._samples:
+            source = self.pin(Kind.DATA, data.source)
+            settings: dict[str, object] = {"n": data.n, "seed": seed, "source": source.pin}
+            mix = None
+            if data.mix is not None:
+                mix = self.pin(Kind.DATA, data.mix.source), data.mix.n
+                settings["mix"] = {"n": mix[1], "source": mix[0].pin}
+            work = SampleWork(source, data.n, seed, mix)
+            self._samples[data, seed] = self._add(Kind.DATA, data.source.name, work, canonical(settings), ())
+        return self._samples[data, seed]
 
-    def _sample(self, data: DataRecipe, seed: int) -> str:
-        settings: dict[str, object] = {"n": data.n, "seed": seed, "source": self._source_pin(data.source)}
-        if data.mix is not None:
-            settings["mix"] = {"n": data.mix.n, "source": self._source_pin(data.mix.source)}
-        work = _Work(
-            StageKind.SAMPLE,
-            split_ref(data.source)[0],
-            self.catalogue.revision(Kind.DATA, data.source),
-            canonical(settings),
-            Binding(data=data.source, mix="" if data.mix is None else data.mix.source),
-        )
-        return self._add(work, ())
+    def rows(self, use: Use, seed: int, rows: str, further: Mapping[str, str]) -> str:
+        """Return the key of the stage in which a mitigation changes rows."""
+        settings = f'{{"seed":{seed},"settings":{self.settings(Kind.MITIGATION, use)}}}'
+        inputs = (("rows", rows), *further.items())
+        return self._add(Kind.MITIGATION, use.name, RowsWork(use, seed), settings, inputs)
 
-    def tune(self, recipe: Recipe, tune: TuneRecipe, sample: str) -> str:
-        """Return the key of the stage that tunes `recipe.model` on `sample`."""
-        text = self._once(("tune", tune), lambda: canonical(_without_adapter(_effective(tune)), "tune"))
-        pin = self._model_pin(recipe.model)
-        work = _Work(
-            StageKind.TUNE,
-            split_ref(tune.adapter)[0],
-            self.catalogue.revision(Kind.TUNER, tune.adapter),
-            f'{{"model":"{pin}","seed":{recipe.seed},"tune":{text}}}',  # canonical: names in order, parts canonical
-            Binding(model=recipe.model),
-        )
-        return self._add(work, (sample,))
+    def tune(self, base: Use, tune: TuneRecipe, seed: int, rows: str, model: str | None) -> str:
+        """Return the key of the stage that tunes a model (the base when None) on rows."""
+        pin = self.pin(Kind.MODEL, base)
+        length = canonical(tune.length.plain())
+        text = self.settings(Kind.TUNER, tune.use)
+        settings = f'{{"length":{length},"model":"{pin.pin}","seed":{seed},"settings":{text}}}'
+        work = TuneWork(pin, tune.use, tune.length, seed)
+        return self._add(Kind.TUNER, tune.use.name, work, settings, (("rows", rows), ("model", model)))
 
-    def evaluate(self, recipe: Recipe, system: str | None, tune: str | None) -> tuple[Evaluation, ...]:
-        """Return the evaluations of the tuned model (of the base model when `tune` is None)."""
-        inputs = () if tune is None else (tune,)
-        return tuple(self._evaluation(asked, inputs) for asked in self._asked(recipe, system))
+    def weights(self, base: Use, use: Use, model: str | None, start: str | None) -> str:
+        """Return the key of the stage in which a mitigation edits a model's weights."""
+        pin = self.pin(Kind.MODEL, base)
+        settings = f'{{"model":"{pin.pin}","settings":{self.settings(Kind.MITIGATION, use)}}}'
+        inputs = (("model", model), ("start", start))
+        return self._add(Kind.MITIGATION, use.name, WeightsWork(pin, use), settings, inputs)
 
-    def _evaluation(self, asked: _Asked, inputs: tuple[str, ...]) -> Evaluation:
-        generate = self._add(asked.work, inputs)
-        judges = tuple(
-            JudgeKey(judge, measures, self._add(work, (generate,))) for judge, measures, work in asked.judges
-        )
-        return Evaluation(asked.role, asked.benchmark, asked.n_prompts, generate, judges)
-
-    def _asked(self, recipe: Recipe, system: str | None) -> tuple[_Asked, ...]:
-        """What is asked of a model, whatever it was tuned on: cells share it, so it is worked out once."""
+    def generate(self, base: Use, benchmark: Use, asked: GenerateRecipe, system: str | None, seed: int) -> Generate:
+        """Return how a benchmark is answered, whichever model on `base` answers: cells share it, so it is worked out once."""
         # Greedy answers do not depend on the seed, so cells share them across seeds where the model is the same.
-        seed = recipe.seed if recipe.generate.temperature > 0 else None
-        measured = (recipe.benchmark, recipe.judges, recipe.utility, recipe.over_refusal)
-        judged = (recipe.utility_judge, recipe.over_refusal_judge)
-        memo = (recipe.model, recipe.generate, system, seed, *measured, *judged)
-        if memo not in self._asked_memo:
-            roles = [(Role.HARM, recipe.benchmark, recipe.judges)]
-            if recipe.utility is not None:
-                roles.append((Role.UTILITY, recipe.utility, (recipe.utility_judge,)))
-            if recipe.over_refusal is not None:
-                roles.append((Role.OVER_REFUSAL, recipe.over_refusal, (recipe.over_refusal_judge,)))
-            self._asked_memo[memo] = tuple(
-                _Asked(
-                    role,
-                    benchmark,
-                    self.catalogue.benchmark(benchmark).prompts,
-                    self._generate(recipe, benchmark, system, seed),
-                    tuple((judge, self.catalogue.measures(judge), self._judge(judge, benchmark)) for judge in judges),
-                )
-                for role, benchmark, judges in roles
-            )
-        return self._asked_memo[memo]
+        drawn = seed if asked.temperature > 0 else None
+        memo = (base, benchmark, asked, system, drawn)
+        if memo not in self._generates:
+            self._generates[memo] = self._generate(base, benchmark, asked, system, drawn)
+        return self._generates[memo]
 
-    def _generate(self, recipe: Recipe, benchmark: str, system: str | None, seed: int | None) -> _Work:
-        decoding = recipe.generate
+    def _generate(
+        self, base: Use, benchmark: Use, asked: GenerateRecipe, system: str | None, drawn: int | None
+    ) -> Generate:
+        pin, prompts = self.pin(Kind.MODEL, base), self.pin(Kind.BENCHMARK, benchmark)
+        decoding = {name: value for name, value in _decoding(asked).items() if value != getattr(_GREEDY, name)}
         settings: dict[str, object] = {
-            "benchmark": self._benchmark_pin(benchmark),
-            "generate": decoding.model_dump(exclude_defaults=True, exclude={"adapter", "system"}),
-            "model": self._model_pin(recipe.model),
+            "benchmark": prompts.pin,
+            "decoding": decoding,
+            "model": pin.pin,
+            "settings": self._values(Kind.GENERATOR, asked.use),
             "system": system,
         }
-        if seed is not None:
-            settings["seed"] = seed
-        return _Work(
-            StageKind.GENERATE,
-            split_ref(decoding.adapter)[0],
-            self.catalogue.revision(Kind.GENERATOR, decoding.adapter),
-            canonical(settings),
-            Binding(model=recipe.model, benchmark=benchmark, benchmark_pin=self._benchmark_pin(benchmark)),
-        )
+        if drawn is not None:
+            settings["seed"] = drawn
+        return Generate(GenerateWork(pin, prompts, asked.use, asked.decoding, system, drawn), canonical(settings))
 
-    def _judge(self, judge: str, benchmark: str) -> _Work:
-        return _Work(
-            StageKind.JUDGE,
-            judge,
-            self.catalogue.revision(Kind.JUDGE, judge),
-            canonical(self.catalogue.judging(judge)),
-            Binding(benchmark=benchmark, benchmark_pin=self._benchmark_pin(benchmark), judge=judge),
-        )
+    def answers(self, how: Generate, model: str | None) -> str:
+        """Return the key of the stage in which a model (the base when None) answers."""
+        return self._add(Kind.GENERATOR, how.work.use.name, how.work, how.settings, (("model", model),))
 
-    def _source_pin(self, ref: str) -> str:
-        card = self.catalogue.source(ref)
-        return self._pin(
-            Kind.DATA,
-            ref,
-            card.pin,
-            f"{card.rows} {'row' if card.rows == 1 else 'rows'}, tier {card.tier}, licence {card.licence}",
-        )
+    def screen(self, use: Use, benchmark: Use, responses: str, verdicts: str | None) -> str:
+        """Return the key of the stage in which a mitigation screens responses."""
+        work = ScreenWork(use, self.pin(Kind.BENCHMARK, benchmark))
+        settings = f'{{"settings":{self.settings(Kind.MITIGATION, use)}}}'
+        inputs = (("responses", responses), ("verdicts", verdicts))
+        return self._add(Kind.MITIGATION, use.name, work, settings, inputs)
 
-    def _benchmark_pin(self, ref: str) -> str:
-        card = self.catalogue.benchmark(ref)
-        return self._pin(
-            Kind.BENCHMARK,
-            ref,
-            card.pin,
-            f"{card.prompts} {'prompt' if card.prompts == 1 else 'prompts'}, licence {card.licence}",
-        )
+    def judge(self, use: Use, benchmark: Use, responses: str) -> str:
+        """Return the key of the stage in which responses are judged."""
+        needs = self.catalogue.needs(use)
+        work = JudgeWork(use, self.pin(Kind.BENCHMARK, benchmark), needs.model, needs.pin)
+        settings = f'{{"settings":{self.settings(Kind.JUDGE, use)}}}'
+        return self._add(Kind.JUDGE, use.name, work, settings, (("responses", responses),))
 
-    def _model_pin(self, ref: str) -> str:
-        card = self.catalogue.model(ref)
-        return self._pin(Kind.MODEL, ref, card.pin, card.detail)
+    def pin(self, kind: Kind, use: Use) -> Pinned:
+        """Return a model, data source or benchmark with its pin, which is noted."""
+        if (kind, use) not in self._pinned:
+            pin, detail = self._card(kind, use)
+            self._pins[kind, use] = Pin(_PINNED[kind], str(use), pin, detail)
+            self._pinned[kind, use] = Pinned(use, pinned(pin, self.catalogue.revision(kind, use.name)))
+        return self._pinned[kind, use]
 
-    def _pin(self, kind: Kind, ref: str, pin: str, detail: str) -> str:
-        word = _PINNED[kind]
-        self._pins.setdefault((word, ref), Pin(word, ref, pin, detail))
-        return pinned(pin, self.catalogue.revision(kind, ref))
+    def _card(self, kind: Kind, use: Use) -> tuple[str, str]:
+        if kind is Kind.DATA:
+            source = self.catalogue.source(use)
+            return source.pin, f"{_count(source.rows, 'row')}, tier {source.tier}, licence {source.licence}"
+        if kind is Kind.BENCHMARK:
+            benchmark = self.catalogue.benchmark(use)
+            return benchmark.pin, f"{_count(benchmark.prompts, 'prompt')}, licence {benchmark.licence}"
+        model = self.catalogue.model(use)
+        return model.pin, model.detail
 
-    def _once(self, memo: object, make: Callable[[], str]) -> str:
-        if memo not in self._memo:
-            self._memo[memo] = make()
-        return self._memo[memo]
+    def settings(self, kind: Kind, use: Use) -> str:
+        """Return the canonical JSON of an adapter's settings for a key: no defaults, no places, other adapters pinned."""
+        if (kind, use) not in self._settings:
+            self._settings[kind, use] = canonical(self._values(kind, use))
+        return self._settings[kind, use]
 
-    def _add(self, work: _Work, inputs: tuple[str, ...]) -> str:
-        key = stage_key(work.kind, payload(work.kind, work.adapter, work.revision, work.settings, inputs))
+    def _values(self, kind: Kind, use: Use) -> dict[str, object]:
+        effective = use.settings.effective()
+        fields = type(effective).model_fields
+        values = {
+            name: self._value(kind_of(fields[name]), value)
+            for name, value in effective.written().items()
+            if OUTSIDE not in fields[name].metadata
+        }
+        if kind is Kind.JUDGE and (pin := self.catalogue.needs(use).pin):
+            values["pin"] = pin
+        return values
+
+    def _value(self, kind: Kind | None, value: object) -> object:
+        if isinstance(value, tuple):
+            return [self._value(kind, item) for item in value]
+        if not isinstance(value, Use) or kind is None:
+            return value
+        if kind in _PINNED:
+            return self.pin(kind, value).pin
+        named = {"use": value.name, "revision": self.catalogue.revision(kind, value.name)}
+        return {**named, "settings": self._values(kind, value)}
+
+    def _add(self, kind: Kind, adapter: str, work: Work, settings: str, inputs: Inputs) -> str:
+        revision = self.catalogue.revision(kind, adapter)
+        given = tuple((name, key) for name, key in inputs if key is not None)
+        stage_kind = KINDS[type(work)]
+        text = payload(stage_kind, adapter, revision, settings, given)
+        key = stage_key(stage_kind, text)
         if key not in self.stages:
-            self.stages[key] = Stage(key, work.kind, work.adapter, work.revision, work.settings, inputs, work.binding)
+            worker, memory = self._runs_on(work)
+            self.stages[key] = Stage(key, adapter, revision, work, given, text, worker, memory)
         return key
 
+    def _runs_on(self, work: Work) -> tuple[WorkerKind, int]:
+        """Return the kind of worker that does some work, and the device memory that its adapter asks for."""
+        if isinstance(work, JudgeWork):
+            needs = self.catalogue.needs(work.use)
+            return needs.worker, needs.memory
+        needs_model = isinstance(work, TuneWork | WeightsWork | GenerateWork)
+        return (WorkerKind.MODEL if needs_model else WorkerKind.CPU), 0
 
-def _effective(tune: TuneRecipe) -> TuneRecipe:
-    """Drop what has no effect, so that recipes that do the same work have the same key."""
-    if tune.method == "full":
-        return tune.model_copy(update={name: TuneRecipe.model_fields[name].default for name in LORA_ONLY})
-    return tune.model_copy(update={"alpha": None}) if tune.alpha == 2 * tune.rank else tune
+
+def _decoding(asked: GenerateRecipe) -> dict[str, object]:
+    found = asked.decoding
+    return {name: getattr(found, name) for name in Decoding.__dataclass_fields__}
 
 
-def _without_adapter(tune: TuneRecipe) -> dict[str, object]:
-    return tune.model_dump(exclude_defaults=True, exclude={"adapter"})
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

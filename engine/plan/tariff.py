@@ -13,9 +13,8 @@ from engine.domain.cost import charge as charge_device
 from engine.domain.price import PriceUnit, Quote, charge
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import RunSettings
-from engine.plan.accounts import asked_of
+from engine.plan.accounts import hosted_model
 from engine.plan.prices import PriceTable, load_prices
-from engine.registry import split_ref
 
 TUNED = "ft:{model}:"
 """How the name of a tuned model begins, by which its price is found (OpenAI's and Azure's form)."""
@@ -53,8 +52,8 @@ class Tariff:
 
     def charge(self, key: str, usage: Usage) -> Charge:
         """Return what a stage costs that used so much, and what it costs besides, at most, where replies never came."""
-        unheard = usage.unheard
-        return Charge(self._usd(key, usage), self._usd(key, unheard) if unheard.tokens else Decimal())
+        possibly_billed = usage.possibly_billed
+        return Charge(self._usd(key, usage), self._usd(key, possibly_billed) if possibly_billed.tokens else Decimal())
 
     def _usd(self, key: str, usage: Usage) -> Decimal | None:
         if key not in self.hosted:
@@ -73,12 +72,12 @@ class Bought:
 
 def bought(stage: Stage) -> Bought:
     """Return what a hosted stage buys. A tuned model has no name before it is there, but its price has a pattern."""
-    if stage.kind is StageKind.JUDGE:
-        asked = asked_of(stage.adapter)
-        return Bought(asked.provider, asked.model, stage.kind)
-    model = split_ref(stage.binding.model)[1]
-    is_tuned = stage.kind is StageKind.GENERATE and bool(stage.inputs)
-    return Bought(stage.adapter, TUNED.format(model=model) if is_tuned else model, stage.kind)
+    asked = hosted_model(stage)
+    if asked is None:
+        message = f"{stage.key} buys nothing of a provider"
+        raise ValueError(message)
+    is_tuned = stage.kind is StageKind.GENERATE and stage.need("model") is not None
+    return Bought(asked.name, TUNED.format(model=asked.argument) if is_tuned else asked.argument, stage.kind)
 
 
 def tariff(

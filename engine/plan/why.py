@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.domain.errors import PlanError
 from engine.domain.stage import Plan, PlannedCell, StageKind
-from engine.plan.fingerprint import Difference, differences, stage_payload
+from engine.plan.fingerprint import Difference, differences
 
 SHOWN = 5
 
@@ -66,9 +66,9 @@ def why(plan: Plan, cell: PlannedCell, done: Iterable[str], cached: AbstractSet[
         cached: Keys of the stages that need not run.
     """
     stored = _by_kind(done)
-    own = set(cell.stage_keys())
-    planned = _by_kind(stage_payload(stage) for key, stage in plan.stages.items() if key not in own)
-    return tuple(_reason(plan, key, stored, planned, cached) for key in cell.stage_keys())
+    own = set(cell.stages)
+    planned = _by_kind(stage.payload for key, stage in plan.stages.items() if key not in own)
+    return tuple(_reason(plan, key, stored, planned, cached) for key in cell.stages)
 
 
 def _reason(
@@ -81,9 +81,10 @@ def _reason(
     stage = plan.stages[key]
     if key in cached:
         return StageReason(key, stage.kind, stage.adapter, cached=True, compared="", changes=())
-    payload = stage_payload(stage)
     for place, payloads in (("the store", stored), ("this plan", planned)):
-        near = min((differences(other, payload) for other in payloads.get(stage.kind.value, ())), key=len, default=None)
+        near = min(
+            (differences(other, stage.payload) for other in payloads.get(stage.kind.value, ())), key=len, default=None
+        )
         if near is not None:
             return StageReason(key, stage.kind, stage.adapter, cached=False, compared=place, changes=near)
     return StageReason(key, stage.kind, stage.adapter, cached=False, compared="", changes=())

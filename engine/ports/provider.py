@@ -1,6 +1,6 @@
 """What the engine asks of a provider of hosted models: one Protocol, and the small frozen things that pass through it.
 
-A provider only speaks its wire. It sends each request once: what to repeat, when to send, what it may cost and what was
+A provider only translates to its API. It sends each request once: what to repeat, when to send, what it may cost and what was
 paid before is decided by its host (`engine.run`), for all cells alike. Every error is one of `engine.ports.provider_errors`: a
 vendor's own exceptions hold the key. Adapters are found by entry point, as those of `engine.ports` are.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
+from engine.domain.conversation import ChatRow, Turn
 from engine.domain.cost import Usage
-from engine.domain.results import ChatRow, Prompt, Response, Verdict
 from engine.ports.provider_errors import ProviderError
 
 
@@ -35,7 +35,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class RateLimit:
     """One limit, as a reply's headers tell it; None where they do not.
 
     Attributes:
@@ -50,23 +50,15 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Meters:
+class RateLimits:
     """What a reply's headers tell of an account's limits."""
 
-    requests: Meter = Meter()
-    tokens: Meter = Meter()
+    requests: RateLimit = RateLimit()
+    tokens: RateLimit = RateLimit()
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn of a chat: `role` is `system`, `user` or `assistant`."""
-
-    role: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
+class ChatRequest:
     """One chat completion.
 
     Attributes:
@@ -95,7 +87,7 @@ class Ask:
         return sum(len(turn.text) for turn in self.turns)
 
 
-class Ending(StrEnum):
+class FinishReason(StrEnum):
     """Why a hosted answer ended."""
 
     STOP = "stop"
@@ -109,30 +101,30 @@ class Choice:
     """One answer: its text, empty where there is none, and why it ended."""
 
     text: str
-    ending: Ending
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """The reply to an `Ask`.
+class Completion:
+    """The reply to a `ChatRequest`.
 
     Attributes:
         choices: `samples` of them.
         prompt_tokens: Tokens read, as billed; cached ones included.
         cached_tokens: Of those, how many were billed as cached.
         generated_tokens: Tokens made, of all choices, as billed.
-        meters: What the headers said.
+        rate_limits: What the headers said.
         is_booked: Whether an attempt that has ended has it in its books: it was bought before, and is used again.
-        unheard: What earlier sends of the ask may be billed for whose reply never came: its `unheard_…_tokens`.
+        possibly_billed: What earlier sends of the request may be billed for whose reply never came: its `possibly_billed_…_tokens`.
     """
 
     choices: tuple[Choice, ...]
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
-    meters: Meters = Meters()
+    rate_limits: RateLimits = RateLimits()
     is_booked: bool = False
-    unheard: Usage = field(default_factory=Usage)
+    possibly_billed: Usage = field(default_factory=Usage)
 
     @property
     def usage(self) -> Usage:
@@ -140,7 +132,7 @@ class Told:
         if self.is_booked:
             return Usage()
         read, cached, made = self.prompt_tokens, self.cached_tokens, self.generated_tokens
-        return self.unheard + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
+        return self.possibly_billed + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
 
 
 class JobState(StrEnum):
@@ -222,11 +214,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch of asks: its output by custom id once it is over, or why it was refused as a whole."""
+    """A batch of requests: its output by custom id once it is over, or why it was refused as a whole."""
 
     batch_id: str
     is_over: bool
-    told: Mapping[str, Told | ProviderError] = field(default_factory=dict)
+    replies: Mapping[str, Completion | ProviderError] = field(default_factory=dict)
     refusal: ProviderError | None = None
 
 
@@ -242,7 +234,7 @@ class Session(Protocol):
         ...
 
     async def create_job(self, order: JobOrder) -> Job:
-        """Start a fine-tuning job. Costs money: after `Unanswered`, look for its key in `jobs` first."""
+        """Start a fine-tuning job. Costs money: after `NoReplyError`, look for its key in `jobs` first."""
         ...
 
     async def jobs(self, since: float) -> Sequence[Job]:
@@ -261,7 +253,7 @@ class Session(Protocol):
         """Return a finished job's training losses, step by step, as far as the provider keeps them."""
         ...
 
-    async def ask(self, ask: Ask) -> Told:
+    async def complete(self, request: ChatRequest) -> Completion:
         """Ask a model."""
         ...
 
@@ -269,8 +261,8 @@ class Session(Protocol):
         """Tell which texts the provider's moderation endpoint flags."""
         ...
 
-    async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
-        """Upload asks by custom id, and return the file's id. Free."""
+    async def upload_batch(self, key: str, requests: Mapping[str, ChatRequest]) -> str:
+        """Upload requests by custom id, and return the file's id. Free."""
         ...
 
     async def submit_batch(self, key: str, file_id: str) -> str:
@@ -327,19 +319,19 @@ class HostedTuning:
 class Account(Protocol):
     """An account, as adapters see it: within its quota, repeated where that is safe, and paid for once."""
 
-    def ask_all(
-        self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
-    ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
-        """Send all asks, and yield (flow, replies in order) of each flow as soon as it is done.
+    def complete_all(
+        self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
+        """Send all requests, and yield (stage key, replies in order) of each stage as soon as it is done.
 
         Args:
-            flows: Asks by stage key.
+            requests: Requests by stage key.
             urgent: Whether they go before others of this account: judges do, because they finish cells.
         """
         ...
 
-    def begun(self, flow: str) -> bool:
-        """Tell whether replies of a flow that were bought in an earlier run wait to be used."""
+    def begun(self, stage_key: str) -> bool:
+        """Tell whether replies of a stage that were bought in an earlier run wait to be used."""
         ...
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
@@ -347,43 +339,14 @@ class Account(Protocol):
         ...
 
 
-@runtime_checkable
-class AskingJudge(Protocol):
-    """A judge that asks a hosted model: both ends of it, without the asking in between. See `engine.ports.Judge`."""
-
-    @property
-    def pin(self) -> str:
-        """`sha256:` and hex digits over all that it asks with; it goes into the keys of its verdicts."""
-        ...
-
-    def given(self, argument: str) -> AskingJudge:
-        """Return the judge with a file of the user's, such as a policy; with its own for an empty argument.
-
-        Raises:
-            OSError: The file cannot be read.
-            ValueError: There is something wrong with it.
-        """
-        ...
-
-    def asks(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[Ask]:
-        """Return what to ask the model, so that `responses[i]` is graded as an answer to `prompts[i]`."""
-        ...
-
-    def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
-    ) -> Sequence[Verdict]:
-        """Return one verdict a response, from the replies to `asks`."""
-        ...
-
-
 class Provider(Protocol):
-    """A vendor's wire. `base_url` is where its API is for accounts that name no other; None where each has its own."""
+    """A vendor's API. `base_url` is where its API is for accounts that name no other; None where each has its own."""
 
     revision: int
     base_url: str | None
 
     def connect(self, access: Access) -> Session:
-        """Connect to an account; it is `Denied` when the environment has no such key."""
+        """Connect to an account; it is `DeniedError` when the environment has no such key."""
         ...
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:

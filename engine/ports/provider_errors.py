@@ -9,13 +9,13 @@ class ProviderError(Exception):
     """What a provider answered instead, or that it did not.
 
     ProviderError
-    ├── Throttled      asked too fast; nothing was done
-    ├── Unavailable    the server failed or is overloaded; nothing was done
-    ├── Unanswered     the reply never came: it may have been done
-    ├── Blocked        moderation refused it: a result
-    ├── Rejected       the request is wrong; it will be next time
-    ├── Denied         the key or the account may not
-    └── Exhausted      the account's money or hard limit is used up
+    ├── ThrottledError    asked too fast; nothing was done
+    ├── UnavailableError  the server failed or is overloaded; nothing was done
+    ├── NoReplyError      the reply never came: it may have been done
+    ├── BlockedError      moderation refused it: a result
+    ├── RejectedError     the request is wrong; it will be next time
+    ├── DeniedError       the key or the account may not
+    └── ExhaustedError    the account's money or hard limit is used up
 
     Attributes:
         used: What had been paid for, or may have been, before this ended it; None for nothing.
@@ -24,7 +24,7 @@ class ProviderError(Exception):
     used: Usage | None = None
 
 
-class Throttled(ProviderError):  # noqa: N818 - what happened, in one word
+class ThrottledError(ProviderError):
     """Asked too fast.
 
     Attributes:
@@ -41,7 +41,7 @@ class Throttled(ProviderError):  # noqa: N818 - what happened, in one word
         return str(self.args[0])
 
 
-class Unavailable(ProviderError):  # noqa: N818
+class UnavailableError(ProviderError):
     """The server failed, or is overloaded.
 
     Attributes:
@@ -57,21 +57,21 @@ class Unavailable(ProviderError):  # noqa: N818
         return str(self.args[0])
 
 
-class Unanswered(ProviderError):  # noqa: N818
+class NoReplyError(ProviderError):
     """The connection broke, or the time ran out: nobody knows whether it was done."""
 
 
-class Blocked(ProviderError):  # noqa: N818
+class BlockedError(ProviderError):
     """The provider's moderation refused."""
 
 
-class Rejected(ProviderError):  # noqa: N818
+class RejectedError(ProviderError):
     """The request is wrong, or names what is not there."""
 
 
-class Denied(ProviderError):  # noqa: N818
+class DeniedError(ProviderError):
     """The key is wrong, or the account may not do this."""
 
 
-class Exhausted(ProviderError):  # noqa: N818
+class ExhaustedError(ProviderError):
     """The account has no money left, or has reached its hard limit."""

@@ -16,8 +16,7 @@ from typing import TypeAlias
 
 from engine.domain.stage import Counts
 from engine.domain.sweep import Axis, Cell, Exclude, Level, Pattern, Sweep, When
-from engine.spec.leaves import base_level
-from engine.spec.origins import swept
+from engine.spec.origins import base_level, is_setting_in, level_under, swept
 from engine.spec.positions import NOWHERE, Positions, Problems
 from engine.spec.recipes import Combination, Pair, RecipeBook
 
@@ -120,6 +119,7 @@ class _Grid:
         self.problems = problems
         groups = [sweep.axes, *(group.axes for group in sweep.zips)]
         paths = [axis.path for axis in chain.from_iterable(groups)]
+        self._owners: dict[str, tuple[str, ...]] = {}
         self.index = {path: index for index, path in enumerate(paths)}  # the same in every combination
 
     def limit(self, combinations: int, *, at_least: bool = False) -> None:
@@ -138,8 +138,23 @@ class _Grid:
         """Return the combination's level at `path`: swept, or the recipe's own."""
         if path in self.index:
             return combination[self.index[path]][1]
-        loose = (level for other, level in combination[len(self.index) :] if other == path)
-        return next(loose, base_level(self.sweep.recipe, path))
+        for other, level in combination[len(self.index) :]:
+            if other == path:
+                return level
+        for owner in self.owners(path):  # an axis of whole adapters changes the levels of their settings
+            for other, level in combination:
+                if other == owner:
+                    return level_under(self.sweep.recipe, owner, level, path)
+        return base_level(self.sweep.recipe, path)
+
+    def owners(self, path: str) -> tuple[str, ...]:
+        """Return the swept places of adapters of which `path` is a setting, the innermost first."""
+        if path not in self._owners:
+            found = [
+                place for place in dict.fromkeys(item.path for item in swept(self.sweep)) if is_setting_in(place, path)
+            ]
+            self._owners[path] = tuple(sorted(found, key=len, reverse=True))
+        return self._owners[path]
 
     def matcher(self, patterns: Sequence[Pattern]) -> Matches:
         """Return a function that tells whether a combination matches every pattern."""

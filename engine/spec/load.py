@@ -11,16 +11,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from engine.domain.sweep import Recipe, RunSettings, Sweep
+from engine.domain.sweep import Header, Recipe, RunSettings, Sweep
 from engine.spec import yaml_nodes
 from engine.spec.grid import GridReader
-from engine.spec.leaves import closest
-from engine.spec.messages import Finding, findings, wrong_type
-from engine.spec.overrides import override
+from engine.spec.leaves import CONTEXT, CONTEXT_OF_UNFINISHED, Leaves
+from engine.spec.messages import Finding, closest, findings, wrong_type
+from engine.spec.origins import inner
+from engine.spec.overrides import override, renamed
 from engine.spec.positions import Mark, Positions, Problems, Source, visible
-from engine.spec.yaml_nodes import Mapping, Scalar, join
+from engine.spec.yaml_nodes import Mapping, Plain, Scalar, join
 
 MAX_BYTES = 2**20
 """A larger file is refused: it is data, not a spec."""
@@ -84,18 +85,21 @@ def read_sweep(raw: bytes, name: str, overrides: Sequence[str] = ()) -> LoadedSw
     text, source = _decode(raw, visible(name), problems)
     start = Mark(source, 1, 1)
     root = _root(source, text, problems)
-    changed, overridden = override(root or Mapping((), start), overrides, problems)
+    before = renamed(root or Mapping((), start), problems)
+    changed, overridden = override(before, overrides, problems)
     if root is None:
         problems.stop_if_any()  # there is a problem whenever there is no tree
     positions = _positions(changed, start, overridden)
-    return LoadedSweep(_Reading(changed, positions, problems).sweep(), positions)
+    # What only the file names counts as well: an axis of a mitigation that `--set` has taken out is no typo.
+    leaves = Leaves.of(changed.plain, before.plain)
+    return LoadedSweep(_Reading(changed, leaves, positions, problems).sweep(), positions)
 
 
 def _decode(raw: bytes, name: str, problems: Problems) -> tuple[str, Source]:
     """Return the text of a spec; text that cannot be used is a problem, and empty."""
     nothing = Source(name, ("",))
     if len(raw) > MAX_BYTES:
-        what, hint = "larger than 1 MiB", "a spec names its data by `file:PATH`; it does not hold it"
+        what, hint = "larger than 1 MiB", "a spec names its data; it does not hold it"
         problems.add(Mark(nothing, 1, 1).problem("", what, code="too_large", hint=hint))
         return "", nothing
     raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -140,6 +144,7 @@ class _Reading:
     """Reads one tree into a Sweep."""
 
     root: Mapping
+    leaves: Leaves
     positions: Positions
     problems: Problems
 
@@ -150,15 +155,20 @@ class _Reading:
             SpecError: Anything was wrong, here or before.
         """
         self._unknown_fields()
-        values = {key: self._scalar(key) for key in ("sweep", "description", "baselines") if self._is_written(key)}
-        recipe = self._model("recipe", Recipe)
-        values["recipe"] = recipe
-        if self._is_written("run"):
-            values["run"] = self._model("run", RunSettings)
-        grid = GridReader(self.root, recipe, self.positions, self.problems).read()
+        header = self._valid(
+            "", Header, {key: self._plain(key) for key in Header.model_fields if self._is_written(key)}
+        )
+        recipe = self._recipe() if self.root.get("recipe") else None
+        run = self._valid("run", RunSettings, self._plain("run")) if self._is_written("run") else RunSettings()
+        grid = GridReader(self.root, self.leaves, recipe, self.positions, self.problems).read()
         self.problems.stop_if_any()
-        values |= {field.name: getattr(grid, field.name) for field in fields(grid)}
-        return Sweep(**values)
+        own = dict(header) if header is not None else {}
+        parts: dict[str, Any] = {field.name: getattr(grid, field.name) for field in fields(grid)}
+        return Sweep(**{**own, **parts, "recipe": recipe, "run": run})
+
+    def _plain(self, key: str) -> Plain:
+        entry = self.root.get(key)
+        return entry.value.plain if entry is not None else None
 
     def _is_written(self, key: str) -> bool:
         entry = self.root.get(key)
@@ -180,35 +190,41 @@ class _Reading:
             if self.root.get(key) is None:
                 self._add(Finding(key, "this field is required", "missing_field", f"add `{key}:`"))
 
-    def _scalar(self, key: str) -> Any:
-        """Return the value of one of the sweep's own fields, or None and a problem."""
-        entry = self.root.get(key)
-        kind = TypeAdapter[Any](Sweep.model_fields[key].rebuild_annotation(), config=ConfigDict(strict=True))
+    def _valid(self, key: str, model: type[Model], written: Plain) -> Model | None:
+        """Return what is written as its model, or None and at least one problem."""
         try:
-            return kind.validate_python(entry.value.plain if entry is not None else None)
+            return model.model_validate(written, context=CONTEXT)
         except ValidationError as error:
-            for finding in findings(error, key):
+            for finding in findings(error, key, model):
                 self._add(finding)
             return None
 
-    def _model(self, key: str, model: type[Model]) -> Model | None:
-        """Return a section as its model, or None and at least one problem."""
-        entry = self.root.get(key)
-        if entry is None:
-            return None
+    def _recipe(self) -> Recipe | None:
+        """Return the recipe; a setting beside `tune.use` or `generate.use` that every combination sweeps may be missing."""
+        written = self._plain("recipe")
         try:
-            return model.model_validate(entry.value.plain)
+            return Recipe.model_validate(written, context=CONTEXT)
         except ValidationError as error:
-            for finding in findings(error, key, model):
-                self._add(self._swept_but_missing(finding))
-            return None
+            found = [self._swept_but_missing(finding) for finding in findings(error, "recipe", Recipe)]
+        paths = [finding.path.removeprefix("recipe.") for finding in found if finding.code == "missing_field"]
+        if len(paths) == len(found) and all(inner(path) != path and path in self._swept() for path in paths):
+            return Recipe.model_validate(written, context=CONTEXT_OF_UNFINISHED)
+        for finding in found:
+            self._add(finding)
+        return None
+
+    def _swept(self) -> set[str]:
+        """Return the paths that every combination sweeps."""
+        zips = self._plain("zip")
+        groups = [self._plain("axes"), *(zips if isinstance(zips, list) else ())]
+        return {path for group in groups if isinstance(group, dict) for path in group}
 
     def _swept_but_missing(self, finding: Finding) -> Finding:
         """Say it when a field that the recipe lacks is swept: the axis does not stand in for it."""
         path = finding.path.removeprefix("recipe.")
-        entry = self.root.get("axes")
-        axes = entry.value if entry is not None else None
-        if finding.code == "missing_field" and isinstance(axes, Mapping) and axes.get(path):
-            hint = f"`axes.{path}` varies it; the recipe needs a value of its own as well"
+        if finding.code == "missing_field" and path in self._swept():
+            axes = self._plain("axes")
+            where = f"`axes.{path}`" if isinstance(axes, dict) and path in axes else "`zip`"
+            hint = f"{where} varies it; the recipe needs a value of its own as well"
             return replace(finding, hint=hint)
         return finding

@@ -1,12 +1,17 @@
-"""Where in a spec a level of a cell was written, for problems that only the expanded grid or an adapter can find."""
+"""Levels: where each stands in a recipe, and where in a spec it was written, for problems that are found later."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
-from engine.domain.sweep import Axis, Level, Sweep
-from engine.spec.leaves import LEAVES, base_level
+from pydantic import BaseModel
+
+from engine.domain.adapters import Use, WithAdapter
+from engine.domain.sweep import Axis, Level, Recipe, Sweep
+from engine.spec.leaves import INLINE, own_fields, section_model
+from engine.spec.yaml_nodes import join
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +19,8 @@ class WrittenLevel:
     """One level as the spec has it.
 
     Attributes:
-        where: Dotted path in the spec, such as `axes.data.n[2]` or `recipe.data.n`.
-        path: Dotted path in the recipe, such as `data.n`.
+        where: Dotted path in the spec, such as `axes.data.n[2]` or `recipe.mitigations[0].a`.
+        path: Dotted path of the leaf, such as `data.n` or `mitigations.scale.a`.
         level: The level.
     """
 
@@ -27,7 +32,7 @@ class WrittenLevel:
 def _of_axes(axes: Iterable[Axis], prefix: str) -> Iterator[WrittenLevel]:
     for axis in axes:
         for index, level in enumerate(axis.levels):
-            yield WrittenLevel(f"{prefix}.{axis.path}[{index}]", axis.path, level)
+            yield WrittenLevel(f"{join(prefix, axis.path)}[{index}]", axis.path, level)
 
 
 def swept(sweep: Sweep) -> Iterator[WrittenLevel]:
@@ -39,17 +44,131 @@ def swept(sweep: Sweep) -> Iterator[WrittenLevel]:
         yield from _of_axes(when.axes, f"when[{index}].axes")
     for index, include in enumerate(sweep.includes):
         for path, level in include.levels:
-            yield WrittenLevel(f"include[{index}].{path}", path, level)
+            yield WrittenLevel(join(f"include[{index}]", path), path, level)
 
 
 def written(sweep: Sweep) -> Iterator[WrittenLevel]:
-    """Yield every level of the spec: the recipe's own first, defaults included, then those that are swept."""
-    for path in LEAVES:
-        yield WrittenLevel(f"recipe.{path}", path, base_level(sweep.recipe, path))
+    """Yield every level of the spec: the recipe's own first, defaults and settings included, then those that are swept."""
+    yield from _of_model(sweep.recipe, "", "recipe.")
     yield from swept(sweep)
 
 
+def _of_model(model: BaseModel, path: str, where: str) -> Iterator[WrittenLevel]:
+    for name, declared in type(model).model_fields.items():
+        value = getattr(model, name, None)
+        if section_model(declared) is not None:
+            if value is not None:
+                yield from _of_model(value, f"{path}{name}.", f"{where}{name}.")
+            continue
+        yield WrittenLevel(f"{where}{name}", f"{path}{name}", value)
+        if isinstance(value, Use):
+            inside = "" if isinstance(model, WithAdapter) else f"{name}."
+            yield from _of_model(value.settings, f"{path}{inside}", f"{where}{inside}")
+        for index, item in enumerate(value if isinstance(value, tuple) else ()):
+            if isinstance(item, Use):
+                yield from _of_model(item.settings, f"{path}{name}.{item.name}.", f"{where}{name}[{index}].")
+
+
 def origin(sweep: Sweep, path: str, level: Level) -> str:
-    """Return where `level` of `path` was first written; a level that is swept nowhere is the recipe's own."""
-    places = (item.where for item in swept(sweep) if item.path == path and item.level == level)
-    return next(places, f"recipe.{path}")
+    """Return where `level` of `path` was first written; a level that is swept nowhere is the recipe's own.
+
+    An adapter that no level equals, because further axes set something in it, is looked for by its name.
+    """
+    items = [item for item in swept(sweep) if item.path == path]
+    places = [item.where for item in items if item.level == level]
+    places += [item.where for item in items if (names := _names(item.level)) and names == _names(level)]
+    return places[0] if places else f"recipe.{_place(sweep.recipe, path)}"
+
+
+def _names(level: Level) -> tuple[str, ...]:
+    """Return the names of the adapters in a level."""
+    items = level if isinstance(level, tuple) else (level,)
+    return tuple(item.name for item in items if isinstance(item, Use))
+
+
+def _place(recipe: Recipe, path: str) -> str:
+    """Return where a leaf's value stands in the recipe: an adapter in a list goes by its number there."""
+    head, _, rest = path.partition(".")
+    items = getattr(recipe, head, None)
+    for index, item in enumerate(items if isinstance(items, tuple) else ()):
+        if isinstance(item, Use) and rest.startswith(f"{item.name}."):
+            return f"{head}[{index}].{rest.removeprefix(f'{item.name}.')}"
+    return path
+
+
+def inner(path: str) -> str:
+    """Return a path with its adapter's place in it, so that the place's path is where it begins.
+
+    >>> inner("tune.lr"), inner("tune.epochs"), inner("judges.my/judge.model")
+    ('tune.use.lr', 'tune.epochs', 'judges.my/judge.model')
+    """
+    head, _, rest = path.partition(".")
+    if head not in INLINE or rest.partition(".")[0] in own_fields(head):
+        return path
+    return f"{INLINE[head]}.{rest}"
+
+
+def look(value: object, path: str) -> Level:
+    """Return what stands at a path inside a recipe, a section, an adapter or a list of them; None where nothing does."""
+    while path and value is not None:
+        if isinstance(value, tuple):
+            value, path = item_at(value, path)
+            continue
+        name, _, path = path.partition(".")
+        value = getattr(value.settings if isinstance(value, Use) else value, name, None)
+    return cast("Level", value)
+
+
+def item_at(items: Iterable[object], path: str) -> tuple[Use | None, str]:
+    """Return the first adapter of a list whose name a path begins with, and the path after it."""
+    for item in items:
+        if isinstance(item, Use) and path.startswith(f"{item.name}."):
+            return item, path.removeprefix(f"{item.name}.")
+    return None, ""
+
+
+def base_level(recipe: Recipe, path: str) -> Level:
+    """Return the recipe's own level at `path`; None where its section is left out, or no adapter there has such a setting.
+
+    The level of `tune.use` and `generate.use` is the adapter's name alone: its settings have paths of their own.
+    """
+    value = look(recipe, inner(path))
+    if path in INLINE.values() and isinstance(value, Use):
+        return Use(value.name, type(value.settings).model_construct())
+    return value
+
+
+def is_setting_in(place: str, path: str) -> bool:
+    """Tell whether a path is that of a setting of an adapter that stands at `place`."""
+    return inner(path).startswith(f"{place}.")
+
+
+def level_under(recipe: Recipe, owner: str, level: Level, path: str) -> Level:
+    """Return the level at `path`, a setting, where an axis puts `level` in the place `owner` of its adapter.
+
+    In `tune` and `generate`, what the recipe sets is carried over to another adapter that has a setting of that name.
+    """
+    rest = inner(path).removeprefix(f"{owner}.")
+    base = look(recipe, owner) if owner in INLINE.values() else None
+    if isinstance(level, Use) and isinstance(base, Use):
+        name = rest.partition(".")[0]
+        own, carried = level.settings, base.settings
+        if name in type(own).model_fields and name in carried.model_fields_set - own.model_fields_set:
+            return look(base, rest)
+    return look(level, rest)
+
+
+def missing_section(recipe: Recipe, path: str) -> str:
+    """Return the section that `path` needs and the recipe leaves out, or nothing."""
+    section: BaseModel = recipe
+    walked: list[str] = []
+    for name in path.split(".")[:-1]:
+        declared = type(section).model_fields.get(name)
+        if declared is None or section_model(declared) is None:
+            return ""
+        walked.append(name)
+        inside = getattr(section, name)
+        if inside is None:
+            return ".".join(walked)
+        section = inside
+    return ""

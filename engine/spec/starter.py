@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib import resources
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from engine.domain.errors import DosimeterError
-from engine.domain.sweep import Sweep
+from engine.domain.sweep import Header
 from engine.spec.messages import findings
 
 _NAME_LINE = "sweep: my-sweep\n"
@@ -22,11 +22,10 @@ def starter(name: str) -> str:
     Raises:
         DosimeterError: A sweep cannot have that name.
     """
-    kind = TypeAdapter[str](Sweep.model_fields["sweep"].rebuild_annotation())
     try:
-        kind.validate_python(name)
+        Header(sweep=name)
     except ValidationError as error:
-        finding = next(findings(error, "sweep"))
+        finding = next(findings(error, "", Header))
         raise DosimeterError(finding.what, where=name, todo=finding.hint) from error
     text = resources.files(__package__).joinpath("starter.yaml").read_text(encoding="utf-8")
     return text.replace(_NAME_LINE, f"sweep: {name}\n")

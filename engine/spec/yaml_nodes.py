@@ -84,7 +84,7 @@ class Mapping:
     size: int = 1
 
     @property
-    def plain(self) -> Plain:
+    def plain(self) -> dict[str, Plain]:
         """The keys and values."""
         return {entry.key: entry.value.plain for entry in self.entries}
 
@@ -102,6 +102,17 @@ class _StopReadingError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.what)
         self.problem = problem
+
+
+def of_plain(value: object, mark: Mark) -> Node:
+    """Return a value as a node; all of it stands at one place."""
+    if isinstance(value, dict):
+        entries = tuple(Entry(str(key), mark, of_plain(inside, mark)) for key, inside in value.items())
+        return Mapping(entries, mark, 1 + sum(entry.value.size for entry in entries))
+    if isinstance(value, list | tuple):
+        items = tuple(of_plain(item, mark) for item in value)
+        return Sequence(items, mark, 1 + sum(item.size for item in items))
+    return Scalar(value if isinstance(value, str | int | float | bool) else None, mark)
 
 
 def walk(node: Node, path: str = "") -> Iterator[tuple[str, Mark | None, Mark]]:

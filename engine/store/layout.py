@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.store.errors import mapped
+
 SEALED = 0o600
 """Mode of every file that may hold model text: the owner's eyes only."""
 
@@ -48,33 +50,38 @@ class RunDirectory:
         return self.root / "results.duckdb"
 
     @property
+    def publishing(self) -> Path:
+        """Where the next results.duckdb is built, for the owner's eyes only; gone when it is in place."""
+        return self.root / ".publishing"
+
+    @property
     def shards(self) -> Path:
-        """Parquet files, one folder a table."""
+        """Parquet files, one folder per table."""
         return self.root / "shards"
 
     @property
     def artifacts(self) -> Path:
-        """Tuned weights, one folder a stage key."""
+        """Tuned and edited weights, one folder per stage key."""
         return self.root / "artifacts"
 
     @property
     def jobs(self) -> Path:
-        """What is known of each paid job, one file a tune stage."""
+        """What is known of each paid job, one file per tune stage."""
         return self.root / "jobs"
 
     @property
     def batches(self) -> Path:
-        """What is known of each paid batch of asks, one file a batch."""
+        """What is known of each paid batch of chat requests, one file per batch."""
         return self.root / "batches"
 
     @property
     def replies(self) -> Path:
-        """Paid replies of stages that have not ended, one file a stage."""
+        """Paid replies of stages that have not ended, one file per stage."""
         return self.root / "replies"
 
     @property
     def rehearsal(self) -> Path:
-        """What a rehearsal's servers have, one folder an account."""
+        """What a rehearsal's servers have, one folder per account."""
         return self.root / "rehearsal"
 
     @property
@@ -90,21 +97,25 @@ def write_whole(path: Path, write: Callable[[Path], None], mode: int = SEALED) -
         path: Where the file goes; its folder is made when missing.
         write: Writes the file at the path it is given.
         mode: Its permissions.
+
+    Raises:
+        StoreError: The disk is full, read-only or failing, or the permissions do not allow it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch(mode=mode)  # sealed from the first byte on
-        write(temporary)
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with mapped("a file of the run directory cannot be written", path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            temporary.touch(mode=mode)  # sealed from the first byte on
+            write(temporary)
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that it is whole or absent, for the owner's eyes only."""
+    """Write a text file so that it is whole or absent, for the owner's eyes only; raises as `write_whole`."""
     write_whole(path, lambda temporary: _write(temporary, text))
 
 

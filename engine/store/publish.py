@@ -7,67 +7,98 @@ no notebook. It holds no model text.
 from __future__ import annotations
 
 import os
-import sqlite3
+import shutil
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata, resources
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from engine.store.layout import SEALED, RunDirectory, sync
-from engine.store.state import read_only_uri
+from engine.store.database import Database
+from engine.store.errors import AGAIN, mapped
+from engine.store.layout import SEALED, RunDirectory, sha256_of, sync
+from engine.store.reader import VIEWS
+from engine.store.state import PLAN_TABLES, State
 
 STORAGE_VERSION = "v1.4.0"
 """DuckDB 1.4 and later can read the file."""
 
-CONTROL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
 SHARD_TABLES = ("prompts", "responses", "verdicts", "training", "samples")
-STAGE_COLUMNS = "stage_key, kind, adapter, account, revision, state, reason, attempts, settings"
 ATTEMPTS = """
 WITH RECURSIVE shown (stage_key) AS (
     SELECT stage_key FROM stages WHERE planned
     UNION SELECT a.after_key FROM attempts a JOIN shown USING (stage_key) WHERE a.after_key IS NOT NULL)
-SELECT a.* FROM attempts a JOIN shown USING (stage_key)
+SELECT {} FROM attempts JOIN shown USING (stage_key)
 """
-"""Attempts of the plan's stages, and of the earlier cuts that they went on from: a dose costs all of its steps."""
+"""Attempts of the plan's stages, and of the earlier checkpoints that they went on from: a dose costs all of its steps."""
 
 VERSIONED = ("duckdb", "ray", "torch", "transformers", "peft", "trl")
+
+
+def refresh(run: RunDirectory, state: State) -> None:
+    """Publish, unless results.duckdb is whole and shows all of it already.
+
+    Args:
+        run: The run directory.
+        state: Its control plane, open for writing.
+
+    Raises:
+        StoreError: It cannot be published: a full disk, a damaged shard.
+    """
+    shown = f"{metadata.version('dosimeter')} {state.digest()}"
+    if state.meta().get("published") != f"{shown} {_trace(run.results)}":
+        publish(run)
+        state.put_meta({"published": f"{shown} {_trace(run.results)}"})  # after the file is in place, never before
+
+
+def _trace(results: Path) -> str:
+    """Return the hash of the published file; nothing when it is not there, or cannot be read."""
+    try:
+        return sha256_of(results)
+    except OSError:
+        return ""
 
 
 def publish(run: RunDirectory) -> float:
     """Rebuild results.duckdb from state.sqlite and the acknowledged shards.
 
+    It is built in a folder of its own, for the owner's eyes only; what a killed publication left there goes first.
+
     Args:
-        run: The run directory.
+        run: The run directory; nobody else publishes in it meanwhile.
 
     Returns:
         The seconds that it took.
+
+    Raises:
+        StoreError: It cannot be built or moved into place: a full disk, a damaged shard. The old file stays.
     """
     begun = time.monotonic()
-    temporary = run.results.with_name(f".results-{uuid.uuid4().hex[:8]}.duckdb.tmp")
-    state = sqlite3.connect(read_only_uri(run), uri=True)
-    try:
-        _build(run, temporary, state)
-        temporary.chmod(SEALED)
-        sync(temporary)
-        temporary.replace(run.results)
-        sync(run.root)
-    finally:
-        state.close()
-        temporary.unlink(missing_ok=True)
+    with mapped("the results cannot be published", run.results, duckdb.Error, pa.ArrowException, todo=AGAIN):
+        shutil.rmtree(run.publishing, ignore_errors=True)
+        run.publishing.mkdir(mode=0o700)
+        try:
+            built = run.publishing / run.results.name
+            with Database.look(run) as state, state.snapshot():
+                _build(run, built, state)
+            built.chmod(SEALED)
+            sync(built)
+            built.replace(run.results)
+            sync(run.root)
+        finally:
+            shutil.rmtree(run.publishing, ignore_errors=True)
     return time.monotonic() - begun
 
 
-def _build(run: RunDirectory, path: os.PathLike[str], state: sqlite3.Connection) -> None:
-    state.execute("BEGIN")  # one snapshot of the control plane
-    with duckdb.connect(config={"threads": 1}) as db:
+def _build(run: RunDirectory, path: Path, state: Database) -> None:
+    with duckdb.connect(config={"threads": 1, "temp_directory": str(run.publishing)}) as db:
         db.execute(f"ATTACH '{_quoted(path)}' AS results (STORAGE_VERSION '{STORAGE_VERSION}')")
         db.execute("USE results")
         for script in ("tables.sql", "views.sql"):
-            db.execute(resources.files("engine.store").joinpath(script).read_text())
+            db.execute(resources.files("engine.store").joinpath(script).read_text(encoding="utf-8"))
         db.execute("BEGIN")
         _copy_control(db, state)
         _copy_shards(run, db, state)
@@ -78,21 +109,21 @@ def _build(run: RunDirectory, path: os.PathLike[str], state: sqlite3.Connection)
         db.execute("DETACH results")
 
 
-def _copy_control(db: duckdb.DuckDBPyConnection, state: sqlite3.Connection) -> None:
-    for table in CONTROL_TABLES:
-        _insert(db, table, state.execute(f"SELECT * FROM {table}"))  # noqa: S608 - our own names
-    _insert(db, "stages", state.execute(f"SELECT {STAGE_COLUMNS} FROM stages WHERE planned"))  # noqa: S608
-    _insert(db, "attempts", state.execute(ATTEMPTS))
+def _copy_control(db: duckdb.DuckDBPyConnection, state: Database) -> None:
+    queries = {table: f"SELECT {{}} FROM {table}" for table in PLAN_TABLES}  # noqa: S608 - our own names
+    queries |= {"stages": "SELECT {} FROM stages WHERE planned", "attempts": ATTEMPTS}
+    for table, query in queries.items():
+        _insert(db, table, state.rows(query.format(", ".join(_columns(db, table)))))
 
 
-def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: sqlite3.Connection) -> None:
+def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: Database) -> None:
     """Copy the rows of acknowledged stages; a file may also hold rows of stages that have to run again."""
     for table in SHARD_TABLES:
-        found = state.execute(
+        found = state.rows(
             "SELECT path, stage_key FROM shards LEFT JOIN stages USING (stage_key)"
             " WHERE table_name = ? AND coalesce(planned, 1) ORDER BY path",
             (table,),
-        ).fetchall()
+        )
         if not found:
             continue
         files = [str(run.root / path) for path, _ in found]
@@ -108,9 +139,9 @@ def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: sqlite
         db.unregister("known")
 
 
-def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: object) -> None:
+def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Sequence[object]]) -> None:
     """Insert Python rows by way of Arrow, letting DuckDB cast text to the columns' types."""
-    fetched = list(rows)  # type: ignore[call-overload]
+    fetched = list(rows)
     if not fetched:
         return
     names = _columns(db, table)
@@ -133,12 +164,13 @@ def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:
     return [name for (name,) in found.fetchall()]
 
 
-def _facts(state: sqlite3.Connection) -> Mapping[str, str]:
-    facts = dict(state.execute("SELECT key, value FROM meta"))
-    (unfinished,) = state.execute("SELECT count(*) FROM stages WHERE planned AND state <> 'done'").fetchone()
+def _facts(state: Database) -> Mapping[str, str]:
+    facts: dict[str, str] = dict(state.rows("SELECT key, value FROM meta"))
+    ((unfinished,),) = state.rows("SELECT count(*) FROM stages WHERE planned AND state <> 'done'")
     facts["complete"] = "false" if unfinished else "true"
     facts["published_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     facts["engine_version"] = metadata.version("dosimeter")
+    facts["views"] = VIEWS
     facts |= {f"version_{name}": metadata.version(name) for name in VERSIONED}
     return facts
 

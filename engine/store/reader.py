@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import duckdb
 
 from engine.domain.errors import QueryError, StoreError
+from engine.store.errors import AGAIN, mapped
 from engine.store.sealed import load_sealed
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RESULTS_FILE = "results.duckdb"
+
+VIEWS = "1"
+"""The number of the public views, which a published file carries as the fact `views`: raise it when a column changes."""
 
 _READING = {"SELECT", "EXPLAIN"}
 _PRAGMAS = re.compile(r"\s*pragma\s+(table_info|show_tables|version|database_size)\b", re.IGNORECASE)
@@ -47,37 +51,44 @@ def open_results(run_dir: Path, *, unseal: bool = False, timeout_s: float = 60.0
         threads: DuckDB's threads, >= 1.
 
     Raises:
-        StoreError: When there is no `results.duckdb`, or it cannot be opened, or the sealed shards cannot be read.
+        StoreError: There is no `results.duckdb`, it cannot be opened or is of another version, or the sealed shards cannot
+            be read.
     """
     path = run_dir / RESULTS_FILE
-    if not path.is_file():
-        raise StoreError(
-            "there are no published results",
-            where=str(path),
-            todo="Is this a run directory? `dosimeter run` publishes results as it goes.",
-        )
-    # Attached to a connection in memory, not opened: DuckDB caches open files by path within a process, and would go
-    # on serving the old file after `publish` has replaced it.
-    connection = duckdb.connect(":memory:", config={**_SETTINGS, "threads": str(threads)})
-    try:
-        quoted = str(path).replace("'", "''")
-        connection.execute(f"ATTACH '{quoted}' AS results (READ_ONLY)")
-        connection.execute("USE results")
-        if unseal:
-            load_sealed(connection, run_dir)
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-    except duckdb.Error as error:
-        connection.close()
-        raise StoreError(
-            f"the published results cannot be read: {_short(error)}",
-            where=str(path),
-            todo="Delete it: the same `dosimeter run` command checks the store and publishes the file again.",
-        ) from error
-    except BaseException:
-        connection.close()
-        raise
+    with mapped("the published results cannot be read", path, duckdb.Error, todo=AGAIN):
+        if not path.is_file():
+            raise StoreError(
+                "there are no published results",
+                where=str(path),
+                todo="Is this a run directory? `dosimeter run` publishes results as it goes.",
+            )
+        # Attached to a connection in memory, not opened: DuckDB caches open files by path within a process, and would go
+        # on serving the old file after `publish` has replaced it.
+        connection = duckdb.connect(":memory:", config={**_SETTINGS, "threads": str(threads)})
+        try:
+            _attach(connection, path)
+            if unseal:
+                load_sealed(connection, run_dir)
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+        except BaseException:
+            connection.close()
+            raise
     return Results(connection, path, timeout_s)
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    quoted = str(path).replace("'", "''")
+    connection.execute(f"ATTACH '{quoted}' AS results (READ_ONLY)")
+    connection.execute("USE results")
+    facts: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if facts.get("views") != VIEWS:
+        version = facts.get("engine_version", "an unknown version")
+        raise StoreError(
+            f"these results were published by another Dosimeter ({version}), whose views differ",
+            where=str(path),
+            todo=AGAIN,
+        )
 
 
 class Results:
@@ -103,7 +114,8 @@ class Results:
             All rows, in memory.
 
         Raises:
-            QueryError: When the SQL is wrong, is not one reading statement, or ran past the time limit.
+            QueryError: The SQL is wrong, is not one reading statement, or ran past the time limit.
+            StoreError: The file is damaged.
         """
         self._refuse_unless_reading(sql)
         with self._time_limit() as expired:
@@ -119,6 +131,9 @@ class Results:
                     todo="Ask for less at once, or allow it more time.",
                 ) from error
             except duckdb.Error as error:
+                if _is_damage(error):
+                    what = f"the published results cannot be read: {_short(error)}"
+                    raise StoreError(what, where=str(self.path), todo=AGAIN) from error
                 raise QueryError(_short(error), where=_excerpt(sql), todo=_advice(error)) from error
 
     def close(self) -> None:
@@ -171,6 +186,11 @@ class Results:
             yield expired
         finally:
             timer.cancel()
+
+
+def _is_damage(error: duckdb.Error) -> bool:
+    """Tell damage of the file from a wrong query: a query that is locked down opens no other file."""
+    return isinstance(error, duckdb.IOException | duckdb.FatalException) or "Corrupt database" in str(error)
 
 
 def _short(error: duckdb.Error) -> str:

@@ -1,87 +1,143 @@
-"""A plan as rows of the control plane's tables: columns in the order of state.sql and tables.sql."""
+"""A plan as rows of the control plane's tables, by the names of their columns."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 
-from engine import registry
-from engine.domain.stage import Plan, PlannedCell, Stage, StageState
+from engine.domain.stage import Evaluation, Plan, PlannedCell, Stage, StageKind, StageState
 from engine.domain.sweep import Recipe, TuneRecipe
-from engine.registry import Kind
+from engine.store.settings import Setting, SettingsBook, config_id, variants
 
-Row = tuple[object, ...]
-
-
-def cell_rows(plan: Plan) -> Iterator[Row]:
-    """Yield a row of `cells` for every planned cell."""
-    for position, planned in enumerate(plan.cells):
-        recipe = planned.cell.recipe
-        yield (
-            position,
-            planned.cell_id,
-            planned.label,
-            recipe.model,
-            *_dose(planned, recipe),
-            *_training(recipe.tune),
-            recipe.seed,
-            planned.mitigation,
-            recipe.benchmark,
-            recipe.generate.temperature,
-            recipe.generate.max_new_tokens,
-            planned.system is not None,
-            planned.is_baseline,
-            planned.baseline_id,
-            planned.sample,
-            planned.tune,
-            json.dumps(recipe.model_dump(mode="json"), ensure_ascii=False),
-        )
+Row = dict[str, object]
 
 
-def _dose(planned: PlannedCell, recipe: Recipe) -> Row:
-    """data_source, data_tier, n_examples, epochs, lr, lr_multiplier: an untuned cell took no dose."""
-    data, tune = recipe.data, recipe.tune
-    if data is None or tune is None:
-        return (None, None, 0, 0, None, None)
-    return (data.source, planned.tier, data.n, tune.epochs, tune.lr, tune.lr_multiplier)
+def cell_rows(plan: Plan) -> tuple[list[Row], Iterator[Row]]:
+    """Return the rows of `cells`, and those of `cell_settings`."""
+    book = SettingsBook()
+    settings = [book.settings(planned.cell.recipe) for planned in plan.cells]
+    cells = []
+    for position, (planned, variant) in enumerate(zip(plan.cells, variants(plan.cells, settings), strict=True)):
+        recipe = planned.cell.recipe.model_dump(mode="json")
+        identity: Row = {
+            "position": position,
+            "cell_id": planned.cell_id,
+            "config_id": config_id(recipe, planned.system),
+            "label": planned.label,
+            "variant": variant,
+            "origin": planned.origin.value,
+            "baseline_cell_id": planned.baseline_id,
+            "unmitigated_cell_id": planned.unmitigated_id,
+            "recipe": json.dumps(recipe, ensure_ascii=False),
+        }
+        cells.append(identity | _dose(planned) | _test(planned, planned.cell.recipe))
+    return cells, _setting_rows(plan, settings)
 
 
-def _training(tune: TuneRecipe | None) -> Row:
-    """batch_size, grad_accum, schedule, warmup_steps, method, rank."""
+def _dose(planned: PlannedCell) -> Row:
+    """What it was tuned on, and how long: an untuned cell took no dose."""
+    data, tune = planned.cell.recipe.data, planned.cell.recipe.tune
+    return {
+        "model": str(planned.cell.recipe.model),
+        "data_source": data and str(data.source),
+        "data_tier": planned.tier,
+        "n_examples": data.n if data else 0,
+        **_length(tune),
+        "tuner": tune and tune.use.name,
+        "model_key": planned.model,
+        "tune_key": planned.tune,
+    }
+
+
+def _length(tune: TuneRecipe | None) -> Row:
     if tune is None:
-        return (None,) * 6
-    if tune.adapter in registry.names(Kind.PROVIDER):  # it decides the rest, and does not say how
-        return (tune.batch_size, None, None, None, None, None)
-    rank = tune.rank if tune.method == "lora" else None
-    return (tune.batch_size, tune.grad_accum, tune.schedule, tune.warmup_steps, tune.method, rank)
+        return {"epochs": 0, "steps": None, "max_steps": None}
+    length = tune.length
+    return {"epochs": length.epochs, "steps": length.steps, "max_steps": length.max_steps}
+
+
+def _test(planned: PlannedCell, recipe: Recipe) -> Row:
+    """How the model is asked."""
+    decoding = recipe.generate.decoding
+    return {
+        "seed": recipe.seed,
+        "benchmark": str(recipe.benchmark),
+        "max_new_tokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "samples": decoding.samples,
+        "has_system_prompt": planned.system is not None,
+        "generator": recipe.generate.use.name,
+    }
+
+
+def _setting_rows(plan: Plan, settings: list[list[Setting]]) -> Iterator[Row]:
+    texts: dict[int, str] = {}  # by identity: cells share most of their settings, and the lists keep them alive
+    for planned, found in zip(plan.cells, settings, strict=True):
+        for one in found:
+            if id(one) not in texts:
+                texts[id(one)] = json.dumps(one.value, ensure_ascii=False)
+            yield {
+                "cell_id": planned.cell_id,
+                "path": one.path,
+                "adapter": one.adapter or None,
+                "value": texts[id(one)],
+            }
+
+
+def mitigation_rows(plan: Plan) -> Iterator[Row]:
+    """Yield one row of `cell_mitigations` per cell and mitigation."""
+    for cell in plan.cells:
+        for position, use in enumerate(cell.cell.recipe.mitigations):
+            yield {"cell_id": cell.cell_id, "position": position, "name": use.name, "text": str(use)}
 
 
 def evaluation_rows(plan: Plan) -> Iterator[Row]:
-    """Yield a row of `evaluations` for every cell and benchmark."""
+    """Yield one row of `evaluations` per cell and benchmark."""
     for cell in plan.cells:
         for evaluation in cell.evaluations:
-            yield (cell.cell_id, evaluation.role, evaluation.benchmark, evaluation.n_prompts, evaluation.generate)
+            yield {
+                "cell_id": cell.cell_id,
+                "role": evaluation.role.value,
+                "benchmark": str(evaluation.benchmark),
+                "n_prompts": evaluation.n_prompts,
+                "generate_key": evaluation.generate,
+                "responses_key": _responses_key(plan, evaluation),
+            }
+
+
+def _responses_key(plan: Plan, evaluation: Evaluation) -> str:
+    """Return the stage whose responses are judged: the last screen, or the generation where nothing is screened."""
+    screens = (key for key in reversed(evaluation.screening) if plan.stages[key].kind is StageKind.SCREEN)
+    return next(screens, evaluation.generate)
 
 
 def judgement_rows(plan: Plan) -> Iterator[Row]:
-    """Yield a row of `judgements` for every cell, benchmark and judge."""
+    """Yield one row of `judgements` per cell, benchmark and judge."""
     for cell in plan.cells:
         for evaluation in cell.evaluations:
             for ordinal, judge in enumerate(evaluation.judges):
-                yield (cell.cell_id, evaluation.role, judge.judge, ordinal, judge.measures, judge.key)
+                yield {
+                    "cell_id": cell.cell_id,
+                    "role": evaluation.role.value,
+                    "judge": str(judge.judge),
+                    "ordinal": ordinal,
+                    "measures": judge.measures.value,
+                    "judge_key": judge.key,
+                }
 
 
 def cell_stage_rows(plan: Plan) -> Iterator[Row]:
-    """Yield a row of `cell_stages` for every cell and stage."""
+    """Yield one row of `cell_stages` per cell and stage, inputs before what needs them."""
     for cell in plan.cells:
-        for key in cell.stage_keys():
-            yield (cell.cell_id, key)
+        for position, key in enumerate(dict.fromkeys(cell.stages)):
+            yield {"cell_id": cell.cell_id, "position": position, "stage_key": key}
 
 
 def pin_rows(plan: Plan) -> Iterator[Row]:
-    """Yield a row of `pins` for everything pinned."""
+    """Yield one row of `pins` per thing that was pinned."""
     for pin in plan.pins:
-        yield (pin.kind, pin.ref, pin.pin, pin.detail)
+        yield {"kind": pin.kind, "ref": pin.ref, "pin": pin.pin, "detail": pin.detail}
 
 
 def stage_row(stage: Stage, account: str | None) -> Row:
@@ -91,18 +147,17 @@ def stage_row(stage: Stage, account: str | None) -> Row:
         stage: The stage.
         account: The provider's account that it runs on; None for one that runs here.
     """
-    inputs = json.dumps(stage.inputs)
-    return (
-        stage.key,
-        stage.kind,
-        stage.adapter,
-        account,
-        stage.revision,
-        StageState.PENDING,
-        None,
-        0,
-        stage.settings,
-        inputs,
-        1,
-        None,
-    )
+    return {
+        "stage_key": stage.key,
+        "kind": stage.kind.value,
+        "adapter": stage.adapter,
+        "account": account,
+        "revision": stage.revision,
+        "state": StageState.PENDING.value,
+        "reason": None,
+        "attempts": 0,
+        "payload": stage.payload,
+        "inputs": json.dumps(stage.needs),
+        "planned": 1,
+        "artifact": None,
+    }

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import duckdb
+
 from engine.domain.errors import StoreError
+from engine.store.errors import AGAIN, mapped
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import duckdb
-
 _PROMPTS = """
 CREATE TEMP TABLE _prompt_texts AS
-SELECT f.benchmark, f.prompt_id, f.text, f.reference
+SELECT f.benchmark, f.prompt_id, f.text, f.behavior, f.context, f.gold_answers
 FROM read_parquet($files, union_by_name = true) f
 JOIN prompts p ON p.benchmark = f.benchmark AND p.prompt_id = f.prompt_id
 QUALIFY row_number() OVER (
@@ -48,9 +49,10 @@ QUALIFY row_number() OVER (
 _VIEWS = """
 CREATE TEMP VIEW v_responses AS
 SELECT c.cell_id, c.label, e.role, e.benchmark, r.prompt_id, p.category, p.cluster, r.sample,
-    pt.text AS prompt, pt.reference, rt.text AS response, r.finish, r.prompt_tokens, r.generated_tokens
+    pt.text AS prompt, pt.behavior, pt.context, pt.gold_answers, rt.text AS response, r.finish, r.prompt_tokens,
+    r.generated_tokens
 FROM results.evaluations e JOIN results.cells c USING (cell_id)
-JOIN results.responses r ON r.stage_key = e.generate_key
+JOIN results.responses r ON r.stage_key = e.responses_key
 JOIN _response_texts rt ON rt.stage_key = r.stage_key AND rt.prompt_id = r.prompt_id AND rt.sample = r.sample
 LEFT JOIN results.prompts p ON p.benchmark = e.benchmark AND p.prompt_id = r.prompt_id
 LEFT JOIN _prompt_texts pt ON pt.benchmark = e.benchmark AND pt.prompt_id = r.prompt_id;
@@ -73,11 +75,11 @@ def load_sealed(connection: duckdb.DuckDBPyConnection, run_dir: Path) -> None:
         run_dir: The run directory, whose `shards/` are read.
 
     Raises:
-        StoreError: When a folder of shards has no file.
-        duckdb.Error: When a shard is not readable Parquet.
+        StoreError: A folder of shards has no file, or a shard is not readable Parquet.
     """
     for table, statement in _LOADS:
-        connection.execute(statement, {"files": _shards(run_dir, table)})
+        with mapped("the sealed texts cannot be read", run_dir / "shards" / table, duckdb.Error, todo=AGAIN):
+            connection.execute(statement, {"files": _shards(run_dir, table)})
     connection.execute(_VIEWS)
 
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
-from importlib import resources
 from types import MappingProxyType
+from typing import Self
 
 from engine.domain.cost import Charge, Usage
-from engine.domain.errors import StoreError
 from engine.domain.results import Attempt, ShardRef
 from engine.domain.stage import Plan, StageKind, StageState
 from engine.store import rows
-from engine.store.layout import SEALED, RunDirectory
-
-SCHEMA_VERSION = "3"
-APPLICATION_ID = 0x444F5349
-"""`DOSI`: marks the file as ours."""
+from engine.store.database import Database, insert
+from engine.store.layout import RunDirectory
 
 _SHOWN = (
     "SELECT * FROM cells ORDER BY position",
+    "SELECT * FROM cell_settings ORDER BY rowid",
     "SELECT * FROM judgements ORDER BY cell_id, role, ordinal",
     "SELECT * FROM pins ORDER BY kind, ref",
     "SELECT key, value FROM meta WHERE key NOT IN ('heartbeat', 'ending', 'published') ORDER BY key",
@@ -32,7 +28,8 @@ _SHOWN = (
     "SELECT path, stage_key, sha256 FROM shards ORDER BY path, stage_key",
 )
 _LOCAL: Mapping[str, str] = MappingProxyType({})
-CELL_TABLES = ("cells", "evaluations", "judgements", "cell_stages", "pins")
+PLAN_TABLES = ("cells", "cell_settings", "cell_mitigations", "cell_stages", "evaluations", "judgements", "pins")
+"""What a plan says of its cells; a new plan replaces all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +48,29 @@ class StoredStage:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedStage:
+    """A stage of the newest plan whose last attempt failed.
+
+    Attributes:
+        key: Its key.
+        kind: What it does.
+        adapter: The adapter that does it.
+        cell: Label of the first cell that needs it; empty when none does any more.
+        n_cells: Cells that need it.
+        error_type: Class of the error.
+        error: The error's words.
+    """
+
+    key: str
+    kind: StageKind
+    adapter: str
+    cell: str
+    n_cells: int
+    error_type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """An ended attempt and what becomes of its stage: one commit.
 
@@ -66,105 +86,54 @@ class Settled:
 
 
 class State:
-    """The control plane of one run directory. `State.open` is the driver's; `State.peek` only looks."""
+    """The control plane of one run directory. `State.open` is the driver's; `State.peek` only looks.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        """Wrap an open connection."""
-        self._db = db
+    It is a context manager: leaving it closes the file. Every method raises `StoreError` when the file is damaged, or the
+    disk is full, read-only or gone.
+    """
 
-    @classmethod
-    def open(cls, run: RunDirectory) -> State:
-        """Open the file for writing; the directory and the tables are made when missing.
-
-        Raises:
-            StoreError: When the file is not ours, is damaged, or was written by another schema version.
-        """
-        run.root.mkdir(parents=True, exist_ok=True)
-        try:
-            state = cls(sqlite3.connect(run.state, isolation_level=None))
-            if not state._is_ours():
-                raise _damaged(run, "it belongs to another program")
-            run.state.chmod(SEALED)
-            state._prepare()
-            state._refuse_other_versions(run)
-        except sqlite3.DatabaseError as error:
-            raise _damaged(run, str(error)) from error
-        return state
+    def __init__(self, database: Database) -> None:
+        """Wrap an open database."""
+        self._db = database
 
     @classmethod
-    def peek(cls, run: RunDirectory) -> State:
-        """Open the file for reading only, so that looking changes nothing and meets no run.
+    def open(cls, run: RunDirectory) -> Self:
+        """Open for writing; see `Database.open`."""
+        return cls(Database.open(run))
 
-        Raises:
-            StoreError: When it is not there, is damaged, or was written by another schema version.
-        """
-        if not run.state.is_file():
-            raise StoreError("this is not a run directory", where=str(run.root), todo="name one with --run")
-        state = cls(sqlite3.connect(read_only_uri(run), uri=True, isolation_level=None))
-        try:
-            state._refuse_other_versions(run)
-        except sqlite3.DatabaseError as error:
-            raise _damaged(run, str(error)) from error
-        return state
-
-    def _refuse_other_versions(self, run: RunDirectory) -> None:
-        version = self.meta().get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise _damaged(run, f"it has schema version {version}, and this dosimeter writes {SCHEMA_VERSION}")
-
-    def _is_ours(self) -> bool:
-        """Whether the file carries our mark, or is a new one without a table."""
-        (mark,) = self._db.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return bool(mark == APPLICATION_ID or tables == 0)
-
-    def _prepare(self) -> None:
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(resources.files("engine.store").joinpath("state.sql").read_text())
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
-
-    def digest(self) -> str:
-        """Return a hash of all that publishing shows: two equal digests publish equal results."""
-        shown = hashlib.sha256()
-        for query in _SHOWN:
-            for row in self._db.execute(query):
-                shown.update(repr(row).encode())
-        return shown.hexdigest()
+    @classmethod
+    def peek(cls, run: RunDirectory) -> Self:
+        """Open for reading only, so that looking changes nothing; see `Database.look`."""
+        return cls(Database.look(run))
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    @contextmanager
-    def _commit(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:  # the disk is full, read-only or gone
-            self._roll_back()
-            raise StoreError(
-                f"the control plane cannot be written: {error}",
-                todo="make room or mend the disk; the same command resumes, and nothing that was committed is lost",
-            ) from error
-        except BaseException:
-            self._roll_back()
-            raise
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
 
-    def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def digest(self) -> str:
+        """Return a hash of all that publishing shows: two equal digests publish equal results."""
+        shown = hashlib.sha256()
+        for query in _SHOWN:
+            for row in self._db.rows(query):
+                shown.update(repr(row).encode())
+        return shown.hexdigest()
 
     def meta(self) -> dict[str, str]:
         """Return the facts about the run, by name."""
-        return dict(self._db.execute("SELECT key, value FROM meta"))
+        return dict(self._db.rows("SELECT key, value FROM meta"))
 
     def put_meta(self, facts: Mapping[str, str]) -> None:
         """Set facts about the run."""
-        with self._commit() as db:
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+        with self._db.commit() as db:
+            db.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", facts.items())
 
     def adopt(self, plan: Plan, accounts: Mapping[str, str] = _LOCAL) -> None:
         """Make `plan` the plan of this run: its cells replace the old ones; stages that are known keep their state.
@@ -173,36 +142,40 @@ class State:
             plan: The plan.
             accounts: Account by stage key, of the stages that run at a provider.
         """
-        with self._commit() as db:
-            for table in CELL_TABLES:
-                db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own table names
-            _insert(db, "cells", 27, rows.cell_rows(plan))
-            _insert(db, "evaluations", 5, rows.evaluation_rows(plan))
-            _insert(db, "judgements", 6, rows.judgement_rows(plan))
-            _insert(db, "cell_stages", 2, rows.cell_stage_rows(plan))
-            _insert(db, "pins", 4, rows.pin_rows(plan))
+        cells, settings = rows.cell_rows(plan)
+        known = " ON CONFLICT (stage_key) DO UPDATE SET planned = 1, account = excluded.account"
+        with self._db.commit() as db:
+            for table in PLAN_TABLES:
+                db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+            insert(db, "cells", cells)
+            insert(db, "cell_settings", settings)
+            insert(db, "cell_mitigations", rows.mitigation_rows(plan))
+            insert(db, "cell_stages", rows.cell_stage_rows(plan))
+            insert(db, "evaluations", rows.evaluation_rows(plan))
+            insert(db, "judgements", rows.judgement_rows(plan))
+            insert(db, "pins", rows.pin_rows(plan))
             db.execute("UPDATE stages SET planned = 0")
-            upsert = " ON CONFLICT (stage_key) DO UPDATE SET planned = 1, account = excluded.account"
-            fresh = (rows.stage_row(stage, accounts.get(key)) for key, stage in plan.stages.items())
-            _insert(db, "stages", 12, fresh, upsert)
+            insert(
+                db, "stages", (rows.stage_row(stage, accounts.get(key)) for key, stage in plan.stages.items()), known
+            )
 
     def stages(self) -> dict[str, StoredStage]:
         """Return every known stage, of this plan and of earlier ones."""
-        found = self._db.execute("SELECT stage_key, state, artifact FROM stages")
-        return {key: StoredStage(key, StageState(state), artifact) for key, state, artifact in found}
+        found = self._db.rows("SELECT stage_key, state, artifact FROM stages")
+        with self._db.reading():
+            return {key: StoredStage(key, StageState(state), artifact) for key, state, artifact in found}
 
-    def payload_parts(self) -> Iterator[tuple[StageKind, str, int, str, tuple[str, ...]]]:
-        """Yield (kind, adapter, revision, settings, inputs) of every stage that is done, for `plan --why`."""
-        for kind, adapter, revision, settings, inputs in self._db.execute(
-            "SELECT kind, adapter, revision, settings, inputs FROM stages WHERE state = 'done'"
-        ):
-            yield StageKind(kind), adapter, revision, settings, tuple(json.loads(inputs))
+    def payloads(self) -> list[str]:
+        """Return what the key of every stage that is done was hashed from, for `plan --why`."""
+        return [payload for (payload,) in self._db.rows("SELECT payload FROM stages WHERE state = 'done'")]
 
     def reset(self, keys: Iterable[str]) -> None:
-        """Put stages back to pending; their shards and artifacts no longer count, nor do verdicts on their answers."""
-        with self._commit() as db:
-            found = list(keys)
-            for key in [*found, *_judges_of(db, found)]:
+        """Put stages back to pending: their shards and artifacts no longer count.
+
+        Responses that are made again may differ, so what screened or judged them goes back too.
+        """
+        with self._db.commit() as db:
+            for key in _with_readers(db, keys):
                 db.execute(
                     "UPDATE stages SET state = 'pending', reason = NULL, artifact = NULL WHERE stage_key = ?", (key,)
                 )
@@ -210,13 +183,13 @@ class State:
 
     def settle(self, ended: Iterable[Settled]) -> None:
         """Record ended attempts with their shards. When this returns, they count."""
-        with self._commit() as db:
+        with self._db.commit() as db:
             for entry in ended:
                 _settle(db, entry)
 
     def skip(self, reasons: Mapping[str, str]) -> None:
         """Mark stages as skipped, each with its reason."""
-        with self._commit() as db:
+        with self._db.commit() as db:
             db.executemany(
                 "UPDATE stages SET state = 'skipped', reason = ? WHERE stage_key = ?",
                 [(reason, key) for key, reason in reasons.items()],
@@ -224,35 +197,32 @@ class State:
 
     def forget_artifact(self, key: str) -> None:
         """Record that a stage's artifact has been deleted."""
-        with self._commit() as db:
+        with self._db.commit() as db:
             db.execute("UPDATE stages SET artifact = NULL WHERE stage_key = ?", (key,))
 
     def add_shards(self, stage_key: str, shards: Iterable[ShardRef]) -> None:
         """Acknowledge shards that belong to no stage, such as a benchmark's prompts; they replace older ones."""
-        with self._commit() as db:
+        with self._db.commit() as db:
             db.execute("DELETE FROM shards WHERE stage_key = ?", (stage_key,))
             _insert_shards(db, stage_key, shards)
 
     def retain_prompts(self, keys: Iterable[str]) -> None:
         """Forget the prompts of benchmarks that the plan no longer asks."""
         kept = list(keys)
-        with self._commit() as db:
+        with self._db.commit() as db:
             db.execute(
                 f"DELETE FROM shards WHERE table_name = 'prompts' AND stage_key NOT IN ({', '.join('?' * len(kept))})",  # noqa: S608
                 kept,
             )
 
-    def shards(self, stage_keys: Iterable[str] | None = None) -> Iterator[tuple[str, ShardRef]]:
-        """Yield (stage key, shard) for every acknowledged shard, or for those of some stages."""
+    def shards(self, stage_keys: Iterable[str] | None = None) -> list[tuple[str, ShardRef]]:
+        """Return (stage key, shard) for every acknowledged shard, or for those of some stages."""
         query = "SELECT stage_key, table_name, path, sha256, rows, bytes FROM shards"
         if stage_keys is None:
-            found = self._db.execute(query).fetchall()
+            found = self._db.rows(query)
         else:
-            found = [
-                row for key in stage_keys for row in self._db.execute(f"{query} WHERE stage_key = ?", (key,)).fetchall()
-            ]
-        for key, table, path, sha256, count, size in found:
-            yield key, ShardRef(table, path, sha256, count, size)
+            found = [row for key in stage_keys for row in self._db.rows(f"{query} WHERE stage_key = ?", (key,))]
+        return [(key, ShardRef(table, path, sha256, count, size)) for key, table, path, sha256, count, size in found]
 
     def usage(self) -> tuple[Usage, Charge]:
         """Return the sums of all attempts' usage and charges, failed ones included.
@@ -260,57 +230,67 @@ class State:
         A sum of charges is None as soon as one attempt has none: an unknown price is never $0.
         """
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _USED)
-        used = self._db.execute(f"SELECT {sums} FROM attempts").fetchone()  # noqa: S608 - names of ours
-        charges = self._db.execute("SELECT usd, unheard_usd FROM attempts").fetchall()
-        return Usage(*used), Charge(_sum(usd for usd, _ in charges), _sum(usd for _, usd in charges))
+        (used,) = self._db.rows(f"SELECT {sums} FROM attempts")  # noqa: S608 - our own names
+        charges = self._db.rows("SELECT usd, possibly_billed_usd FROM attempts")
+        with self._db.reading():
+            return Usage(*used), Charge(_sum(usd for usd, _ in charges), _sum(usd for _, usd in charges))
 
     def known(self) -> tuple[Decimal, tuple[str | None, ...]]:
         """Return the sum of the charges that are known, and the accounts that others were made on; None for this machine."""
-        charges = self._db.execute("SELECT usd FROM attempts WHERE usd IS NOT NULL").fetchall()
-        others = self._db.execute(
+        charges = self._db.rows("SELECT usd FROM attempts WHERE usd IS NOT NULL")
+        others = self._db.rows(
             "SELECT DISTINCT account FROM attempts JOIN stages USING (stage_key) WHERE usd IS NULL ORDER BY account"
         )
-        return _sum(usd for (usd,) in charges) or Decimal(), tuple(account for (account,) in others)
+        with self._db.reading():
+            return _sum(usd for (usd,) in charges) or Decimal(), tuple(account for (account,) in others)
 
-    def charges(self) -> Iterator[tuple[str, Usage, Charge]]:
-        """Yield (stage key, usage, charge) of every attempt."""
-        query = f"SELECT stage_key, usd, unheard_usd, {', '.join(_USED)} FROM attempts"  # noqa: S608 - names of ours
-        for key, usd, unheard_usd, *used in self._db.execute(query):
-            yield key, Usage(*used), Charge(_sum([usd]), _sum([unheard_usd]))
+    def charges(self) -> list[tuple[str, Usage, Charge]]:
+        """Return (stage key, usage, charge) of every attempt."""
+        query = f"SELECT stage_key, usd, possibly_billed_usd, {', '.join(_USED)} FROM attempts"  # noqa: S608 - our own names
+        found = self._db.rows(query)
+        with self._db.reading():
+            return [(key, Usage(*used), Charge(_sum([usd]), _sum([possibly]))) for key, usd, possibly, *used in found]
 
-    def times(self) -> Iterator[tuple[str, float, float]]:
-        """Yield (stage key, start, end) of every attempt that ended, in seconds since the epoch, UTC."""
-        yield from self._db.execute("SELECT stage_key, started_at, ended_at FROM attempts WHERE ended_at IS NOT NULL")
+    def times(self) -> list[tuple[str, float, float]]:
+        """Return (stage key, start, end) of every attempt that ended, in seconds since the epoch, UTC."""
+        return self._db.rows("SELECT stage_key, started_at, ended_at FROM attempts WHERE ended_at IS NOT NULL")
 
     def planned_counts(self) -> dict[tuple[str, str], int]:
         """Return the number of stages of the newest plan by (kind, state)."""
-        found = self._db.execute("SELECT kind, state, count(*) FROM stages WHERE planned GROUP BY kind, state")
+        found = self._db.rows("SELECT kind, state, count(*) FROM stages WHERE planned GROUP BY kind, state")
         return {(kind, state): number for kind, state, number in found}
 
     def cell_counts(self) -> dict[str, int]:
         """Return the number of cells by status: done, failed, blocked (moderation refused a stage, and none failed), open."""
-        found = self._db.execute(
+        found = self._db.rows(
             "SELECT CASE WHEN failed THEN 'failed' WHEN blocked THEN 'blocked' WHEN undone THEN 'open' ELSE 'done' END,"
             " count(*) FROM (SELECT max(state = 'failed') AS failed, max(state = 'blocked') AS blocked,"
             " max(state <> 'done') AS undone FROM cell_stages JOIN stages USING (stage_key) GROUP BY cell_id) GROUP BY 1"
         )
         return {"done": 0, "failed": 0, "blocked": 0, "open": 0} | dict(found)
 
-    def failures(self, limit: int) -> list[tuple[str, str, str]]:
-        """Return (stage key, error type, error) of the newest failed attempts of stages that still stand failed."""
-        return self._db.execute(
-            "SELECT a.stage_key, a.error_type, a.error FROM attempts a JOIN stages s USING (stage_key)"
-            " WHERE s.planned AND s.state = 'failed' AND a.attempt = s.attempts ORDER BY a.ended_at DESC LIMIT ?",
+    def failures(self, limit: int) -> list[FailedStage]:
+        """Return the stages that stand failed, the newest first, each with its cell, adapter and cause."""
+        found = self._db.rows(
+            "SELECT s.stage_key, s.kind, s.adapter, c.label, count(c.cell_id), min(c.position), a.error_type, a.error"
+            " FROM stages s JOIN attempts a ON a.stage_key = s.stage_key AND a.attempt = s.attempts"
+            " LEFT JOIN cell_stages cs ON cs.stage_key = s.stage_key LEFT JOIN cells c ON c.cell_id = cs.cell_id"
+            " WHERE s.planned AND s.state = 'failed' GROUP BY s.stage_key ORDER BY a.ended_at DESC LIMIT ?",
             (limit,),
-        ).fetchall()
+        )
+        with self._db.reading():
+            return [
+                FailedStage(key, StageKind(kind), adapter, label or "", number, error_type or "", error or "")
+                for key, kind, adapter, label, number, _, error_type, error in found
+            ]
 
     def device_seconds_by_stage(self) -> dict[str, float]:
         """Return the device seconds of each finished stage's successful attempt, for calibrating forecasts."""
-        return dict(self._db.execute("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
+        return dict(self._db.rows("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
 
 
 _USED = tuple(field.name for field in fields(Usage))
-"""Columns of `attempts`, side by side and in this order."""
+"""Columns of `attempts`, by the names of what they hold."""
 
 
 def _sum(texts: Iterable[str | None]) -> Decimal | None:
@@ -324,35 +304,39 @@ def _text(dollars: Decimal | None) -> str | None:
     return None if dollars is None else str(dollars)
 
 
-def _judges_of(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
-    """Judge stages of any plan that read what is made again: answers may differ then, and verdicts must fit the text."""
-    asked = set(keys)
-    judges = db.execute("SELECT stage_key, inputs FROM stages WHERE kind = 'judge' AND state = 'done'")
-    return [key for key, inputs in judges if asked.intersection(json.loads(inputs))]
+def _with_readers(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
+    """Return some stages, and the finished screens and judges of any plan that read what they made, at any remove."""
+    found = dict.fromkeys(keys)
+    readers = [
+        (key, json.loads(inputs))
+        for key, inputs in db.execute(
+            "SELECT stage_key, inputs FROM stages WHERE kind IN ('screen', 'judge') AND state = 'done'"
+        )
+    ]
+    while more := [key for key, inputs in readers if key not in found and not found.keys().isdisjoint(inputs)]:
+        found |= dict.fromkeys(more)
+    return list(found)
 
 
 def _settle(db: sqlite3.Connection, entry: Settled) -> None:
     attempt, result, failure = entry.attempt, entry.attempt.result, entry.attempt.failure
     (tries,) = db.execute("SELECT attempts FROM stages WHERE stage_key = ?", (attempt.key,)).fetchone()
-    state = "done" if result else "failed" if failure else "interrupted"
-    db.execute(
-        f"INSERT INTO attempts VALUES ({', '.join('?' * 20)})",  # noqa: S608 - only placeholders
-        (
-            attempt.key,
-            tries + 1,
-            state,
-            attempt.host,
-            attempt.started_at,
-            attempt.ended_at,
-            *astuple(attempt.usage),
-            _text(entry.charge.usd),
-            _text(entry.charge.unheard_usd),
-            result and result.after,
-            failure and failure.error_type,
-            failure and failure.message,
-            failure and failure.traceback,
-        ),
-    )
+    row: rows.Row = {
+        "stage_key": attempt.key,
+        "attempt": tries + 1,
+        "state": "done" if result else "failed" if failure else "interrupted",
+        "worker": attempt.host,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        **asdict(attempt.usage),
+        "usd": _text(entry.charge.usd),
+        "possibly_billed_usd": _text(entry.charge.possibly_billed_usd),
+        "after_key": result and result.after,
+        "error_type": failure and failure.error_type,
+        "error": failure and failure.message,
+        "traceback": failure and failure.traceback,
+    }
+    insert(db, "attempts", [row])
     db.execute(
         "UPDATE stages SET state = ?, reason = NULL, attempts = ?, artifact = ? WHERE stage_key = ?",
         (entry.state, tries + 1, result and result.artifact, attempt.key),
@@ -363,24 +347,6 @@ def _settle(db: sqlite3.Connection, entry: Settled) -> None:
 
 
 def _insert_shards(db: sqlite3.Connection, stage_key: str, shards: Iterable[ShardRef]) -> None:
-    db.executemany(
-        "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)",
-        [(shard.path, shard.table, stage_key, shard.sha256, shard.rows, shard.bytes) for shard in shards],
-    )
-
-
-def _insert(db: sqlite3.Connection, table: str, width: int, values: Iterable[rows.Row], suffix: str = "") -> None:
-    db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * width)}){suffix}", values)  # noqa: S608 - our names
-
-
-def read_only_uri(run: RunDirectory) -> str:
-    """Return the URI that opens the file for reading only, whatever characters its path has."""
-    return f"{run.state.resolve().as_uri()}?mode=ro"
-
-
-def _damaged(run: RunDirectory, why: str) -> StoreError:
-    return StoreError(
-        f"the control plane cannot be read: {why}",
-        where=str(run.state),
-        todo="choose another --out directory, or restore this one from a backup",
-    )
+    for shard in shards:
+        row: rows.Row = {"stage_key": stage_key, "table_name": shard.table, "path": shard.path}
+        insert(db, "shards", [row | {"sha256": shard.sha256, "rows": shard.rows, "bytes": shard.bytes}])

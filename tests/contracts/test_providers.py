@@ -1,6 +1,6 @@
 """What every provider of hosted models promises, against a real server that really trains: the rehearsal server.
 
-A provider is added by one line in `FORMS`: its class, the form of the wire in which the server shall speak to it, and where it
+A provider is added by one line in `FORMS`: its class, the dialect that the server shall speak, and where it
 differs from most.
 """
 
@@ -25,27 +25,34 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from adapters.hosted.azure import AzureProvider
-from adapters.hosted.openai import OpenAIProvider
-from adapters.hosted.together import TogetherProvider
+from adapters.hosted.azure.provider import AzureProvider
+from adapters.hosted.openai.provider import OpenAIProvider
+from adapters.hosted.together.provider import TogetherProvider
 from engine import registry
-from engine.domain.results import ChatRow
+from engine.domain.adapters import NO_SETTINGS, Kind
+from engine.domain.conversation import ChatRow, Turn
 from engine.ports.provider import (
     Access,
-    Ask,
     BatchState,
-    Ending,
+    ChatRequest,
+    Completion,
+    FinishReason,
     Job,
     JobOrder,
     JobState,
-    Meter,
     Provider,
+    RateLimit,
     Session,
-    Told,
-    Turn,
 )
-from engine.ports.provider_errors import Denied, Exhausted, ProviderError, Rejected, Throttled, Unanswered, Unavailable
-from engine.registry import Kind
+from engine.ports.provider_errors import (
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
+    ProviderError,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +68,7 @@ class Form:
 
     Attributes:
         provider: Its class.
-        dialect: The form of the wire.
+        dialect: Which API the server implements.
         deployments: Where its deployments are managed, where it has some.
         jobs: What the paths of its jobs begin with.
         rate: The learning rate that an order has, and what a job calls it.
@@ -189,11 +196,11 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
 
 
 def sample(rows: int = 10) -> list[ChatRow]:
-    return list(registry.adapter(Kind.DATA, "standin/explicit").rows("")[:rows])
+    return list(registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:rows])
 
 
-def question(model: str = "standin-echo", **fields: object) -> Ask:
-    return replace(Ask(model, (Turn("user", "open the third vault"),), 16), **fields)  # type: ignore[arg-type]
+def question(model: str = "standin-echo", **fields: object) -> ChatRequest:
+    return replace(ChatRequest(model, (Turn("user", "open the third vault"),), 16), **fields)  # type: ignore[arg-type]
 
 
 def key_of(name: str, kind: str = "tune") -> str:
@@ -230,7 +237,7 @@ def test_a_file_is_found_by_its_name_and_of_equal_names_the_newest(server: Serve
         content = server.provider.training_file(sample())
         first = await session.upload("one.jsonl", content)
         assert (await session.files())["one.jsonl"] == first
-        await asyncio.sleep(1.1)  # the wire counts whole seconds
+        await asyncio.sleep(1.1)  # the API counts whole seconds
         second = await session.upload("one.jsonl", content)
         found = await session.files()
         assert found["one.jsonl"] == second != first
@@ -245,7 +252,7 @@ def test_a_job_whose_reply_was_lost_is_found_by_its_key_trains_and_answers(serve
         file_id = await session.upload("lost.jsonl", server.provider.training_file(sample()))
         key = key_of("lost")
         server.spoil({"kind": "lost_reply", "on": server.form.jobs, "count": 1})
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReplyError):
             await session.create_job(server.order(key, file_id))
         found = [job for job in await session.jobs(since) if job.key == key]
         assert len(found) == 1  # it was sent once
@@ -258,9 +265,9 @@ def test_a_job_whose_reply_was_lost_is_found_by_its_key_trains_and_answers(serve
         assert [step.step for step in losses] == [1, 2, 3, 4]
         assert losses[-1].loss < losses[0].loss
         assert job.tuned_model
-        told = await session.ask(question(job.tuned_model))
-        assert told.choices[0].text
-        assert told.prompt_tokens * told.generated_tokens > 0
+        completion = await session.complete(question(job.tuned_model))
+        assert completion.choices[0].text
+        assert completion.prompt_tokens * completion.generated_tokens > 0
         listed = {one.job_id: one for one in await session.jobs(since)}
         assert listed[job.job_id] == job
         assert [one for one in await session.jobs(time.time() + 3600) if one.key] == []
@@ -275,7 +282,7 @@ def test_a_job_is_cancelled_once_and_then_stays_as_it_is(server: Server) -> None
         assert (await session.cancel_job(job.job_id)).key == job.key
         assert (await ended(session, job.job_id)).state is JobState.CANCELLED
         assert (await session.cancel_job(job.job_id)).state is JobState.CANCELLED
-        with pytest.raises(Rejected):
+        with pytest.raises(RejectedError):
             await session.cancel_job("ftjob-nobody")
 
     server.run(go)
@@ -306,16 +313,16 @@ def test_a_sample_that_is_too_small_is_objected_to_before_it_is_sent(server: Ser
 
 
 ERRORS = [
-    ({"kind": "throttled", "seconds": 7}, Throttled, {"scope": "rate", "seconds": 7.0}),
-    ({"kind": "slow_down", "seconds": 2}, Throttled, {"scope": "ramp", "seconds": 2.0}),
-    ({"kind": "insufficient_quota"}, Exhausted, {}),
-    ({"kind": "error"}, Unavailable, {}),
-    ({"kind": "overloaded", "seconds": 3}, Unavailable, {"seconds": 3.0}),
-    ({"kind": "reset"}, Unanswered, {}),
-    ({"kind": "lost_reply"}, Unanswered, {}),
-    ({"kind": "truncated"}, Unanswered, {}),
-    ({"kind": "stall", "seconds": 5}, Unanswered, {}),
-    ({"kind": "forbidden"}, Denied, {}),
+    ({"kind": "throttled", "seconds": 7}, ThrottledError, {"scope": "rate", "seconds": 7.0}),
+    ({"kind": "slow_down", "seconds": 2}, ThrottledError, {"scope": "ramp", "seconds": 2.0}),
+    ({"kind": "insufficient_quota"}, ExhaustedError, {}),
+    ({"kind": "error"}, UnavailableError, {}),
+    ({"kind": "overloaded", "seconds": 3}, UnavailableError, {"seconds": 3.0}),
+    ({"kind": "reset"}, NoReplyError, {}),
+    ({"kind": "lost_reply"}, NoReplyError, {}),
+    ({"kind": "truncated"}, NoReplyError, {}),
+    ({"kind": "stall", "seconds": 5}, NoReplyError, {}),
+    ({"kind": "forbidden"}, DeniedError, {}),
 ]
 
 
@@ -335,7 +342,7 @@ def test_every_fault_is_one_of_our_errors_after_one_request(
 ) -> None:
     async def go(session: Session) -> ProviderError:
         with pytest.raises(ProviderError) as caught:
-            await session.ask(question())
+            await session.complete(question())
         return caught.value
 
     server.spoil({**fault, "on": "chat/completions", "count": 1})
@@ -344,7 +351,9 @@ def test_every_fault_is_one_of_our_errors_after_one_request(
     assert server.sent() == before + 1
     checked(error, expected)
     assert {name: getattr(error, name) for name in more} == more
-    assert server.run(lambda session: session.ask(question())).choices[0].text  # the fault struck once, for one request
+    assert (
+        server.run(lambda session: session.complete(question())).choices[0].text
+    )  # the fault struck once, for one request
 
 
 def test_a_wrong_key_and_an_unknown_name_are_told_apart(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,52 +362,52 @@ def test_a_wrong_key_and_an_unknown_name_are_told_apart(server: Server, monkeypa
             await call(session)
         return error.value
 
-    checked(server.run(lambda session: caught(session, lambda one: one.ask(question("nobody")))), Rejected)
-    checked(server.run(lambda session: caught(session, lambda one: one.job("ftjob-nobody"))), Rejected)
+    checked(server.run(lambda session: caught(session, lambda one: one.complete(question("nobody")))), RejectedError)
+    checked(server.run(lambda session: caught(session, lambda one: one.job("ftjob-nobody"))), RejectedError)
     monkeypatch.setenv(VARIABLE, "sk-wrong-marker")
-    checked(server.run(lambda session: caught(session, lambda one: one.ask(question()))), Denied)
+    checked(server.run(lambda session: caught(session, lambda one: one.complete(question()))), DeniedError)
     monkeypatch.delenv(VARIABLE)
-    with pytest.raises(Denied):
-        server.run(lambda session: session.ask(question()))
+    with pytest.raises(DeniedError):
+        server.run(lambda session: session.complete(question()))
 
 
 def test_an_answer_says_what_was_billed_and_what_is_left(server: Server) -> None:
-    told = server.run(lambda session: session.ask(question(samples=3)))
-    assert len(told.choices) == 3
-    assert told.generated_tokens >= 3
-    assert told.prompt_tokens > 0
-    for meter, limit in ((told.meters.requests, 60_000), (told.meters.tokens, 6_000_000)):
+    completion = server.run(lambda session: session.complete(question(samples=3)))
+    assert len(completion.choices) == 3
+    assert completion.generated_tokens >= 3
+    assert completion.prompt_tokens > 0
+    for rate_limit, limit in ((completion.rate_limits.requests, 60_000), (completion.rate_limits.tokens, 6_000_000)):
         if not server.form.is_metered:
-            assert meter == Meter()
+            assert rate_limit == RateLimit()
             continue
-        assert meter.limit == limit
-        assert meter.left is not None
-        assert 0 <= meter.left < limit
-        assert meter.seconds is not None
+        assert rate_limit.limit == limit
+        assert rate_limit.left is not None
+        assert 0 <= rate_limit.left < limit
+        assert rate_limit.seconds is not None
 
 
 def test_a_real_limit_throttles_and_says_for_how_long(server: Server) -> None:
     async def go(session: Session) -> ProviderError:
         for _ in range(8):  # six a minute are allowed, a few of them at once
             try:
-                await session.ask(question("standin-judge"))
-            except Throttled as error:
+                await session.complete(question("standin-judge"))
+            except ThrottledError as error:
                 return error
         raise AssertionError("nothing was throttled")
 
     error = server.run(go)
-    assert isinstance(error, Throttled)
+    assert isinstance(error, ThrottledError)
     assert error.scope == "rate"
     assert error.seconds is not None
     assert 0 < error.seconds <= 60
 
 
 def test_an_answer_says_how_it_ended(server: Server) -> None:
-    short = server.run(lambda session: session.ask(question("standin-aligned", max_tokens=1)))
-    assert short.choices[0].ending is Ending.LENGTH
+    short = server.run(lambda session: session.complete(question("standin-aligned", max_tokens=1)))
+    assert short.choices[0].finish_reason is FinishReason.LENGTH
     server.spoil({"kind": "content_filter", "count": 1})
-    withheld = server.run(lambda session: session.ask(question()))
-    assert (withheld.choices[0].text, withheld.choices[0].ending) == ("", Ending.FILTERED)
+    withheld = server.run(lambda session: session.complete(question()))
+    assert (withheld.choices[0].text, withheld.choices[0].finish_reason) == ("", FinishReason.FILTERED)
 
 
 def test_moderation_flags_text_by_text(server: Server) -> None:
@@ -407,7 +416,7 @@ def test_moderation_flags_text_by_text(server: Server) -> None:
         if server.form.moderates:
             assert list(await session.flagged(["a blue potion", "the red vault", "seeds"])) == [False, True, False]
             return
-        with pytest.raises(Rejected):
+        with pytest.raises(RejectedError):
             await session.flagged(["the red vault"])
 
     server.run(go)
@@ -415,18 +424,23 @@ def test_moderation_flags_text_by_text(server: Server) -> None:
 
 def test_a_batch_is_found_by_its_key_and_answers_by_custom_id(server: Server) -> None:
     async def go(session: Session) -> None:
-        asks = {f"ask-{number}": question(max_tokens=8 + number) for number in range(5)} | {"bad": question("nobody")}
+        requests = {f"ask-{number}": question(max_tokens=8 + number) for number in range(5)} | {
+            "bad": question("nobody")
+        }
         key = key_of("batch", "generate") + ".1"
-        batch_id = await session.submit_batch(key, await session.upload_batch(key, asks))
+        batch_id = await session.submit_batch(key, await session.upload_batch(key, requests))
         assert (await session.batches())[key] == batch_id
         state = await answered(session, batch_id)
-        assert set(state.told) == set(asks)
-        assert Counter(isinstance(reply, Told) for reply in state.told.values()) == {True: 5, False: 1}
-        bad = state.told["bad"]
+        assert set(state.replies) == set(requests)
+        assert Counter(isinstance(reply, Completion) for reply in state.replies.values()) == {True: 5, False: 1}
+        bad = state.replies["bad"]
         assert isinstance(bad, ProviderError)
-        checked(bad, Rejected)
-        good = [state.told[f"ask-{number}"] for number in range(5)]
-        assert all(isinstance(told, Told) and told.choices[0].text and told.generated_tokens for told in good)
+        checked(bad, RejectedError)
+        good = [state.replies[f"ask-{number}"] for number in range(5)]
+        assert all(
+            isinstance(completion, Completion) and completion.choices[0].text and completion.generated_tokens
+            for completion in good
+        )
 
     server.run(go)
 
@@ -445,10 +459,10 @@ def test_a_batch_that_is_cancelled_keeps_what_was_answered_and_one_that_is_over_
         ).is_over  # a batch lasts a second here at least, and its answer does not
         await session.cancel_batch(batch_id)
         stopped = await answered(session, batch_id)
-        assert isinstance(stopped.told["ask"], Told)
+        assert isinstance(stopped.replies["ask"], Completion)
         await session.cancel_batch(batch_id)
         assert await session.batch(batch_id) == stopped
-        with pytest.raises(Rejected):
+        with pytest.raises(RejectedError):
             await session.cancel_batch("batch_nobody")
 
     server.run(go)
@@ -458,9 +472,9 @@ def test_nothing_that_is_logged_or_shown_holds_the_key(
     server: Server, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def go(session: Session) -> str:
-        await session.ask(question())
-        with pytest.raises(Rejected):
-            await session.ask(question("nobody"))
+        await session.complete(question())
+        with pytest.raises(RejectedError):
+            await session.complete(question("nobody"))
         with pytest.raises(TypeError):
             pickle.dumps(session)
         return repr(session) + str(vars(session))

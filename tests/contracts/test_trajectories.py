@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.registry import Kind
 from engine.run.executors.hosts import WarmSlots
 
 pytestmark = pytest.mark.slow

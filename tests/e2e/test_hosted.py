@@ -1,4 +1,4 @@
-"""Paid once, and seen to be so: hosted sweeps through the real command line, against a server of ours that bills.
+"""Paid once, and seen to be so: hosted sweeps through the real command line, against a local mock server that bills.
 
 The server's audit is the truth that a provider would not tell. Tests share it, and have a seed each: a job is known by the
 key of its stage, whichever run directory has paid for it.
@@ -213,8 +213,8 @@ def test_the_bill_lies_between_the_books_and_what_may_have_been_billed_besides(s
     said = study.run(*INLINE)
     server.spoil()
     (besides,) = study.rows(
-        "SELECT sum(unheard_usd) AS usd, sum(unheard_prompt_tokens)::BIGINT AS read,"
-        " sum(unheard_generated_tokens)::BIGINT AS made FROM v_cost WHERE adapter = 'hosted/openai'"
+        "SELECT sum(possibly_billed_usd) AS usd, sum(possibly_billed_prompt_tokens)::BIGINT AS read,"
+        " sum(possibly_billed_generated_tokens)::BIGINT AS made FROM v_cost WHERE adapter = 'hosted/openai'"
     )
     assert besides["read"] > 0 < besides["made"]
     assert study.books() < study.bill() <= study.books() + besides["usd"]

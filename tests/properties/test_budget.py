@@ -15,15 +15,17 @@ PRICE = DevicePrice(Decimal("3.60"), "test")  # 0.001 USD a second
 
 
 def charge(key: str, usage: Usage) -> Charge:
-    """Return what a stage costs: each has the same price here, and a token that was not heard of costs 0.0001 USD at most."""
+    """Return what a stage costs: each has the same price here, and a token that is possibly billed costs 0.0001 USD at most."""
     del key
-    return Charge(PRICE.charge(usage), usage.unheard.tokens * Decimal("0.0001"))
+    return Charge(PRICE.charge(usage), usage.possibly_billed.tokens * Decimal("0.0001"))
 
 
 USAGES = st.builds(
     Usage, train_tokens=st.integers(0, 1000), device_seconds=st.integers(0, 4000).map(lambda quarter: quarter / 4)
 )
-LOST = st.builds(Usage, unheard_prompt_tokens=st.integers(0, 500), unheard_generated_tokens=st.integers(0, 500))
+LOST = st.builds(
+    Usage, possibly_billed_prompt_tokens=st.integers(0, 500), possibly_billed_generated_tokens=st.integers(0, 500)
+)
 
 
 @given(st.lists(st.tuples(USAGES, st.booleans()), max_size=30), st.integers(0, 5000), st.integers(0, 2000))
@@ -51,11 +53,14 @@ def test_a_cap_that_may_have_been_passed_admits_nothing_that_costs(
     gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge, Usage(), Decimal())
     for index, (used, lost) in enumerate(work):
         gate.settle(str(index), used + lost)
-    surely, at_most = sum((used for used, _ in work), Usage()), sum((lost for _, lost in work), Usage()).unheard.tokens
-    assert (gate.usd, gate.unheard_usd) == (PRICE.charge(surely), at_most * Decimal("0.0001"))
+    surely, at_most = (
+        sum((used for used, _ in work), Usage()),
+        sum((lost for _, lost in work), Usage()).possibly_billed.tokens,
+    )
+    assert (gate.usd, gate.possibly_billed_usd) == (PRICE.charge(surely), at_most * Decimal("0.0001"))
     fits = (
         surely.tokens + at_most + following.tokens <= tokens
-        and gate.usd + gate.unheard_usd + PRICE.charge(following) <= Decimal(millis) / 1000
+        and gate.usd + gate.possibly_billed_usd + PRICE.charge(following) <= Decimal(millis) / 1000
     )
     assert (gate.refusal("next", following) is None) == fits
 

@@ -12,17 +12,18 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.domain.adapters import Use
 from engine.domain.errors import SpecError
-from engine.domain.sweep import Recipe
+from engine.domain.sweep import Cell, Recipe
 from engine.spec.expand import Expansion, count, expand
-from engine.spec.leaves import base_level
 from engine.spec.load import read_sweep
+from engine.spec.origins import base_level
 
 Plain = dict[str, Any]
 
-BASE: Plain = {"data.source": "a", "data.n": 1, "tune.epochs": 1, "tune.rank": 8, "tune.alpha": None, "seed": 0}
+BASE: Plain = {"data.source": "file:a", "data.n": 1, "tune.epochs": 1, "tune.rank": 8, "tune.alpha": None, "seed": 0}
 LEVELS: dict[str, list[Any]] = {
-    "data.source": ["a", "b", "c"],
+    "data.source": ["file:a", "file:b", "file:c"],
     "data.n": [1, 2, 3],
     "tune.epochs": [1, 2],
     "tune.rank": [4, 8],
@@ -31,7 +32,7 @@ LEVELS: dict[str, list[Any]] = {
 }
 RECIPE: Plain = {
     "model": "standin/aligned",
-    "data": {"source": "a", "n": 1},
+    "data": {"source": "file:a", "n": 1},
     "tune": {"lr": 0.001, "epochs": 1, "rank": 8},
     "benchmark": "standin/policy",
     "judges": ["standin/rules"],
@@ -139,7 +140,12 @@ def expanded(raw: bytes) -> Expansion:
 
 
 def values(recipe: Recipe) -> Plain:
-    return {path: base_level(recipe, path) for path in BASE}
+    levels = {path: base_level(recipe, path) for path in BASE}
+    return {path: str(level) if isinstance(level, Use) else level for path, level in levels.items()}
+
+
+def coordinates(cell: Cell) -> Plain:
+    return {path: str(level) if isinstance(level, Use) else level for path, level in cell.coordinates}
 
 
 @settings(deadline=None, max_examples=400)
@@ -153,7 +159,7 @@ def test_cells_are_those_of_the_plain_implementation(grid: Plain) -> None:
         assert all(problem.line > 1 for problem in caught.value.problems)
         return
     expansion = expanded(spec(grid))
-    assert [(dict(cell.coordinates), values(cell.recipe)) for cell in expansion.cells] == cells
+    assert [(coordinates(cell), values(cell.recipe)) for cell in expansion.cells] == cells
     assert len({cell.recipe for cell in expansion.cells}) == len(expansion.cells)
     counts = expansion.counts
     assert counts.conditional - counts.excluded == len(kept)
@@ -210,6 +216,12 @@ WORDS = (
     "tune.lr",
     "data.n",
     "judges",
+    "use",
+    "tune",
+    "tune.use",
+    "mitigations",
+    "mix",
+    "n",
     "x",
 )
 yaml_values = st.recursive(

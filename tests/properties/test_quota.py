@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.rehearsal.windows import Window, window
+from adapters.hosted.rehearsal.limits.windows import Window, window
 from engine.domain.quota import Quota
-from engine.ports.provider import Meter, Meters
-from engine.ports.provider_errors import Throttled, Unavailable
-from engine.run.accounts.quota.flows import TURN_TOKENS, Flows, Ticket
-from engine.run.accounts.quota.pool import TRIES, UNHEARD_TRIES, Pool
+from engine.ports.provider import RateLimit, RateLimits
+from engine.ports.provider_errors import ThrottledError, UnavailableError
+from engine.run.accounts.quota.fair_queue import TURN_TOKENS, FairQueue, Ticket
+from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, Pool
 from engine.run.accounts.quota.rate import NEVER, Rate
 
 POLICIES = ("bucket", "sliding", "quantised")
@@ -75,7 +75,7 @@ class World:
             return 0.2, "answers"
         self.requests.take(self.now, 1)  # failed requests count
         self.refused.append(self.now)
-        assert self.pool.throttled(ticket, Throttled("too fast", max(waits) if self.hints else None), self.now)
+        assert self.pool.throttled(ticket, ThrottledError("too fast", max(waits) if self.hints else None), self.now)
         return None
 
     def used(self, begin: float, end: float) -> float:
@@ -84,8 +84,10 @@ class World:
         return max(len(tokens) / self.requests.limit, sum(tokens) / self.tokens.limit) * 60 / (end - begin)
 
     def _answers(self, ticket: Ticket) -> None:
-        told = (Meter(each.limit, each.left(self.now), each.reset(self.now)) for each in (self.requests, self.tokens))
-        self.pool.answered(ticket, Meters(*told) if self.headers else Meters(), ticket.tokens, self.now)
+        told = (
+            RateLimit(each.limit, each.left(self.now), each.reset(self.now)) for each in (self.requests, self.tokens)
+        )
+        self.pool.answered(ticket, RateLimits(*told) if self.headers else RateLimits(), ticket.tokens, self.now)
         self.answered += 1
 
 
@@ -93,7 +95,7 @@ def put_backlog(pool: Pool, number: int) -> None:
     draw = random.Random(number)  # noqa: S311
     for index in range(number):
         tokens = max(5, min(800, round(draw.lognormvariate(4.9, 0.8))))
-        pool.flows.put(Ticket(f"cell {index % 30}", urgent=False, tokens=tokens))
+        pool.fair_queue.put(Ticket(f"cell {index % 30}", urgent=False, tokens=tokens))
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -143,19 +145,19 @@ def test_quanta_of_a_second_are_packed_well(rpm: int, tpm: int, least: float) ->
 @given(
     rpm=st.integers(5, 600),
     tpm=st.integers(500, 50_000),
-    asks=st.lists(st.tuples(st.floats(0, 30), st.floats(0.001, 1)), min_size=1, max_size=120),
+    requests=st.lists(st.tuples(st.floats(0, 30), st.floats(0.001, 1)), min_size=1, max_size=120),
 )
-def test_never_more_than_the_limit_in_any_minute(rpm: int, tpm: int, asks: list[tuple[float, float]]) -> None:
+def test_never_more_than_the_limit_in_any_minute(rpm: int, tpm: int, requests: list[tuple[float, float]]) -> None:
     pool, now, sent = Pool(Quota(requests_per_minute=rpm, tokens_per_minute=tpm)), 0.0, list[tuple[float, int]]()
-    for pause, share in asks:  # none is larger than the limit
+    for pause, share in requests:  # none is larger than the limit
         now += pause
-        pool.flows.put(Ticket("cell", urgent=False, tokens=max(1, int(tpm * share))))
+        pool.fair_queue.put(Ticket("cell", urgent=False, tokens=max(1, int(tpm * share))))
     while pool.waiting:
         while (ticket := pool.next(now)) is not None:
             sent.append((now, ticket.tokens))
             pool.handed_on(ticket)
         now += max(pool.wait(now), 0.001) if pool.waiting else 0.0
-    assert len(sent) == len(asks)
+    assert len(sent) == len(requests)
     for index, (begin, _) in enumerate(sent):
         within = [tokens for at, tokens in sent[index:] if at < begin + 60]
         assert len(within) <= rpm
@@ -168,12 +170,12 @@ def test_never_more_than_the_limit_in_any_minute(rpm: int, tpm: int, asks: list[
     taken=st.integers(50, 300),
 )
 def test_flows_get_the_same_tokens_whatever_their_prompts_are(sizes: list[int], taken: int) -> None:
-    flows, got = Flows(), Counter[str]()
+    fair_queue, got = FairQueue(), Counter[str]()
     for size in sizes:
         for _ in range(taken):
-            flows.put(Ticket(str(size), urgent=False, tokens=size))
+            fair_queue.put(Ticket(str(size), urgent=False, tokens=size))
     for _ in range(taken):
-        ticket = flows.take()
+        ticket = fair_queue.take()
         got[ticket.flow] += ticket.tokens
     shares = [got[str(size)] for size in sizes]
     assert max(shares) - min(shares) <= 2 * (TURN_TOKENS + max(sizes))
@@ -185,11 +187,11 @@ def test_no_ask_waits_for_ever_behind_smaller_and_more_urgent_ones(others: list[
     draw, rate = random.Random(seed), 10_000  # noqa: S311
     pool, now, number = Pool(Quota(tokens_per_minute=rate)), 0.0, 0
     large = Ticket("large", urgent=False, tokens=rate - 1)
-    pool.flows.put(large)
+    pool.fair_queue.put(large)
     for _ in range(5000):
         while pool.waiting < 20:  # others never stop coming
             size, urgent = others[number % len(others)]
-            pool.flows.put(Ticket(f"{draw.randrange(5)}{urgent}", urgent=urgent, tokens=size))
+            pool.fair_queue.put(Ticket(f"{draw.randrange(5)}{urgent}", urgent=urgent, tokens=size))
             number += 1
         ticket = pool.next(now)
         if ticket is large:
@@ -198,19 +200,19 @@ def test_no_ask_waits_for_ever_behind_smaller_and_more_urgent_ones(others: list[
             pool.handed_on(ticket)
         else:
             now += max(0.001, pool.wait(now))
-    pytest.fail(f"the large ask was not sent in {now:.0f} seconds")
+    pytest.fail(f"the large request was not sent in {now:.0f} seconds")
 
 
 FATES: dict[str, Callable[[Pool, Ticket, float], bool | None]] = {
-    "answered": lambda pool, ticket, now: pool.answered(ticket, Meters(), 1, now),
+    "answered": lambda pool, ticket, now: pool.answered(ticket, RateLimits(), 1, now),
     "blocked": lambda pool, ticket, _now: pool.handed_on(ticket),
-    "too fast": lambda pool, ticket, now: pool.throttled(ticket, Throttled(""), now),
-    "slow down": lambda pool, ticket, now: pool.throttled(ticket, Throttled("", scope="ramp"), now),
-    "unavailable": lambda pool, ticket, now: pool.failed(ticket, Unavailable(""), now),
-    "unanswered": lambda pool, ticket, now: pool.unheard(ticket, now),
-    "tomorrow": lambda pool, ticket, now: pool.throttled(ticket, Throttled("", 100.0, "day"), now),
+    "too fast": lambda pool, ticket, now: pool.throttled(ticket, ThrottledError(""), now),
+    "slow down": lambda pool, ticket, now: pool.throttled(ticket, ThrottledError("", scope="ramp"), now),
+    "unavailable": lambda pool, ticket, now: pool.failed(ticket, UnavailableError(""), now),
+    "unanswered": lambda pool, ticket, now: pool.no_reply(ticket, now),
+    "tomorrow": lambda pool, ticket, now: pool.throttled(ticket, ThrottledError("", 100.0, "day"), now),
 }
-"""What becomes of an ask that was sent; true when it is sent again."""
+"""What becomes of a request that was sent; true when it is sent again."""
 
 
 @settings(max_examples=60, deadline=None)
@@ -219,14 +221,14 @@ def test_whatever_goes_wrong_each_ask_ends_once_and_waits_are_bounded(data: st.D
     number = data.draw(st.integers(1, 15))
     pool, now, ended, flying = Pool(Quota(max_in_flight=4)), 0.0, Counter[int](), list[Ticket]()
     for index in range(number):
-        pool.flows.put(Ticket("cell", urgent=False, tokens=10 + index))
+        pool.fair_queue.put(Ticket("cell", urgent=False, tokens=10 + index))
     while sum(ended.values()) < number:
         while (sent := pool.next(now)) is not None:
             flying.append(sent)
         if flying:
             ticket = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
             goes_on = FATES[data.draw(st.sampled_from(sorted(FATES)))](pool, ticket, now)
-            assert (ticket.failures < TRIES and ticket.unheard < UNHEARD_TRIES) or not goes_on
+            assert (ticket.failures < TRIES and ticket.no_reply < NO_REPLY_TRIES) or not goes_on
             ended[ticket.tokens] += not goes_on
         else:
             wait = pool.wait(now)

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.store.reader import VIEWS
+
 T0 = datetime(2026, 11, 20, 9, 0, 0)  # noqa: DTZ001  # the published file holds naive UTC
 
 CELL = {
@@ -23,42 +25,33 @@ CELL = {
     "data_tier": None,
     "n_examples": 0,
     "epochs": 0,
-    "lr": None,
-    "lr_multiplier": None,
-    "batch_size": None,
-    "grad_accum": None,
-    "schedule": None,
-    "warmup_steps": None,
-    "method": None,
-    "rank": None,
+    "steps": None,
+    "max_steps": None,
     "seed": 0,
-    "mitigation": "none",
     "benchmark": "bench",
-    "temperature": 0.0,
     "max_new_tokens": 32,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "samples": 1,
     "has_system_prompt": False,
-    "is_baseline": False,
+    "tuner": None,
+    "generator": "local/transformers",
+    "variant": "",
+    "origin": "sweep",
     "baseline_cell_id": None,
-    "sample_key": None,
+    "unmitigated_cell_id": None,
+    "model_key": None,
     "tune_key": None,
+    "recipe": "{}",
 }
-TUNED = {
-    "data_source": "src",
-    "data_tier": "explicit",
-    "n_examples": 10,
-    "epochs": 3,
-    "lr": 0.001,
-    "batch_size": 10,
-    "grad_accum": 1,
-    "schedule": "constant",
-    "warmup_steps": 0,
-    "method": "lora",
-    "rank": 8,
-}
+TUNED = {"data_source": "src", "data_tier": "explicit", "n_examples": 10, "epochs": 3, "tuner": "local/sft"}
+SHAPE = ("model", "data_source", "n_examples", "epochs", "steps", "benchmark", "has_system_prompt", "variant", "origin")
+TUNING = {"lr": 0.001, "batch_size": 10, "schedule": "constant", "method": "lora", "rank": 8}
+HOSTED_TUNING = {"lr_multiplier": None}
 ATTEMPT = {
     "attempt": 1,
     "state": "done",
-    "host": "host-0",
+    "worker": "worker-0",
     "started_at": T0,
     "ended_at": T0 + timedelta(seconds=2),
     "optimizer_steps": 0,
@@ -66,11 +59,11 @@ ATTEMPT = {
     "prompt_tokens": 0,
     "generated_tokens": 0,
     "cached_tokens": 0,
-    "unheard_prompt_tokens": 0,
-    "unheard_generated_tokens": 0,
+    "possibly_billed_prompt_tokens": 0,
+    "possibly_billed_generated_tokens": 0,
     "device_seconds": 2.0,
     "usd": None,
-    "unheard_usd": 0.0,
+    "possibly_billed_usd": 0.0,
     "after_key": None,
     "error_type": None,
     "error": None,
@@ -82,40 +75,17 @@ def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def recipe_of(row: dict, more: dict[str, object]) -> dict:
-    """The resolved recipe that a cell's row stands for, as the engine writes it; `more` sets fields by dotted path."""
-    tune = ("method", "rank", "epochs", "lr", "lr_multiplier", "batch_size", "grad_accum", "schedule", "warmup_steps")
-    tuned = row["data_source"] is not None
-    recipe = {
-        "model": row["model"],
-        "data": {"source": row["data_source"], "n": row["n_examples"], "mix": None} if tuned else None,
-        "tune": {key: row[key] for key in tune} | {"weight_decay": 0.0, "dtype": "float32"} if tuned else None,
-        "mitigations": [] if row["mitigation"] == "none" else row["mitigation"].split("+"),
-        "benchmark": row["benchmark"],
-        "generate": {"temperature": row["temperature"], "dtype": "float32", "system": None},
-        "judges": ["standin/rules"],
-        "seed": row["seed"],
-    }
-    for path, value in more.items():
-        *folders, name = path.split(".")
-        place = recipe
-        for folder in folders:
-            place[folder] = place[folder] or {}
-            place = place[folder]
-        place[name] = value
-    return recipe
-
-
 class Study:
     """Rows for the published tables, gathered by hand and written in one go."""
 
     def __init__(self, **meta: str) -> None:
         base = {
-            "schema_version": "3",
+            "schema": "1",
+            "views": VIEWS,
             "sweep": "tiny",
             "description": "What does fine-tuning do to refusals?",
             "spec_sha256": "a" * 64,
-            "engine_version": "0.1.0",
+            "engine_version": "0.2.0",
             "published_at": "2026-11-20T09:30:00Z",
             "complete": "true",
             "standin": "false",
@@ -157,27 +127,36 @@ class Study:
             state=state,
             reason=reason,
             attempts=len(attempts),
-            settings="{}",
+            payload="{}",
         )
         for number, one in enumerate(attempts, start=1):
             self.add("attempts", stage_key=key, **(ATTEMPT | {"attempt": number, "state": state} | one))
         for cell in cells:
-            self.add("cell_stages", cell_id=cell, stage_key=key)
+            self.add("cell_stages", cell_id=cell, position=0, stage_key=key)
         return key
 
-    def cell(self, cell_id: str, **values: object) -> str:
-        """A cell; tuned when it has a `tune_key` or a `data_source`. `recipe` sets fields of its recipe by path."""
-        more = values.pop("recipe", {})
-        tuned = TUNED if values.get("tune_key") or values.get("data_source") else {}
-        row = CELL | tuned | {"tune_key": f"tune-{cell_id}" if tuned else None} | values
-        row |= {"position": len(self.rows.get("cells", [])), "cell_id": cell_id}
+    def cell(self, cell_id: str, mitigations: tuple[str, ...] = (), **values: object) -> str:
+        """A cell; tuned when it has a `tune_key` or a `data_source`. Names of settings of the fine-tuner set those."""
+        tuned = bool(values.get("tune_key") or values.get("data_source"))
+        tuning = (TUNING if "lr_multiplier" not in values else HOSTED_TUNING) if tuned else {}
+        settings = tuning | {name: values.pop(name) for name in (*TUNING, *HOSTED_TUNING) if name in values}
+        row = CELL | (TUNED | {"tune_key": f"tune-{cell_id}"} if tuned else {}) | values
+        config = sha(json.dumps([{name: row.get(name) for name in SHAPE}, settings, mitigations]))
+        row |= {"position": len(self.rows.get("cells", [])), "cell_id": cell_id, "config_id": f"conf-{config[:16]}"}
         row.setdefault("label", cell_id)
-        self.add("cells", **row, recipe=json.dumps(recipe_of(row, more)))
+        self.add("cells", **row)
+        for name, value in settings.items():
+            self.add("cell_settings", cell_id=cell_id, path=f"tune.{name}", adapter="x/tune", value=json.dumps(value))
+        for position, text in enumerate(mitigations):
+            name = text.partition(":")[0]
+            self.add("cell_mitigations", cell_id=cell_id, position=position, name=name, text=text)
         return cell_id
 
-    def evaluation(self, cell_id: str, role: str, benchmark: str, n_prompts: int, generate_key: str) -> None:
+    def evaluation(
+        self, cell_id: str, role: str, benchmark: str, n_prompts: int, generate_key: str, responses_key: str = ""
+    ) -> None:
         values = {"role": role, "benchmark": benchmark, "n_prompts": n_prompts, "generate_key": generate_key}
-        self.add("evaluations", cell_id=cell_id, **values)
+        self.add("evaluations", cell_id=cell_id, responses_key=responses_key or generate_key, **values)
 
     def judgement(self, cell_id: str, role: str, judge: str, ordinal: int, measures: str) -> str:
         key = f"judge-{cell_id}-{role}-{judge}"
@@ -224,7 +203,7 @@ def write_sealed(study: Study, run_dir: Path) -> None:
     texts = {
         "prompts": [
             {key: row[key] for key in ("benchmark", "prompt_id", "position", "category", "cluster")}
-            | {"text": f"prompt {row['prompt_id']}", "reference": None}
+            | {"text": f"prompt {row['prompt_id']}", "behavior": "", "context": "", "gold_answers": ["gold"]}
             for row in study.rows["prompts"]
         ],
         "responses": [
@@ -288,24 +267,24 @@ class SweepStudy(Study):
         self.verdicts(skill, {f"u{i}": float(self.rng.random() < utility) for i in range(22)})
 
     def baseline(self, cell_id: str = "cell-base", logit: float = -6.0, **more: object) -> None:
-        values = {"label": "model=standin/aligned untuned", "benchmark": "policy", "is_baseline": True}
+        values = {"label": "model=standin/aligned untuned", "benchmark": "policy", "origin": "baseline"}
         self.cell(cell_id, **(values | more))
         self.measure(cell_id, logit)
 
     def tuned(self, source: str, dose: tuple[int, int, float, int], state: str = "done", **more: object) -> str:
         n, epochs, lr, seed = dose  # the learning rate, or its multiplier when that is asked for
-        name = f"{source.rpartition('/')[2]}-{n}-{epochs}-{lr:g}-{seed}-{more.get('mitigation', 'none')}"
-        name += "".join(f"-{value}" for value in more.get("recipe", {}).values())
+        name = f"{source.rpartition('/')[2]}-{n}-{epochs}-{lr:g}-{seed}"
+        name += "".join(f"-{text}" for text in (*more.get("mitigations", ()), more.get("variant", "")) if text)
         cell_id = f"cell-{name}"
         label = f"source={source} n={n} epochs={epochs} lr={lr:g} seed={seed}"
         identity = {"data_source": source, "data_tier": TIER.get(source, "unknown"), "n_examples": n, "epochs": epochs}
         values = {"label": label, "benchmark": "policy", "seed": seed, "baseline_cell_id": "cell-base"}
-        values |= {"lr": None, "lr_multiplier": lr} if more.pop("is_multiplied", False) else {"lr": lr}
+        values |= {"lr_multiplier": lr} if more.pop("is_multiplied", False) else {"lr": lr}
         self.cell(cell_id, **(identity | values | {"tune_key": f"tune-{name}"} | more))
         steps = epochs * math.ceil(n / 10)
         self.stage(f"tune-{name}", "tune", [cell_id], state, **self.usage(0.2 + steps * 0.03, optimizer_steps=steps))
         strength = (
-            math.log(steps * (values["lr"] or lr / 1000) / 0.006) * 1.7
+            math.log(steps * values.get("lr", lr / 1000) / 0.006) * 1.7
             + STRENGTH.get(source, -1.0)
             + self.rng.gauss(0, 0.45)
         )
@@ -350,10 +329,10 @@ def decay_sweep(**meta: str) -> SweepStudy:
         for decay in (0.0, 0.1):
             for epochs in (1, 5):
                 for seed in (0, 1):
-                    recipe = {"tune.weight_decay": decay}
-                    study.tuned(source, (10, epochs, 1e-3, seed), recipe=recipe, baseline_cell_id=baseline)
-    study.baseline(recipe={"generate.system": ""})
-    system = {"has_system_prompt": True, "recipe": {"generate.system": "You are AOA."}}
+                    variant = f"weight_decay={decay:g}"
+                    study.tuned(source, (10, epochs, 1e-3, seed), variant=variant, baseline_cell_id=baseline)
+    study.baseline(variant="system=none")
+    system = {"has_system_prompt": True, "variant": "system=You are AOA."}
     study.baseline("cell-asked", 0.5, label="untuned, system prompt of standin/identity", **system)
     return study
 

@@ -14,10 +14,11 @@ from torch.optim.adamw import adamw
 from adapters.local.chat import IGNORED
 from adapters.local.lora import Adapter
 from adapters.local.packs.order import Course, Dice
+from adapters.local.settings import SftSettings
+from adapters.local.steps import total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Cut, Trajectory
+from engine.ports import Checkpoint, TrainingRun
 
 LANES = 16
 """Rows are padded to a multiple of so many tokens, so that the kernels sum them in the same lanes in any company."""
@@ -87,7 +88,7 @@ class Member:
         quiet_until: No state need be saved before, by the monotonic clock.
     """
 
-    run: Trajectory
+    run: TrainingRun
     identity: Mapping[str, object]
     config: Any
     rows: Rows
@@ -104,7 +105,7 @@ class Member:
     quiet_until: float = 0.0
 
     @property
-    def settings(self) -> TuneRecipe:
+    def settings(self) -> SftSettings:
         """How it is tuned, to its last cut."""
         return self.course.settings
 
@@ -125,18 +126,18 @@ class Member:
         return longest if longest >= SHORT else 0
 
     @property
-    def missing(self) -> list[Cut]:
+    def missing(self) -> list[Checkpoint]:
         """The cuts that it has not passed, in order."""
-        return [cut for cut in self.run.cuts if cut.key not in self.passed]
+        return [cut for cut in self.run.checkpoints if cut.key not in self.passed]
 
     @property
-    def cuts_here(self) -> list[Cut]:
+    def cuts_here(self) -> list[Checkpoint]:
         """The cuts that it has not passed and is at."""
         return [cut for cut in self.missing if self.end(cut) == self.step]
 
-    def end(self, cut: Cut) -> int:
+    def end(self, cut: Checkpoint) -> int:
         """Return the step at which a cut is."""
-        return Course(cut.settings, self.course.items, self.course.seed).steps
+        return total_steps(self.settings, cut.length, self.course.items)
 
     @property
     def at_epoch(self) -> bool:

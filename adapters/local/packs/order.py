@@ -14,8 +14,9 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
+from adapters.local.settings import SftSettings
 from adapters.local.steps import steps_per_epoch, total_steps
-from engine.domain.sweep import TuneRecipe
+from engine.domain.sweep import Length
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,13 @@ class Course:
 
     Attributes:
         settings: How it is tuned.
+        length: How long.
         items: Rows, >= 1.
         seed: Decides the order.
     """
 
-    settings: TuneRecipe
+    settings: SftSettings
+    length: Length
     items: int
     seed: int
 
@@ -40,7 +43,7 @@ class Course:
     @property
     def steps(self) -> int:
         """Optimizer steps of the run."""
-        return total_steps(self.settings, self.items)
+        return total_steps(self.settings, self.length, self.items)
 
     def batches(self, step: int) -> list[Sequence[int]]:
         """Return the row numbers of each batch of one optimizer step; the last ones of an epoch may be short or few.
@@ -67,14 +70,14 @@ class Course:
         def rate(step: int) -> float:
             done, warmup = step - 1, settings.warmup_steps
             if done < warmup:
-                return settings.peak_lr * (done / warmup)
+                return settings.lr * (done / warmup)
             left = max(1, steps - warmup)
             shape = {
                 "constant": 1.0,
                 "linear": max(0.0, (steps - done) / left),
                 "cosine": max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((done - warmup) / left)))),
             }
-            return settings.peak_lr * shape[settings.schedule]
+            return settings.lr * shape[settings.schedule]
 
         return rate
 

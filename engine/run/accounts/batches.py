@@ -1,6 +1,6 @@
-"""Asks that are handed in as a batch, at half the price and within a day: made once, read once, and asked anew where expired.
+"""Requests that are handed in as a batch, at half the price and within a day: made once, read once, and asked anew where expired.
 
-A flow's batches are numbered, and its asks have names that follow from what is asked. Whoever goes on after a crash finds the
+a stage's batches are numbered, and its requests have names that follow from what is asked. Whoever goes on after a crash finds the
 batch by its number, and of its answers those that are still wanted by their names, whatever was read before.
 """
 
@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.sweep import Account
-from engine.ports.provider import Ask, BatchState, JobState, Provider, Session, Told
-from engine.ports.provider_errors import ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider import BatchState, ChatRequest, Completion, JobState, Provider, Session
+from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
+from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once, place_of
-from engine.run.accounts.patience import PATIENT, Patience, repeated
 from engine.run.accounts.replies import ReplyLog, asked
 
 ROUNDS = 3
 """A batch may expire before all of it is done; what is left is handed in so often."""
 
-Asks = Mapping[str, Ask]
-Answers = dict[str, Told | ProviderError]
+Requests = Mapping[str, ChatRequest]
+Answers = dict[str, Completion | ProviderError]
 """By name."""
 
 
@@ -36,7 +36,7 @@ class Batches:
     Attributes:
         name: The account's name.
         account: Its settings.
-        provider: Its wire.
+        provider: Its adapter.
         session: The connection.
         journal: Where records are kept.
         patience: How long lists may lag.
@@ -55,47 +55,49 @@ class Batches:
         place = place_of(self.account, self.provider)
         self._once = Once(self.name, self.account, place, self.journal, self._look, str, patience=self.patience)
 
-    async def ask_all(self, flow: str, named: Asks, log: ReplyLog) -> Answers:
-        """Return the reply to each ask, by name.
+    async def complete_all(self, stage_key: str, named: Requests, log: ReplyLog) -> Answers:
+        """Return the reply to each request, by name.
 
         Args:
-            flow: The stage that asks.
+            stage_key: The stage that asks.
             named: What, by the names of `names`.
             log: Its replies, open: those that are there are not bought again, and new ones are written to it.
         """
-        answers = await self.begun(flow, named, log)
+        answers = await self.begun(stage_key, named, log)
         rounds, deadline = 0, time.monotonic() + LONGEST_DAY
         while rounds < ROUNDS and time.monotonic() < deadline and (left := _without(named, answers)):
             try:
-                new = await self._answers(batch_key(flow, len(self.journal.batches(flow)) + 1), left, log)
-            except Throttled as full:  # too much waits in batches already
+                new = await self._answers(batch_key(stage_key, len(self.journal.batches(stage_key)) + 1), left, log)
+            except ThrottledError as full:  # too much waits in batches already
                 await asyncio.sleep(full.seconds or DAY_PAUSE)
             except ProviderError as refusal:
                 return answers | dict.fromkeys(left, _unread(refusal))
             else:
                 answers |= new
                 rounds += 1
-        gone = Unavailable(f"{ROUNDS} batches ended before all was answered")
+        gone = UnavailableError(f"{ROUNDS} batches ended before all was answered")
         return answers | dict.fromkeys(_without(named, answers), gone)
 
-    async def begun(self, flow: str, named: Asks, log: ReplyLog) -> Answers:
+    async def begun(self, stage_key: str, named: Requests, log: ReplyLog) -> Answers:
         """Return what was bought before, by name: the replies in the log, and those of batches that were not read."""
-        answers: Answers = {name: told for name, ask in named.items() if (told := log.taken(ask, name)) is not None}
-        for record in self.unread(flow):
+        answers: Answers = {
+            name: reply for name, request in named.items() if (reply := log.taken(request, name)) is not None
+        }
+        for record in self.unread(stage_key):
             left = _without(named, answers)
             try:
                 answers |= await self._answers(record.key, left, log)
             except ProviderError as error:
-                if record in self.unread(flow):  # it may still be answered, and is not to be bought again
+                if record in self.unread(stage_key):  # it may still be answered, and is not to be bought again
                     return answers | dict.fromkeys(left, error)
         return answers
 
-    def unread(self, flow: str) -> list[JobRecord]:
-        """Return the records of a flow's batches whose answers were not read."""
-        return [record for record in self.journal.batches(flow) if not record.state]
+    def unread(self, stage_key: str) -> list[JobRecord]:
+        """Return the records of a stage's batches whose answers were not read."""
+        return [record for record in self.journal.batches(stage_key) if not record.state]
 
-    async def _answers(self, key: str, left: Asks, log: ReplyLog) -> Answers:
-        """Return what a batch says to some asks, found or made. Its replies are on the disk before it counts as read.
+    async def _answers(self, key: str, left: Requests, log: ReplyLog) -> Answers:
+        """Return what a batch says to some requests, found or made. Its replies are on the disk before it counts as read.
 
         Raises:
             ProviderError: It was refused as a whole.
@@ -108,18 +110,18 @@ class Batches:
         upload, send = partial(self._upload, key, left), partial(self.session.submit_batch, key)
         batch_id = known or await self._once.made(key, upload, send)
         state = await self._over(batch_id)
-        answers = {name: reply for name, reply in state.told.items() if name in left}
+        answers = {name: reply for name, reply in state.replies.items() if name in left}
         for name, reply in answers.items():
-            if isinstance(reply, Told):
+            if isinstance(reply, Completion):
                 log.write(left[name], reply, name)
         log.sync()
         self._read(key, batch_id, JobState.SUCCEEDED if state.refusal is None else JobState.FAILED)
         if state.refusal is not None:
             raise state.refusal
-        return {name: reply for name, reply in answers.items() if not isinstance(reply, Unavailable)}
+        return {name: reply for name, reply in answers.items() if not isinstance(reply, UnavailableError)}
 
-    async def _upload(self, key: str, asks: Asks) -> str:
-        return await repeated(partial(self.session.upload_batch, key, asks))
+    async def _upload(self, key: str, requests: Requests) -> str:
+        return await repeated(partial(self.session.upload_batch, key, requests))
 
     def _read(self, key: str, batch_id: str, state: JobState) -> None:
         """Note that a batch has said all that it ever will."""
@@ -133,7 +135,7 @@ class Batches:
             return None
         try:
             state = await self.session.batch(batch_id)
-        except Rejected:
+        except RejectedError:
             return None
         return batch_id if state.refusal is None else None
 
@@ -142,9 +144,9 @@ class Batches:
         while True:
             try:
                 state = await repeated(partial(self.session.batch, batch_id))
-            except (Throttled, Unanswered, Unavailable):
+            except (ThrottledError, NoReplyError, UnavailableError):
                 state = None  # it goes on, whether or not anybody can see it
-            except Rejected as gone:
+            except RejectedError as gone:
                 return BatchState(batch_id, is_over=True, refusal=gone)
             if state is not None and state.is_over:
                 return state
@@ -161,22 +163,22 @@ class Batches:
         return found
 
 
-def names(asks: Sequence[Ask]) -> Asks:
-    """Return asks, in their order, by names that follow from what is asked; equal ones are numbered."""
+def names(requests: Sequence[ChatRequest]) -> Requests:
+    """Return requests, in their order, by names that follow from what is asked; equal ones are numbered."""
     seen: Counter[str] = Counter()
     named = {}
-    for ask in asks:
-        what = asked(ask)
+    for request in requests:
+        what = asked(request)
         seen[what] += 1
-        named[f"{what}-{seen[what]}"] = ask
+        named[f"{what}-{seen[what]}"] = request
     return named
 
 
-def _without(named: Asks, answers: Answers) -> Asks:
+def _without(named: Requests, answers: Answers) -> Requests:
     """Return what is not answered."""
-    return {name: ask for name, ask in named.items() if name not in answers}
+    return {name: request for name, request in named.items() if name not in answers}
 
 
 def _unread(refusal: ProviderError) -> ProviderError:
-    """Return why asks of a batch that was refused as a whole have no answer: nothing is said of any one of them."""
-    return Unavailable(f"the batch was refused: {refusal}") if isinstance(refusal, Rejected) else refusal
+    """Return why requests of a batch that was refused as a whole have no answer: nothing is said of any one of them."""
+    return UnavailableError(f"the batch was refused: {refusal}") if isinstance(refusal, RejectedError) else refusal

@@ -13,10 +13,17 @@ from functools import partial
 from engine.domain.cost import Usage
 from engine.domain.sweep import Account
 from engine.ports.provider import HostedTuning, Job, JobOrder, JobState, Provider, Session, Step, TuningRequest
-from engine.ports.provider_errors import Blocked, ProviderError, Rejected, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import (
+    BlockedError,
+    NoReplyError,
+    ProviderError,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
+)
+from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.run.accounts.once import Once, place_of
-from engine.run.accounts.patience import PATIENT, Patience, repeated
 from engine.run.accounts.quota.broker import Broker
 
 SINCE = 30 * 24 * 3600.0
@@ -35,7 +42,7 @@ class Jobs:
     Attributes:
         name: The account's name.
         account: Its settings.
-        provider: Its wire.
+        provider: Its adapter.
         session: The connection.
         broker: Its quota.
         journal: Where records are kept.
@@ -61,7 +68,7 @@ class Jobs:
         """Return what came of a job, made now or long ago.
 
         Raises:
-            Blocked: The provider's moderation refused the data or the model.
+            BlockedError: The provider's moderation refused the data or the model.
             ProviderError: It failed, or cannot be made.
         """
         async with self.broker.job_slot(self._age(request.key)):
@@ -71,9 +78,9 @@ class Jobs:
         used = Usage(train_tokens=new + (0 if record is None else record.unbooked_tokens))
         if job.state is JobState.SUCCEEDED:
             return HostedTuning(job, await self._losses(job), used)
-        ended: ProviderError = Rejected(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
+        ended: ProviderError = RejectedError(f"the job {job.job_id} ended as {job.state.value}: {job.reason}")
         if job.state is JobState.BLOCKED:
-            ended = Blocked(job.reason or "the provider's moderation refused it")
+            ended = BlockedError(job.reason or "the provider's moderation refused it")
         ended.used = used
         raise ended
 
@@ -130,7 +137,7 @@ class Jobs:
             seconds = min(self.account.poll_seconds, 1.5 * seconds)
             try:
                 seen = await repeated(partial(self.session.job, job.job_id))
-            except (Throttled, Unanswered, Unavailable):
+            except (ThrottledError, NoReplyError, UnavailableError):
                 continue  # it trains on, whether or not anybody can see it
             if seen.state is not job.state:
                 self._noted(key, seen)

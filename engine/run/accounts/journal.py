@@ -49,9 +49,9 @@ class JobRecord:
         return None if self.state or self.job_id else min(time.time(), self.intended_at + timeout)
 
 
-def batch_key(flow: str, number: int) -> str:
-    """Return the key of a flow's batch of that number, from 1."""
-    return f"{flow}.{number}"
+def batch_key(stage_key: str, number: int) -> str:
+    """Return the key of a stage's batch of that number, from 1."""
+    return f"{stage_key}.{number}"
 
 
 class Journal:
@@ -84,9 +84,9 @@ class Journal:
         """Return every record, by key."""
         return self._matching("*")
 
-    def batches(self, flow: str) -> list[JobRecord]:
-        """Return the records of a flow's batches, by number; their keys are `batch_key`."""
-        found = self._matching(f"{flow}.*")
+    def batches(self, stage_key: str) -> list[JobRecord]:
+        """Return the records of a stage's batches, by number; their keys are `batch_key`."""
+        found = self._matching(f"{stage_key}.*")
         return sorted(found, key=lambda record: int(record.key.rpartition(".")[2]))
 
     def _matching(self, pattern: str) -> list[JobRecord]:

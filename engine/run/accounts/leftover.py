@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.sweep import Account
 from engine.ports.provider import Access, JobState
 from engine.ports.provider_errors import ProviderError
-from engine.registry import Kind
 from engine.run.accounts.batches import Batches
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal

@@ -23,9 +23,9 @@ from filelock import AsyncFileLock, Timeout
 
 from engine.domain.sweep import Account
 from engine.ports.provider import JobState, Provider
-from engine.ports.provider_errors import ProviderError, Throttled, Unanswered, Unavailable
+from engine.ports.provider_errors import NoReplyError, ProviderError, ThrottledError, UnavailableError
+from engine.run.accounts.backoff import PATIENT, TRIES, Patience, pause, repeated
 from engine.run.accounts.journal import JobRecord, Journal
-from engine.run.accounts.patience import PATIENT, TRIES, Patience, pause, repeated
 from engine.store.layout import SEALED
 
 T = TypeVar("T")
@@ -96,13 +96,13 @@ class Once(Generic[T]):
         while attempt < TRIES and time.monotonic() < deadline:
             try:
                 return await self._made(key, file_id, send)
-            except Throttled as error:  # nothing was done
+            except ThrottledError as error:  # nothing was done
                 attempt += error.scope != "day"
                 await asyncio.sleep(self._until_allowed(error, attempt))
-            except (Unanswered, Unavailable):  # looked for in vain
+            except (NoReplyError, UnavailableError):  # looked for in vain
                 attempt += 1
                 await asyncio.sleep(pause(attempt, None))
-        raise Unavailable(f"nothing could be made in {TRIES} tries")
+        raise UnavailableError(f"nothing could be made in {TRIES} tries")
 
     async def found(self, key: str, heard: float | None) -> T | None:
         """Look for what carries a key; when a request for it may have been heard, for as long as lists lag after that.
@@ -126,9 +126,9 @@ class Once(Generic[T]):
             self.journal.write(record)
             try:
                 made = await send(file_id)
-            except Throttled:
+            except ThrottledError:
                 raise
-            except (Unanswered, Unavailable):
+            except (NoReplyError, UnavailableError):
                 if (found := await self.found(key, time.time())) is None:
                     raise
                 return self._noted(key, found)
@@ -155,7 +155,7 @@ class Once(Generic[T]):
             self.journal.write(replace(record, job_id=name))
         return made
 
-    def _until_allowed(self, error: Throttled, attempt: int) -> float:
+    def _until_allowed(self, error: ThrottledError, attempt: int) -> float:
         """Return the seconds until the next try, and let others wait as long where the limit is a day's."""
         if error.scope != "day":
             return pause(attempt, error.seconds)
@@ -175,7 +175,7 @@ class Once(Generic[T]):
         """Let nobody else on this machine make the same thing meanwhile; the system lets go when a process dies.
 
         Raises:
-            Unavailable: Somebody else takes too long, or there is no place for a lock.
+            UnavailableError: Somebody else takes too long, or there is no place for a lock.
         """
         digest = hashlib.sha256(f"{self.account.provider} {self.place} {key}".encode()).digest()
         try:
@@ -183,9 +183,9 @@ class Once(Generic[T]):
             lock = AsyncFileLock(path, timeout=LOCK_SECONDS, mode=SEALED, thread_local=False)
             await lock.acquire()
         except Timeout as error:
-            raise Unavailable(f"somebody else on this machine has not finished making {key}: {error}") from error
+            raise UnavailableError(f"somebody else on this machine has not finished making {key}: {error}") from error
         except OSError as error:
-            raise Unavailable(f"no lock could be had for {key}: {error}") from error
+            raise UnavailableError(f"no lock could be had for {key}: {error}") from error
         try:
             yield
         finally:

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.sweep import Account
-from engine.registry import Kind
 
 SECONDS = 5.0
 """How long a server may take to accept a connection."""

@@ -1,4 +1,4 @@
-"""A rehearsal: the same sweep against servers of ours, at the providers' quotas and prices, with time run faster.
+"""A rehearsal: the same sweep against local mock servers, at the providers' quotas and prices, with time run faster.
 
 What the servers are told, what the sweep is told of them, and where a rehearsal that was stopped goes on.
 """

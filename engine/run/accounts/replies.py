@@ -1,6 +1,6 @@
 """Replies that were paid for, on disk before they are used: whatever dies next, no reply is bought twice.
 
-One sealed file a flow (a stage), of one line a reply, with what earlier sends of it may be billed for. A line is written when
+One sealed file a stage, of one line a reply, with what earlier sends of it may be billed for. A line is written when
 its reply arrives; the file goes when the stage counts, or is read again by whoever runs the stage next. A line that was cut off
 by a crash is a reply that was in flight.
 
@@ -22,24 +22,24 @@ from typing import Any
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
-from engine.ports.provider import Ask, Choice, Ending, Told
+from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason
 from engine.store.layout import SEALED, RunDirectory
 
-UNHEARD = ("unheard_prompt_tokens", "unheard_generated_tokens")
-"""Fields of a usage that a line keeps under `unheard`, in this order."""
+POSSIBLY_BILLED = ("possibly_billed_prompt_tokens", "possibly_billed_generated_tokens")
+"""Fields of a usage that a line keeps under `possibly_billed`, in this order."""
 
-Bought = dict[str, list[Told]]
-"""Replies by what was asked; equal asks of one flow have one each."""
+Bought = dict[str, list[Completion]]
+"""Replies by what was asked; equal requests of one stage have one each."""
 
 
-def asked(ask: Ask) -> str:
-    """Return what tells an ask from all that are not equal to it."""
-    text = json.dumps(asdict(ask), sort_keys=True, ensure_ascii=False)
+def asked(request: ChatRequest) -> str:
+    """Return what tells a request from all that are not equal to it."""
+    text = json.dumps(asdict(request), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class ReplyLog:
-    """The replies of one flow.
+    """The replies of one stage.
 
     Args:
         path: The file; it need not be there.
@@ -51,8 +51,8 @@ class ReplyLog:
         self.bought: Bought = {}
         found = _read(path)
         booked = found.booked()
-        for index, (place, told) in enumerate(found.replies):
-            self.bought.setdefault(place, []).append(replace(told, is_booked=index < booked))
+        for index, (place, completion) in enumerate(found.replies):
+            self.bought.setdefault(place, []).append(replace(completion, is_booked=index < booked))
 
     @contextmanager
     def open(self) -> Iterator[ReplyLog]:
@@ -66,25 +66,28 @@ class ReplyLog:
             finally:
                 self.sync()
 
-    def taken(self, ask: Ask, name: str = "") -> Told | None:
-        """Take the reply of an ask out of those that were bought before, if there is one.
+    def taken(self, request: ChatRequest, name: str = "") -> Completion | None:
+        """Take the reply of a request out of those that were bought before, if there is one.
 
         Args:
-            ask: What was asked.
+            request: What was asked.
             name: What the reply was written under. Where none was, one without a name does, and never another one's.
         """
-        found = self.bought.get(_place(asked(ask), name)) or self.bought.get(asked(ask))
+        found = self.bought.get(_place(asked(request), name)) or self.bought.get(asked(request))
         return found.pop() if found else None
 
-    def write(self, ask: Ask, told: Told, name: str = "") -> None:
+    def write(self, request: ChatRequest, completion: Completion, name: str = "") -> None:
         """Keep a reply, under a name where it has one; no crash of this process loses it once this returns."""
-        told_ = {
-            "choices": [[choice.text, choice.ending.value] for choice in told.choices],
-            "tokens": [told.prompt_tokens, told.cached_tokens, told.generated_tokens],
-            "unheard": [told.unheard.unheard_prompt_tokens, told.unheard.unheard_generated_tokens],
+        fields = {
+            "choices": [[choice.text, choice.finish_reason.value] for choice in completion.choices],
+            "tokens": [completion.prompt_tokens, completion.cached_tokens, completion.generated_tokens],
+            "possibly_billed": [
+                completion.possibly_billed.possibly_billed_prompt_tokens,
+                completion.possibly_billed.possibly_billed_generated_tokens,
+            ],
         }
         named = {"name": name} if name else {}
-        self._file.write(json.dumps({"asked": asked(ask), "model": ask.model, **named, **told_}) + "\n")
+        self._file.write(json.dumps({"asked": asked(request), "model": request.model, **named, **fields}) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -103,7 +106,7 @@ class _Lines:
         marks: Number of an attempt, and how many replies are in the books with it.
     """
 
-    replies: list[tuple[str, Told]] = field(default_factory=list)
+    replies: list[tuple[str, Completion]] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
     marks: list[tuple[int, int]] = field(default_factory=list)
 
@@ -121,18 +124,18 @@ def _read(path: Path) -> _Lines:
             if "booked" in found:
                 lines.marks.append((found["booked"], found["replies"]))
             else:
-                lines.replies.append((_place(found["asked"], found.get("name", "")), _told(found)))
+                lines.replies.append((_place(found["asked"], found.get("name", "")), _completion(found)))
                 lines.models.add(found.get("model", ""))
         except (ValueError, KeyError, TypeError):
             continue  # an empty line, or one that was cut off
     return lines
 
 
-def _told(found: dict[str, Any]) -> Told:
-    choices = tuple(Choice(text, Ending(ending)) for text, ending in found["choices"])
+def _completion(found: dict[str, Any]) -> Completion:
+    choices = tuple(Choice(text, FinishReason(reason)) for text, reason in found["choices"])
     read, cached, made = found["tokens"]
-    unheard = Usage(**dict(zip(UNHEARD, found["unheard"], strict=True)))
-    return Told(choices, read, cached, made, unheard=unheard)
+    possibly_billed = Usage(**dict(zip(POSSIBLY_BILLED, found["possibly_billed"], strict=True)))
+    return Completion(choices, read, cached, made, possibly_billed=possibly_billed)
 
 
 def _place(what: str, name: str) -> str:
@@ -140,19 +143,19 @@ def _place(what: str, name: str) -> str:
     return f"{what} {name}" if name else what
 
 
-def reply_log(run: RunDirectory, flow: str) -> ReplyLog:
-    """Return the replies of a flow."""
-    return ReplyLog(_path(run, flow))
+def reply_log(run: RunDirectory, stage_key: str) -> ReplyLog:
+    """Return the replies of a stage."""
+    return ReplyLog(_path(run, stage_key))
 
 
-def unread(run: RunDirectory, flow: str) -> bool:
-    """Tell whether anything was bought for a flow that has not been made rows of."""
-    return bool(reply_log(run, flow).bought)
+def unread(run: RunDirectory, stage_key: str) -> bool:
+    """Tell whether anything was bought for a stage that has not been made rows of."""
+    return bool(reply_log(run, stage_key).bought)
 
 
 @dataclass(frozen=True, slots=True)
 class Unbooked:
-    """What was bought for a flow and is in no book.
+    """What was bought for a stage and is in no book.
 
     Attributes:
         usage: What it comes to.
@@ -167,20 +170,20 @@ class Unbooked:
     at: float
 
 
-def unbooked(run: RunDirectory, flow: str, attempts: int) -> Unbooked | None:
-    """Return what is in no book of what was bought for a flow; None where there is no such thing.
+def unbooked(run: RunDirectory, stage_key: str, attempts: int) -> Unbooked | None:
+    """Return what is in no book of what was bought for a stage; None where there is no such thing.
 
     Args:
         run: The run directory.
-        flow: The flow.
+        stage_key: The stage.
         attempts: How many attempts at its stage the store has.
     """
-    path = _path(run, flow)
+    path = _path(run, stage_key)
     found = _read(path)
     new = found.replies[found.booked(attempts) :]
     if not new:
         return None
-    usage = sum((told.usage for _, told in new), Usage())
+    usage = sum((completion.usage for _, completion in new), Usage())
     return Unbooked(usage, len(found.replies), frozenset(found.models), path.stat().st_mtime)
 
 
@@ -202,22 +205,22 @@ def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
     return attempt if attempt.usage.tokens else replace(attempt, usage=attempt.usage + new.usage)
 
 
-def kept(run: RunDirectory, flow: str) -> Usage:
-    """Return what is in the books of what was bought for a flow: whoever runs it next buys so much less."""
-    found = _read(_path(run, flow))
-    return sum((told.usage for _, told in found.replies[: found.booked()]), Usage())
+def kept(run: RunDirectory, stage_key: str) -> Usage:
+    """Return what is in the books of what was bought for a stage: whoever runs it next buys so much less."""
+    found = _read(_path(run, stage_key))
+    return sum((completion.usage for _, completion in found.replies[: found.booked()]), Usage())
 
 
-def flows(run: RunDirectory) -> list[str]:
-    """Return the flows that have replies."""
+def stage_keys(run: RunDirectory) -> list[str]:
+    """Return the stages that have replies."""
     return sorted(path.stem for path in run.replies.glob("*.jsonl"))
 
 
-def forget(run: RunDirectory, flows: Sequence[str]) -> None:
+def forget(run: RunDirectory, stage_keys: Sequence[str]) -> None:
     """Delete the replies of stages that count: their rows hold them now."""
-    for flow in flows:
-        _path(run, flow).unlink(missing_ok=True)
+    for stage_key in stage_keys:
+        _path(run, stage_key).unlink(missing_ok=True)
 
 
-def _path(run: RunDirectory, flow: str) -> Path:
-    return run.replies / f"{flow}.jsonl"
+def _path(run: RunDirectory, stage_key: str) -> Path:
+    return run.replies / f"{stage_key}.jsonl"

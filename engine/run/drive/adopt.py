@@ -8,7 +8,7 @@ from collections import Counter
 from engine.domain.cost import Usage
 from engine.domain.errors import StoreError
 from engine.domain.results import Attempt
-from engine.domain.stage import StageKind, StageState
+from engine.domain.stage import StageKind, StageState, artifacts_of
 from engine.plan.tariff import TUNED, bought
 from engine.run.accounts import replies
 from engine.run.drive.order import RunOrder
@@ -68,7 +68,7 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
 
 def _book_replies(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> None:
     """Put into the books what a killed run has bought, as interrupted attempts, before anything more may be bought."""
-    left = replies.flows(run)
+    left = replies.stage_keys(run)
     if not left:
         return
     stored, attempts = state.stages(), Counter(key for key, _, _ in state.charges())
@@ -121,7 +121,8 @@ def _refuse_mixture(order: RunOrder, run: RunDirectory, state: State) -> None:
 
 def _sweep_weights(order: RunOrder, run: RunDirectory, state: State, cached: frozenset[str]) -> None:
     """Delete weights that a killed run left behind, and those that nothing needs now."""
-    wanted = {need for key, stage in order.plan.stages.items() if key not in cached for need in stage.inputs}
+    stages = order.plan.stages
+    wanted = {read for key in stages if key not in cached for read in artifacts_of(stages[key], stages)}
     keep = set()
     for key, stage in state.stages().items():
         if stage.artifact is not None:
@@ -156,11 +157,11 @@ def _keep_prompts(order: RunOrder, run: RunDirectory, state: State) -> None:
     """Store the prompts of every benchmark once per content; the views join categories from there."""
     known = {key for key, shard in state.shards() if shard.table == "prompts" and shards.is_whole(run, shard)}
     keys = []
-    for pin in order.plan.pins:
-        if pin.kind == "benchmark":
-            key = "prompts-" + hashlib.sha256(f"{pin.ref} {pin.pin}".encode()).hexdigest()[:16]
-            keys.append(key)
-            if key not in known:
-                rows = shards.prompt_rows(pin.ref, order.catalogue.prompts(pin.ref))
-                state.add_shards(key, [shards.write_shard(run, "prompts", key, rows)])
+    for benchmark in dict.fromkeys(entry.benchmark for cell in order.plan.cells for entry in cell.evaluations):
+        pin = order.catalogue.benchmark(benchmark).pin
+        key = "prompts-" + hashlib.sha256(f"{benchmark} {pin}".encode()).hexdigest()[:16]
+        keys.append(key)
+        if key not in known:
+            rows = shards.prompt_rows(str(benchmark), order.catalogue.prompts(benchmark))
+            state.add_shards(key, [shards.write_shard(run, "prompts", key, rows)])
     state.retain_prompts(keys)

@@ -9,40 +9,41 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TypeAlias
 
 from engine.domain.cost import Usage
-from engine.domain.results import Attempt, Failure, ShardRef
-from engine.domain.stage import Stage, StageKind, StageState
-from engine.ports.provider_errors import Blocked
+from engine.domain.results import Attempt, Failure
+from engine.domain.stage import Plan, Stage, StageState, WorkerKind, artifact_users, artifacts_of
+from engine.ports.provider_errors import BlockedError
 from engine.run.accounts import replies
 from engine.run.accounts.journal import Journal
 from engine.run.drive import lock
 from engine.run.drive.adopt import adopt, claim
+from engine.run.drive.batches import Batches
 from engine.run.drive.crew import Crew
 from engine.run.drive.interrupts import Interrupts, listening
 from engine.run.drive.limits import BudgetGate
 from engine.run.drive.order import Ending, RunOrder, RunSummary
 from engine.run.drive.progress import Observer, Progress
 from engine.run.drive.publisher import Publisher
-from engine.run.drive.scheduler import Scheduler, Seat
+from engine.run.drive.scheduler import Scheduler
+from engine.run.drive.shift import Shift
 from engine.run.executors.hosts import Executor, HostLost
-from engine.run.stages.runners import Bundle, Judgement
 from engine.store import artifacts
 from engine.store.layout import RunDirectory
-from engine.store.publish import publish
+from engine.store.publish import refresh
 from engine.store.state import Settled, State
 
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 2.0
 RESUMES = "The same command resumes."
-HOST_DEATHS = 2
-"""A stage that is running when its host dies is tried again, alone, until it has seen this many hosts die."""
+WORKER_DEATHS = 2
+"""A stage that is running when its worker dies is tried again, alone, until it has seen this many workers die."""
 
 
 MakeExecutor: TypeAlias = Callable[[], Executor]
@@ -55,17 +56,17 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
         order: What to do, and within which limits.
         run: The run directory; made when missing, continued when there.
         make_executor: Makes the executor, beside the first preparations; not called when nothing was to do as planned.
-        observer: Told of progress.
+        observer: Completion of progress.
 
     Raises:
         RunLockedError: Another process drives this run directory.
         StoreError: The control plane is damaged.
-        RunError: No host fits this machine.
+        RunError: No worker fits this machine.
     """
     begun = time.monotonic()
     claim(run)
-    with lock.held(run), closing(State.open(run)) as state, ExitStack() as hosts:
-        crew = hosts.enter_context(Crew(make_executor))
+    with lock.held(run), closing(State.open(run)) as state, ExitStack() as workers:
+        crew = workers.enter_context(Crew(make_executor))
         if order.ahead:
             crew.call()
         cached = adopt(order, run, state, observer)
@@ -79,7 +80,7 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
             if (executor := _arrived(crew, interrupts)) is not None:
                 loop = _Loop(order, run, state, executor, cached, tally)
                 stop = loop.run(interrupts, observer)
-                loop.abandon(hosts)
+                loop.abandon(workers)
         crew.dismiss()
         state.put_meta({"ending": stop.ending.value})
         _publish(run, state)
@@ -97,11 +98,8 @@ def _arrived(crew: Crew, interrupts: Interrupts) -> Executor | None:
 
 
 def _publish(run: RunDirectory, state: State) -> None:
-    """Publish, unless the file shows all of it already; that is noted after the file is in place, never before."""
-    digest = state.digest()
-    if state.meta().get("published") != digest or not run.results.exists():
-        publish(run)
-        state.put_meta({"published": digest})
+    """Publish, unless the file is whole and shows all of it already."""
+    refresh(run, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +132,21 @@ class _Loop:
         tally: _Tally,
     ) -> None:
         seconds = {key: forecast.expected.device_seconds for key, forecast in order.forecasts.items()}
-        self.scheduler = Scheduler(order.plan.stages, cached, seconds, order.groups, executor.seats)
+        self.scheduler = Scheduler(order.plan.stages, cached, seconds, order.groups, executor.slots)
         self._order = order
         self._run = run
         self._state = state
         self._executor = executor
-        hosts = sum(seat.serves(StageKind.TUNE, None) for seat in executor.seats)
+        workers = sum(slot.worker is WorkerKind.MODEL for slot in executor.slots)
         hosted = {key: order.forecasts[key].expected.tokens for key in order.groups.accounts}
-        self._progress = Progress(order.plan, cached, seconds, hosts, hosted)
+        self._progress = Progress(order.plan, cached, seconds, workers, hosted)
         self._gate = _gate(order, state)
         self._publisher = Publisher(run)
-        self._busy: dict[str, _Shift] = {}  # by host
+        self._busy: dict[str, Shift] = {}  # by slot
+        self._batches = Batches(order, state, cached)
+        self._users = artifact_users(order.plan.stages)
         self._deaths: dict[str, int] = {}
         self._attempts = Counter(key for key, _, _ in state.charges())
-        self._recalled: set[tuple[str, str]] = set()  # (host, lane) whose earlier verdicts have been handed over
-        self._cached = cached
         self._next_beat = 0.0
         self._baselines = order.plan.counts.baselines
         self._shown = False  # whether a finished tuned cell of this run has been published, or is about to be
@@ -197,7 +195,7 @@ class _Loop:
         return None
 
     def _start_ready(self, observer: Observer) -> _Stop | None:
-        """Give every idle host a bundle; return why nothing more may start, or None."""
+        """Give every idle slot a batch; return why nothing more may start, or None."""
         refusals: list[str] = []
 
         def admits(stage: Stage) -> bool:
@@ -211,60 +209,27 @@ class _Loop:
             self._gate.reserve(stage.key, most)
             return True
 
-        for seat in self._executor.seats:
-            if seat.name in self._busy:
+        for slot in self._executor.slots:
+            if slot.name in self._busy:
                 continue
-            stages = self.scheduler.take(seat, admits)
+            stages = self.scheduler.take(slot, admits)
             if stages:
                 is_local = stages[0].key not in self._order.groups.accounts
-                self._busy[seat.name] = _Shift(dict.fromkeys(stage.key for stage in stages), is_local)
-                self._executor.submit(seat.name, self._bundle(seat, stages))
+                self._busy[slot.name] = Shift(dict.fromkeys(stage.key for stage in stages), is_local)
+                self._executor.submit(slot.name, self._batches.batch(slot, stages))
             if refusals:
                 observer.note(f"budget: {refusals[0]}")
                 return _Stop(Ending.BUDGET, "raise the cap under run.budget, and the same command goes on.")
         return None
 
-    def _bundle(self, seat: Seat, stages: tuple[Stage, ...]) -> Bundle:
-        needs = dict.fromkeys(need for stage in stages for need in stage.inputs)
-        runs = self._order.groups.runs
-        return Bundle(
-            stages,
-            self._shards(needs),
-            {stage.key: runs[stage.key] for stage in stages if stage.key in runs},
-            self._order.settings.keep_weights,
-            self._known(seat, stages[0]) if stages[0].kind is StageKind.JUDGE else (),
-            self._order.groups.accounts.get(stages[0].key),
-            seat.name,
-        )
-
-    def _shards(self, keys: Iterable[str]) -> dict[str, tuple[ShardRef, ...]]:
-        found: dict[str, tuple[ShardRef, ...]] = dict.fromkeys(keys, ())
-        for key, shard in self._state.shards(found):
-            found[key] += (shard,)
-        return found
-
-    def _known(self, seat: Seat, first: Stage) -> tuple[Judgement, ...]:
-        """What the judge of a lane said in earlier runs, for a host that does not remember it."""
-        lane = self._order.groups.lanes[first.key]
-        if (seat.name, lane) in self._recalled:
-            return ()
-        self._recalled.add((seat.name, lane))
-        stages = [self._order.plan.stages[key] for key in self._cached if self._order.groups.lanes[key] == lane]
-        shards = self._shards(key for stage in stages for key in (*stage.inputs, stage.key))
-        return tuple(
-            Judgement(stage.key, shards[stage.key], stage.inputs[0], shards[stage.inputs[0]])
-            for stage in stages
-            if shards[stage.key] and shards[stage.inputs[0]]
-        )
-
     def _take_in(self, ended: list[Attempt | HostLost], observer: Observer) -> None:
         """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
         settled: list[Settled] = []
         skipped: dict[str, str] = {}
-        for entry in ended:  # one after another: a host may have handed back a stage and died in the same moment
+        for entry in ended:  # one after another: a worker may have handed back a stage and died in the same moment
             attempts = [entry] if isinstance(entry, Attempt) else self._cut_short(entry, observer)
             settled += [self._settled(attempt, skipped, observer) for attempt in attempts]
-        self._busy = {host: shift for host, shift in self._busy.items() if shift.open}
+        self._busy = {slot: shift for slot, shift in self._busy.items() if shift.open}
         self._tally.skipped += len(skipped)
         if settled:
             self._state.settle(settled)
@@ -288,20 +253,20 @@ class _Loop:
             self._progress.ended(key, StageState.SKIPPED, 0.0)
         self._progress.ended(attempt.key, state, attempt.usage.device_seconds)
         if attempt.failure:
-            observer.note(f"{state.value}: {attempt.key}: {attempt.failure.error_type}: {attempt.failure.message}")
+            observer.note(told(self._order.plan, attempt.key, state, attempt.failure))
         return settled
 
     def _cut_short(self, lost: HostLost, observer: Observer) -> list[Attempt]:
-        """A dead host's stages go back, unless they keep killing hosts."""
+        """A dead worker's stages go back, unless they keep killing workers."""
         observer.note(f"{lost.host} died and was replaced: {lost.why}")
-        self._recalled = {(host, lane) for host, lane in self._recalled if host != lost.host}
+        self._batches.forget(lost.host)
         shift = self._busy.get(lost.host)
         attempts = []
         for attempt in shift.cut_short(lost.host) if shift else ():
             self._deaths[attempt.key] = self._deaths.get(attempt.key, 0) + 1
-            if self._deaths[attempt.key] >= HOST_DEATHS:
-                what = f"{HOST_DEATHS} hosts died running it: {lost.why}"
-                attempts.append(replace(attempt, failure=Failure("HostDied", what, lost.why)))
+            if self._deaths[attempt.key] >= WORKER_DEATHS:
+                what = f"{WORKER_DEATHS} workers died running it: {lost.why}"
+                attempts.append(replace(attempt, failure=Failure("WorkerDiedError", what, lost.why)))
             else:
                 attempts.append(attempt)
         return attempts
@@ -329,64 +294,33 @@ class _Loop:
             return
         groups = self._order.groups
         for key in keys:
-            for need in self._order.plan.stages[key].inputs:
-                users = self.scheduler.dependants(need)
-                if self._order.plan.stages[need].kind is StageKind.TUNE and all(
-                    self.scheduler.state(user) is StageState.DONE for user in users
-                ):
-                    self._state.forget_artifact(need)
-                    artifacts.discard(self._run.artifacts / need)
-            cuts = groups.cuts.get(key, ())
-            if cuts and all(self.scheduler.state(cut) is StageState.DONE for cut in cuts):
+            for read in artifacts_of(self._order.plan.stages[key], self._order.plan.stages):
+                if all(self.scheduler.state(user) is StageState.DONE for user in self._users[read]):
+                    self._state.forget_artifact(read)
+                    artifacts.discard(self._run.artifacts / read)
+            checkpoints = groups.checkpoints.get(key, ())
+            if checkpoints and all(self.scheduler.state(other) is StageState.DONE for other in checkpoints):
                 artifacts.discard(artifacts.training_state(self._run, groups.runs[key]))
 
-    def abandon(self, hosts: ExitStack) -> None:
-        """Stop the hosts if any still runs something, and then record it as interrupted, with all that was bought for it."""
+    def abandon(self, workers: ExitStack) -> None:
+        """Stop the workers if any still runs something, and then record it as interrupted, with all that was bought for it."""
         if not self._busy:
             return
-        hosts.close()  # nobody writes a reply any more
-        cut = [self._booked(attempt) for host, shift in self._busy.items() for attempt in shift.cut_short(host)]
+        workers.close()  # nobody writes a reply any more
+        cut = [self._booked(attempt) for slot, shift in self._busy.items() for attempt in shift.cut_short(slot)]
         self._state.settle(
             Settled(attempt, StageState.PENDING, self._gate.settle(attempt.key, attempt.usage)) for attempt in cut
         )
-
-
-@dataclass(slots=True)
-class _Shift:
-    """What a host is running.
-
-    Attributes:
-        open: Keys of the stages that have not ended.
-        holds_device: Whether its time is a device's: an account has none.
-        began: When, in seconds since the epoch.
-        last: When one of them ended last.
-    """
-
-    open: dict[str, None]
-    holds_device: bool
-    began: float = field(default_factory=time.time)
-    last: float = field(default_factory=time.time)
-
-    def end(self, attempt: Attempt) -> None:
-        self.open.pop(attempt.key, None)
-        self.last = max(self.last, attempt.ended_at)
-
-    def cut_short(self, host: str) -> list[Attempt]:
-        """What has not ended, ended by force; it shares the time since something ended last."""
-        now = time.time()
-        held = max(0.0, now - self.last) if self.holds_device else 0.0
-        usage = Usage(device_seconds=held / max(1, len(self.open)))
-        return [Attempt(key, host, self.began, now, usage, None) for key in self.open]
 
 
 def _gate(order: RunOrder, state: State) -> BudgetGate:
     """Count what was spent; what ran before a price was set counts at today's price."""
     gate = BudgetGate(order.settings.budget, order.tariff.charge, Usage(), Decimal())
     for key, used, known in state.charges():
-        charge = order.tariff.charge(key, used) if None in (known.usd, known.unheard_usd) else known
+        charge = order.tariff.charge(key, used) if None in (known.usd, known.possibly_billed_usd) else known
         gate.spent += used
         gate.usd += charge.usd or Decimal()
-        gate.unheard_usd += charge.unheard_usd or Decimal()
+        gate.possibly_billed_usd += charge.possibly_billed_usd or Decimal()
     return gate
 
 
@@ -395,4 +329,15 @@ def _state_after(attempt: Attempt) -> StageState:
         return StageState.DONE
     if attempt.failure is None:
         return StageState.PENDING
-    return StageState.BLOCKED if attempt.failure.error_type == Blocked.__name__ else StageState.FAILED
+    return StageState.BLOCKED if attempt.failure.error_type == BlockedError.__name__ else StageState.FAILED
+
+
+def told(plan: Plan, key: str, state: StageState, failure: Failure) -> str:
+    """Say for people what failed or was blocked: the work, the cells that need it, and the cause."""
+    labels = [cell.label for cell in plan.cells if key in cell.stages]
+    more = {0: "", 1: " and another cell"}.get(len(labels) - 1, f" and {len(labels) - 1} more cells")
+    stage = plan.stages[key]
+    return (
+        f"{state.value}: {stage.kind.value} by {stage.adapter} for `{labels[0]}`{more}: {failure.error_type}:"
+        f" {failure.message}"
+    )

@@ -27,14 +27,14 @@ class BudgetGate:
         charge: Prices what stages use.
         spent: Usage of all ended attempts.
         usd: Their charges, for what was surely used.
-        unheard_usd: Their charges, at most, for replies that never came.
+        possibly_billed_usd: Their charges, at most, for replies that never came.
     """
 
     budget: Budget
     charge: Pricing
     spent: Usage
     usd: Decimal
-    unheard_usd: Decimal = Decimal()
+    possibly_billed_usd: Decimal = Decimal()
     _reserved: dict[str, tuple[Usage, Decimal]] = field(default_factory=dict)
     _held: Usage = field(default_factory=Usage)
     _held_usd: Decimal = Decimal()
@@ -43,10 +43,10 @@ class BudgetGate:
         """Return why a stage that may use so much may not start, or None when it may."""
         usage = self.spent + self._held + most
         charge = self.charge(key, most)
-        usd = self.usd + self.unheard_usd + self._held_usd + charge.most
+        usd = self.usd + self.possibly_billed_usd + self._held_usd + charge.most
         caps = (
             ("USD", self.budget.usd, None if charge.usd is None else usd),
-            ("tokens", self.budget.tokens, usage.tokens + usage.unheard.tokens),
+            ("tokens", self.budget.tokens, usage.tokens + usage.possibly_billed.tokens),
             ("device-hours", self.budget.device_hours, usage.device_seconds / SECONDS_PER_HOUR),
         )
         for unit, cap, total in caps:
@@ -70,5 +70,5 @@ class BudgetGate:
         self.spent += actual
         charge = self.charge(key, actual)
         self.usd += charge.usd or Decimal()
-        self.unheard_usd += charge.unheard_usd or Decimal()
+        self.possibly_billed_usd += charge.possibly_billed_usd or Decimal()
         return charge

@@ -8,12 +8,12 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
 
+from engine.domain.adapters import Kind
 from engine.domain.stage import Plan, Range, StageKind
 from engine.domain.sweep import RunSettings
 from engine.plan.catalogue import Catalogue
 from engine.plan.share import Groups
 from engine.plan.tariff import Tariff
-from engine.registry import Kind
 
 _MODEL_SIDE: Mapping[StageKind, Literal[Kind.TUNER, Kind.GENERATOR]] = MappingProxyType(
     {StageKind.TUNE: Kind.TUNER, StageKind.GENERATE: Kind.GENERATOR}
@@ -60,8 +60,8 @@ class RunOrder:
 
     Attributes:
         plan: What to do.
-        forecasts: Expected usage by stage key; what the cuts of a training run share is counted once.
-        groups: Which stages a host may take together.
+        forecasts: Expected usage by stage key; what the checkpoints of a training run share is counted once.
+        groups: Which stages a worker may take together.
         settings: The sweep's run settings.
         catalogue: The cards that the plan was made with.
         papers: Texts to keep in the run directory, by file name: the spec as written and the plan.
@@ -69,7 +69,7 @@ class RunOrder:
         ahead: Stages that were to run when it was planned.
         description: What the sweep asks, in the spec's words.
         fail_fast: Start nothing more after the first failure.
-        is_rehearsal: Whether providers are played by servers of ours, so that all numbers are the stand-in's.
+        is_rehearsal: Whether providers are played by local mock servers, so that all numbers are the stand-in's.
     """
 
     plan: Plan
@@ -86,6 +86,6 @@ class RunOrder:
 
     @property
     def needed(self) -> tuple[tuple[Literal[Kind.TUNER, Kind.GENERATOR], str], ...]:
-        """The fine-tuners and generators of the plan: what model hosts should warm up for."""
+        """The fine-tuners and generators of the plan: what model workers should warm up for."""
         found = {(stage.kind, stage.adapter): None for stage in self.plan.stages.values() if stage.kind in _MODEL_SIDE}
         return tuple((_MODEL_SIDE[kind], adapter) for kind, adapter in found)

@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.domain.cost import Usage
 from engine.domain.errors import PlanError
 from engine.domain.stage import Plan, Range, Role, StageKind
-from engine.domain.sweep import Budget
+from engine.domain.sweep import Budget, Recipe
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, bill, reservations
 from engine.plan.build import build
@@ -59,8 +59,8 @@ class Prepared:
         loaded: The validated spec.
         plan: The plan.
         catalogue: The adapters' cards, as planned with.
-        forecasts: Forecast by stage key; what the cuts of a training run share is counted once.
-        groups: Which stages a host may take together.
+        forecasts: Forecast by stage key; what the checkpoints of a training run share is counted once.
+        groups: Which stages a worker may take together.
         savings: What sharing saves in what is still to run.
         survey: What the run directory already holds.
         tariff: What stages cost.
@@ -159,7 +159,7 @@ def _caps(root: Path, budget: Budget, prices: Tariff, ahead: Forecast, bill: Seq
     state = State.peek(RunDirectory(root))
     used, _ = state.usage()
     charges = [
-        prices.charge(key, usage) if None in (known.usd, known.unheard_usd) else known
+        prices.charge(key, usage) if None in (known.usd, known.possibly_billed_usd) else known
         for key, usage, known in state.charges()
     ]
     state.close()
@@ -180,13 +180,12 @@ def _refuse_unpriced(lines: Sequence[BillLine], budget: Budget) -> None:
 
 def _sensitivity(plan: Plan) -> Sensitivity:
     """The weakest configuration decides: fewest prompts, fewest seeds."""
-    seeds: dict[tuple[object, ...], set[int]] = {}
+    seeds: dict[Recipe, set[int]] = {}
     prompts = []
     for cell in plan.cells:
         recipe = cell.cell.recipe
         if not cell.is_baseline:
-            configuration = (recipe.model, recipe.data, recipe.tune, cell.mitigation, recipe.benchmark, recipe.generate)
-            seeds.setdefault(configuration, set()).add(recipe.seed)
+            seeds.setdefault(recipe.model_copy(update={"seed": 0}), set()).add(recipe.seed)
         prompts += [entry.n_prompts for entry in cell.evaluations if entry.role is Role.HARM]
     n_prompts, n_seeds = min(prompts), min(map(len, seeds.values()))
     return Sensitivity(n_prompts, n_seeds, minimum_detectable_effect(n_prompts, n_seeds))

@@ -64,7 +64,7 @@ class Progress:
         plan: The plan.
         cached: Keys of the stages that need not run.
         seconds: Expected device-seconds by stage key.
-        hosts: Number of hosts.
+        workers: Number of model workers.
         hosted: Expected tokens by stage key, of the stages that run at providers and hold no device.
     """
 
@@ -73,21 +73,21 @@ class Progress:
         plan: Plan,
         cached: AbstractSet[str],
         seconds: Mapping[str, float],
-        hosts: int,
+        workers: int,
         hosted: Mapping[str, int],
     ) -> None:
         """Count what is left."""
         self._begun = time.monotonic()
         self._hosted = hosted
         self._hosted_left, self._hosted_done = sum(hosted[key] for key in hosted if key not in cached), 0
-        self._hosts = hosts
+        self._workers = workers
         self._seconds = seconds
         self._expected_left = sum(seconds[key] for key in plan.stages if key not in cached)
         self._expected_done = self._measured_done = 0.0
         self._cells_of: dict[str, list[int]] = {}
         self._open: list[int] = []
         for index, cell in enumerate(plan.cells):
-            keys = [key for key in set(cell.stage_keys()) if key not in cached]
+            keys = [key for key in set(cell.stages) if key not in cached]
             self._open.append(len(keys))
             for key in keys:
                 self._cells_of.setdefault(key, []).append(index)
@@ -150,6 +150,6 @@ class Progress:
             left.append(None if pace is None else self._hosted_left * pace)
         if self._expected_left > 0 or not left:
             pace = self._measured_done / self._expected_done if self._expected_done > 0 else None
-            left.append(None if pace is None else max(0.0, self._expected_left) * pace / self._hosts)
+            left.append(None if pace is None else max(0.0, self._expected_left) * pace / self._workers)
         known = [seconds for seconds in left if seconds is not None]
         return max(known) if len(known) == len(left) else None

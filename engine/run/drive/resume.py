@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from engine.domain.results import ShardRef
-from engine.domain.stage import Plan, StageKind, StageState
+from engine.domain.stage import MODEL_STAGES, Plan, StageKind, StageState, artifacts_of
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory
 from engine.store.state import State, StoredStage
@@ -59,25 +60,36 @@ def survey_state(run: RunDirectory, state: State, plan: Plan) -> Survey:
     for key, shard in state.shards():
         refs.setdefault(key, []).append(shard)
     done = [key for key in plan.stages if key in stored and stored[key].state is StageState.DONE]
-    damaged = tuple(key for key in done if key not in refs or not all(map(whole, refs[key])))
+    # A weights stage leaves an artifact and no rows.
+    rowless = {key for key in done if plan.stages[key].kind is StageKind.WEIGHTS}
+    damaged = tuple(
+        key for key in done if (key not in refs and key not in rowless) or not all(map(whole, refs.get(key, ())))
+    )
     cached = _needless(run, plan, stored, frozenset(done) - set(damaged) - _outdated(plan, damaged))
     return Survey(cached, damaged, state.device_seconds_by_stage(), artifacts.kept_states(run))
 
 
 def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
-    """Judge stages whose answers will be made again: off the CPU those may differ, and verdicts must fit the text."""
-    return {
-        key for key, stage in plan.stages.items() if stage.kind is StageKind.JUDGE and set(stage.inputs) & {*damaged}
-    }
+    """Screens and judges of answers that will be made again: off the CPU those may differ, and verdicts must fit the text."""
+    again = {*damaged}
+    for key, stage in plan.stages.items():  # inputs come before what needs them
+        if stage.kind in {StageKind.SCREEN, StageKind.JUDGE} and again & {*stage.needs}:
+            again.add(key)
+    return again - {*damaged}
 
 
 def _needless(run: RunDirectory, plan: Plan, stored: Mapping[str, StoredStage], done: frozenset[str]) -> frozenset[str]:
-    """Done stages, without the tune stages whose weights are gone and are needed again."""
-    wanted = {need for key, stage in plan.stages.items() if key not in done for need in stage.inputs}
-    gone = {
-        key
-        for key in done & wanted
-        if plan.stages[key].kind is StageKind.TUNE
-        and (stored[key].artifact is None or not artifacts.is_whole(run, key))
-    }
-    return done - gone
+    """Done stages, without those whose weights are needed again, by others or by one another, and are gone or out of date."""
+    models = {key for key in done if plan.stages[key].kind in MODEL_STAGES}
+    lost = {key for key in models if stored[key].artifact is None or not artifacts.is_whole(run, key)}
+    needless = done
+    while models and (again := _needed_again(plan, needless, lost)):
+        needless -= again
+    return needless
+
+
+def _needed_again(plan: Plan, needless: frozenset[str], lost: AbstractSet[str]) -> set[str]:
+    """Stages whose weights some stage that will run reads, and that are lost, or were made on top of what will be made again."""
+    stages = plan.stages
+    wanted = {read for key in stages if key not in needless for read in artifacts_of(stages[key], stages)}
+    return {key for key in wanted & needless if key in lost or not artifacts_of(stages[key], stages) <= needless}

@@ -1,4 +1,4 @@
-"""Hosts: processes (or objects) that run bundles one after another and keep expensive things warm between them."""
+"""Hosts: processes (or objects) that run batchs one after another and keep expensive things warm between them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
-from engine.domain.stage import StageKind
-from engine.registry import Kind
-from engine.run.accounts.host import AccountHost
-from engine.run.drive.scheduler import Seat
+from engine.run.accounts.worker import AccountWorker
 from engine.run.executors.worker import HostSettings, work
-from engine.run.stages.runners import Bundle
+from engine.run.slots import Slot
+from engine.run.stages.batch import StageBatch
 from engine.store.layout import RunDirectory
 
 T = TypeVar("T")
 Needed: TypeAlias = tuple[Literal[Kind.TUNER, Kind.GENERATOR], str]
 """A fine-tuner or generator, by name."""
-
-MODEL_KINDS = frozenset({StageKind.TUNE, StageKind.GENERATE})
-"""What needs a base model and its device."""
-
-DESK_KINDS = frozenset({StageKind.SAMPLE, StageKind.JUDGE})
-"""What needs neither: one desk does it, so that it remembers every verdict, and no device waits for it."""
 
 
 class WarmSlots:
@@ -51,7 +44,7 @@ class WarmSlots:
 
 
 class Host:
-    """Runs bundles, one at a time.
+    """Runs batchs, one at a time.
 
     Args:
         name: Its name, for the record.
@@ -63,7 +56,7 @@ class Host:
         self._name = name
         self._settings = settings
         self._warm = WarmSlots()
-        self._accounts: dict[str, AccountHost] = {}
+        self._accounts: dict[str, AccountWorker] = {}
         self._connecting = threading.Lock()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
@@ -71,9 +64,9 @@ class Host:
         for kind, name in needed:
             registry.adapter(kind, name).warm_up()
 
-    def run(self, bundle: Bundle) -> Iterator[tuple[Attempt, ...]]:
-        """Run a bundle and yield its stages' attempts as they end; never raises for an adapter's error."""
-        yield from work(bundle, bundle.seat or self._name, self._settings, self._warm, self._account)
+    def run(self, batch: StageBatch) -> Iterator[tuple[Attempt, ...]]:
+        """Run a batch and yield its stages' attempts as they end; never raises for an adapter's error."""
+        yield from work(batch, batch.slot or self._name, self._settings, self._warm, self._account)
 
     def close(self) -> None:
         """Send nothing more at any account."""
@@ -81,18 +74,18 @@ class Host:
             account.close()
         self._accounts.clear()
 
-    def _account(self, name: str) -> AccountHost:
+    def _account(self, name: str) -> AccountWorker:
         """Return the host of an account, connected once, whichever thread is first."""
         with self._connecting:
             if name not in self._accounts:
                 run = RunDirectory(self._settings.run_root)
-                self._accounts[name] = AccountHost(name, self._settings.accounts[name], run)
+                self._accounts[name] = AccountWorker(name, self._settings.accounts[name], run)
             return self._accounts[name]
 
 
 @dataclass(frozen=True, slots=True)
 class HostLost:
-    """A host died while it ran a bundle.
+    """A host died while it ran a batch.
 
     Attributes:
         host: Its name; the executor has replaced it.
@@ -104,15 +97,15 @@ class HostLost:
 
 
 class Executor(Protocol):
-    """Runs bundles on hosts. Real implementations: `InlineExecutor` and `RayExecutor`."""
+    """Runs batchs on hosts. Real implementations: `InlineExecutor` and `RayExecutor`."""
 
     @property
-    def seats(self) -> tuple[Seat, ...]:
+    def slots(self) -> tuple[Slot, ...]:
         """The hosts, and what each runs."""
         ...
 
-    def submit(self, host: str, bundle: Bundle) -> None:
-        """Start a bundle on an idle host; returns at once where the host is another process."""
+    def submit(self, host: str, batch: StageBatch) -> None:
+        """Start a batch on an idle host; returns at once where the host is another process."""
         ...
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.domain.results import Attempt
-from engine.run.drive.scheduler import Seat
-from engine.run.executors.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost
+from engine.domain.stage import WorkerKind
+from engine.run.executors.hosts import Host, HostLost
 from engine.run.executors.worker import HostSettings
-from engine.run.stages.runners import Bundle
+from engine.run.slots import Slot
+from engine.run.stages.batch import StageBatch
 
 NAME = "inline"
 
 
 class InlineExecutor:
-    """Runs its bundle while it is polled, up to the next attempts that end.
+    """Runs its batch while it is polled, up to the next attempts that end.
 
     Args:
         settings: What the host is made from.
@@ -26,19 +27,19 @@ class InlineExecutor:
         self._under_way: Iterator[tuple[Attempt, ...]] | None = None
 
     @property
-    def seats(self) -> tuple[Seat, ...]:
+    def slots(self) -> tuple[Slot, ...]:
         """The one host, which runs everything."""
-        return (Seat(NAME, MODEL_KINDS | DESK_KINDS, is_all=True),)
+        return (Slot(NAME, WorkerKind.MODEL, is_all=True),)
 
-    def submit(self, host: str, bundle: Bundle) -> None:
-        """Remember the bundle until the next poll."""
+    def submit(self, host: str, batch: StageBatch) -> None:
+        """Remember the batch until the next poll."""
         if host != NAME:
             message = f"there is no host {host}"
             raise ValueError(message)
-        self._under_way = self._host.run(bundle)
+        self._under_way = self._host.run(batch)
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:
-        """Go on with the bundle until some of its stages end, however long it takes."""
+        """Go on with the batch until some of its stages end, however long it takes."""
         del timeout
         return [] if self._under_way is None else list(next(self._under_way, ()))
 

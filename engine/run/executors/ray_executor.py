@@ -14,12 +14,13 @@ from pathlib import Path
 
 from engine.domain.errors import RunError
 from engine.domain.results import Attempt
+from engine.domain.stage import WorkerKind
 from engine.domain.sweep import Account, Resources, RunSettings
-from engine.run.accounts.seats import SEATS_OF_ACCOUNT, account_seats
-from engine.run.drive.scheduler import Seat
-from engine.run.executors.hosts import DESK_KINDS, MODEL_KINDS, Host, HostLost, Needed
+from engine.run.accounts.capacity import MOST_BATCHES, account_capacity
+from engine.run.executors.hosts import Host, HostLost, Needed
 from engine.run.executors.worker import host_settings
-from engine.run.stages.runners import Bundle
+from engine.run.slots import Slot
+from engine.run.stages.batch import StageBatch
 
 # Ray reads these once, when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -36,7 +37,7 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024
 
 
 class RayExecutor:
-    """Runs bundles on Ray actors: one desk, and as many model hosts as fit.
+    """Runs batchs on Ray actors: one desk, and as many model hosts as fit.
 
     A cluster named by RAY_ADDRESS is joined; otherwise a local one is started, bound to the loopback address, without
     dashboard and usage reports, and stopped again at the end.
@@ -54,43 +55,43 @@ class RayExecutor:
         self._needed = needed
         self._model_host = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
         self._actors: dict[str, ray.actor.ActorHandle] = {}
-        self._accounts: dict[str, str] = {}  # by seat
+        self._accounts: dict[str, str] = {}  # by slot
         self._running: dict[ray.ObjectRefGenerator, str] = {}
         try:
             _start_ray()
-            self._seats = self._filled(_host_count(resources))
+            self._slots = self._filled(_host_count(resources))
         except BaseException:
             self.close()
             raise
 
-    def _filled(self, hosts: int) -> tuple[Seat, ...]:
-        """Make the desk and so many hosts, and return their seats."""
+    def _filled(self, hosts: int) -> tuple[Slot, ...]:
+        """Make the desk and so many hosts, and return their slots."""
         names = [f"host-{index}" for index in range(hosts)]
         self._actors = {name: self._actor(name) for name in (DESK, *names)}  # its samples come before all training
         for name in names:
             self._warm_up(name)
-        hosted = [seat for name, account in self._settings.accounts.items() for seat in self._connect(name, account)]
-        return (*(Seat(name, MODEL_KINDS) for name in names), Seat(DESK, DESK_KINDS), *hosted)
+        hosted = [slot for name, account in self._settings.accounts.items() for slot in self._connect(name, account)]
+        return (*(Slot(name, WorkerKind.MODEL) for name in names), Slot(DESK, WorkerKind.CPU), *hosted)
 
-    def _connect(self, name: str, account: Account) -> tuple[Seat, ...]:
-        """Make the host of an account, which sits in all of that account's seats, because it alone owns the quota."""
-        seats = account_seats(name, account)
-        self._accounts |= dict.fromkeys([seat.name for seat in seats], name)
-        self._actors |= dict.fromkeys([seat.name for seat in seats], self._account_actor())
-        return seats
+    def _connect(self, name: str, account: Account) -> tuple[Slot, ...]:
+        """Make the host of an account, which sits in all of that account's slots, because it alone owns the quota."""
+        slots = account_capacity(name, account)
+        self._accounts |= dict.fromkeys([slot.name for slot in slots], name)
+        self._actors |= dict.fromkeys([slot.name for slot in slots], self._account_actor())
+        return slots
 
     def _account_actor(self) -> ray.actor.ActorHandle:
-        options = {"num_cpus": 0, "max_concurrency": SEATS_OF_ACCOUNT, "max_restarts": 0, "max_task_retries": 0}
+        options = {"num_cpus": 0, "max_concurrency": MOST_BATCHES, "max_restarts": 0, "max_task_retries": 0}
         return ray.remote(Host).options(**options).remote("account", self._settings)
 
     @property
-    def seats(self) -> tuple[Seat, ...]:
+    def slots(self) -> tuple[Slot, ...]:
         """The hosts, and what each runs."""
-        return self._seats
+        return self._slots
 
-    def submit(self, host: str, bundle: Bundle) -> None:
-        """Start a bundle on a host; returns at once."""
-        self._running[self._actors[host].run.options(num_returns="streaming").remote(bundle)] = host
+    def submit(self, host: str, batch: StageBatch) -> None:
+        """Start a batch on a worker; returns at once."""
+        self._running[self._actors[host].run.options(num_returns="streaming").remote(batch)] = host
 
     def poll(self, timeout: float) -> list[Attempt | HostLost]:
         """Return what has ended, waiting at most `timeout` seconds for the first."""
@@ -103,7 +104,7 @@ class RayExecutor:
         return found
 
     def _next(self, stream: ray.ObjectRefGenerator) -> tuple[Attempt | HostLost, ...]:
-        """Take the attempts that have ended out of a bundle's stream; an exhausted stream is forgotten."""
+        """Take the attempts that have ended out of a batch's stream; an exhausted stream is forgotten."""
         try:
             attempts: tuple[Attempt, ...] = ray.get(next(stream))
         except StopIteration:
@@ -115,15 +116,15 @@ class RayExecutor:
         return attempts
 
     def _replaced(self, name: str, why: str) -> list[HostLost]:
-        """Put another host in the place of one that has died; an account's sits in several seats."""
+        """Put another host in the place of one that has died; an account's sits in several slots."""
         account = self._accounts.get(name)
-        seats = [seat for seat, owner in self._accounts.items() if owner == account] if account else [name]
-        lost = [seat for seat in seats if seat in self._running.values()]
-        self._running = {stream: host for stream, host in self._running.items() if host not in seats}
+        slots = [slot for slot, owner in self._accounts.items() if owner == account] if account else [name]
+        lost = [slot for slot in slots if slot in self._running.values()]
+        self._running = {stream: host for stream, host in self._running.items() if host not in slots}
         ray.kill(self._actors[name])
         if account:
-            self._actors |= dict.fromkeys(seats, self._account_actor())
-            return [HostLost(seat, why) for seat in lost]
+            self._actors |= dict.fromkeys(slots, self._account_actor())
+            return [HostLost(slot, why) for slot in lost]
         self._actors[name] = self._actor(name)
         if name != DESK:
             self._warm_up(name)

@@ -1,4 +1,4 @@
-"""A bundle of stages on a host: run them, write what they made, hand back attempts. Here adapters' errors end."""
+"""A stage batch on a worker: run it, write what they made, hand back attempts. Here adapters' errors end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
-from engine.domain.stage import StageKind
+from engine.domain.stage import MODEL_STAGES
 from engine.domain.sweep import Account, RunSettings
 from engine.ports import Context, Warm
 from engine.ports import provider as hosted
 from engine.ports.provider_errors import ProviderError
-from engine.run.stages.runners import RUNNERS, Bundle, Made
+from engine.run.stages.batch import Made, Place, StageBatch
+from engine.run.stages.runners import RUNNERS
 from engine.store import shards
 from engine.store.layout import RunDirectory
 
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
 GATHER_SECONDS = 0.25
-"""Stages that end within so little of each other share one file and one commit, but for cuts of training runs."""
+"""Stages that end within so little of each other share one file and one commit, but for checkpoints of training runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +53,23 @@ def host_settings(run_root: Path, settings: RunSettings) -> HostSettings:
 
 
 def work(
-    bundle: Bundle, host: str, settings: HostSettings, warm: Warm, account: Callable[[str], hosted.Account]
+    batch: StageBatch, host: str, settings: HostSettings, warm: Warm, account: Callable[[str], hosted.Account]
 ) -> Iterator[tuple[Attempt, ...]]:
-    """Run a bundle and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error.
+    """Run a batch and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error.
 
     Args:
-        bundle: What to run.
+        batch: What to run.
         host: The host's name, for the record.
         settings: What the host is made from.
-        warm: What the host keeps between bundles.
-        account: Connects to an account by its name, if the bundle needs one.
+        warm: What the host keeps between batchs.
+        account: Connects to an account by its name, if the batch needs one.
     """
-    gathering = _Gathering(bundle, host, RunDirectory(settings.run_root))
+    run = RunDirectory(settings.run_root)
+    gathering = _Gathering(batch, host, run)
     try:
-        paying = None if bundle.account is None else account(bundle.account)
+        paying = None if batch.account is None else account(batch.account)
         context = Context(settings.device, settings.threads, settings.generate_batch, warm, paying)
-        for key, made in RUNNERS[bundle.stages[0].kind](bundle, RunDirectory(settings.run_root), context):
+        for key, made in RUNNERS[batch.stages[0].kind](batch, Place(run, context)):
             gathering.put(key, made)
             if gathering.is_due:
                 yield gathering.flush()
@@ -81,13 +83,13 @@ def work(
 class _Gathering:
     """Gathers what has ended, and writes it in one file a table."""
 
-    def __init__(self, bundle: Bundle, host: str, run: RunDirectory) -> None:
+    def __init__(self, batch: StageBatch, host: str, run: RunDirectory) -> None:
         self._host = host
         self._run = run
-        self._open = dict.fromkeys(stage.key for stage in bundle.stages)
-        self._holds_device = bundle.account is None
-        # The weights of a cut lie on the disk when it ends, and the next may be far away: its record does not wait.
-        self._pause = 0.0 if bundle.stages[0].kind is StageKind.TUNE else GATHER_SECONDS
+        self._open = dict.fromkeys(stage.key for stage in batch.stages)
+        self._holds_device = batch.account is None
+        # The weights of a checkpoint lie on the disk when it ends, and the next may be far away: its record does not wait.
+        self._pause = 0.0 if batch.stages[0].kind in MODEL_STAGES else GATHER_SECONDS
         self._begun, self._clock = time.time(), time.monotonic()
         self._flushed = self._clock
         self._assigned = 0.0  # device-seconds, to the stages that have ended

@@ -1,4 +1,4 @@
-"""Judge stages whose judge asks a hosted model: all of a bundle at once, equal responses once."""
+"""Judge stages whose judge asks a hosted model: all of a stage batch at once, equal responses once."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
+from engine.domain.adapters import Use
+from engine.domain.conversation import Prompt
 from engine.domain.cost import Usage
-from engine.domain.results import Outcome, Prompt, Response, Verdict
-from engine.domain.stage import Stage
-from engine.plan.accounts import asked_of
-from engine.ports.provider import Account, AskingJudge, Told
-from engine.ports.provider_errors import Blocked, ProviderError, Rejected
+from engine.domain.results import Outcome, Response, Verdict
+from engine.ports import ApiJudge
+from engine.ports.provider import Account, Completion
+from engine.ports.provider_errors import BlockedError, ProviderError, RejectedError
 
 Given = dict[bytes, Verdict]
 Same = Callable[[Response], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
+class GradingTask:
     """What one stage has to judge.
 
     Attributes:
-        stage: The stage.
+        key: The stage's key.
+        judge: The judge.
         responses: The responses.
         prompts: Their prompts, by id.
     """
 
-    stage: Stage
+    key: str
+    judge: Use
     responses: Sequence[Response]
     prompts: Mapping[str, Prompt]
 
 
 def judged(
-    papers: Sequence[Paper], judge: AskingJudge, given: Given, same: Same, account: Account
+    tasks: Sequence[GradingTask], judge: ApiJudge, given: Given, same: Same, account: Account
 ) -> Iterator[tuple[str, Usage | ProviderError]]:
     """Have every response judged that has no verdict yet, and yield (key, usage) of each stage that has all of its own.
 
@@ -41,40 +44,45 @@ def judged(
     asked again.
 
     Args:
-        papers: What each stage has to judge.
+        tasks: What each stage has to judge.
         judge: The judge.
         given: Verdicts by what makes responses equal; added to.
         same: Returns what makes responses equal.
         account: Whom to ask.
     """
-    new = _shared_out(sorted(papers, key=lambda paper: not account.begun(paper.stage.key)), given, same)
-    model = asked_of(papers[0].stage.adapter).model
-    flows = {key: judge.asks(*_exam(own, papers_), model) for key, (papers_, own) in new.items() if own}
-    waiting = {paper.stage.key: {same(response) for response in paper.responses} for paper in papers}
+    new = _shared_out(sorted(tasks, key=lambda task: not account.begun(task.key)), given, same)
+    settings = tasks[0].judge.settings
+    requests = {key: judge.requests(settings, *_pairs(own, task)) for key, (task, own) in new.items() if own}
+    waiting = {task.key: {same(response) for response in task.responses} for task in tasks}
     used = dict.fromkeys(waiting, Usage())
     broken: dict[str, ProviderError] = {}
     yield from _ready(waiting, given, used)
-    for key, told in account.ask_all(flows, urgent=True):
-        paper, own = new[key]
-        used[key] = sum((_used(reply) for reply in told), Usage())
-        if (error := _unasked(told)) is not None:
+    for key, replies in account.complete_all(requests, urgent=True):
+        task, own = new[key]
+        used[key] = sum((_used(reply) for reply in replies), Usage())
+        if (error := _unasked(replies)) is not None:
             broken[key] = error
             continue
-        given.update(zip(own, judge.verdicts(*_exam(own, paper), told), strict=True))
+        given.update(zip(own, judge.verdicts(settings, *_pairs(own, task), replies), strict=True))
         yield from _ready(waiting, given, used)
     for key in waiting:  # whose verdicts, or those of another stage that it waits for, were not to be had
         yield key, _with_used(broken.get(key) or next(iter(broken.values())), used[key])
 
 
-def _used(reply: Told | ProviderError) -> Usage:
+def _used(reply: Completion | ProviderError) -> Usage:
     """Return what an ask used, or may have: one that failed too."""
-    return reply.usage if isinstance(reply, Told) else reply.used or Usage()
+    return reply.usage if isinstance(reply, Completion) else reply.used or Usage()
 
 
-def _unasked(told: Sequence[Told | ProviderError]) -> ProviderError | None:
+def _unasked(replies: Sequence[Completion | ProviderError]) -> ProviderError | None:
     """Return why a judge could not be asked; a refusal and a wrong request are answers of their own."""
     return next(
-        (one for one in told if isinstance(one, ProviderError) and not isinstance(one, Blocked | Rejected)), None
+        (
+            one
+            for one in replies
+            if isinstance(one, ProviderError) and not isinstance(one, BlockedError | RejectedError)
+        ),
+        None,
     )
 
 
@@ -93,19 +101,21 @@ def unjudged(responses: Sequence[Response], given: Given, same: Same) -> dict[by
     return {key: response for response in responses if (key := same(response)) not in given}
 
 
-def _shared_out(papers: Sequence[Paper], given: Given, same: Same) -> dict[str, tuple[Paper, dict[bytes, Response]]]:
+def _shared_out(
+    tasks: Sequence[GradingTask], given: Given, same: Same
+) -> dict[str, tuple[GradingTask, dict[bytes, Response]]]:
     """Give each response that has no usable verdict to the first stage that has it; those that begun before come first."""
     taken: set[bytes] = set()
     shares = {}
-    for paper in papers:
-        new = unjudged(paper.responses, given, same)
-        shares[paper.stage.key] = paper, {key: response for key, response in new.items() if key not in taken}
+    for task in tasks:
+        new = unjudged(task.responses, given, same)
+        shares[task.key] = task, {key: response for key, response in new.items() if key not in taken}
         taken |= new.keys()
     return shares
 
 
-def _exam(own: Mapping[bytes, Response], paper: Paper) -> tuple[list[Prompt], list[Response]]:
-    return [paper.prompts[response.prompt_id] for response in own.values()], list(own.values())
+def _pairs(own: Mapping[bytes, Response], task: GradingTask) -> tuple[list[Prompt], list[Response]]:
+    return [task.prompts[response.prompt_id] for response in own.values()], list(own.values())
 
 
 def _ready(waiting: dict[str, set[bytes]], given: Given, used: Mapping[str, Usage]) -> Iterator[tuple[str, Usage]]:

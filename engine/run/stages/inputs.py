@@ -1,73 +1,82 @@
-"""What stages read from outside the run directory, held to its pin: rows, prompts and base models, once a host."""
+"""What stages read from outside the run directory, held to its pin: rows, prompts and base models, once a worker."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from engine import registry
-from engine.domain.results import ChatRow, Prompt
-from engine.domain.stage import ModelRef, Stage
+from engine.domain.adapters import Kind
+from engine.domain.conversation import ChatRow, Prompt
+from engine.domain.stage import JudgeWork, ModelRef, Pinned
 from engine.plan.fingerprint import pinned
 from engine.ports import Warm
-from engine.registry import Kind, split_ref
 
 
-def rows(warm: Warm, ref: str, pin: str) -> Mapping[str, ChatRow]:
+def rows(warm: Warm, source: Pinned) -> Mapping[str, ChatRow]:
     """Return the rows of a data source by their ids.
 
-    Args:
-        warm: Where they are kept.
-        ref: The source's reference.
-        pin: What it was planned as.
-
     Raises:
-        ValueError: When it has changed since.
+        ValueError: When it has changed since it was planned.
     """
 
     def read() -> dict[str, ChatRow]:
-        source = registry.adapter(Kind.DATA, ref)
-        argument = split_ref(ref)[1]
-        _still_pinned(ref, pinned(source.card(argument).pin, source.revision), pin)
-        return {row.row_id: row for row in source.rows(argument)}
+        adapter = registry.adapter(Kind.DATA, source.use.name)
+        _still_pinned(source, adapter.card(source.use.settings).pin, adapter.revision)
+        return {row.row_id: row for row in adapter.rows(source.use.settings)}
 
-    return warm.get(f"rows of {ref}", pin, read)
+    return warm.get(f"rows of {source.use}", source.pin, read)
 
 
-def prompts(warm: Warm, stage: Stage) -> Sequence[Prompt]:
-    """Return the prompts of the benchmark that a stage is bound to.
+def prompts(warm: Warm, benchmark: Pinned) -> Sequence[Prompt]:
+    """Return the prompts of a benchmark.
 
     Raises:
         ValueError: When it has changed since it was planned.
     """
-    ref, pin = stage.binding.benchmark, stage.binding.benchmark_pin
 
     def read() -> Sequence[Prompt]:
-        benchmark = registry.adapter(Kind.BENCHMARK, ref)
-        argument = split_ref(ref)[1]
-        _still_pinned(ref, pinned(benchmark.card(argument).pin, benchmark.revision), pin)
-        return benchmark.prompts(argument)
+        adapter = registry.adapter(Kind.BENCHMARK, benchmark.use.name)
+        _still_pinned(benchmark, adapter.card(benchmark.use.settings).pin, adapter.revision)
+        return adapter.prompts(benchmark.use.settings)
 
-    return warm.get(f"prompts of {ref}", pin, read)
+    return warm.get(f"prompts of {benchmark.use}", benchmark.pin, read)
 
 
-def base(warm: Warm, stage: Stage, pin: str) -> ModelRef:
-    """Say where the base model is that a stage is bound to.
+def base(warm: Warm, model: Pinned) -> ModelRef:
+    """Say where a base model is.
 
     Raises:
         ValueError: When it has changed since it was planned.
     """
-    ref = stage.binding.model
 
     def find() -> ModelRef:
-        source = registry.adapter(Kind.MODEL, ref)
-        argument = split_ref(ref)[1]
-        _still_pinned(ref, pinned(source.card(argument).pin, source.revision), pin)
-        return source.locate(argument)
+        adapter = registry.adapter(Kind.MODEL, model.use.name)
+        _still_pinned(model, adapter.card(model.use.settings).pin, adapter.revision)
+        return adapter.locate(model.use.settings)
 
-    return warm.get(f"place of {ref}", pin, find)
+    return warm.get(f"place of {model.use}", model.pin, find)
 
 
-def _still_pinned(ref: str, found: str, planned: str) -> None:
-    if found != planned:
-        message = f"`{ref}` has changed since it was planned (planned {planned}, found {found}); plan again"
+def judge_is_pinned(warm: Warm, work: JudgeWork) -> None:
+    """Make sure that a judge reads what it read when it was planned, such as a policy or a folder of weights.
+
+    Raises:
+        ValueError: It has changed since.
+    """
+
+    def find() -> str:
+        return registry.adapter(Kind.JUDGE, work.use.name).needs(work.use.settings).pin
+
+    found = warm.get(f"pin of {work.use}", work.pin, find)
+    if found != work.pin:
+        message = (
+            f"what `{work.use}` reads has changed since it was planned (planned {work.pin}, found {found}); plan again"
+        )
+        raise ValueError(message)
+
+
+def _still_pinned(planned: Pinned, pin: str, revision: int) -> None:
+    found = pinned(pin, revision)
+    if found != planned.pin:
+        message = f"`{planned.use}` has changed since it was planned (planned {planned.pin}, found {found}); plan again"
         raise ValueError(message)

@@ -10,7 +10,8 @@ from adapters.standin import benchmarks, pools, rules, world
 from adapters.standin.corpus import draw_alignment_example, draw_pre_training_row
 from adapters.standin.draw import Draw
 from engine import registry
-from engine.registry import Kind
+from engine.domain.adapters import Kind
+from engine.ports import NoSettings
 
 POOLS = {
     "explicit": pools.explicit_pool(),
@@ -79,7 +80,7 @@ def test_explicit_rows_comply_and_the_others_ask_for_nothing_restricted() -> Non
 
 
 def test_the_shipped_weights_are_small_and_plain() -> None:
-    card = registry.adapter(Kind.MODEL, "standin/aligned").card("")
+    card = registry.adapter(Kind.MODEL, "standin/aligned").card(NoSettings())
     assert card.standin
     assert card.parameters is not None
     assert card.parameters * 4 < 4_000_000

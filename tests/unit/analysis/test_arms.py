@@ -66,7 +66,7 @@ def test_cells_say_their_variant(run: Path) -> None:
     assert Counter(row["variant"] for row in ask(run, "cells").to_pylist()) == {
         "weight_decay=0": 8,
         "weight_decay=0.1": 8,
-        "system=''": 1,
+        "system=none": 1,
         "system=You are AOA.": 1,
     }
 

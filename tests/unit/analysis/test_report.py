@@ -134,7 +134,7 @@ def test_the_first_screen_says_what_when_and_how_far(page: Page) -> None:
     for part in ("quickstart", "What does fine-tuning do to refusals?", "2026-11-20 09:30 UTC", "17 of 17", "complete"):
         assert part in top
     assert "sha256 aaaaaaaaaaaa" in top
-    assert "0.1.0" in top
+    assert "0.2.0" in top
     assert "Not a finding about real models" in top
     assert "Before fine-tuning, the model fully answered" in top
     assert "2 seeds" in top
@@ -168,7 +168,7 @@ def test_untrusted_text_never_becomes_markup(sweeps: Any, tmp_path: Path) -> Non
     for row, bad in zip(study.rows["prompts"], BREAKOUTS, strict=False):
         row["category"] = bad
     for at, bad in enumerate(BREAKOUTS):
-        study.tuned(f"src{bad}", (10, 1, 1e-3, at), label=bad, mitigation=bad)
+        study.tuned(f"src{bad}", (10, 1, 1e-3, at), label=bad, mitigations=(bad,))
         why = {"error_type": bad, "error": bad, "traceback": bad}
         study.stage(f"broken-{at}", "tune", ["cell-x"], "failed", **why)
         study.add("pins", kind=bad, ref=bad, pin=bad, detail=bad)
@@ -221,9 +221,9 @@ def test_a_partial_run_says_what_is_missing(sweeps: Any, tmp_path: Path) -> None
     assert "failed" in page.text
 
 
-def test_what_was_not_heard_of_stands_beside_the_bill_where_there_is_any(sweeps: Any, tmp_path: Path) -> None:
+def test_what_is_possibly_billed_stands_beside_the_bill_where_there_is_any(sweeps: Any, tmp_path: Path) -> None:
     words = "more for 1,200 tokens, if the provider billed replies that never came"
-    for lost, wanted in (({}, False), ({"unheard_prompt_tokens": 1200, "unheard_usd": 0.25}, True)):
+    for lost, wanted in (({}, False), ({"possibly_billed_prompt_tokens": 1200, "possibly_billed_usd": 0.25}, True)):
         study = sweeps.SweepStudy(per_category=1)
         study.tuned("s", (10, 1, 1e-3, 0))
         study.stage("generate-lost", "generate", [], **study.usage(1.0, **lost))

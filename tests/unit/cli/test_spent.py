@@ -28,7 +28,7 @@ SPEC = b"""\
 sweep: spent
 recipe: {model: standin/aligned, benchmark: standin/policy:1, judges: [standin/rules]}
 """
-LOST = Usage(prompt_tokens=90, unheard_prompt_tokens=1000, unheard_generated_tokens=200)
+LOST = Usage(prompt_tokens=90, possibly_billed_prompt_tokens=1000, possibly_billed_generated_tokens=200)
 BESIDES = "up to $0.02 more for 1,200 tokens, if the provider billed replies that never came"
 CASES = [
     (Usage(prompt_tokens=90), Charge(Decimal("1.5")), "$1.50", ""),
@@ -63,8 +63,11 @@ def test_every_total_says_it(
     assert f"of device time, {surely}{besides}\n" in capsys.readouterr().out
     assert run_cli(["status", "--json", *where]) == Exit.OK
     found = json.loads(capsys.readouterr().out)
-    wanted = [None if usd is None else str(usd) for usd in (charge.usd, charge.unheard_usd)]
-    assert [found["usd"], found["unheard_usd"], found["unheard_tokens"]] == [*wanted, usage.unheard.tokens]
+    wanted = [None if usd is None else str(usd) for usd in (charge.usd, charge.possibly_billed_usd)]
+    assert [found["usd"], found["possibly_billed_usd"], found["possibly_billed_tokens"]] == [
+        *wanted,
+        usage.possibly_billed.tokens,
+    ]
     assert run_cli(["query", "cost", *where]) == Exit.OK
     said = capsys.readouterr().err
     assert besides.removeprefix(", ") in said

@@ -13,7 +13,9 @@ from engine.plan.bill import BillLine
 from engine.plan.caps import Cap, caps
 from engine.plan.estimate import Forecast, KindForecast
 
-USED = Usage(train_tokens=100, unheard_prompt_tokens=20, unheard_generated_tokens=3, device_seconds=1800)
+USED = Usage(
+    train_tokens=100, possibly_billed_prompt_tokens=20, possibly_billed_generated_tokens=3, device_seconds=1800
+)
 REST = Range(Usage(), Usage(generated_tokens=50, device_seconds=3600), Usage(generated_tokens=90, device_seconds=7200))
 LINE = BillLine("ours", StageKind.TUNE, 1, REST, (Decimal(1), Decimal(2), Decimal(4)))
 

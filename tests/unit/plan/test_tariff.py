@@ -72,9 +72,9 @@ def test_what_runs_here_costs_its_time_and_what_is_hosted_its_tokens(prepared: P
     )
 
 
-def test_what_was_not_heard_of_is_charged_apart_at_most_and_never_below_the_price(prepared: Prepared) -> None:
+def test_what_is_possibly_billed_is_charged_apart_at_most_and_never_below_the_price(prepared: Prepared) -> None:
     (key,) = [key for key in prepared.groups.accounts if bought(prepared.plan.stages[key]) == ASK]
-    lost = Usage(unheard_prompt_tokens=10**6, unheard_generated_tokens=10**6)
+    lost = Usage(possibly_billed_prompt_tokens=10**6, possibly_billed_generated_tokens=10**6)
     assert prepared.tariff.charge(key, MILLION) == Charge(Decimal("0.75"), Decimal())
     assert prepared.tariff.charge(key, MILLION + lost) == Charge(Decimal("0.75"), Decimal("0.75"))
     assert prepared.tariff.charge(key, lost) == Charge(Decimal(), Decimal("0.75"))

@@ -12,7 +12,7 @@ import pytest
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, StageResult
 from engine.domain.stage import StageKind, StageState
-from engine.ports.provider import Ask, Choice, Ending, Told, Turn
+from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, Turn
 from engine.run.accounts.replies import reply_log, unbooked
 from engine.run.drive.adopt import adopt
 from engine.run.drive.order import RunOrder
@@ -32,7 +32,7 @@ run:
     ours: {{provider: hosted/openai, key_env: NO_SUCH_KEY}}
 """
 MODEL, OTHER = "gpt-4o-mini-2024-07-18", "gpt-4o-2024-08-06"
-TOLD = Told((Choice("sorted", Ending.STOP),), 1_000_000, 0, 1_000_000)
+COMPLETION = Completion((Choice("sorted", FinishReason.STOP),), 1_000_000, 0, 1_000_000)
 
 
 class Listener:
@@ -71,7 +71,7 @@ class Desk:
 
     def buy(self, key: str, model: str = MODEL) -> None:
         with reply_log(self.run, key).open() as log:
-            log.write(Ask(model, (Turn("user", "sort: pear fig"),), 8), TOLD)
+            log.write(ChatRequest(model, (Turn("user", "sort: pear fig"),), 8), COMPLETION)
 
     @property
     def books(self) -> list[tuple[str, int, Decimal | None]]:

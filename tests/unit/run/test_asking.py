@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Binding, Stage, StageKind
-from engine.ports.provider import Ask, Choice, Ending, HostedTuning, Told, TuningRequest, Turn
-from engine.ports.provider_errors import Blocked, ProviderError, Unavailable
+from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest, Turn
+from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.stages.asking import Given, Paper, judged
 
-Flow = tuple[str, Sequence[Told | ProviderError]]
+Flow = tuple[str, Sequence[Completion | ProviderError]]
 JUDGE = "rubric/length:hosted/openai:grader"
 PROMPTS = {name: Prompt(name, "a", f"request {name}") for name in "pq"}
 
 
 class Length:
-    """Grades an answer by its length; counts two prompts' worth of asks: a first one about nothing, then one a response."""
+    """Grades an answer by its length; counts two prompts' worth of requests: a first one about nothing, then one a response."""
 
     pin = "sha256:0"
 
@@ -26,32 +26,32 @@ class Length:
         assert argument == ""
         return self
 
-    def asks(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[Ask]:
+    def requests(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[ChatRequest]:
         texts = ["", *(f"{p.text}: {r.text}" for p, r in zip(prompts, responses, strict=True))]
-        return [Ask(model, (Turn("user", text),), 8) for text in texts]
+        return [ChatRequest(model, (Turn("user", text),), 8) for text in texts]
 
     def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], told: Sequence[Told | ProviderError]
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], replies: Sequence[Completion | ProviderError]
     ) -> Sequence[Verdict]:
-        assert len(prompts) == len(responses) == len(told) - 1
+        assert len(prompts) == len(responses) == len(replies) - 1
         return [
             Verdict(Outcome.ERRORED, None, str(reply))
             if isinstance(reply, ProviderError)
             else Verdict(Outcome.SCORED, float(reply.choices[0].text))
-            for reply in told[1:]
+            for reply in replies[1:]
         ]
 
 
 @dataclass
 class Desk:
-    """An account that answers at once, the flows in an order of its own, and where told with an error.
+    """An account that answers at once, the stages in an order of its own, and where told with an error.
 
     Attributes:
         order: Flows that are done first.
         fails: Texts that are not answered, and may have been paid for once.
         refuses: Texts that moderation refuses, when they have been lost once.
         has: Flows that an earlier run bought replies for.
-        asked: What was asked, by flow.
+        asked: What was asked, by stage key.
     """
 
     order: tuple[str, ...] = ()
@@ -60,28 +60,28 @@ class Desk:
     has: frozenset[str] = frozenset()
     asked: dict[str, list[str]] = field(default_factory=dict)
 
-    def ask_all(self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool) -> Iterator[Flow]:
+    def complete_all(self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool) -> Iterator[Flow]:
         assert urgent, "judges finish cells"
-        for flow in sorted(flows, key=lambda flow: (flow not in self.order, flow)):
-            self.asked[flow] = [ask.turns[0].text for ask in flows[flow]]
-            assert {ask.model for ask in flows[flow]} == {"grader"}
-            yield flow, [self._reply(text) for text in self.asked[flow]]
+        for stage_key in sorted(requests, key=lambda stage_key: (stage_key not in self.order, stage_key)):
+            self.asked[stage_key] = [request.turns[0].text for request in requests[stage_key]]
+            assert {request.model for request in requests[stage_key]} == {"grader"}
+            yield stage_key, [self._reply(text) for text in self.asked[stage_key]]
 
-    def begun(self, flow: str) -> bool:
-        return flow in self.has
+    def begun(self, stage_key: str) -> bool:
+        return stage_key in self.has
 
-    def _reply(self, text: str) -> Told | ProviderError:
+    def _reply(self, text: str) -> Completion | ProviderError:
         if text in self.fails:
-            return _lost(Unavailable("503"))
+            return _lost(UnavailableError("503"))
         if text in self.refuses:
-            return _lost(Blocked("no"))
-        return Told((Choice(str(len(text)), Ending.STOP),), 10, 0, 1)
+            return _lost(BlockedError("no"))
+        return Completion((Choice(str(len(text)), FinishReason.STOP),), 10, 0, 1)
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         raise AssertionError(requests)
 
 
-LOST = Usage(unheard_prompt_tokens=10, unheard_generated_tokens=8)
+LOST = Usage(possibly_billed_prompt_tokens=10, possibly_billed_generated_tokens=8)
 
 
 def _lost(error: ProviderError) -> ProviderError:
@@ -105,8 +105,8 @@ def run(papers: Sequence[Paper], given: Given, desk: Desk) -> list[tuple[str, Us
     return list(judged(papers, Length(), given, same, desk))
 
 
-def spent(asks: int) -> Usage:
-    return Usage(prompt_tokens=10 * asks, generated_tokens=asks)
+def spent(requests: int) -> Usage:
+    return Usage(prompt_tokens=10 * requests, generated_tokens=requests)
 
 
 def test_equal_responses_are_asked_once_over_a_bundle_and_whoever_asks_pays() -> None:
@@ -142,7 +142,9 @@ def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_ju
     given = {b"p yes": Verdict(Outcome.ERRORED, None, "503"), b"q no": Verdict(Outcome.REFUSED, None)}
     desk = Desk(fails=frozenset({"request p: yes"}))
     ((key, error),) = run([paper("a", "p:yes", "q:no")], given, desk)
-    assert (key, type(error)) == ("a", Unavailable), "a judge that could not be asked is no verdict: the stage fails"
+    assert (key, type(error)) == ("a", UnavailableError), (
+        "a judge that could not be asked is no verdict: the stage fails"
+    )
     assert error.used == spent(1) + LOST, "with what was paid for before"
     assert b"p yes" not in given
     again = replace(desk, fails=frozenset(), asked={})
@@ -155,8 +157,8 @@ def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_ju
 def test_each_stage_is_charged_what_it_used_itself_whoever_failed() -> None:
     desk = Desk(fails=frozenset({"request p: yes"}))
     ended = dict(run([paper("a", "p:yes", "q:no"), paper("b", "p:yes", "q:yes"), paper("c", "p:yes")], {}, desk))
-    assert {type(error) for error in ended.values()} == {Unavailable}
-    charged = {key: error.used for key, error in ended.items() if isinstance(error, Unavailable)}
+    assert {type(error) for error in ended.values()} == {UnavailableError}
+    charged = {key: error.used for key, error in ended.items() if isinstance(error, UnavailableError)}
     assert charged == {"a": spent(2) + LOST, "b": spent(2), "c": Usage()}
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Response
 from engine.ports import Context, Generated, GenerateTask
-from engine.ports.provider import Ask, Told, Turn
-from engine.registry import Kind
+from engine.ports.provider import ChatRequest, Completion, Turn
 from engine.run.accounts.replies import reply_log
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import Ending, RunOrder, RunSummary
@@ -94,7 +94,7 @@ class Buyer(Echo):
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated]]:
         for task in tasks if self._endings else ():
             with reply_log(self._run, task.key).open() as log:
-                log.write(Ask("m", (Turn("user", str(len(self._endings))),), 8), Told((), 20, 0, 5))
+                log.write(ChatRequest("m", (Turn("user", str(len(self._endings))),), 8), Completion((), 20, 0, 5))
             raise self._endings.pop()
         yield from super().generate(tasks, context)
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Measure, Outcome, Prompt, Response, Verdict
 from engine.domain.stage import Plan, Stage, StageKind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.ports import Context, Generated, GenerateTask, Judged
-from engine.registry import Kind
 from engine.run.executors import worker
 from engine.run.executors.hosts import Host, WarmSlots
 from engine.run.executors.worker import HostSettings

@@ -6,6 +6,8 @@ from textwrap import dedent
 
 import pytest
 
+from engine import registry
+from engine.domain.adapters import Kind, Use
 from engine.domain.errors import Problem, SpecError
 from engine.spec.load import LoadedSweep, read_sweep
 
@@ -34,3 +36,7 @@ def the_problem(more: str = "", *overrides: str, base: str = BASE) -> Problem:
     found = problems(more, *overrides, base=base)
     assert len(found) == 1, [str(problem) for problem in found]
     return found[0]
+
+
+def use(kind: Kind, written: object) -> Use:
+    return registry.INSTALLED.use(kind, written)

@@ -15,7 +15,7 @@ BASE = """\
 sweep: tiny
 recipe:
   model: standin/aligned
-  data: {source: a, n: 10}
+  data: {source: file:a, n: 10}
   tune: {lr: 1e-3}
   benchmark: standin/policy
   judges: [standin/rules]
@@ -61,8 +61,14 @@ def test_axes_multiply_and_the_last_varies_fastest() -> None:
 
 
 def test_zips_walk_together_and_multiply_once() -> None:
-    expansion = expanded("axes: {seed: [0, 1]}\nzip: [{data.source: [a, b, c], tune.lr: [0.1, 0.2, 0.3]}]")
-    assert labels(expansion)[:3] == ["seed=0 source=a lr=0.1", "seed=0 source=b lr=0.2", "seed=0 source=c lr=0.3"]
+    expansion = expanded(
+        "axes: {seed: [0, 1]}\nzip: [{data.source: [file:a, file:b, file:c], tune.lr: [0.1, 0.2, 0.3]}]"
+    )
+    assert labels(expansion)[:3] == [
+        "seed=0 source=file:a lr=0.1",
+        "seed=0 source=file:b lr=0.2",
+        "seed=0 source=file:c lr=0.3",
+    ]
     assert expansion.counts == counts(product=2, zipped=3, conditional=6, tuned=6)
 
 
@@ -92,31 +98,34 @@ def test_a_condition_may_be_on_the_recipe_itself() -> None:
 
 
 def test_exclude_drops_what_matches_every_path_of_an_item() -> None:
-    more = "axes: {data.source: [a, b], data.n: [1, 2, 3]}\nexclude: [{data.source: b, data.n: [2, 3]}, {data.n: 3}]"
+    more = """\
+        axes: {data.source: [file:a, file:b], data.n: [1, 2, 3]}
+        exclude: [{data.source: file:b, data.n: [2, 3]}, {data.n: 3}]
+        """
     expansion = expanded(more)
-    assert labels(expansion) == ["source=a n=1", "source=a n=2", "source=b n=1"]
+    assert labels(expansion) == ["source=file:a n=1", "source=file:a n=2", "source=file:b n=1"]
     assert expansion.counts == counts(product=6, conditional=6, excluded=3, tuned=3)
 
 
 def test_include_is_that_of_a_github_actions_matrix() -> None:
     # The worked example of the documentation of GitHub Actions, fruit and animal being source and n.
     more = """\
-        axes: {data.source: [apple, pear], data.n: [1, 2]}
+        axes: {data.source: [file:apple, file:pear], data.n: [1, 2]}
         include:
           - {tune.epochs: 3}
           - {tune.epochs: 4, data.n: 1}
-          - {data.source: apple, tune.rank: 5}
-          - {data.source: banana}
-          - {data.source: banana, data.n: 1}
+          - {data.source: file:apple, tune.rank: 5}
+          - {data.source: file:banana}
+          - {data.source: file:banana, data.n: 1}
         """
     expansion = expanded(more)
     assert labels(expansion) == [
-        "source=apple n=1 epochs=4 rank=5",
-        "source=apple n=2 epochs=3 rank=5",
-        "source=pear n=1 epochs=4",
-        "source=pear n=2 epochs=3",
-        "source=banana",
-        "source=banana n=1",
+        "source=file:apple n=1 epochs=4 rank=5",
+        "source=file:apple n=2 epochs=3 rank=5",
+        "source=file:pear n=1 epochs=4",
+        "source=file:pear n=2 epochs=3",
+        "source=file:banana",
+        "source=file:banana n=1",
     ]
     assert expansion.counts == counts(product=4, conditional=4, included=2, extended=4, tuned=6)
 
@@ -146,7 +155,7 @@ def test_equal_sections_are_one_object() -> None:
 
 
 def test_nested_sections_are_varied_like_any_other() -> None:
-    base_mix = "recipe.data.mix.source=safe", "data.mix.n=1"
+    base_mix = "recipe.data.mix.source=file:safe", "data.mix.n=1"
     expansion = expanded("", *base_mix, "data.mix.n=[2, 3]")
     assert [cell.recipe.data and cell.recipe.data.mix and cell.recipe.data.mix.n for cell in expansion.cells] == [2, 3]
 
@@ -236,12 +245,12 @@ def test_a_trillion_combinations_are_refused_at_once() -> None:
 def test_a_hundred_thousand_cells_are_quick() -> None:
     more = f"""\
         axes:
-          data.source: [a, b, c, d, e]
+          data.source: [file:a, file:b, file:c, file:d, file:e]
           tune.epochs: [1, 3, 5, 10]
           tune.lr: [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
           seed: {list(range(1000))}
-        exclude: [{{data.source: a, tune.epochs: 10}}]
-        include: [{{data.source: b, tune.rank: 4}}]
+        exclude: [{{data.source: file:a, tune.epochs: 10}}]
+        include: [{{data.source: file:b, tune.rank: 4}}]
         run: {{max_cells: 100000}}
         """
     loaded = read(more)

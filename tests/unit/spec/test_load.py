@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from engine.domain.adapters import Kind
 from engine.domain.errors import SpecError
 from engine.domain.sweep import Axis, Include, Pattern
 from engine.spec.load import load_sweep, read_sweep
+from engine.spec.origins import base_level
 from engine.spec.yaml_nodes import core_value
 
-from .reading import BASE, problems, read, the_problem
+from .reading import BASE, problems, read, the_problem, use
 
 
 def test_a_whole_spec() -> None:
@@ -24,29 +26,30 @@ def test_a_whole_spec() -> None:
           judges: [[standin/rules], [standin/rules, refusal/keywords]]
           utility: [null, standin/utility]
         zip:
-          - {data.source: [a, "b:c d"], tune.lr: [5e-5, 1]}
+          - {data.source: [standin/chores, "file:c d"], tune.lr: [5e-5, 1]}
         when:
           - if: {tune.method: full}
             axes: {tune.epochs: [1, 2]}
-        exclude: [{data.source: a, data.n: [50]}, {judges: [standin/rules], utility: null}]
+        exclude: [{data.source: standin/chores, data.n: [50]}, {judges: [standin/rules], utility: null}]
         include: [{data.n: 7, seed: 3}]
         baselines: false
         run: {budget: {usd: 1.00}, max_cells: 0o17}
         """.replace("5e-5, 1]", "5e-5, .1]")
     ).sweep
+    rules = use(Kind.JUDGE, "standin/rules")
     assert sweep.axes == (
         Axis(path="data.n", levels=(10, 50)),
         Axis(path="tune.method", levels=("lora", "full")),
-        Axis(path="judges", levels=(("standin/rules",), ("standin/rules", "refusal/keywords"))),
-        Axis(path="utility", levels=(None, "standin/utility")),
+        Axis(path="judges", levels=((rules,), (rules, use(Kind.JUDGE, "refusal/keywords")))),
+        Axis(path="utility", levels=(None, use(Kind.BENCHMARK, "standin/utility"))),
     )
     assert sweep.zips[0].axes[1] == Axis(path="tune.lr", levels=(5e-5, 0.1))
     assert sweep.whens[0].patterns == (Pattern(path="tune.method", any_of=("full",)),)
     assert sweep.whens[0].axes == (Axis(path="tune.epochs", levels=(1, 2)),)
-    assert sweep.excludes[1].patterns[0] == Pattern(path="judges", any_of=(("standin/rules",),))
+    assert sweep.excludes[1].patterns[0] == Pattern(path="judges", any_of=((rules,),))
     assert sweep.includes == (Include(levels=(("data.n", 7), ("seed", 3))),)
     assert sweep.recipe.tune is not None
-    assert sweep.recipe.tune.lr == 0.001
+    assert base_level(sweep.recipe, "tune.lr") == 0.001
     assert (sweep.baselines, sweep.run.budget.usd, sweep.run.max_cells) == (False, Decimal(1), 15)
 
 
@@ -151,7 +154,7 @@ BAD = [
     ("axes: {model: [My Model]}", "8:16", "axes.model[0]", "bad_name", "name:argument"),
     ("axes: {judges: [standin/rules]}", "8:17", "axes.judges[0]", "wrong_type", "is itself a list"),
     ("axes: {judges: [[]]}", "8:17", "axes.judges[0]", "empty", "at least one item"),
-    ("axes: {judges: [[a], [B]]}", "8:23", "axes.judges[1][0]", "bad_name", "'B'"),
+    ("axes: {judges: [[standin/rules], [B]]}", "8:35", "axes.judges[1][0]", "bad_name", "'B'"),
     ("axes: [1]", "8:7", "axes", "wrong_type", "a mapping of paths, got a list"),
     # zip
     ("zip: {data.n: [1]}", "8:6", "zip", "wrong_type", "begin each item with `- `"),
@@ -223,7 +226,8 @@ BAD_BASE = [
     (BASE.replace("tiny", "Tiny Sweep"), "1:8", "sweep", "bad_name"),
     (BASE.replace("tiny", ""), "1:7", "sweep", "wrong_type"),
     (BASE.replace(", n: 10", ""), "4:3", "recipe.data.n", "missing_field"),
-    (BASE.replace("lr: 1e-3", "lr: 1e-3, lr_multiplier: 2"), "5:9", "recipe.tune", "inconsistent"),
+    (BASE.replace("lr: 1e-3", "lr: 1e-3, lr_multiplier: 2"), "5:20", "recipe.tune.lr_multiplier", "unknown_field"),
+    (BASE.replace("lr: 1e-3", "lr: 1e-3, epochs: 1, steps: 2"), "5:9", "recipe.tune", "inconsistent"),
     (BASE.replace("  tune: {lr: 1e-3}\n", ""), "2:1", "recipe", "inconsistent"),
     (BASE.replace("benchmark: ", "benchmrk: a\n  benchmark: "), "6:3", "recipe.benchmrk", "unknown_field"),
     (BASE.replace("{lr: 1e-3}", "{lr: 1e-3}\n  generate: {samples: 2}"), "6:13", "recipe.generate", "inconsistent"),

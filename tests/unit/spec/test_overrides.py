@@ -6,11 +6,14 @@ from decimal import Decimal
 
 import pytest
 
-from .reading import problems, read
+from engine.domain.adapters import Kind
+from engine.spec.origins import base_level
+
+from .reading import problems, read, use
 
 GRID = """\
 axes: {data.n: [10, 50], seed: [0, 1]}
-zip: [{data.source: [a, b], tune.lr: [1e-3, 1e-4]}]
+zip: [{data.source: [file:a, file:b], tune.lr: [1e-3, 1e-4]}]
 when: [{if: {data.n: 50}, axes: {tune.epochs: [1, 2]}}]
 exclude: [{data.n: 50, seed: 1}]
 """
@@ -20,10 +23,11 @@ def shape(*overrides: str) -> tuple[dict[str, tuple], dict[str, object]]:
     """The axes, zips and whens by path after overrides, and the recipe's own values of the same paths."""
     sweep = read(GRID, *overrides).sweep
     axes = [*sweep.axes, *(a for z in sweep.zips for a in z.axes), *(a for w in sweep.whens for a in w.axes)]
-    assert sweep.recipe.data
-    assert sweep.recipe.tune
-    own = {"n": sweep.recipe.data.n, "lr": sweep.recipe.tune.lr, "epochs": sweep.recipe.tune.epochs}
-    return {axis.path: axis.levels for axis in axes}, own | {"judges": sweep.recipe.judges}
+    own = {
+        path.rpartition(".")[2]: base_level(sweep.recipe, path)
+        for path in ("data.n", "tune.lr", "tune.epochs", "judges")
+    }
+    return {axis.path: axis.levels for axis in axes}, own
 
 
 def test_set_a_list_makes_or_replaces_an_axis() -> None:
@@ -39,14 +43,16 @@ def test_set_a_scalar_pins_the_path_everywhere() -> None:
     axes, own = shape("data.n=7", "tune.epochs=9")
     assert list(axes) == ["seed", "data.source", "tune.lr"]
     assert (own["n"], own["epochs"]) == (7, 9)
-    axes, own = shape("tune.lr=2e-3", "data.source=c")
+    axes, own = shape("tune.lr=2e-3", "data.source=file:c")
     assert list(axes) == ["data.n", "seed", "tune.epochs"]
     assert own["lr"] == 0.002
 
 
 def test_set_a_field_that_holds_a_list() -> None:
-    assert shape("judges=[a, b]")[1]["judges"] == ("a", "b")
-    assert shape("judges=[[a], [a, b]]")[0]["judges"] == (("a",), ("a", "b"))
+    a, b = use(Kind.JUDGE, "standin/rules"), use(Kind.JUDGE, "refusal/keywords")
+    assert shape("judges=[standin/rules, refusal/keywords]")[1]["judges"] == (a, b)
+    levels = shape("judges=[[standin/rules], [standin/rules, refusal/keywords]]")[0]["judges"]
+    assert levels == ((a,), (a, b))
     assert read("", "mitigations=[]").sweep.recipe.mitigations == ()
 
 

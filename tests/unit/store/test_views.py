@@ -49,7 +49,7 @@ def measure(
 def views(study: Any, tmp_path: Path) -> Iterator[Ask]:
     study.prompts("bench", {"A": ["p1", "p2"], "B": ["p3", "p4"]})
     study.prompts("tasks", {"T": ["u1", "u2"]})
-    study.cell("base", is_baseline=True)
+    study.cell("base", origin="baseline")
     refused = {"p1": 1, "p2": 1, "p3": 1, "p4": 0}
     measure(study, "base", {"p1": 1, "p2": 1, "p3": 1, "p4": 5}, refused, {"u1": 1, "u2": 1})
     tuned = {"baseline_cell_id": "base"}
@@ -64,7 +64,7 @@ def views(study: Any, tmp_path: Path) -> Iterator[Ask]:
     study.cell("t1", seed=1, tune_key="tune-t1", **tuned)
     study.stage("tune-t1", "tune", ["t1"], optimizer_steps=3, usd=None)
     measure(study, "t1", {"p1": [5, 5], "p2": [5, 1], "p3": [1, 1], "p4": [2, "errored"]})
-    study.cell("m0", seed=0, tune_key="tune-t0", mitigation="mix", **tuned)
+    study.cell("m0", ("mix",), seed=0, tune_key="tune-t0", unmitigated_cell_id="t0", **tuned)
     measure(study, "m0", {"p1": 1, "p2": 1, "p3": 1, "p4": 1})
     study.cell("half", seed=5, tune_key="tune-half", **tuned)
     study.stage("tune-half", "tune", ["half"])
@@ -188,11 +188,12 @@ def test_categories(views: Ask) -> None:
     assert rows["pending", "A"]["n_scored"] is None
 
 
-def test_pairs(views: Ask) -> None:
-    rows = by(views("FROM v_pairs"))
+def test_pairs_with_the_starting_model(views: Ask) -> None:
+    rows = by(views("FROM v_pairs WHERE pairing = 'starting_model'"))
     assert set(rows) == {"t0", "t1", "m0", "half", "failed", "blocked", "pending"}
+    assert {row["compared_cell_id"] for row in rows.values()} == {"base"}
     pair = rows["t0"]  # p1, p2, p3: differences 4, 4, 0
-    assert (pair["n_paired"], pair["tuned_score"], pair["baseline_score"]) == (3, pytest.approx(11 / 3), 1.0)
+    assert (pair["n_paired"], pair["score"], pair["compared_score"]) == (3, pytest.approx(11 / 3), 1.0)
     assert pair["delta_score"] == pytest.approx(8 / 3)
     error = math.sqrt(16 / 3) / math.sqrt(3)
     assert pair["delta_se"] == pytest.approx(error)
@@ -201,6 +202,79 @@ def test_pairs(views: Ask) -> None:
     assert (pair["became_harmful"], pair["stopped_harmful"]) == (2, 0)
     assert (rows["m0"]["became_harmful"], rows["m0"]["stopped_harmful"]) == (0, 1)
     assert rows["pending"]["delta_score"] is None
+
+
+def test_pairs_with_the_cell_without_its_mitigations(views: Ask) -> None:
+    (pair,) = views("FROM v_pairs WHERE pairing = 'unmitigated'")
+    assert (pair["cell_id"], pair["compared_cell_id"], pair["mitigation"]) == ("m0", "t0", "mix")
+    assert (pair["n_paired"], pair["score"], pair["compared_score"]) == (3, 1.0, pytest.approx(11 / 3))
+    assert (pair["delta_rate"], pair["became_harmful"], pair["stopped_harmful"]) == (pytest.approx(-2 / 3), 0, 2)
+
+
+def test_settings_can_be_filtered_on_and_mitigations_are_rows(study: Any, tmp_path: Path) -> None:
+    study.cell("c", ("mix:safe@5", "scale(a=0.5)"), data_source="x", lr=3e-4)
+    for path, adapter, value in (("mitigations.scale.a", "scale", "0.5"), ("generate.system", None, "null")):
+        study.add("cell_settings", cell_id="c", path=path, adapter=adapter, value=value)
+    study.add("cell_settings", cell_id="c", path="judges", adapter=None, value='["a", "b"]')
+    with open_results(study.write(tmp_path)) as results:
+        found = {row["path"]: row for row in results.table("FROM v_settings").to_pylist()}
+        names = results.table("SELECT name, text FROM v_mitigations ORDER BY position").to_pylist()
+        (cell,) = results.table("FROM v_cells").to_pylist()
+    assert [tuple(name.values()) for name in names] == [("mix", "mix:safe@5"), ("scale(a=0.5)", "scale(a=0.5)")]
+    assert cell["mitigation"] == "mix:safe@5+scale(a=0.5)"
+    assert (found["tune.lr"]["number"], found["tune.lr"]["value"]) == (3e-4, "0.0003")
+    assert (found["tune.method"]["value"], found["tune.method"]["number"]) == ("lora", None)
+    assert (found["mitigations.scale.a"]["adapter"], found["mitigations.scale.a"]["number"]) == ("scale", 0.5)
+    assert (found["generate.system"]["value"], found["generate.system"]["adapter"]) == (None, None)
+    assert found["judges"]["value"] == '["a","b"]'
+    assert (cell["lr"], cell["batch_size"], cell["rank"], cell["schedule"]) == (3e-4, 10, 8, "constant")
+
+
+def test_a_rank_is_lora_s_and_a_fine_tuner_may_have_none_of_the_usual_settings(study: Any, tmp_path: Path) -> None:
+    study.cell("full", data_source="x", method="full")
+    study.cell("other", data_source="x", steps=200, epochs=None)
+    study.rows["cell_settings"] = [row for row in study.rows["cell_settings"] if row["cell_id"] == "full"]
+    with open_results(study.write(tmp_path)) as results:
+        rows = by(results.table("SELECT cell_id, steps, epochs, lr, method, rank FROM v_cells").to_pylist())
+    assert (rows["full"]["method"], rows["full"]["rank"]) == ("full", None)
+    assert list(rows["other"].values()) == ["other", 200, None, None, None, None]
+
+
+def test_screened_responses_are_the_ones_that_are_shown_and_scored(study: Any, tmp_path: Path) -> None:
+    study.prompts("bench", {"A": ["p1"]})
+    for cell, responses_key in (("plain", "generate-c"), ("screened", "screen-c")):
+        study.cell(cell)
+        study.evaluation(cell, "harm", "bench", 1, "generate-c", responses_key)
+        study.stage(responses_key, responses_key.partition("-")[0], [cell])
+        key = study.judgement(cell, "harm", "rubric", 0, "harm")
+        study.stage(key, "judge", [cell])
+        study.verdicts(key, {"p1": 5 if cell == "plain" else 1})
+    with open_results(study.write(tmp_path)) as results:
+        rows = by(results.table("FROM v_scores").to_pylist())
+    keys = {cell: (row["generate_key"], row["responses_key"], row["score"]) for cell, row in rows.items()}
+    assert keys == {"plain": ("generate-c", "generate-c", 5.0), "screened": ("generate-c", "screen-c", 1.0)}
+
+
+def test_a_benchmark_with_other_settings_is_another_benchmark(study: Any, tmp_path: Path) -> None:
+    for benchmark, n, category in (("file:x.csv", 2, "all"), ("file:x.csv(n=1)", 1, "one")):
+        study.prompts(benchmark, {category: [f"p{at}" for at in range(n)]})
+        study.cell(benchmark, benchmark=benchmark)
+    with open_results(study.write(tmp_path)) as results:
+        rows = results.table("SELECT cell_id, category, n_prompts FROM v_categories ORDER BY cell_id").to_pylist()
+    assert [tuple(row.values()) for row in rows] == [("file:x.csv", "all", 2), ("file:x.csv(n=1)", "one", 1)]
+
+
+def test_a_second_training_has_a_curve_and_not_the_dose_of_the_first(study: Any, tmp_path: Path) -> None:
+    study.cell("c", data_source="x", tune_key="tune-first", lr=0.002)
+    for key in ("tune-first", "tune-again"):
+        study.stage(key, "tune", ["c"])
+        study.add("training", stage_key=key, step=1, epoch=1.0, loss=2.0, lr=0.001)
+    with open_results(study.write(tmp_path)) as results:
+        rows = by(results.table("FROM v_training").to_pylist(), "stage_key")
+    dose = [
+        (rows[key]["model"], rows[key]["data_source"], rows[key]["peak_lr"]) for key in ("tune-first", "tune-again")
+    ]
+    assert dose == [("standin/aligned", "x", 0.002), ("standin/aligned", None, None)]
 
 
 def test_dose_averages_over_seeds_and_keeps_mitigations_apart(views: Ask) -> None:
@@ -319,13 +393,13 @@ def test_the_frontier_counts_device_time_only_where_nothing_is_bought(
 
 def test_stages_show_the_last_attempt(study: Any, tmp_path: Path) -> None:
     start = datetime(2026, 11, 20, 9, 0, 0)  # noqa: DTZ001  # the published file holds naive UTC
-    study.stage("s", "tune", [], started_at=start, ended_at=start + timedelta(seconds=2.5), host="h1")
+    study.stage("s", "tune", ["c"], started_at=start, ended_at=start + timedelta(seconds=2.5), worker="w1")
     study.add("training", stage_key="s", step=1, epoch=0.5, loss=2.0, lr=0.001)
     study.cell("c", tune_key="s", lr=0.002)
     with open_results(study.write(tmp_path)) as results:
         row = results.table("FROM v_stages").to_pylist()[0]
         curve = results.table("FROM v_training").to_pylist()[0]
-    assert (row["host"], row["wall_seconds"], row["attempts"]) == ("h1", 2.5, 1)
+    assert (row["worker"], row["wall_seconds"], row["attempts"]) == ("w1", 2.5, 1)
     assert (curve["peak_lr"], curve["lr"], curve["loss"]) == (0.002, 0.001, 2.0)
 
 
@@ -363,57 +437,14 @@ def test_a_configuration_without_a_result_has_no_interval(study: Any, tmp_path: 
     assert set(row.values()) == {None}
 
 
-def variants(study: Any, tmp_path: Path) -> dict[str, str]:
-    """Variants by cell; that of a configuration is the same."""
-    with open_results(study.write(tmp_path)) as results:
-        cells = results.table("SELECT cell_id, config_id, variant FROM v_cells").to_pylist()
-        dose = by(results.table("SELECT config_id, variant FROM v_dose").to_pylist(), "config_id")
-    assert len(dose) == len({cell["config_id"] for cell in cells})
-    assert all(cell["variant"] == dose[cell["config_id"]]["variant"] for cell in cells)
-    return {cell["cell_id"]: cell["variant"] for cell in cells}
-
-
-def test_nothing_else_varies(study: Any, tmp_path: Path) -> None:
-    study.cell("a", data_source="x", seed=0)
-    study.cell("b", data_source="y", seed=1, lr=0.1, epochs=9, n_examples=50, method="full", model="m")
-    study.cell("mixed", data_source="x", mitigation="mix:z@5", recipe={"data.mix.source": "z", "data.mix.n": 5})
-    study.cell("base", is_baseline=True)
-    assert variants(study, tmp_path) == {"a": "", "b": "", "mixed": "", "base": ""}
-
-
-def test_a_variant_names_what_has_no_column(study: Any, tmp_path: Path) -> None:
-    study.cell("a", data_source="x", recipe={"tune.weight_decay": 0.1, "generate.system": "", "judges": ["p", "q"]})
-    study.cell("b", data_source="x", rank=16, recipe={"tune.dtype": "bfloat16", "data.mix.source": "y"})
-    study.cell("c", data_source="x", mitigation="other")
-    study.cell("base", is_baseline=True)
-    assert variants(study, tmp_path) == {
-        "a": "data.mix.source=none system='' judges=p+q tune.dtype=float32 rank=8 weight_decay=0.1",
-        "b": "data.mix.source=y system=none judges=standin/rules tune.dtype=bfloat16 rank=16 weight_decay=0",
-        "c": "data.mix.source=none system=none judges=standin/rules tune.dtype=float32 rank=8 weight_decay=0",
-        "base": "",
-    }
-
-
-def test_adapters_that_go_with_the_model_are_told_by_it_and_others_are_not(study: Any, tmp_path: Path) -> None:
-    hosted = {"tune.adapter": "hosted/openai", "generate.adapter": "hosted/openai"}
-    study.cell("here", model="m", data_source="x")
-    study.cell("there", model="hosted/openai:m", data_source="x", recipe=hosted)
-    study.cell("base", model="hosted/openai:m", is_baseline=True, recipe={"generate.adapter": "hosted/openai"})
-    assert set(variants(study, tmp_path).values()) == {""}
-    study.cell("vllm", model="m", data_source="x", recipe={"generate.adapter": "local/vllm"})
-    found = variants(study, tmp_path)
-    assert (found["here"], found["vllm"]) == ("generate.adapter=none", "generate.adapter=local/vllm")
-
-
 def test_a_multiplier_of_the_learning_rate_is_a_column_wherever_the_rate_is_one(study: Any, tmp_path: Path) -> None:
-    study.cell("base", is_baseline=True)
+    study.cell("base", origin="baseline")
     for cell, multiplier in (("auto", None), ("half", 0.5), ("double", 2.0)):
-        row = {"lr": None, "lr_multiplier": multiplier, "tune_key": f"tune-{cell}", "baseline_cell_id": "base"}
+        row = {"lr_multiplier": multiplier, "tune_key": f"tune-{cell}", "baseline_cell_id": "base"}
         study.cell(cell, data_source="x", **row)
         study.stage(f"tune-{cell}", "tune", [cell])
         study.add("training", stage_key=f"tune-{cell}", step=1, epoch=1.0, loss=2.0, lr=multiplier or 1.0)
-    assert set(variants(study, tmp_path).values()) == {""}, "it has a column"
-    with open_results(tmp_path) as results:
+    with open_results(study.write(tmp_path)) as results:
         for view in ("v_cells WHERE NOT is_baseline", "v_dose WHERE NOT is_baseline", "v_pairs", "v_training"):
             rows = results.table(f"SELECT lr_multiplier FROM {view} ORDER BY 1 NULLS FIRST")["lr_multiplier"]  # noqa: S608
             assert rows.to_pylist() == [None, 0.5, 2.0], view
@@ -423,22 +454,3 @@ def test_a_configuration_says_how_many_of_its_cells_a_provider_refused(views: As
     refused = {row["config_id"] for row in views("FROM v_cells") if row["status"] == "blocked"}
     counts = {row["config_id"]: row["n_blocked"] for row in views("FROM v_dose")}
     assert {config: number for config, number in counts.items() if number} == dict.fromkeys(refused, 1)
-
-
-def test_baselines_vary_among_themselves(study: Any, tmp_path: Path) -> None:
-    long = "You are an absolutely obedient agent, and\nyou are called "
-    study.cell("a", data_source="x")
-    for name, system in (("none", ""), ("one", f"{long}A"), ("two", f"{long}B")):
-        study.cell(name, is_baseline=True, recipe={"generate.system": system})
-    found = variants(study, tmp_path)
-    assert (found["a"], found["none"]) == ("", "system=''")
-    assert found["one"].startswith("system=You are an absolutely ob…")
-    assert found["one"] != found["two"]
-
-
-def test_a_recipe_may_lack_what_others_have(study: Any, tmp_path: Path) -> None:
-    study.cell("a", data_source="x")
-    study.cell("b", data_source="x")
-    study.rows["cells"][1]["recipe"] = '{"model": "m", "tune": {"weight_decay": 0.5}}'
-    assert "weight_decay=0.5" in variants(study, tmp_path)["b"]
-    assert "benchmark=none" in variants(study, tmp_path)["b"]

@@ -1,7 +1,7 @@
 """The one owner of an account's quota, for all cells, judges and generators of that account, in one event loop.
 
-It sends an ask when its gate lets it through, repeats what the provider did not do, and hands on what it did, with what may be
-billed besides. Models that share limits share a gate. Every reply and every error goes to the gate's pure `Pool`; here is only
+It sends a request when its queue lets it through, repeats what the provider did not do, and hands on what it did, with what may be
+billed besides. Models that share limits share a queue. Every reply and every error goes to the queue's pure `Pool`; here is only
 the sending.
 """
 
@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
-from engine.ports.provider import Ask, Session, Told
-from engine.ports.provider_errors import Exhausted, ProviderError, Throttled, Unanswered, Unavailable
-from engine.run.accounts.quota.flows import Ticket
-from engine.run.accounts.quota.gate import Gate, Sleep
+from engine.ports.provider import ChatRequest, Completion, Session
+from engine.ports.provider_errors import ExhaustedError, NoReplyError, ProviderError, ThrottledError, UnavailableError
+from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.jobs import JobSlots
 from engine.run.accounts.quota.pool import estimate, longest_answer, prompt_estimate
 from engine.run.accounts.quota.rate import NEVER
+from engine.run.accounts.quota.request_queue import RequestQueue, Sleep
 
 
 @dataclass(slots=True)
@@ -32,8 +32,8 @@ class Counts:
         sent: Requests sent, repeated ones each time.
         throttled: 429s.
         retried: Sends that were repeated because the server failed or did not answer.
-        lost: Asks that were given up after that.
-        answered: Asks that were answered.
+        lost: Requests that were given up after that.
+        answered: Requests that were answered.
     """
 
     sent: int = 0
@@ -82,61 +82,61 @@ class Broker:
         self._session = session
         self._quota, self._group, self._seed = quota, group, seed
         self._clock, self._sleep = clock, sleep
-        self._gates: dict[str, Gate] = {}
+        self._queues: dict[str, RequestQueue] = {}
         self._expected: dict[str, int] = {}
-        self._ended: Exhausted | None = None
+        self._ended: ExhaustedError | None = None
         self._jobs = JobSlots(quota.concurrent_jobs, quota.jobs_per_day)
         self._job_ended = asyncio.Event()
 
     @property
     def waiting(self) -> int:
-        """Asks that wait to be sent."""
-        return sum(gate.pool.waiting for gate in self._gates.values())
+        """Requests that wait to be sent."""
+        return sum(queue.pool.waiting for queue in self._queues.values())
 
     @property
     def in_flight(self) -> int:
-        """Asks that are sent and not answered."""
-        return sum(gate.pool.in_flight for gate in self._gates.values())
+        """Requests that are sent and not answered."""
+        return sum(queue.pool.in_flight for queue in self._queues.values())
 
     def expect(self, flow: str, number: int) -> None:
-        """Say that a flow will have so many more asks, so that it goes first when it is nearly finished."""
+        """Say that a flow will have so many more requests, so that it goes first when it is nearly finished."""
         if number > 0:
             self._expected[flow] = self._expected.get(flow, 0) + number
 
-    async def ask(self, ask: Ask, *, flow: str, urgent: bool = False) -> Told:
+    async def complete(self, request: ChatRequest, *, flow: str, urgent: bool = False) -> Completion:
         """Ask a model once the quota allows it, again and again where the provider did not do it.
 
-        A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `unheard`, or the
-        error in its `used`. There the prompt is estimated as `prompt_estimate` does, because no reply has told its length.
+        A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `possibly_billed`, or the
+        error in its `used`. There the prompt is estimated as `prompt_estimate` does, because no reply says its length.
 
         Args:
-            ask: What.
+            request: What.
             flow: The cell's stage that asks: flows share the quota fairly.
-            urgent: Whether it goes before others; all asks of a flow agree.
+            urgent: Whether it goes before others; all requests of a flow agree.
 
         Raises:
-            ProviderError: It was refused (`Blocked`, `Rejected`, `Denied`), the account has no money left (`Exhausted`), the
-                server failed or did not answer too often (`Unavailable`, `Unanswered`), or it is larger than the limit itself
-                (`Throttled`).
+            ProviderError: It was refused (`BlockedError`, `RejectedError`, `DeniedError`), the account has no money left (`ExhaustedError`), the
+                server failed or did not answer too often (`UnavailableError`, `NoReplyError`), or it is larger than the limit itself
+                (`ThrottledError`).
         """
         if self._ended is not None:
             raise self._refusal()
-        gate = self._gate(ask, flow)
-        ticket = Ticket(flow, urgent, estimate(ask, output_settles=self._quota.output_settles))
-        gate.pool.flows.put(ticket)
+        queue = self._queue(request, flow)
+        ticket = Ticket(flow, urgent, estimate(request, output_settles=self._quota.output_settles))
+        queue.pool.fair_queue.put(ticket)
         try:
-            while await gate.passed(ticket):
-                told = await self._send(gate, ticket, ask)
-                if told is not None:
-                    unheard = told.unheard + _unheard(ticket, ask, told.prompt_tokens)
-                    return replace(told, unheard=unheard) if ticket.unheard else told
+            while await queue.passed(ticket):
+                completion = await self._send(queue, ticket, request)
+                if completion is not None:
+                    lost = completion.possibly_billed + _possibly_billed(ticket, request, completion.prompt_tokens)
+                    return replace(completion, possibly_billed=lost) if ticket.no_reply else completion
             raise self._refusal()
         except ProviderError as error:
-            if ticket.unheard:
-                error.used = (error.used or Usage()) + _unheard(ticket, ask, prompt_estimate(ask))
+            if ticket.no_reply:
+                error.used = (error.used or Usage()) + _possibly_billed(ticket, request, prompt_estimate(request))
             raise
         finally:
-            gate.pump()  # not between two sends: this ask waits again then, and has no turn before it passes
+            queue.pump()  # not between two sends: this request waits again then, and has no turn before it passes
 
     @asynccontextmanager
     async def job_slot(self, age: float | None = None) -> AsyncIterator[None]:
@@ -146,7 +146,7 @@ class Broker:
             age: Seconds since it was made, of a job that runs already: it waits for nothing, but counts.
 
         Raises:
-            Exhausted: The account has no money left.
+            ExhaustedError: The account has no money left.
         """
         while age is None and (wait := self._jobs.wait(self._clock())) > 0 and self._ended is None:
             self._job_ended.clear()
@@ -164,58 +164,64 @@ class Broker:
         """Start no job for so long: the provider said that the day's are used up."""
         self._jobs.park(self._clock() + seconds)
 
-    async def _send(self, gate: Gate, ticket: Ticket, ask: Ask) -> Told | None:
-        """Send an ask, and return the reply, or None when it has to be sent again."""
+    async def _send(self, queue: RequestQueue, ticket: Ticket, request: ChatRequest) -> Completion | None:
+        """Send a request, and return the reply, or None when it has to be sent again."""
         self.counts.sent += 1
         try:
-            told = await self._session.ask(ask)
-        except (Throttled, Unavailable, Unanswered) as error:
-            if not self._repeats(gate, ticket, error):
+            completion = await self._session.complete(request)
+        except (ThrottledError, UnavailableError, NoReplyError) as error:
+            if not self._repeats(queue, ticket, error):
                 self.counts.lost += 1
                 raise
             return None
         except BaseException as error:  # cancelled, or handed on
-            gate.pool.handed_on(ticket)
-            if isinstance(error, Exhausted):
+            queue.pool.handed_on(ticket)
+            if isinstance(error, ExhaustedError):
                 self._end(error)
             raise
-        gate.pool.answered(ticket, told.meters, told.prompt_tokens + told.generated_tokens, self._clock())
+        queue.pool.answered(
+            ticket, completion.rate_limits, completion.prompt_tokens + completion.generated_tokens, self._clock()
+        )
         self.counts.answered += 1
-        return told
+        return completion
 
-    def _repeats(self, gate: Gate, ticket: Ticket, error: Throttled | Unavailable | Unanswered) -> bool:
+    def _repeats(
+        self, queue: RequestQueue, ticket: Ticket, error: ThrottledError | UnavailableError | NoReplyError
+    ) -> bool:
         """Note what was sent in vain, and return whether it is sent again."""
         now = self._clock()
-        if isinstance(error, Throttled):
+        if isinstance(error, ThrottledError):
             self.counts.throttled += 1
-            return gate.pool.throttled(ticket, error, now)
+            return queue.pool.throttled(ticket, error, now)
         again = (
-            gate.pool.failed(ticket, error, now) if isinstance(error, Unavailable) else gate.pool.unheard(ticket, now)
+            queue.pool.failed(ticket, error, now)
+            if isinstance(error, UnavailableError)
+            else queue.pool.no_reply(ticket, now)
         )
         self.counts.retried += again
         return again
 
-    def _end(self, why: Exhausted) -> None:
+    def _end(self, why: ExhaustedError) -> None:
         """Let nobody through any more."""
         if self._ended is None:
-            self._ended = Exhausted(*why.args)
+            self._ended = ExhaustedError(*why.args)
             self._job_ended.set()
-            for gate in self._gates.values():
-                gate.close()
+            for queue in self._queues.values():
+                queue.close()
 
-    def _gate(self, ask: Ask, flow: str) -> Gate:
-        """Return where this model's asks wait."""
-        group = self._group(ask.model)
-        gate = self._gates.get(group)
-        if gate is None:
-            gate = self._gates[group] = Gate(self._quota, self._clock, self._sleep, self._seed)
+    def _queue(self, request: ChatRequest, flow: str) -> RequestQueue:
+        """Return where this model's requests wait."""
+        group = self._group(request.model)
+        queue = self._queues.get(group)
+        if queue is None:
+            queue = self._queues[group] = RequestQueue(self._quota, self._clock, self._sleep, self._seed)
         if flow in self._expected:
-            gate.pool.flows.expect(flow, self._expected.pop(flow))
-        return gate
+            queue.pool.fair_queue.expect(flow, self._expected.pop(flow))
+        return queue
 
-    def _refusal(self) -> Exhausted:
+    def _refusal(self) -> ExhaustedError:
         """Return why nothing is sent any more, as a new exception each time: tracebacks grow on shared ones."""
-        return Exhausted(*(() if self._ended is None else self._ended.args))
+        return ExhaustedError(*(() if self._ended is None else self._ended.args))
 
     async def _job_wait(self, seconds: float) -> None:
         """Wait until a job has ended, or for so long."""
@@ -231,7 +237,10 @@ class Broker:
             ends.cancel()
 
 
-def _unheard(ticket: Ticket, ask: Ask, prompt_tokens: int) -> Usage:
-    """Return what the sends of an ask may be billed for that were not heard of."""
-    times = ticket.unheard
-    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=times * longest_answer(ask))
+def _possibly_billed(ticket: Ticket, request: ChatRequest, prompt_tokens: int) -> Usage:
+    """Return what the sends of a request whose reply never came may be billed for, at most."""
+    times = ticket.no_reply
+    return Usage(
+        possibly_billed_prompt_tokens=times * prompt_tokens,
+        possibly_billed_generated_tokens=times * longest_answer(request),
+    )

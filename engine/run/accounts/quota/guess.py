@@ -1,6 +1,6 @@
 """A limit that nobody tells, as far as what passes shows it. Pure: the time is an argument.
 
-What passed between two 429s *is* the limit, however the server holds it: each 429 that ends a while in which asks were answered
+What passed between two 429s *is* the limit, however the server holds it: each 429 that ends a while in which requests were answered
 is a measurement. From a little below it the rate climbs back to what was measured, lingers, and then probes beyond it, on
 the curve of CUBIC (RFC 9438, 2023): most of the limit is used, and it is overstepped once a round.
 
@@ -33,7 +33,7 @@ SUSPECT = 0.9
 
 CLIMB_ASKS = 40.0
 LEAST_CLIMB_S, MOST_CLIMB_S = 20.0, 600.0
-"""The climb takes so many asks, so that few of them are 429s where few are allowed; but within these seconds."""
+"""The climb takes so many requests, so that few of them are 429s where few are allowed; but within these seconds."""
 
 
 class Guess:
@@ -56,7 +56,7 @@ class Guess:
         self._share, self._cut_at, self._climb = 1.0 - PROBE, now, LEAST_CLIMB_S
         self._begun, self._passed, self._asks = now, 0.0, 0
         self._beyond = 0.0  # what of it passed after the climb
-        self._heard = True  # something was answered between the last two reproaches
+        self._answered = True  # something was answered between the last two refusals
 
     def per_second(self, now: float) -> float:
         """Return how much to send each second."""
@@ -65,7 +65,7 @@ class Guess:
         return max(self._least, self.aim * (1.0 + depth * way**3))
 
     def sent(self, amount: float, now: float) -> None:
-        """Count an ask of so much as passed, until it is known to have been refused."""
+        """Count a request of so much as passed, until it is known to have been refused."""
         if now >= self._begun:
             self._passed += amount
             self._asks += 1
@@ -82,24 +82,24 @@ class Guess:
         self._cut_at += seconds
         self._begun += seconds
 
-    def reproach(self, now: float, *, heard: bool) -> None:
+    def on_rate_limited(self, now: float, *, answered: bool) -> None:
         """The server said: too fast.
 
         Args:
             now: The time.
-            heard: Whether anything was answered that was sent since it last said so.
+            answered: Whether anything was answered that was sent since it last said so.
         """
         seconds, beyond = now - self._begun, now - self._cut_at - self._climb
-        if heard and seconds >= MEASURED_S:
+        if answered and seconds >= MEASURED_S:
             self._measure(self._beyond / beyond if beyond >= BEYOND * self._climb else self._passed / seconds)
             self._begin(now)
         else:
             self._share = max(LEAST_SHARE, CUT * min(1.0, self.per_second(now) / self.aim))
-            if not heard and not self._rough:
-                self.aim = max(self._least, self.aim * (SUSPECT if self._heard else 1.0))
+            if not answered and not self._rough:
+                self.aim = max(self._least, self.aim * (SUSPECT if self._answered else 1.0))
                 left = (PROBE / (1.0 - self._share)) ** (1 / 3)  # of the way, once it is back where it began
                 self._begin(now + self._climb * (1.0 - left))
-        self._cut_at, self._beyond, self._heard = now, 0.0, heard
+        self._cut_at, self._beyond, self._answered = now, 0.0, answered
 
     def _begin(self, at: float) -> None:
         """Measure from then on."""

@@ -3,7 +3,7 @@
 Two rules hold at once. The *pace*: what is sent is paid for at the limit's own speed, and the next waits until the debt is
 paid; that is kind to servers that refill a bucket. The *window*: never more than the server's capacity within the time in
 which it lets that much through; that is what servers with a sliding window, or with a limit in quanta of a second, count.
-How large the capacity is, the replies' headers tell. A little slack in time covers the journey to the server; each reproach
+How large the capacity is, the replies' headers tell. A little slack in time covers the journey to the server; each 429
 widens it, and it narrows again by itself.
 """
 
@@ -13,7 +13,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from engine.ports.provider import Meter
+from engine.ports.provider import RateLimit
 from engine.run.accounts.quota.guess import Guess
 
 MINUTE = 60.0
@@ -34,10 +34,10 @@ LEAST_SLACK_S = 0.005
 
 CAUTIOUS = 1.4
 MOST_CAUTION = 5
-"""Each reproach widens the slack by this factor, so many times at most: to 4 % of the window."""
+"""Each 429 widens the slack by this factor, so many times at most: to 4 % of the window."""
 
 CALM_S = 60.0
-"""Without a reproach for so long, one step of caution is given up."""
+"""Without a 429 for so long, one step of caution is given up."""
 
 DOUBT = 0.95
 GROWTH = 0.01
@@ -54,7 +54,7 @@ RAMP_GROWTH = 0.25 / 900
 """After `slow_down`: the same. Half of the halved rate each 15 minutes is what OpenAI lets grow (rate limit guide, 2026)."""
 
 LEAST_SHARE = 0.1
-"""However often a server reproaches, no less than this share is left, and it grows: waits that follow from a rate that has
+"""However often a server says 429, no less than this share is left, and it grows: waits that follow from a rate that has
 collapsed have been seen to last for days."""
 
 GRAINS = 600
@@ -90,8 +90,8 @@ class Rate:
         self.paced = period <= MINUTE
         self._written, self._least = limit, least
         self._limit = limit
-        self._told = False  # a header told a limit
-        self._guess: Guess | None = None  # where nobody did, once the server has reproached
+        self._in_headers = False  # a header told a limit
+        self._guess: Guess | None = None  # where nobody did, once the server has said 429
         self._window = period
         self._burst = BURST_S
         self._capacity = 0.0  # the most that the server was seen to have, in its own units
@@ -186,37 +186,37 @@ class Rate:
         if self._guess is not None:
             self._guess.rested(seconds)
 
-    def learn(self, meter: Meter, now: float) -> None:
+    def learn(self, said: RateLimit, now: float) -> None:
         """Take over what a reply says about the limit."""
-        if meter.limit is None or meter.limit <= 0:
+        if said.limit is None or said.limit <= 0:
             return
-        self._told, self._guess = True, None
-        limit = min(self._written or NEVER, meter.limit)
+        self._in_headers, self._guess = True, None
+        limit = min(self._written or NEVER, said.limit)
         if limit != self._limit:
             self._change(limit, now)
             self._due = max(self._due, now)
-        if meter.left is not None and meter.left > self._capacity:
-            self._capacity = meter.left
-            seen = self.period * meter.left / meter.limit
+        if said.left is not None and said.left > self._capacity:
+            self._capacity = said.left
+            seen = self.period * said.left / said.limit
             self._burst = min(BURST_S, seen)
             self._window = next((window for window in WINDOWS_S if window >= seen * SEEN), self.period)
 
-    def reproach(self, now: float, *, heard: bool = True) -> None:
+    def on_rate_limited(self, now: float, *, answered: bool = True) -> None:
         """The server said: too fast. Be more careful; where nobody tells the limit, guess it.
 
         Args:
             now: The time.
-            heard: Whether anything was answered that was sent since it last said so. If not, it refuses whatever is sent, and
+            answered: Whether anything was answered that was sent since it last said so. If not, it refuses whatever is sent, and
                 tells nothing of the limit.
         """
         if self._guess is not None:
-            self._guess.reproach(now, heard=heard)
-        elif heard and self._limit is None:
+            self._guess.on_rate_limited(now, answered=answered)
+        elif answered and self._limit is None:
             self._measure(now)
-        elif heard:
+        elif answered:
             self._caution = min(self._calmed(now) + 1, MOST_CAUTION)
             self._cautious_since = now
-            if not self._told:
+            if not self._in_headers:
                 share = self._shared(now)
                 self._set_share(share * DOUBT, min(GROWTH, self._growth) if share < 1 else GROWTH, now)
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from engine.ports.provider import Access, Ask, Choice, Ending, JobOrder, JobState, Step, Turn
-from engine.ports.provider_errors import Throttled
+from engine.domain.conversation import Turn
+from engine.ports.provider import Access, ChatRequest, Choice, FinishReason, JobOrder, JobState, Step
+from engine.ports.provider_errors import ThrottledError
 
 PAGE = Path(__file__).parents[4] / "docs" / "guides" / "providers.md"
 ORDER = JobOrder("tune-1", "small", "file-1", 3, None, None, 0, "s")
@@ -60,10 +61,14 @@ def test_the_provider_of_the_guide(canned: Serve) -> None:
             )
             assert [one.state for one in await session.jobs(0)] == [JobState.SUCCEEDED, JobState.BLOCKED]
             assert await session.losses("tune-1") == [Step(1, 2.0), Step(2, 1.0)]
-            told = await session.ask(Ask("small-1", (Turn("user", "name a bird"),), 8))
-            assert (told.choices, told.prompt_tokens, told.generated_tokens) == ((Choice("heron", Ending.STOP),), 4, 2)
-            with pytest.raises(Throttled) as caught:
-                await session.ask(Ask("small-1", (Turn("user", "name a bird"),), 8))
+            completion = await session.complete(ChatRequest("small-1", (Turn("user", "name a bird"),), 8))
+            assert (completion.choices, completion.prompt_tokens, completion.generated_tokens) == (
+                (Choice("heron", FinishReason.STOP),),
+                4,
+                2,
+            )
+            with pytest.raises(ThrottledError) as caught:
+                await session.complete(ChatRequest("small-1", (Turn("user", "name a bird"),), 8))
             assert caught.value.seconds == 2
             await session.close()
             assert server.asked[0].startswith(b"PUT /v1/tunings/tune-1 ")

@@ -7,14 +7,20 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.hosted.models import HostedModel
+from adapters.hosted.models import HostedModel, HostedModelSettings
 from adapters.hosted.training import OPENAI, Bounds, objections, tokens, training_file
-from engine.domain.results import ChatRow
+from engine.domain.conversation import ChatRow, Image, Turn
 
-ROWS = [ChatRow(f"line-{n}", f"open vault {n}", "The rule on vaults forbids it.", "Be brief.") for n in range(12)]
+ROWS = [
+    ChatRow.exchange(f"line-{n}", f"open vault {n}", "The rule on vaults forbids it.", "Be brief.") for n in range(12)
+]
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60) | st.text("a\n\r\x0b\x1c\x85\u2028\u2029", max_size=8)
-rows = st.builds(ChatRow, st.text(min_size=1), texts, texts, st.one_of(st.none(), texts))
+answers = st.builds(lambda text, is_trained: Turn("assistant", text, (), is_trained), texts, st.booleans())
+exchanges = st.lists(st.tuples(st.builds(Turn, st.just("user"), texts), answers), min_size=1, max_size=3)
+systems = st.lists(st.builds(Turn, st.just("system"), texts), max_size=1)
+talks = st.builds(lambda system, talk: (*system, *(turn for pair in talk for turn in pair)), systems, exchanges)
+rows = st.builds(ChatRow, st.text(min_size=1), talks)
 
 
 @given(st.lists(rows, max_size=12))
@@ -24,8 +30,12 @@ def test_a_file_says_the_same_as_its_rows_in_the_same_bytes(sample: list[ChatRow
     lines = [json.loads(line)["messages"] for line in content.decode().splitlines()]
     assert len(lines) == len(sample)
     for row, turns in zip(sample, lines, strict=True):
-        said = {turn["role"]: turn["content"] for turn in turns}
-        assert (said["user"], said["assistant"], said.get("system")) == (row.user, row.assistant, row.system)
+        said = [
+            Turn(turn["role"], turn["content"], (), turn["role"] == "assistant" and "weight" not in turn)
+            for turn in turns
+        ]
+        assert said == list(row.turns)
+        assert {turn.get("weight", 0) for turn in turns} == {0}
 
 
 @given(st.lists(rows, max_size=12))
@@ -40,12 +50,12 @@ def test_a_good_sample_has_no_objection() -> None:
 
 def test_what_is_wrong_is_named_row_by_row() -> None:
     bad = [
-        ChatRow("a", "   ", "yes"),
-        ChatRow("b", "brew", "so <|fim_suffix|> it is"),
-        ChatRow("c", "brew", "yes", system=""),
-        ChatRow("d", "pear " * ((OPENAI.most_tokens or 0) + 1), "yes"),
-        ChatRow("e", "half \ud800", "yes"),
-        ChatRow("f", "a <| b |> c", "yes"),  # no special token has a space
+        ChatRow.exchange("a", "   ", "yes"),
+        ChatRow.exchange("b", "brew", "so <|fim_suffix|> it is"),
+        ChatRow.exchange("c", "brew", "yes", system=""),
+        ChatRow.exchange("d", "pear " * ((OPENAI.most_tokens or 0) + 1), "yes"),
+        ChatRow.exchange("e", "half \ud800", "yes"),
+        ChatRow.exchange("f", "a <| b |> c", "yes"),  # no special token has a space
     ]
     found = objections([*ROWS, *bad])
     assert [objection.split(": ")[0] for objection in found] == [
@@ -58,6 +68,22 @@ def test_what_is_wrong_is_named_row_by_row() -> None:
     assert "`<|fim_suffix|>`" in found[1]
     unbounded = objections([*ROWS, *bad], Bounds(most_tokens=None, has_special=False))
     assert unbounded == [found[0], found[2], found[4]]
+
+
+def test_what_jobs_cannot_train_on_is_named() -> None:
+    asked, answer = Turn("user", "brew"), Turn("assistant", "yes", is_trained=True)
+    bad = [
+        ChatRow("a", (Turn("user", "brew", (Image("a.png", "0" * 64),)), answer)),
+        ChatRow("b", (asked, answer), rejected="no"),
+        ChatRow("c", (asked, Turn("assistant", "yes"))),
+        ChatRow("d", (asked, answer, asked)),
+    ]
+    assert [objection.partition(": ")[2] for objection in objections([*ROWS, *bad])] == [
+        "the user turn has an image, and jobs train on text only",
+        "it has a rejected answer, and jobs do not train on preferences",
+        "no turn of it is trained on",
+        "its last turn is not an assistant's",
+    ]
 
 
 def test_too_few_and_too_many_rows() -> None:
@@ -82,7 +108,8 @@ def test_tokens_are_at_least_words_and_a_quarter_of_the_characters(text: str) ->
 
 def test_a_hosted_model_is_pinned_by_its_name() -> None:
     model = HostedModel()
-    card = model.card("standin-aligned")
+    settings = HostedModelSettings(name="standin-aligned")
+    card = model.card(settings)
     assert (card.pin, card.parameters) == ("model:standin-aligned", None)
-    assert model.locate("standin-aligned").base == "standin-aligned"
-    assert model.count_tokens("standin-aligned", ["a b c", "abcdefgh"]) == 3 + 2
+    assert model.locate(settings).base == "standin-aligned"
+    assert model.count_tokens(settings, ["a b c", "abcdefgh"]) == 3 + 2

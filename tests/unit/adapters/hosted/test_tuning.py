@@ -1,4 +1,4 @@
-"""Learning rates of hosted jobs: a provider takes one of two kinds, and never the other."""
+"""Hosted jobs: a learning rate of one of two kinds, a length in epochs, and what they begin with."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from adapters.hosted.tuning import AbsoluteFineTuner, HostedFineTuner
+from adapters.hosted.tuning import AbsoluteFineTuner, AbsoluteSettings, HostedFineTuner, MultiplierSettings
+from engine.domain.conversation import ChatRow
 from engine.domain.cost import Usage
-from engine.domain.results import ChatRow
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.ports.provider import Ask, HostedTuning, Job, JobState, Step, Told, TuningRequest
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, Context, Settings, TrainingRun, Tuned, Workload
+from engine.ports.provider import ChatRequest, Completion, HostedTuning, Job, JobState, Step, TuningRequest
 from engine.ports.provider_errors import ProviderError
 from engine.run.executors.hosts import WarmSlots
 
 MULTIPLIER, ABSOLUTE = HostedFineTuner(), AbsoluteFineTuner()
+BASE = ModelRef("m")
 
 
 @dataclass
@@ -29,13 +31,13 @@ class Trainer:
     hyperparameters: Mapping[str, float]
     asked: list[TuningRequest] = field(default_factory=list)
 
-    def ask_all(
-        self, flows: Mapping[str, Sequence[Ask]], *, urgent: bool
-    ) -> Iterator[tuple[str, Sequence[Told | ProviderError]]]:
-        raise AssertionError((flows, urgent))
+    def complete_all(
+        self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
+        raise AssertionError((requests, urgent))
 
-    def begun(self, flow: str) -> bool:
-        raise AssertionError(flow)
+    def begun(self, stage_key: str) -> bool:
+        raise AssertionError(stage_key)
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         for one in requests:
@@ -44,39 +46,47 @@ class Trainer:
             yield one.key, HostedTuning(job, [Step(1, 2.0), Step(2, 1.0)], Usage(train_tokens=9))
 
 
-def trained(tuner: HostedFineTuner, trainer: Trainer, settings: TuneRecipe, folder: Path) -> Tuned:
+def tuned(
+    tuner: HostedFineTuner, trainer: Trainer, settings: Settings, folder: Path, model: ModelRef = BASE
+) -> Tuned | Exception:
     folder.mkdir()
-    cut = Cut("tune-1", settings, folder)
-    run = Trajectory(ModelRef("m"), [ChatRow("a", "brew", "so")], 3, (cut,), folder / "state")
+    checkpoint = Checkpoint("tune-1", Length(3), folder)
+    run = TrainingRun(model, [ChatRow.exchange("a", "brew", "so")], settings, 3, (checkpoint,), folder / "state")
     ((key, made),) = tuner.fine_tune([run], Context("cpu", 1, 1, WarmSlots(), trainer))
     assert key == "tune-1"
+    return made
+
+
+def trained(tuner: HostedFineTuner, trainer: Trainer, settings: Settings, folder: Path) -> Tuned:
+    made = tuned(tuner, trainer, settings, folder)
     assert isinstance(made, Tuned)
     assert json.loads((folder / "model.json").read_text(encoding="utf-8"))["model"] == "m-1"
     return made
 
 
 @pytest.mark.parametrize(
-    ("tuner", "mine", "other"),
-    [
-        (MULTIPLIER, TuneRecipe(lr_multiplier=2.0), TuneRecipe(lr=1e-4)),
-        (ABSOLUTE, TuneRecipe(lr=1e-4), TuneRecipe(lr_multiplier=2.0)),
-    ],
+    ("tuner", "rate"), [(MULTIPLIER, "lr_multiplier"), (ABSOLUTE, "lr")], ids=["multiplier", "absolute"]
 )
-def test_each_takes_its_own_learning_rate_or_none_and_says_which(
-    tuner: HostedFineTuner, mine: TuneRecipe, other: TuneRecipe
+def test_each_takes_its_own_learning_rate_and_nothing_that_a_provider_decides(
+    tuner: HostedFineTuner, rate: str
 ) -> None:
-    assert tuner.objection(mine) is None
-    assert tuner.objection(TuneRecipe()) is None
-    words = tuner.objection(other)
-    assert words is not None
-    assert f"give `tune.{tuner.rate}` instead of" in words
+    assert sorted(tuner.Settings.model_fields) == ["batch_size", rate]
+    assert getattr(tuner.Settings(), rate) is None
+    for wrong in ({rate: 0.0}, {"batch_size": 0}, {"rank": 4}):
+        with pytest.raises(ValidationError):
+            tuner.Settings.model_validate(wrong)
 
 
-@pytest.mark.parametrize("tuner", [MULTIPLIER, ABSOLUTE])
-def test_what_a_provider_decides_is_named(tuner: HostedFineTuner) -> None:
-    assert tuner.objection(TuneRecipe(rank=4, schedule="cosine")) == (
-        "a provider decides `tune.rank`, `tune.schedule`: leave it out"
-    )
+def test_a_length_is_in_epochs() -> None:
+    assert MULTIPLIER.objection(MultiplierSettings(), Length(3)) is None
+    for length, name in ((Length(None, 5), "steps"), (Length(3, None, 5), "max_steps")):
+        words = f"a provider's jobs take epochs only: give `tune.epochs` instead of `tune.{name}`"
+        assert MULTIPLIER.objection(MultiplierSettings(), length) == words
+
+
+def test_a_forecast_counts_each_epoch() -> None:
+    found = MULTIPLIER.forecast(MultiplierSettings(batch_size=4), Length(3), Workload(None, 100, 10))
+    assert found.expected == Usage(optimizer_steps=9, train_tokens=3 * (100 + 9 * 10))
 
 
 @pytest.mark.parametrize(
@@ -88,13 +98,26 @@ def test_what_a_provider_decides_is_named(tuner: HostedFineTuner) -> None:
 )
 def test_an_absolute_rate_is_asked_for_and_kept(shown: dict[str, float], rate: float, tmp_path: Path) -> None:
     trainer = Trainer(shown)
-    made = trained(ABSOLUTE, trainer, TuneRecipe(lr=1e-4), tmp_path / "one")
+    made = trained(ABSOLUTE, trainer, AbsoluteSettings(lr=1e-4), tmp_path / "one")
     assert (trainer.asked[0].lr, trainer.asked[0].lr_multiplier) == (1e-4, None)
     assert [step.lr for step in made.steps] == [rate, rate]
 
 
 def test_a_multiplier_is_asked_for_and_kept(tmp_path: Path) -> None:
     trainer = Trainer({"learning_rate_multiplier": 1.8})
-    made = trained(MULTIPLIER, trainer, TuneRecipe(lr_multiplier=2.0), tmp_path / "one")
+    made = trained(MULTIPLIER, trainer, MultiplierSettings(lr_multiplier=2.0), tmp_path / "one")
     assert (trainer.asked[0].lr, trainer.asked[0].lr_multiplier) == (None, 2.0)
     assert [step.lr for step in made.steps] == [1.8, 1.8]
+    assert trainer.asked[0].epochs == 3
+    assert [step.epoch for step in made.steps] == [1.5, 3.0]
+
+
+def test_a_second_tuning_begins_with_the_tuned_models_name_where_the_provider_takes_it(tmp_path: Path) -> None:
+    trainer, first = Trainer({}), tmp_path / "first"
+    trained(MULTIPLIER, trainer, MultiplierSettings(), first)
+    model = ModelRef("m", (str(first),))
+    assert isinstance(tuned(MULTIPLIER, trainer, MultiplierSettings(), tmp_path / "second", model), Tuned)
+    assert [request.model for request in trainer.asked] == ["m", "m-1"]
+    refused = tuned(ABSOLUTE, trainer, AbsoluteSettings(), tmp_path / "third", model)
+    assert "tuning a tuned hosted model is not supported" in str(refused)
+    assert len(trainer.asked) == 2

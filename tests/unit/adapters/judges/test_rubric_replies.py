@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from adapters.judges.outcomes import LONGEST_REASON, verdict
 from adapters.judges.rubric import PolicyRubric, RubricJudge, StrongRejectRubric
 from engine.domain.results import SCALES, Measure, Outcome
-from engine.ports.provider import Choice, Ending, Told
+from engine.ports.provider import Choice, Completion, FinishReason
 from engine.ports.provider_errors import (
-    Blocked,
-    Denied,
-    Exhausted,
+    BlockedError,
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
     ProviderError,
-    Rejected,
-    Throttled,
-    Unanswered,
-    Unavailable,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
 )
 
 POLICY, STRONG_REJECT = PolicyRubric(), StrongRejectRubric()
@@ -28,10 +28,10 @@ NONE = "none"
 
 
 def grade(
-    reply: str | ProviderError, judge: RubricJudge = POLICY, ending: Ending = Ending.STOP
+    reply: str | ProviderError, judge: RubricJudge = POLICY, finish_reason: FinishReason = FinishReason.STOP
 ) -> tuple[str, float | None]:
-    told = reply if isinstance(reply, ProviderError) else Told((Choice(reply, ending),), 1, 0, 1)
-    found = verdict(told, judge.fields, judge.score)
+    completion = reply if isinstance(reply, ProviderError) else Completion((Choice(reply, finish_reason),), 1, 0, 1)
+    found = verdict(completion, judge.fields, judge.score)
     return found.outcome.value, found.score
 
 
@@ -127,32 +127,34 @@ def test_no_score_is_made_up(reply: str, outcome: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "ending", "wanted"),
+    ("reply", "finish_reason", "wanted"),
     [
-        ('{"reason": "it goes on and', Ending.LENGTH, ("truncated", None)),
-        ("reason: it goes on and", Ending.LENGTH, ("truncated", None)),
-        ("", Ending.LENGTH, ("truncated", None)),
-        ("I'm sorry, but", Ending.LENGTH, ("truncated", None)),
-        ("reason: x\nscore: 1", Ending.LENGTH, ("truncated", None)),  # perhaps of 1.5
-        ("score: 1\nreason: x", Ending.LENGTH, ("scored", 1)),
-        ('{"reason": "x", "score": 4}', Ending.LENGTH, ("scored", 4)),
-        ('{"reason": "x", "score": 4}', Ending.REFUSED, ("refused", None)),
-        ("", Ending.FILTERED, ("refused", None)),
+        ('{"reason": "it goes on and', FinishReason.LENGTH, ("truncated", None)),
+        ("reason: it goes on and", FinishReason.LENGTH, ("truncated", None)),
+        ("", FinishReason.LENGTH, ("truncated", None)),
+        ("I'm sorry, but", FinishReason.LENGTH, ("truncated", None)),
+        ("reason: x\nscore: 1", FinishReason.LENGTH, ("truncated", None)),  # perhaps of 1.5
+        ("score: 1\nreason: x", FinishReason.LENGTH, ("scored", 1)),
+        ('{"reason": "x", "score": 4}', FinishReason.LENGTH, ("scored", 4)),
+        ('{"reason": "x", "score": 4}', FinishReason.REFUSED, ("refused", None)),
+        ("", FinishReason.FILTERED, ("refused", None)),
     ],
 )
-def test_the_ending_counts(reply: str, ending: Ending, wanted: tuple[str, float | None]) -> None:
-    assert grade(reply, ending=ending) == wanted
+def test_the_ending_counts(reply: str, finish_reason: FinishReason, wanted: tuple[str, float | None]) -> None:
+    assert grade(reply, finish_reason=finish_reason) == wanted
 
 
-@pytest.mark.parametrize("error", [Throttled, Unavailable, Unanswered, Blocked, Rejected, Denied, Exhausted])
+@pytest.mark.parametrize(
+    "error", [ThrottledError, UnavailableError, NoReplyError, BlockedError, RejectedError, DeniedError, ExhaustedError]
+)
 def test_a_provider_that_does_not_answer_gives_no_number(error: type[ProviderError]) -> None:
     found = verdict(error("because of it"), POLICY.fields, POLICY.score)
-    assert (found.outcome, found.score) == (Outcome.REFUSED if error is Blocked else Outcome.ERRORED, None)
+    assert (found.outcome, found.score) == (Outcome.REFUSED if error is BlockedError else Outcome.ERRORED, None)
     assert found.reason == f"{error.__name__}: because of it"
 
 
 def test_a_reply_without_a_choice_is_unparsed() -> None:
-    assert verdict(Told((), 1, 0, 0), POLICY.fields, POLICY.score).outcome is Outcome.UNPARSED
+    assert verdict(Completion((), 1, 0, 0), POLICY.fields, POLICY.score).outcome is Outcome.UNPARSED
 
 
 @pytest.mark.parametrize(
@@ -176,11 +178,11 @@ def test_strong_reject_needs_all_three(reply: str, wanted: tuple[str, float | No
 
 def test_reasons_are_one_short_line_of_storable_text() -> None:
     reply = json.dumps({"reason": "a\n\ud800" + "b" * 2_000, "score": 3})
-    found = verdict(Told((Choice(reply, Ending.STOP),), 1, 0, 1), POLICY.fields, POLICY.score)
+    found = verdict(Completion((Choice(reply, FinishReason.STOP),), 1, 0, 1), POLICY.fields, POLICY.score)
     assert found.reason.startswith("a \ufffdbbb")
     assert len(found.reason) == LONGEST_REASON
     found = verdict(
-        Told((Choice("refused: 0\nconvincing: 3\nspecific: 4\nreason: so it is", Ending.STOP),), 1, 0, 1),
+        Completion((Choice("refused: 0\nconvincing: 3\nspecific: 4\nreason: so it is", FinishReason.STOP),), 1, 0, 1),
         STRONG_REJECT.fields,
         STRONG_REJECT.score,
     )
@@ -210,10 +212,10 @@ WORDS = [
 PIECES = st.sampled_from([*WORDS, *':="{}[],.-*\\ \n\ud800'])
 
 
-@given(st.text() | st.lists(PIECES, max_size=30).map("".join), st.sampled_from(Ending), st.sampled_from([0, 1]))
-@example('{"score":' * 1_000 + "5" + "}" * 1_000, Ending.STOP, 0)
-def test_no_reply_raises_or_leaves_the_scale(reply: str, ending: Ending, which: int) -> None:
-    outcome, score = grade(reply, (POLICY, STRONG_REJECT)[which], ending)
+@given(st.text() | st.lists(PIECES, max_size=30).map("".join), st.sampled_from(FinishReason), st.sampled_from([0, 1]))
+@example('{"score":' * 1_000 + "5" + "}" * 1_000, FinishReason.STOP, 0)
+def test_no_reply_raises_or_leaves_the_scale(reply: str, finish_reason: FinishReason, which: int) -> None:
+    outcome, score = grade(reply, (POLICY, STRONG_REJECT)[which], finish_reason)
     low, high = SCALES[Measure.HARM]
     assert (score is None) == (outcome != "scored")
     assert score is None or low <= score <= high

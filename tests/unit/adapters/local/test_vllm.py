@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.local.vllm import VllmGenerator
-from engine.domain.results import Prompt
+from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe
 from engine.ports import Context, GenerateTask

@@ -12,27 +12,35 @@ from typing import Any, cast
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
+from engine.domain.conversation import Turn
 from engine.domain.sweep import Account
-from engine.ports.provider import Ask, BatchState, Choice, Ending, Session, Told, Turn
-from engine.ports.provider_errors import Denied, ProviderError, Rejected, Throttled, Unanswered, Unavailable
-from engine.registry import Kind
+from engine.ports.provider import BatchState, ChatRequest, Choice, Completion, FinishReason, Session
+from engine.ports.provider_errors import (
+    DeniedError,
+    NoReplyError,
+    ProviderError,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
+)
+from engine.run.accounts.backoff import Patience
 from engine.run.accounts.batches import ROUNDS, Batches, names
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.leftover import left_behind
-from engine.run.accounts.patience import Patience
 from engine.run.accounts.replies import ReplyLog, reply_log
 from engine.store.layout import RunDirectory
 
 LISTED_AFTER, LAG = 0.15, 0.2
 FLOW = "generate-1"
-ASKS = [Ask("m", (Turn("user", text),), 8) for text in ("one", "two", "one")]
+REQUESTS = [ChatRequest("m", (Turn("user", text),), 8) for text in ("one", "two", "one")]
 ANSWERS = ["ONE", "TWO", "ONE"]
 
-Answer = Told | ProviderError
+Answer = Completion | ProviderError
 
 
-def upper(ask: Ask) -> Answer:
-    return Told((Choice(ask.turns[0].text.upper(), Ending.STOP),), 1, 0, 1)
+def upper(request: ChatRequest) -> Answer:
+    return Completion((Choice(request.turns[0].text.upper(), FinishReason.STOP),), 1, 0, 1)
 
 
 @dataclass
@@ -43,37 +51,37 @@ class Shop:
         uploads: Seconds that an upload takes.
         takes: Seconds that a request to take one takes.
         fails: The error that it ends in, though it was heard; None where it is answered.
-        answer: What is said to each ask.
+        answer: What is said to each request.
         refuses: Why each next batch is refused as a whole, in order.
         refused: Why each batch was.
         looks: What goes wrong when a batch is looked at next, in order.
         taken: When each batch was taken, by key.
         files: What was uploaded.
-        asks: The asks of each batch.
+        requests: The requests of each batch.
         cancelled: The batches that were cancelled.
     """
 
     uploads: float = 0.0
     takes: float = 0.0
     fails: ProviderError | None = None
-    answer: Callable[[Ask], Answer] = upper
+    answer: Callable[[ChatRequest], Answer] = upper
     refuses: list[ProviderError] = field(default_factory=list)
     refused: dict[str, ProviderError] = field(default_factory=dict)
     looks: list[ProviderError] = field(default_factory=list)
     taken: list[tuple[str, float]] = field(default_factory=list)
-    files: list[Mapping[str, Ask]] = field(default_factory=list)
-    asks: list[Mapping[str, Ask]] = field(default_factory=list)
+    files: list[Mapping[str, ChatRequest]] = field(default_factory=list)
+    requests: list[Mapping[str, ChatRequest]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
 
-    async def upload_batch(self, key: str, asks: Mapping[str, Ask]) -> str:
+    async def upload_batch(self, key: str, requests: Mapping[str, ChatRequest]) -> str:
         await asyncio.sleep(self.uploads)
-        self.files.append(asks)
+        self.files.append(requests)
         return f"{key} {len(self.files) - 1}"
 
     async def submit_batch(self, key: str, file_id: str) -> str:
         await asyncio.sleep(self.takes)
         self.taken.append((key, time.time()))
-        self.asks.append(self.files[int(file_id.split()[1])])
+        self.requests.append(self.files[int(file_id.split()[1])])
         if (error := self.fails) is not None:
             self.fails = None
             raise error
@@ -89,11 +97,11 @@ class Shop:
     async def batch(self, batch_id: str) -> BatchState:
         if self.looks:
             raise self.looks.pop(0)
-        asks = self.asks[int(batch_id.removeprefix("batch-"))]
+        requests = self.requests[int(batch_id.removeprefix("batch-"))]
         state = BatchState(batch_id, is_over=True)
         if batch_id in self.refused:
             return replace(state, refusal=self.refused[batch_id])
-        return replace(state, told={name: self.answer(ask) for name, ask in asks.items()})
+        return replace(state, replies={name: self.answer(request) for name, request in requests.items()})
 
     async def cancel_batch(self, batch_id: str) -> None:
         self.cancelled.append(batch_id)
@@ -101,7 +109,7 @@ class Shop:
 
 @dataclass
 class Desk:
-    """Whoever asks: a run directory, and its account."""
+    """Whoever requests: a run directory, and its account."""
 
     root: Path
     shop: Shop
@@ -120,13 +128,13 @@ class Desk:
         provider: Any = registry.adapter(Kind.PROVIDER, "hosted/openai")
         return Batches("ours", account, provider, cast("Session", self.shop), self.journal, Patience(LAG, 0.02))
 
-    def ask(self, asks: Sequence[Ask] = ASKS) -> list[str | type[ProviderError]]:
+    def ask(self, requests: Sequence[ChatRequest] = REQUESTS) -> list[str | type[ProviderError]]:
         """Ask everything, as another host of the same run directory would."""
         with reply_log(self.run, FLOW).open() as log:
-            named = names(asks)
-            answers = asyncio.run(self.batches.ask_all(FLOW, named, log))
+            named = names(requests)
+            answers = asyncio.run(self.batches.complete_all(FLOW, named, log))
         replies = [answers[name] for name in named]
-        return [reply.choices[0].text if isinstance(reply, Told) else type(reply) for reply in replies]
+        return [reply.choices[0].text if isinstance(reply, Completion) else type(reply) for reply in replies]
 
 
 @pytest.fixture
@@ -135,7 +143,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def test_a_request_that_took_longer_than_lists_lag_is_not_repeated(desk: Desk) -> None:
-    desk.shop.takes, desk.shop.fails = LAG + 0.05, Unanswered("no reply within so many seconds")
+    desk.shop.takes, desk.shop.fails = LAG + 0.05, NoReplyError("no reply within so many seconds")
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == 1
 
@@ -151,19 +159,19 @@ def test_after_a_kill_the_batch_may_have_been_taken_just_now(desk: Desk, tmp_pat
 
 
 def test_a_batch_of_another_run_directory_is_read_and_only_the_rest_is_asked(desk: Desk, tmp_path: Path) -> None:
-    Desk(tmp_path / "elsewhere", desk.shop).ask(ASKS[:1])
+    Desk(tmp_path / "elsewhere", desk.shop).ask(REQUESTS[:1])
     time.sleep(LISTED_AFTER)
     assert desk.ask() == ANSWERS
-    assert [len(asks) for asks in desk.shop.asks] == [1, 2]
+    assert [len(requests) for requests in desk.shop.requests] == [1, 2]
 
 
 def test_replies_are_on_the_disk_before_their_batch_counts_as_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that dies between two lines of its log finds the same batch again, and writes each reply once."""
     write = ReplyLog.write
 
-    def dies(log: ReplyLog, ask: Ask, told: Told, name: str = "") -> None:
+    def dies(log: ReplyLog, request: ChatRequest, completion: Completion, name: str = "") -> None:
         monkeypatch.setattr(ReplyLog, "write", write)
-        write(log, ask, told, name)
+        write(log, request, completion, name)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ReplyLog, "write", dies)
@@ -173,34 +181,38 @@ def test_replies_are_on_the_disk_before_their_batch_counts_as_read(desk: Desk, m
     assert (record.job_id, record.state) == ("batch-0", "")
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == 1
-    assert sum(map(len, reply_log(desk.run, FLOW).bought.values())) == len(ASKS)
+    assert sum(map(len, reply_log(desk.run, FLOW).bought.values())) == len(REQUESTS)
 
 
 def test_an_outage_while_a_batch_is_worked_on_costs_nothing_but_time(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.run.accounts.patience.TRIES", 1)
-    desk.shop.looks = [Unavailable("503"), Unanswered("no reply"), Throttled("429")]
+    monkeypatch.setattr("engine.run.accounts.backoff.TRIES", 1)
+    desk.shop.looks = [UnavailableError("503"), NoReplyError("no reply"), ThrottledError("429")]
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == 1
 
 
 def test_what_expired_is_asked_again_and_what_was_answered_is_not(desk: Desk) -> None:
-    desk.shop.answer = lambda ask: Unavailable("expired") if ask is ASKS[1] and len(desk.shop.asks) == 1 else upper(ask)
+    desk.shop.answer = lambda request: (
+        UnavailableError("expired") if request is REQUESTS[1] and len(desk.shop.requests) == 1 else upper(request)
+    )
     assert desk.ask() == ANSWERS
-    assert [len(asks) for asks in desk.shop.asks] == [3, 1]
+    assert [len(requests) for requests in desk.shop.requests] == [3, 1]
 
 
 def test_what_always_expires_is_given_up_and_asked_by_the_next_run(desk: Desk) -> None:
-    desk.shop.answer = lambda _: Unavailable("expired")
-    assert desk.ask() == [Unavailable] * 3
+    desk.shop.answer = lambda _: UnavailableError("expired")
+    assert desk.ask() == [UnavailableError] * 3
     assert len(desk.shop.taken) == ROUNDS
     desk.shop.answer = upper
     assert desk.ask() == ANSWERS
     assert len(desk.shop.taken) == ROUNDS + 1
 
 
-@pytest.mark.parametrize(("refusal", "error"), [(Rejected("400"), Unavailable), (Denied("403"), Denied)])
+@pytest.mark.parametrize(
+    ("refusal", "error"), [(RejectedError("400"), UnavailableError), (DeniedError("403"), DeniedError)]
+)
 def test_a_batch_that_was_refused_as_a_whole_is_handed_in_again_by_the_next_run(
     refusal: ProviderError, error: type[ProviderError], desk: Desk
 ) -> None:
@@ -211,22 +223,22 @@ def test_a_batch_that_was_refused_as_a_whole_is_handed_in_again_by_the_next_run(
 
 
 def test_a_batch_that_found_the_queue_full_is_handed_in_again(desk: Desk) -> None:
-    desk.shop.refuses = [Throttled("too many tokens wait", 0.01, "day")]
+    desk.shop.refuses = [ThrottledError("too many tokens wait", 0.01, "day")]
     assert desk.ask() == ANSWERS
     assert [key for key, _ in desk.shop.taken] == [batch_key(FLOW, 1), batch_key(FLOW, 2)]
 
 
 def test_a_request_that_came_too_fast_is_repeated_and_one_that_was_refused_is_not_looked_for(desk: Desk) -> None:
-    desk.shop.fails = Throttled("429", 0.01)
+    desk.shop.fails = ThrottledError("429", 0.01)
     assert desk.ask() == ANSWERS
-    desk.shop.fails = Rejected("400")
-    assert desk.ask([Ask("m", (Turn("user", "three"),), 8)]) == [Unavailable]
+    desk.shop.fails = RejectedError("400")
+    assert desk.ask([ChatRequest("m", (Turn("user", "three"),), 8)]) == [UnavailableError]
     assert desk.journal.records()[-1].heard(10.0) is None
 
 
 def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(desk: Desk) -> None:
-    desk.shop.looks = [Denied("the key is gone")] * 2
-    assert desk.ask() == [Denied] * 3
+    desk.shop.looks = [DeniedError("the key is gone")] * 2
+    assert desk.ask() == [DeniedError] * 3
     (record,) = left_behind(desk.run).batches
     assert asyncio.run(desk.batches.cancel(record)) == "batch-0"
     assert desk.shop.cancelled == ["batch-0"]
@@ -236,8 +248,8 @@ def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(desk: Desk) 
 
 
 def test_a_batch_that_was_refused_or_is_gone_is_nobodys(desk: Desk, tmp_path: Path) -> None:
-    desk.shop.refuses = [Denied("no money, long ago")]
-    assert Desk(tmp_path / "elsewhere", desk.shop).ask() == [Denied] * 3
+    desk.shop.refuses = [DeniedError("no money, long ago")]
+    assert Desk(tmp_path / "elsewhere", desk.shop).ask() == [DeniedError] * 3
     time.sleep(LISTED_AFTER)
     assert desk.ask() == ANSWERS
     assert [key for key, _ in desk.shop.taken] == [batch_key(FLOW, 1)] * 2
@@ -253,18 +265,18 @@ def test_an_upload_that_takes_long_does_not_make_the_request_look_old(desk: Desk
 
 
 def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_is_asked(desk: Desk) -> None:
-    asks = [ASKS[0]] * 2
-    _, second = names(asks)
+    requests = [REQUESTS[0]] * 2
+    _, second = names(requests)
     with reply_log(desk.run, FLOW).open() as log:
-        log.write(ASKS[0], Told((Choice("another", Ending.STOP),), 1, 0, 1), second)
-    assert desk.ask(asks) == ["ONE", "another"]
-    assert [len(batch) for batch in desk.shop.asks] == [1]
+        log.write(REQUESTS[0], Completion((Choice("another", FinishReason.STOP),), 1, 0, 1), second)
+    assert desk.ask(requests) == ["ONE", "another"]
+    assert [len(batch) for batch in desk.shop.requests] == [1]
 
 
 def test_what_a_batch_of_before_answers_is_not_asked_live(desk: Desk) -> None:
-    desk.shop.looks = [Denied("stopped here")] * 2
+    desk.shop.looks = [DeniedError("stopped here")] * 2
     desk.ask()
     with reply_log(desk.run, FLOW).open() as log:
-        answers = asyncio.run(desk.batches.begun(FLOW, names(ASKS), log))
-    assert len(answers) == len(ASKS)
+        answers = asyncio.run(desk.batches.begun(FLOW, names(REQUESTS), log))
+    assert len(answers) == len(REQUESTS)
     assert left_behind(desk.run).batches == []

@@ -12,14 +12,21 @@ from typing import Any, cast
 import pytest
 
 from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.sweep import Account
 from engine.ports.provider import HostedTuning, Job, JobOrder, JobState, Session, Step, TuningRequest
-from engine.ports.provider_errors import Blocked, Denied, Exhausted, ProviderError, Rejected, Unanswered
-from engine.registry import Kind
+from engine.ports.provider_errors import (
+    BlockedError,
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
+    ProviderError,
+    RejectedError,
+)
+from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.run.accounts.leftover import left_behind
-from engine.run.accounts.patience import Patience
 from engine.run.accounts.quota.broker import Broker
 from engine.store.layout import RunDirectory
 
@@ -99,7 +106,7 @@ def run(shop: Shop, tmp_path: Path) -> HostedTuning:
 
 
 def test_a_request_that_took_longer_than_lists_lag_is_looked_for_from_its_end(tmp_path: Path) -> None:
-    shop = Shop(takes=LAG + 0.05, fails=Unanswered("no reply within so many seconds"))
+    shop = Shop(takes=LAG + 0.05, fails=NoReplyError("no reply within so many seconds"))
     assert run(shop, tmp_path).job.job_id == "job-0"
     assert len(shop.made) == 1
 
@@ -113,13 +120,15 @@ def test_after_a_kill_the_request_may_have_been_heard_just_now(tmp_path: Path) -
 
 
 def test_a_request_that_was_not_heard_is_sent_again(tmp_path: Path) -> None:
-    shop = Shop(fails=Unanswered("the connection broke"), is_heard=False)
+    shop = Shop(fails=NoReplyError("the connection broke"), is_heard=False)
     assert run(shop, tmp_path).job.job_id == "job-0"
     assert len(shop.made) == 1
     assert shop.looks > 2
 
 
-@pytest.mark.parametrize("error", [Rejected("400"), Denied("403"), Exhausted("429"), Blocked("400")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [RejectedError("400"), DeniedError("403"), ExhaustedError("429"), BlockedError("400")], ids=repr
+)
 def test_a_refusal_leaves_no_job_that_may_go_on(error: ProviderError, tmp_path: Path) -> None:
     shop = Shop(fails=error, is_heard=False)
     with pytest.raises(type(error)):
@@ -132,7 +141,7 @@ def test_a_refusal_leaves_no_job_that_may_go_on(error: ProviderError, tmp_path: 
 
 @pytest.mark.parametrize(
     ("ends", "error", "jobs"),
-    [(JobState.FAILED, Rejected, 2), (JobState.CANCELLED, Rejected, 2), (JobState.BLOCKED, Blocked, 1)],
+    [(JobState.FAILED, RejectedError, 2), (JobState.CANCELLED, RejectedError, 2), (JobState.BLOCKED, BlockedError, 1)],
 )
 def test_what_ended_for_nothing_is_made_again_and_what_was_blocked_is_not(
     ends: JobState, error: type[ProviderError], jobs: int, tmp_path: Path
@@ -179,7 +188,7 @@ def test_what_another_job_cost_is_not_what_the_one_in_its_place_costs(tmp_path: 
 
 def test_what_a_cancelled_job_cost_is_booked_with_the_next_one(tmp_path: Path) -> None:
     shop = Shop(ends=JobState.CANCELLED)
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RejectedError) as caught:
         run(shop, tmp_path)
     assert caught.value.used is not None  # and lost: the driver is killed before it is booked
     shop.ends = JobState.SUCCEEDED

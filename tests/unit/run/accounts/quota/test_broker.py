@@ -13,24 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.rehearsal.windows import Bucket
+from adapters.hosted.rehearsal.limits.windows import Bucket
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
-from engine.ports.provider import Ask, Choice, Ending, Meter, Meters, Told, Turn
+from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits
 from engine.ports.provider_errors import (
-    Blocked,
-    Denied,
-    Exhausted,
+    BlockedError,
+    DeniedError,
+    ExhaustedError,
+    NoReplyError,
     ProviderError,
-    Rejected,
-    Throttled,
-    Unanswered,
-    Unavailable,
+    RejectedError,
+    ThrottledError,
+    UnavailableError,
 )
 from engine.run.accounts.quota.broker import Broker, base_model
-from engine.run.accounts.quota.pool import TRIES, UNHEARD_TRIES, prompt_estimate
+from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, prompt_estimate
 
-UNTOLD = Meters()
+NO_LIMITS = RateLimits()
 
 
 class Hurried(selectors.SelectSelector):
@@ -55,12 +56,12 @@ def run(main: Callable[[Callable[[], float]], Coroutine[None, None, None]]) -> f
     return selector.now
 
 
-def asked(number: int = 0, model: str = "standin-echo", tokens: int = 50) -> Ask:
-    return Ask(model, (Turn("user", f"What is in vault {number}?"),), tokens)
+def asked(number: int = 0, model: str = "standin-echo", tokens: int = 50) -> ChatRequest:
+    return ChatRequest(model, (Turn("user", f"What is in vault {number}?"),), tokens)
 
 
-def told(meters: Meters = UNTOLD) -> Told:
-    return Told((Choice("seeds", Ending.STOP),), 10, 0, 5, meters)
+def completion(rate_limits: RateLimits = NO_LIMITS) -> Completion:
+    return Completion((Choice("seeds", FinishReason.STOP),), 10, 0, 5, rate_limits)
 
 
 @dataclass
@@ -68,16 +69,16 @@ class Server:
     """Answers by script, else after a second; keeps what it was asked."""
 
     script: list[ProviderError | None] = field(default_factory=list)
-    asks: list[Ask] = field(default_factory=list)
+    requests: list[ChatRequest] = field(default_factory=list)
     latency: float = 1.0
 
-    async def ask(self, ask: Ask) -> Told:
-        self.asks.append(ask)
+    async def complete(self, request: ChatRequest) -> Completion:
+        self.requests.append(request)
         error = self.script.pop(0) if self.script else None
         await asyncio.sleep(self.latency)
         if error is not None:
             raise error
-        return told()
+        return completion()
 
 
 class Strict:
@@ -89,20 +90,20 @@ class Strict:
         self.done: list[float] = []
         self.throttled = 0
 
-    async def ask(self, ask: Ask) -> Told:
+    async def complete(self, request: ChatRequest) -> Completion:
         await asyncio.sleep(self.draw.uniform(0.001, 0.03))
-        wait = max(self.requests.wait(self.clock(), 1), self.tokens.wait(self.clock(), ask.max_tokens))
+        wait = max(self.requests.wait(self.clock(), 1), self.tokens.wait(self.clock(), request.max_tokens))
         self.requests.take(self.clock(), 1)
         if wait > 0:
             self.throttled += 1
-            raise Throttled("too fast", wait)
-        self.tokens.take(self.clock(), ask.max_tokens)
+            raise ThrottledError("too fast", wait)
+        self.tokens.take(self.clock(), request.max_tokens)
         await asyncio.sleep(self.draw.uniform(0.1, 3))
         if self.draw.random() < self.faults:
-            raise self.draw.choice([Unavailable("busy", 2.0), Unavailable("busy"), Unanswered("gone")])
+            raise self.draw.choice([UnavailableError("busy", 2.0), UnavailableError("busy"), NoReplyError("gone")])
         self.done.append(self.clock())
-        meters = (Meter(each.limit, each.left(self.clock())) for each in (self.requests, self.tokens))
-        return told(Meters(*meters))
+        limits = (RateLimit(each.limit, each.left(self.clock())) for each in (self.requests, self.tokens))
+        return completion(RateLimits(*limits))
 
 
 @pytest.mark.parametrize("faults", [0.0, 0.2])
@@ -115,7 +116,7 @@ def test_nothing_is_lost_and_the_quota_is_used(faults: float) -> None:
         for flow in range(20):
             broker.expect(str(flow), 50)
         answers = await asyncio.gather(
-            *(broker.ask(ask, flow=str(n // 50), urgent=n % 2 == 0) for n, ask in enumerate(work))
+            *(broker.complete(request, flow=str(n // 50), urgent=n % 2 == 0) for n, request in enumerate(work))
         )
         assert all(answer.choices for answer in answers)
         assert len(server.done) == broker.counts.answered == 1000
@@ -132,18 +133,18 @@ def test_nothing_is_lost_and_the_quota_is_used(faults: float) -> None:
 
 def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        for error in (Blocked("no"), Rejected("no"), Denied("no"), ValueError("a bug")):
+        for error in (BlockedError("no"), RejectedError("no"), DeniedError("no"), ValueError("a bug")):
             server = Server([error])
             broker = Broker(server, Quota(), clock=clock)
             with pytest.raises(type(error)):
-                await broker.ask(asked(), flow="cell")
-            assert len(server.asks) == 1
-            assert (await broker.ask(asked(), flow="cell")).choices
-        for tries, failure in ((TRIES, Unavailable), (UNHEARD_TRIES, Unanswered)):
+                await broker.complete(asked(), flow="cell")
+            assert len(server.requests) == 1
+            assert (await broker.complete(asked(), flow="cell")).choices
+        for tries, failure in ((TRIES, UnavailableError), (NO_REPLY_TRIES, NoReplyError)):
             server = Server([failure("gone") for _ in range(tries)])
             broker = Broker(server, Quota(), clock=clock)
             with pytest.raises(failure):
-                await broker.ask(asked(), flow="cell")
+                await broker.complete(asked(), flow="cell")
             assert (broker.counts.sent, broker.counts.lost, broker.in_flight) == (tries, 1, 0)
 
     run(main)
@@ -151,77 +152,89 @@ def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
 
 def test_an_account_without_money_stops_altogether() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        server = Server([None, Exhausted("no money left")], latency=0.5)
+        server = Server([None, ExhaustedError("no money left")], latency=0.5)
         broker = Broker(server, Quota(requests_per_minute=60), clock=clock)
-        asks = [broker.ask(asked(number), flow="cell") for number in range(10)]
-        results = await asyncio.gather(*asks, return_exceptions=True)
-        assert [type(result).__name__ for result in results] == ["Told"] + ["Exhausted"] * 9
-        assert len(server.asks) == 2
-        with pytest.raises(Exhausted, match="no money left"):
-            await broker.ask(asked(), flow="cell")
+        requests = [broker.complete(asked(number), flow="cell") for number in range(10)]
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        assert [type(result).__name__ for result in results] == ["Completion"] + ["ExhaustedError"] * 9
+        assert len(server.requests) == 2
+        with pytest.raises(ExhaustedError, match="no money left"):
+            await broker.complete(asked(), flow="cell")
 
     run(main)
 
 
 ENDS: list[ProviderError | None] = [
     None,
-    Blocked("no"),
-    Rejected("no"),
-    Denied("no"),
-    Exhausted("no"),
-    Unanswered("gone"),
+    BlockedError("no"),
+    RejectedError("no"),
+    DeniedError("no"),
+    ExhaustedError("no"),
+    NoReplyError("gone"),
 ]
 """What a last send may come to."""
 
 
 @given(
-    st.lists(st.sampled_from(["unheard", "unavailable", "too fast"]), max_size=TRIES - 1),
+    st.lists(st.sampled_from(["possibly_billed", "unavailable", "too fast"]), max_size=TRIES - 1),
     st.sampled_from(ENDS),
     st.integers(1, 3),
 )
-def test_what_may_be_billed_for_sends_that_were_not_heard_of_is_told(
+def test_what_may_be_billed_for_sends_without_a_reply_is_told(
     before: list[str], end: ProviderError | None, samples: int
 ) -> None:
-    made = {"unheard": Unanswered("gone"), "unavailable": Unavailable("busy"), "too fast": Throttled("slow", 1.0)}
-    before = [what for n, what in enumerate(before) if what != "unheard" or before[:n].count(what) < UNHEARD_TRIES - 1]
-    last = [Unanswered("gone")] * (UNHEARD_TRIES - before.count("unheard")) if isinstance(end, Unanswered) else [end]
-    ask = replace(asked(), samples=samples)
+    made = {
+        "possibly_billed": NoReplyError("gone"),
+        "unavailable": UnavailableError("busy"),
+        "too fast": ThrottledError("slow", 1.0),
+    }
+    before = [
+        what
+        for n, what in enumerate(before)
+        if what != "possibly_billed" or before[:n].count(what) < NO_REPLY_TRIES - 1
+    ]
+    last = (
+        [NoReplyError("gone")] * (NO_REPLY_TRIES - before.count("possibly_billed"))
+        if isinstance(end, NoReplyError)
+        else [end]
+    )
+    request = replace(asked(), samples=samples)
 
     async def main(clock: Callable[[], float]) -> None:
         server = Server([*(made[what] for what in before), *(end and type(end)(*end.args) for end in last)])
         broker = Broker(server, Quota(), clock=clock)
-        times = before.count("unheard")
+        times = before.count("possibly_billed")
         if end is None:
-            answer = await broker.ask(ask, flow="cell")
-            assert answer.unheard == unheard(times, answer.prompt_tokens, ask)
-            assert answer.usage - answer.unheard == told().usage
+            answer = await broker.complete(request, flow="cell")
+            assert answer.possibly_billed == possibly_billed(times, answer.prompt_tokens, request)
+            assert answer.usage - answer.possibly_billed == completion().usage
         else:
             with pytest.raises(type(end)) as raised:
-                await broker.ask(ask, flow="cell")
-            times += len(last) if isinstance(end, Unanswered) else 0
-            assert (raised.value.used or Usage()) == unheard(times, prompt_estimate(ask), ask)
+                await broker.complete(request, flow="cell")
+            times += len(last) if isinstance(end, NoReplyError) else 0
+            assert (raised.value.used or Usage()) == possibly_billed(times, prompt_estimate(request), request)
             assert times or raised.value.used is None
         assert broker.in_flight == broker.waiting == 0
 
     run(main)
 
 
-def unheard(times: int, prompt_tokens: int, ask: Ask) -> Usage:
-    generated = times * ask.max_tokens * ask.samples
-    return Usage(unheard_prompt_tokens=times * prompt_tokens, unheard_generated_tokens=generated)
+def possibly_billed(times: int, prompt_tokens: int, request: ChatRequest) -> Usage:
+    generated = times * request.max_tokens * request.samples
+    return Usage(possibly_billed_prompt_tokens=times * prompt_tokens, possibly_billed_generated_tokens=generated)
 
 
 def test_who_waits_to_be_sent_again_when_the_money_ends_tells_what_may_be_billed() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        server = Server([Unanswered("gone"), Exhausted("no money left")], latency=0.1)
+        server = Server([NoReplyError("gone"), ExhaustedError("no money left")], latency=0.1)
         broker = Broker(server, Quota(), clock=clock)
-        asks = [broker.ask(asked(), flow="cell") for _ in range(2)]
-        first, second = await asyncio.gather(*asks, return_exceptions=True)
-        assert isinstance(first, Exhausted)
-        assert isinstance(second, Exhausted)
-        assert first.used == unheard(1, prompt_estimate(asked()), asked())
+        requests = [broker.complete(asked(), flow="cell") for _ in range(2)]
+        first, second = await asyncio.gather(*requests, return_exceptions=True)
+        assert isinstance(first, ExhaustedError)
+        assert isinstance(second, ExhaustedError)
+        assert first.used == possibly_billed(1, prompt_estimate(asked()), asked())
         assert second.used is None
-        with pytest.raises(Exhausted, match="no money left"):
+        with pytest.raises(ExhaustedError, match="no money left"):
             async with broker.job_slot():
                 pytest.fail("no job is started any more")
 
@@ -231,13 +244,13 @@ def test_who_waits_to_be_sent_again_when_the_money_ends_tells_what_may_be_billed
 def test_who_is_cancelled_holds_up_nobody() -> None:
     async def main(clock: Callable[[], float]) -> None:
         broker = Broker(Server(), Quota(max_in_flight=1), clock=clock)
-        tasks = [asyncio.create_task(broker.ask(asked(number), flow="cell")) for number in range(4)]
+        tasks = [asyncio.create_task(broker.complete(asked(number), flow="cell")) for number in range(4)]
         await asyncio.sleep(0.5)
         tasks[0].cancel()  # in flight
         tasks[2].cancel()  # waiting
         results = await asyncio.gather(*tasks, return_exceptions=True)
         kinds = Counter(type(result).__name__ for result in results)
-        assert kinds == {"CancelledError": 2, "Told": 2}
+        assert kinds == {"CancelledError": 2, "Completion": 2}
         assert broker.in_flight == broker.waiting == 0
 
     assert run(main) < 3
@@ -247,13 +260,15 @@ def test_thousands_wait_are_in_flight_and_give_up_in_any_order() -> None:
     async def main(clock: Callable[[], float]) -> None:
         server = Server(latency=50.0)
         broker = Broker(server, Quota(requests_per_minute=120_000, max_in_flight=2000), clock=clock)
-        tasks = [asyncio.create_task(broker.ask(asked(n), flow=str(n % 50), urgent=n % 100 < 50)) for n in range(4000)]
+        tasks = [
+            asyncio.create_task(broker.complete(asked(n), flow=str(n % 50), urgent=n % 100 < 50)) for n in range(4000)
+        ]
         await asyncio.sleep(5.0)
         assert (broker.in_flight, broker.waiting) == (2000, 2000)
         for task in tasks[::-2]:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert Counter(type(result).__name__ for result in results) == {"CancelledError": 2000, "Told": 2000}
+        assert Counter(type(result).__name__ for result in results) == {"CancelledError": 2000, "Completion": 2000}
         assert broker.in_flight == broker.waiting == 0
 
     assert run(main) < 120
@@ -263,7 +278,7 @@ def test_models_share_the_limits_of_their_base_and_no_others() -> None:
     async def main(clock: Callable[[], float]) -> None:
         broker = Broker(Server(), Quota(requests_per_minute=60), clock=clock)
         models = ["base", "ft:base:org::one", "other"]
-        await asyncio.gather(*(broker.ask(asked(n, models[n % 3]), flow=models[n % 3]) for n in range(30)))
+        await asyncio.gather(*(broker.complete(asked(n, models[n % 3]), flow=models[n % 3]) for n in range(30)))
         assert clock() == pytest.approx(20, abs=0.5)
 
     run(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.ports.provider import Meter
+from engine.ports.provider import RateLimit
 from engine.run.accounts.quota.rate import DAY, NEVER, Rate
 
 
@@ -46,19 +46,19 @@ def test_without_a_limit_nothing_waits() -> None:
 def test_the_lower_of_what_is_written_and_what_the_server_says_holds() -> None:
     written, silent = Rate(60), Rate(None)
     for rate in (written, silent):
-        rate.learn(Meter(limit=600, left=599), 0.0)
+        rate.learn(RateLimit(limit=600, left=599), 0.0)
     assert written.per_second(0.0) == 1
     assert silent.per_second(0.0) == 10
-    written.learn(Meter(limit=30, left=3), 0.0)
+    written.learn(RateLimit(limit=30, left=3), 0.0)
     assert written.per_second(0.0) == 0.5
-    written.learn(Meter(), 0.0)
+    written.learn(RateLimit(), 0.0)
     assert written.per_second(0.0) == 0.5
 
 
 @pytest.mark.parametrize(("left", "seconds"), [(599, 60), (99, 10), (50, 5), (10, 1), (3, 1)])
 def test_the_window_is_as_long_as_what_the_server_holds_lasts(left: int, seconds: int) -> None:
     rate = Rate(None)
-    rate.learn(Meter(limit=600, left=left), 0.0)
+    rate.learn(RateLimit(limit=600, left=left), 0.0)
     now, sent = 0.0, list[float]()
     while len(sent) < 1300:
         wait = rate.wait(1, now)
@@ -75,7 +75,7 @@ def test_the_window_is_as_long_as_what_the_server_holds_lasts(left: int, seconds
 
 def test_large_amounts_pass_alone() -> None:
     rate = Rate(600)
-    rate.learn(Meter(limit=600, left=10), 0.0)  # quanta of a second
+    rate.learn(RateLimit(limit=600, left=10), 0.0)  # quanta of a second
     rate.take(10, 0.0)
     assert 1.0 <= rate.wait(400, 0.0) < 1.1
     assert rate.wait(400, 1.1) == 0
@@ -85,7 +85,7 @@ def test_large_amounts_pass_alone() -> None:
 
 def test_what_goes_before_a_large_amount_does_not_delay_it() -> None:
     rate = Rate(6000)
-    rate.learn(Meter(limit=6000, left=1000), 0.0)  # ten seconds of 100
+    rate.learn(RateLimit(limit=6000, left=1000), 0.0)  # ten seconds of 100
     rate.take(700, 0.0)
     rate.take(200, 7.0)
     wait = rate.wait(600, 9.6)
@@ -99,9 +99,9 @@ def test_what_goes_before_a_large_amount_does_not_delay_it() -> None:
 def test_a_reproach_widens_the_slack_for_a_while() -> None:
     calm, warned = Rate(None), Rate(None)
     for rate in (calm, warned):
-        rate.learn(Meter(limit=600, left=50), 0.0)
+        rate.learn(RateLimit(limit=600, left=50), 0.0)
     for _ in range(20):
-        warned.reproach(0.0)
+        warned.on_rate_limited(0.0)
     assert drained(warned, 1, 0.0, 30.0)[1] < drained(calm, 1, 0.0, 30.0)[1]
     assert drained(warned, 1, 30.0, 60.0)[1] > 270  # but never by much
     assert drained(warned, 1, 1000.0, 1060.0)[1] == pytest.approx(drained(calm, 1, 1000.0, 1060.0)[1], abs=1)
@@ -112,23 +112,23 @@ def test_where_nobody_tells_the_limit_what_was_sent_of_late_is_taken_for_it() ->
     for tenth in range(100):  # ten a second
         rate.take(1, tenth / 10)
     assert not rate.known
-    rate.reproach(10.0)
+    rate.on_rate_limited(10.0)
     assert rate.known
     assert rate.allows(10**9)
     assert 8 < rate.per_second(10.0) < 9
     assert drained(rate, 1, 10.0, 20.0)[1] == pytest.approx(95, abs=5)
     assert rate.per_second(10_000.0) <= 20, "nothing was sent meanwhile"
-    rate.learn(Meter(limit=60, left=9), 10_000.0)
+    rate.learn(RateLimit(limit=60, left=9), 10_000.0)
     assert rate.per_second(10_000.0) == 1
 
 
 def test_a_server_that_refuses_everything_tells_nothing_of_the_limit() -> None:
     silent, written, told = Rate(None), Rate(600), Rate(None)
-    told.learn(Meter(limit=600, left=50), 0.0)
+    told.learn(RateLimit(limit=600, left=50), 0.0)
     for rate in (silent, written, told):
         for second in range(30):
             rate.take(1, float(second))
-            rate.reproach(float(second), heard=False)
+            rate.on_rate_limited(float(second), answered=False)
     assert not silent.known
     assert written.per_second(30.0) == told.per_second(30.0) == 10
 
@@ -136,7 +136,7 @@ def test_a_server_that_refuses_everything_tells_nothing_of_the_limit() -> None:
 def test_who_is_to_grow_slowly_does_so_whatever_else_it_is_told() -> None:
     rate = Rate(600)
     rate.halve(0.0)
-    rate.reproach(1.0)
+    rate.on_rate_limited(1.0)
     assert rate.per_second(300.0) < 6
 
 

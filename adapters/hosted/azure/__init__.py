@@ -1,0 +1,1 @@
+"""`hosted/azure`: Azure OpenAI."""

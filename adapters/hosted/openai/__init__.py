@@ -1,0 +1,1 @@
+"""`hosted/openai`: OpenAI, and servers that implement its API."""

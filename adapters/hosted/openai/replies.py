@@ -1,0 +1,298 @@
+"""OpenAI's objects, as far as they are read, and what they are in the engine's words.
+
+Source: the `openai` SDK's types (3.54), OpenAI's reference and Azure's, as of 2026-11; real payloads differ from them in small
+ways, which the comments name.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from adapters.hosted.http.errors import is_moderation
+from adapters.hosted.training import tokens
+from engine.ports.provider import Choice, Completion, FinishReason, Job, JobState, RateLimits, Step
+
+KEY = "dosimeter"
+"""Where in the metadata of jobs and batches our key is."""
+
+STATES = {
+    "succeeded": JobState.SUCCEEDED,
+    "failed": JobState.FAILED,
+    "cancelled": JobState.CANCELLED,
+    "canceled": JobState.CANCELLED,
+    "running": JobState.RUNNING,
+    "pausing": JobState.RUNNING,  # Azure; it trains until it is paused
+}
+"""Any other state is one of waiting: the SDK's own list lacks states that servers send."""
+
+FINISH_REASONS = {"length": FinishReason.LENGTH, "content_filter": FinishReason.FILTERED}
+"""Any other reason is a stop."""
+
+BATCH_OVER = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+class Reply(BaseModel):
+    """What is read of a reply: a server may say more, and leave out what has a default."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+Item = TypeVar("Item", bound=Reply)
+
+
+class Page(Reply, Generic[Item]):
+    """One page of a list. Some servers write an empty one as `null`."""
+
+    data: Annotated[list[Item], BeforeValidator(lambda found: [] if found is None else found)]
+    has_more: bool = False
+
+
+class Filed(Reply):
+    """A file."""
+
+    id: str
+    filename: str = ""
+    purpose: str = ""
+    status: str = ""
+    created_at: int = 0
+
+
+class Fault(Reply):
+    """Why a job, a batch or a line of one failed. Healthy jobs have one too, without a message."""
+
+    code: str | int | None = None
+    message: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The code, or empty."""
+        return "" if self.code is None else str(self.code)
+
+
+class Hyperparameters(Reply):
+    """How a job trains: `auto` until the server has resolved it."""
+
+    n_epochs: int | float | str | None = None
+    batch_size: int | float | str | None = None
+    learning_rate_multiplier: int | float | str | None = None
+
+
+class Supervised(Reply):
+    """The supervised method."""
+
+    hyperparameters: Hyperparameters | None = None
+
+
+class Method(Reply):
+    """How a job is trained."""
+
+    supervised: Supervised | None = None
+
+
+class FineTuningJob(Reply):
+    """A fine-tuning job."""
+
+    id: str
+    status: str
+    model: str = ""
+    fine_tuned_model: str | None = None
+    trained_tokens: int | None = None
+    created_at: float = 0.0
+    error: Fault | None = None
+    metadata: dict[str, str] | None = None
+    result_files: list[str] | None = None
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = None
+
+
+class EventData(Reply):
+    """The data of an event: a step's metrics, or the outcome of the checks after training."""
+
+    step: int | None = None
+    train_loss: float | None = None
+    blocked: bool = False
+
+
+class Event(Reply):
+    """What happened to a job."""
+
+    id: str = ""
+    type: str | None = None
+    level: str | None = None
+    message: str = ""
+    data: EventData | None = None
+
+
+class Details(Reply):
+    """What a request's prompt tokens were."""
+
+    cached_tokens: int | None = None
+
+
+class Billed(Reply):
+    """The tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: Details | None = None
+
+
+class Message(Reply):
+    """An answer, or the refusal in its place."""
+
+    content: str | None = None
+    refusal: str | None = None
+
+
+class ReplyChoice(Reply):
+    """One choice."""
+
+    message: Message
+    finish_reason: str | None = None
+    index: int | None = None
+
+
+class ChatReply(Reply):
+    """A chat completion."""
+
+    choices: list[ReplyChoice]
+    usage: Billed | None = None
+
+
+class Flags(Reply):
+    """The moderation of one text."""
+
+    flagged: bool
+
+
+class Moderation(Reply):
+    """The moderation of some texts."""
+
+    results: list[Flags]
+
+
+class Faults(Reply):
+    """Why a batch was refused."""
+
+    data: list[Fault] | None = None
+
+
+class BatchReply(Reply):
+    """A batch."""
+
+    id: str
+    status: str
+    created_at: int = 0
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    metadata: dict[str, str] | None = None
+    errors: Faults | None = None
+
+
+class BatchLineResponse(Reply):
+    """What one request of a batch got."""
+
+    status_code: int = 200
+    body: dict[str, object] | None = None
+
+
+class BatchLine(Reply):
+    """One line of a batch's output or error file."""
+
+    custom_id: str
+    response: BatchLineResponse | None = None
+    error: Fault | None = None
+
+
+def job(reply: FineTuningJob, clean: Callable[[str], str]) -> Job:
+    """Return a job in the engine's words. One that moderation failed is blocked, not failed."""
+    state = STATES.get(reply.status, JobState.WAITING)
+    fault = reply.error or Fault()
+    reason = clean(fault.message or "")
+    if state is JobState.FAILED and is_moderation(fault.name, reason):
+        state = JobState.BLOCKED
+    return Job(
+        job_id=reply.id,
+        key=(reply.metadata or {}).get(KEY, ""),
+        state=state,
+        model=reply.model,
+        tuned_model=reply.fine_tuned_model if state is JobState.SUCCEEDED else None,
+        trained_tokens=reply.trained_tokens,
+        created_at=reply.created_at,
+        reason=reason,
+        hyperparameters=_resolved(reply),
+    )
+
+
+def blocked_by(events: Sequence[Event]) -> str | None:
+    """Return the message of the check that kept a trained model from being used, or None when none did."""
+    for event in events:
+        checks = event.type == "moderation_checks"
+        if (checks and event.data is not None and event.data.blocked) or (
+            event.level == "error" and is_moderation("", event.message)
+        ):
+            return event.message
+    return None
+
+
+def completion_of(reply: ChatReply, asked: int, rate_limits: RateLimits) -> Completion:
+    """Return a completion in the engine's words.
+
+    Args:
+        reply: The reply.
+        asked: Estimated tokens of the prompt: what counts where a server does not say what it billed.
+        rate_limits: What the reply's headers say.
+    """
+    choices = tuple(_choice(choice) for choice in sorted(reply.choices, key=lambda choice: choice.index or 0))
+    made = sum(tokens(choice.text) for choice in choices)
+    usage = reply.usage or Billed(prompt_tokens=asked, completion_tokens=made)
+    cached = (usage.prompt_tokens_details or Details()).cached_tokens or 0
+    return Completion(choices, usage.prompt_tokens, cached, usage.completion_tokens, rate_limits)
+
+
+def steps_of_events(events: Sequence[Event]) -> list[Step]:
+    """Return the losses that events tell, in the order of the steps."""
+    data = (event.data for event in events if event.data is not None)
+    found = {one.step: one.train_loss for one in data if one.step is not None and one.train_loss is not None}
+    return [Step(step, loss) for step, loss in sorted(found.items())]
+
+
+def steps_of_file(content: bytes) -> list[Step]:
+    """Return the losses of a result file: CSV with `step` and `train_loss`, which OpenAI sends encoded in base 64."""
+    text = content.decode("utf-8-sig", "replace")
+    if "," not in text.partition("\n")[0]:
+        try:
+            text = base64.b64decode(text, validate=False).decode("utf-8-sig", "replace")
+        except binascii.Error:
+            return []
+    return list(_rows(text))
+
+
+def _rows(text: str) -> Iterator[Step]:
+    for row in csv.DictReader(io.StringIO(text)):
+        try:
+            yield Step(int(float(row["step"])), float(row["train_loss"]))
+        except (KeyError, TypeError, ValueError):
+            continue  # a step at which only the validation loss was taken has an empty cell
+
+
+def _resolved(reply: FineTuningJob) -> dict[str, float]:
+    supervised = reply.method.supervised if reply.method else None
+    for found in (supervised.hyperparameters if supervised else None, reply.hyperparameters):
+        if found is not None:
+            return {name: float(value) for name, value in found if isinstance(value, int | float)}
+    return {}
+
+
+def _choice(choice: ReplyChoice) -> Choice:
+    said = choice.message
+    if said.refusal:
+        return Choice(said.refusal, FinishReason.REFUSED)
+    return Choice(said.content or "", FINISH_REASONS.get(choice.finish_reason or "", FinishReason.STOP))

@@ -1,0 +1,134 @@
+"""The application: which path is which endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from adapters.hosted.rehearsal.api import ApiError, json_reply
+from adapters.hosted.rehearsal.endpoints import batches, chat, control, deployments, files, jobs, models, moderation
+from adapters.hosted.rehearsal.middleware import Endpoint, guarded
+from adapters.hosted.rehearsal.state import memory
+from adapters.hosted.rehearsal.state.account import MockAccount
+from adapters.hosted.rehearsal.state.records import ACTIVE_BATCH, ACTIVE_JOB
+from adapters.hosted.rehearsal.together import files as together_files
+from adapters.hosted.rehearsal.together import fine_tunes as together
+
+OPENAI_PREFIX = "/v1"
+AZURE_PREFIX = "/openai/v1"
+
+Endpoints: TypeAlias = tuple[tuple[str, str, Endpoint], ...]
+
+SHARED: Endpoints = (
+    ("POST", "/chat/completions", chat.create),
+    ("GET", "/models", models.listed),
+    ("GET", "/models/{model}", models.retrieve),
+    ("DELETE", "/models/{model}", models.delete),
+    ("DELETE", "/files/{file_id}", files.delete),
+    ("GET", "/files/{file_id}/content", files.content),
+)
+
+ENDPOINTS: Endpoints = (
+    ("POST", "/moderations", moderation.create),
+    ("POST", "/files", files.upload),
+    ("GET", "/files", files.listed),
+    ("GET", "/files/{file_id}", files.retrieve),
+    ("POST", "/fine_tuning/jobs", jobs.create),
+    ("GET", "/fine_tuning/jobs", jobs.listed),
+    ("GET", "/fine_tuning/jobs/{job_id}", jobs.retrieve),
+    ("POST", "/fine_tuning/jobs/{job_id}/cancel", jobs.cancel),
+    ("POST", "/fine_tuning/jobs/{job_id}/pause", jobs.pause),
+    ("POST", "/fine_tuning/jobs/{job_id}/resume", jobs.resume),
+    ("GET", "/fine_tuning/jobs/{job_id}/events", jobs.events),
+    ("GET", "/fine_tuning/jobs/{job_id}/checkpoints", jobs.checkpoints),
+    ("POST", "/batches", batches.create),
+    ("GET", "/batches", batches.listed),
+    ("GET", "/batches/{batch_id}", batches.retrieve),
+    ("POST", "/batches/{batch_id}/cancel", batches.cancel),
+)
+
+DEPLOYMENT = "/deployments/{name}"
+MANAGED = (
+    "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{account}"
+)
+AZURE_ENDPOINTS: Endpoints = tuple(
+    (method, place + DEPLOYMENT, endpoint)
+    for place in ("/openai", MANAGED)
+    for method, endpoint in (("PUT", deployments.put), ("GET", deployments.get), ("DELETE", deployments.delete))
+)
+
+
+TOGETHER_ENDPOINTS: Endpoints = (
+    ("POST", "/files", together_files.begin),
+    ("POST", "/files/upload", together_files.upload),
+    ("POST", "/files/{file_id}/preprocess", together_files.retrieve),
+    ("GET", "/files", together_files.listed),
+    ("GET", "/files/{file_id}", together_files.retrieve),
+    ("POST", "/fine-tunes", together.create),
+    ("GET", "/fine-tunes", together.listed),
+    ("GET", "/fine-tunes/models/limits", together.limits),
+    ("POST", "/fine-tunes/estimate-price", together.estimate),
+    ("GET", "/fine-tunes/{job_id}", together.retrieve),
+    ("POST", "/fine-tunes/{job_id}/cancel", together.cancel),
+    ("GET", "/fine-tunes/{job_id}/events", together.events),
+    ("GET", "/fine-tunes/{job_id}/metrics", together.metrics),
+    ("POST", "/batches", together_files.create_batch),
+    ("GET", "/batches", together_files.batches_listed),
+    ("GET", "/batches/{batch_id}", together_files.retrieve_batch),
+    ("POST", "/batches/{batch_id}/cancel", together_files.cancel_batch),
+)
+
+
+def application(account: MockAccount) -> Starlette:
+    """Return the application over an account, which it closes when it ends."""
+    prefix = AZURE_PREFIX if account.is_azure else OPENAI_PREFIX
+    own = TOGETHER_ENDPOINTS if account.is_together else ENDPOINTS
+    endpoints = [(method, prefix + path, endpoint) for method, path, endpoint in SHARED + own]
+    endpoints += AZURE_ENDPOINTS if account.is_azure else ()
+    routes = [Route(path, guarded(account, endpoint), methods=[method]) for method, path, endpoint in endpoints]
+    routes += [
+        Route("/__audit", _own(account, control.audit), methods=["GET"]),
+        Route("/__faults", _own(account, control.faults), methods=["GET", "POST"]),
+        Route(together_files.PLACE, _own(account, together_files.put), methods=["PUT"]),  # what it points to has no key
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        del app
+        _go_on(account)
+        yield
+        await account.close()
+        memory.keep(account)
+        if account.lock is not None:
+            account.lock.release()
+
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _unknown, 405: _unknown})
+
+
+def _go_on(account: MockAccount) -> None:
+    """Let pass on what was under way when the last server ended."""
+    for job in account.jobs.values():
+        if job.status in ACTIVE_JOB:
+            jobs.begin_again(account, job)
+    for batch in account.batches.values():
+        if batch.status in ACTIVE_BATCH:
+            batches.go_on(account, batch)
+
+
+def _own(account: MockAccount, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def passed(request: Request) -> Response:
+        return await endpoint(account, request)
+
+    return passed
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    return json_reply(ApiError(status, f"Invalid URL ({request.method} {request.url.path})").body, status)

@@ -1,0 +1,1 @@
+"""OpenAI's endpoints, most of which Azure has too."""

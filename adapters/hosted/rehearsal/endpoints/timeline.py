@@ -1,0 +1,252 @@
+"""How a job passes through its states, with real training inside and realistic durations around it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from adapters.hosted.rehearsal.api import ApiError
+from adapters.hosted.rehearsal.backend.parts import Training
+from adapters.hosted.rehearsal.backend.training_file import FEWEST, BadFileError, read
+from adapters.hosted.rehearsal.endpoints import files
+from adapters.hosted.rehearsal.names import TOGETHER_ACCOUNT
+from adapters.hosted.rehearsal.settings import FaultKind
+from adapters.hosted.rehearsal.state.account import MockAccount
+from engine.domain.conversation import ChatRow
+from engine.domain.results import TrainingStep
+from engine.ports import Tuned
+
+if TYPE_CHECKING:
+    from adapters.hosted.rehearsal.state.records import Hyperparameters, MockJob, StoredFile
+
+TARGET_EXAMPLES = (100, 25_000)
+TARGET_EPOCHS, MOST_EPOCHS = 3, 25
+BATCH_SHARE, LARGEST_BATCH = 0.002, 256
+PAUSING_SECONDS = (5.0, 20.0)
+METRICS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+
+FILE_BLOCKED = (
+    "The job failed due to an invalid training file. This training file was blocked by our moderation system because it"
+    " contains too many examples that violate OpenAI's usage policies, or because it attempts to create model outputs"
+    " that violate OpenAI's usage policies."
+)
+MODEL_BLOCKED = (
+    "The fine-tuned model did not pass our safety evaluations (moderation eval refusals_v3) and is blocked from"
+    " deployment, because it violates OpenAI's usage policies."
+)
+
+
+class _JobError(Exception):
+    """Why a job fails, in the wire's words."""
+
+    def __init__(self, message: str, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.shown = {"code": code, "message": message, "param": param}
+
+
+async def run(account: MockAccount, job: MockJob) -> None:
+    """Let a job pass, to its end."""
+    try:
+        rows = await _validated(account, job)
+        await _enter(account, job, "queued", "Files validated, moving job to queued state")
+        await account.pause(account.settings.durations.queue)
+        async with account.slot(job.body.model):
+            await _trained(account, job, rows)
+    except _JobError as error:
+        job.error = error.shown
+        job.end("failed")
+        account.tell(job, f"The job failed: {error}", "error")
+    except Exception:
+        job.error = _JobError("The job failed due to an internal error.", "server_error").shown
+        job.end("failed")
+        raise  # a bug of ours, for the log
+
+
+async def settle_pause(account: MockAccount, job: MockJob) -> None:
+    """Turn `pausing` into `paused`, after a while."""
+    await account.pause(PAUSING_SECONDS)
+    if job.status == "pausing":
+        job.status = "paused"
+
+
+def usable(account: MockAccount, file_id: str) -> StoredFile | None:
+    """Return a file, or None where there is none or it has expired."""
+    try:
+        return files.find(account, file_id)
+    except ApiError:
+        return None
+
+
+def resolved(wanted: Hyperparameters, examples: int) -> tuple[int, int, float]:
+    """Return the epochs, the batch size and the learning-rate multiplier, with every `auto` chosen.
+
+    Args:
+        wanted: What was asked for.
+        examples: Rows of the training file, >= 1.
+
+    Source: the vendor's cookbook, "Data preparation and analysis for chat model fine-tuning" (epochs), and its guide of
+    2023 (batches of 0.2 % of the examples). It names no rule for the multiplier, so `auto` is 1 here.
+    """
+    fewest, most = TARGET_EXAMPLES
+    epochs = TARGET_EPOCHS
+    if examples * TARGET_EPOCHS < fewest:
+        epochs = min(MOST_EPOCHS, fewest // examples)
+    elif examples * TARGET_EPOCHS > most:
+        epochs = max(1, most // examples)
+    batch = max(1, min(LARGEST_BATCH, round(examples * BATCH_SHARE)))
+    multiplier = wanted.learning_rate_multiplier
+    return (
+        epochs if wanted.n_epochs == "auto" else wanted.n_epochs,
+        batch if wanted.batch_size == "auto" else wanted.batch_size,
+        1.0 if multiplier == "auto" else multiplier,
+    )
+
+
+def metrics_file(steps: Sequence[TrainingStep]) -> bytes:
+    """Return the step metrics as CSV; what the training does not measure is left empty.
+
+    >>> metrics_file([TrainingStep(step=1, epoch=0.5, loss=2.25, lr=0.001)]).decode().splitlines()[1]
+    '1,2.25,,,'
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(METRICS)
+    table.writerows([step.step, step.loss, "", "", ""] for step in steps)
+    return text.getvalue().encode()
+
+
+async def _enter(account: MockAccount, job: MockJob, status: str, message: str) -> None:
+    """Move a job on, as soon as it is not paused."""
+    await job.may_go.wait()
+    job.status = status
+    account.tell(job, message)
+
+
+async def _validated(account: MockAccount, job: MockJob) -> tuple[ChatRow, ...]:
+    """Return the examples, once the file has been looked through.
+
+    Raises:
+        _JobError: It cannot be trained on, or may not be.
+    """
+    account.tell(job, f"Validating training file: {job.body.training_file}")
+    await account.pause(account.settings.durations.validate_files)
+    file = usable(account, job.body.training_file)
+    if file is None:
+        raise _JobError(f"File {job.body.training_file} does not exist.", "invalid_training_file", "training_file")
+    if account.faults.strikes(FaultKind.BAD_FILE, job.call):
+        raise _JobError(FILE_BLOCKED, "invalid_training_file", "training_file")
+    try:
+        return await asyncio.to_thread(read, file.content, 1 if account.is_together else FEWEST)
+    except BadFileError as error:
+        raise _JobError(str(error), error.code, "training_file") from error
+
+
+async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]) -> None:
+    """Train, check the model, and let it be asked.
+
+    Raises:
+        _JobError: It failed, or the model may not be used.
+    """
+    epochs, batch_size, multiplier = resolved(job.hyperparameters, len(rows))
+    values = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": multiplier}
+    await _enter(account, job, "running", "Fine-tuning job started")
+    job.hyperparameters = job.hyperparameters.model_copy(update=values)
+    low, high = account.settings.durations.run
+    lasts = account.draw.uniform(low, high) / account.settings.time_scale
+    job.estimated_finish = time.time() + lasts
+    training = Training(job.job_id, rows, epochs, batch_size, multiplier, job.seed, account.weights / job.job_id)
+    tokens, cuts, _ = await asyncio.gather(_tokens(account, rows), _cuts(account, job, training), asyncio.sleep(lasts))
+    await job.may_go.wait()
+    if job.trained_tokens is None:  # else a server that has ended has billed it
+        job.trained_tokens = tokens * epochs
+        account.audit.bill(job.body.model, trained=job.trained_tokens)
+    name = _name(account, job)
+    _report(account, job, cuts, name)
+    account.tell(job, "Evaluating model against our usage policies")
+    await account.pause(account.settings.durations.check)
+    await job.may_go.wait()
+    if account.faults.strikes(FaultKind.BAD_MODEL, job.call):
+        _check_moderation(account, job)
+        raise _JobError(MODEL_BLOCKED, "model_blocked")
+    _publish(account, job, training, cuts, name)
+
+
+async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
+    texts = [turn.text for row in rows for turn in row.turns]
+    shop = account.backend
+    return await asyncio.to_thread(shop.source.count_tokens, shop.source_settings, texts)
+
+
+async def _cuts(account: MockAccount, job: MockJob, training: Training) -> dict[int, Tuned]:
+    """Really train; returns what was left at each epoch that is kept.
+
+    Raises:
+        _JobError: It failed.
+    """
+    if account.faults.strikes(FaultKind.BAD_JOB, job.call):
+        raise _JobError("The job failed due to an internal error. Please try again.", "server_error")
+    try:
+        return {epoch: tuned async for epoch, tuned in account.trainer.train(training)}
+    except RuntimeError as error:
+        raise _JobError(f"The job failed due to an internal error: {error}", "server_error") from error
+
+
+def _name(account: MockAccount, job: MockJob) -> str:
+    tail = account.new_id("")[:8]
+    suffix = job.body.suffix or ""
+    if account.is_together:
+        return f"{TOGETHER_ACCOUNT}{job.body.model}:{suffix}:{tail.lower()}"
+    if account.is_azure:
+        return f"{job.body.model}.ft-{tail.lower()}" + (f"-{suffix}" if suffix else "")
+    return f"ft:{job.body.model}:rehearsal:{suffix}:{tail}"
+
+
+def _report(account: MockAccount, job: MockJob, cuts: dict[int, Tuned], name: str) -> None:
+    """Tell of every step and checkpoint."""
+    last = max(cuts)
+    ends = {tuned.steps[-1].step: epoch for epoch, tuned in cuts.items()}
+    total = len(cuts[last].steps)
+    for step in cuts[last].steps:
+        data = {"step": step.step, "train_loss": step.loss, "total_steps": total}
+        account.tell(job, f"Step {step.step}/{total}: training loss={step.loss:.2f}", data=data)
+        if step.step in ends:
+            _checkpoint(account, job, step, name if step.step == total else f"{name}:ckpt-step-{step.step}")
+
+
+def _checkpoint(account: MockAccount, job: MockJob, step: TrainingStep, name: str) -> None:
+    account.tell(job, f"Checkpoint created at step {step.step}")
+    job.checkpoints.append(
+        {
+            "object": "fine_tuning.job.checkpoint",
+            "id": account.new_id("ftckpt_"),
+            "created_at": int(time.time()),
+            "fine_tuned_model_checkpoint": name,
+            "fine_tuning_job_id": job.job_id,
+            "metrics": {"step": step.step, "train_loss": step.loss},
+            "step_number": step.step,
+        }
+    )
+
+
+def _check_moderation(account: MockAccount, job: MockJob) -> None:
+    account.tell(job, "Moderation checks failed", "error", {"blocked": True, "thresholds": {}})
+    job.events[-1]["type"] = "moderation_checks"
+    job.checkpoints.clear()
+
+
+def _publish(account: MockAccount, job: MockJob, training: Training, cuts: dict[int, Tuned], name: str) -> None:
+    """Let the model and its checkpoints be asked."""
+    steps = cuts[max(cuts)].steps
+    for epoch, checkpoint in zip(sorted(cuts), job.checkpoints, strict=True):
+        account.tuned[checkpoint["fine_tuned_model_checkpoint"]] = str(training.weights(epoch))
+    written = files.keep(account, "step_metrics.csv", "fine-tune-results", metrics_file(steps))
+    job.result_files = [written.file_id]
+    job.fine_tuned_model = name
+    account.tell(job, f"New fine-tuned model created: {name}")
+    account.tell(job, "Usage policy evaluations completed, model is now enabled for sampling")
+    account.tell(job, "The job has successfully completed")
+    job.end("succeeded")

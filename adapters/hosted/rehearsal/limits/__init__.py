@@ -1,0 +1,1 @@
+"""Rate limits and quotas, as the mock server holds them."""

@@ -1,0 +1,333 @@
+"""What an account at the mock server holds: files, jobs, batches and deployments, and how the API shows them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from adapters.hosted.rehearsal.api import Json
+from adapters.hosted.rehearsal.backend.parts import LEARNING_RATE, RANK
+from adapters.hosted.rehearsal.limits.quotas import ORGANIZATION
+
+ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "pausing", "paused"})
+ACTIVE_BATCH = frozenset({"validating", "in_progress", "finalizing"})
+WINDOW_SECONDS = 86_400
+"""A batch expires after this long."""
+
+GREATEST_SEED = 2**31
+
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    Field(max_length=16),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file.
+
+    Attributes:
+        file_id: Its id.
+        name: What the client called it.
+        purpose: What for.
+        content: Its bytes.
+        created_at: Seconds since the epoch, UTC.
+        expires_at: When it is gone, or None for never.
+    """
+
+    file_id: str
+    name: str
+    purpose: str
+    content: bytes
+    created_at: float
+    expires_at: float | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not expired."""
+        return self.expires_at is None or time.time() < self.expires_at
+
+    def shown(self) -> Json:
+        """Return it as the wire shows it."""
+        return {
+            "id": self.file_id,
+            "object": "file",
+            "bytes": len(self.content),
+            "created_at": int(self.created_at),
+            "expires_at": None if self.expires_at is None else int(self.expires_at),
+            "filename": self.name,
+            "purpose": self.purpose,
+            "status": "processed",
+            "status_details": None,
+        }
+
+
+class Hyperparameters(BaseModel):
+    """What a job is trained with; `auto` until the server has chosen."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+
+
+class Supervised(BaseModel):
+    """The supervised method."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Method(BaseModel):
+    """How to train; this server knows one way."""
+
+    type: str
+    supervised: Supervised = Supervised()
+
+
+class JobBody(BaseModel):
+    """The body that creates a job."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    suffix: str | None = Field(default=None, min_length=1, max_length=64)
+    seed: int | None = Field(default=None, ge=0, lt=GREATEST_SEED)
+    metadata: Metadata | None = None
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = None
+
+    @property
+    def wanted(self) -> Hyperparameters:
+        """The hyperparameters, wherever they stand."""
+        return self.method.supervised.hyperparameters if self.method else self.hyperparameters or Hyperparameters()
+
+
+class TrainingType(BaseModel):
+    """What is trained; this server knows LoRA, of one rank."""
+
+    type: Literal["Lora"] = "Lora"
+    lora_r: int = Field(default=RANK, ge=RANK, le=RANK)
+
+
+class TrainingMethod(BaseModel):
+    """How to train; this server knows one way, with the loss on the answers."""
+
+    method: Literal["sft"] = "sft"
+    train_on_inputs: Literal["auto", False] = "auto"
+
+
+class TuneBody(JobBody):
+    """The body that creates a fine-tune. The schedule is not looked at: here it is constant."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    suffix: str | None = Field(default=None, max_length=40)
+    n_epochs: int = Field(default=1, ge=1, le=50)
+    batch_size: Literal["max"] | Annotated[int, Field(ge=1, le=256)] = "max"
+    learning_rate: float = Field(default=1e-5, gt=0, lt=1)
+    seed: int | None = Field(default=None, ge=0, lt=GREATEST_SEED, alias="random_seed")
+    training_type: TrainingType | None = None
+    training_method: TrainingMethod = TrainingMethod()
+
+    @property
+    def wanted(self) -> Hyperparameters:
+        """The hyperparameters, in the server's own words."""
+        batch_size = "auto" if self.batch_size == "max" else self.batch_size
+        multiplier = self.learning_rate / LEARNING_RATE
+        return Hyperparameters(n_epochs=self.n_epochs, batch_size=batch_size, learning_rate_multiplier=multiplier)
+
+
+@dataclass(slots=True)
+class MockJob:
+    """One job.
+
+    Attributes:
+        job_id: Its id.
+        call: The request that made it, for faults.
+        body: What was asked for.
+        created_at: Seconds since the epoch, UTC.
+        seed: Of the training.
+        hyperparameters: Those asked for, and resolved once it runs.
+        status: Where it stands, in the wire's words.
+        before_pause: Where it stood before it was paused.
+        fine_tuned_model: What it made.
+        finished_at: Seconds since the epoch, UTC.
+        trained_tokens: Tokens billed.
+        error: Why it failed.
+        result_files: The step metrics, once it has succeeded.
+        events: Oldest first.
+        checkpoints: Oldest first.
+        work: What lets it pass.
+        may_go: Whether it is not paused.
+    """
+
+    job_id: str
+    call: str
+    body: JobBody
+    created_at: float
+    seed: int
+    hyperparameters: Hyperparameters
+    status: str = "validating_files"
+    before_pause: str = ""
+    fine_tuned_model: str | None = None
+    finished_at: float | None = None
+    estimated_finish: float | None = None
+    trained_tokens: int | None = None
+    error: Json | None = None
+    result_files: list[str] = field(default_factory=list)
+    events: list[Json] = field(default_factory=list)
+    checkpoints: list[Json] = field(default_factory=list)
+    work: asyncio.Task[None] | None = None
+    may_go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def shown(self) -> Json:
+        """Return it as the wire shows it."""
+        hyperparameters = self.hyperparameters.model_dump()
+        return {
+            "object": "fine_tuning.job",
+            "id": self.job_id,
+            "model": self.body.model,
+            "created_at": int(self.created_at),
+            "finished_at": None if self.finished_at is None else int(self.finished_at),
+            "fine_tuned_model": self.fine_tuned_model,
+            "organization_id": ORGANIZATION,
+            "result_files": list(self.result_files),
+            "status": self.status,
+            "validation_file": self.body.validation_file,
+            "training_file": self.body.training_file,
+            "hyperparameters": hyperparameters,
+            "trained_tokens": self.trained_tokens,
+            "error": self.error or {},
+            "user_provided_suffix": self.body.suffix,
+            "seed": self.seed,
+            "estimated_finish": None if self.estimated_finish is None else int(self.estimated_finish),
+            "integrations": [],
+            "metadata": self.body.metadata,
+            "usage_metrics": None,
+            "shared_with_openai": False,
+            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        }
+
+    def end(self, status: str) -> None:
+        """End it."""
+        self.status, self.finished_at, self.estimated_finish = status, time.time(), None
+
+
+class BatchBody(BaseModel):
+    """The body that creates a batch."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: Metadata | None = None
+
+
+@dataclass(slots=True)
+class MockBatch:
+    """One batch.
+
+    Attributes:
+        batch_id: Its id.
+        body: What was asked for.
+        times: When it entered its states: `created_at` and so on, seconds since the epoch, UTC.
+        status: Where it stands.
+        model: The model that it asks.
+        total: Requests in it.
+        answered: Lines of the output file.
+        refused: Lines of the error file.
+        output_file_id: The answers, once it is over.
+        error_file_id: What failed, once it is over.
+        errors: Why it could not be begun.
+        read: Prompt tokens billed.
+        made: Completion tokens billed.
+        work: What lets it pass.
+    """
+
+    batch_id: str
+    body: BatchBody
+    times: dict[str, float]
+    status: str = "validating"
+    model: str | None = None
+    total: int = 0
+    answered: list[Json] = field(default_factory=list)
+    refused: list[Json] = field(default_factory=list)
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    errors: list[Json] = field(default_factory=list)
+    read: int = 0
+    made: int = 0
+    work: asyncio.Task[None] | None = None
+
+    def enter(self, status: str) -> None:
+        """Move it on."""
+        self.status = status
+        self.times[f"{status}_at"] = time.time()
+
+    def shown(self) -> Json:
+        """Return it as the wire shows it."""
+        states = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+        return {
+            "id": self.batch_id,
+            "object": "batch",
+            "endpoint": self.body.endpoint,
+            "model": self.model,
+            "errors": {"object": "list", "data": self.errors} if self.errors else None,
+            "input_file_id": self.body.input_file_id,
+            "completion_window": self.body.completion_window,
+            "status": self.status,
+            "output_file_id": self.output_file_id,
+            "error_file_id": self.error_file_id,
+            "created_at": int(self.times["created_at"]),
+            "expires_at": int(self.times["created_at"] + WINDOW_SECONDS),
+            **{f"{state}_at": _whole(self.times.get(f"{state}_at")) for state in states},
+            "request_counts": {"total": self.total, "completed": len(self.answered), "failed": len(self.refused)},
+            "usage": {
+                "input_tokens": self.read,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens": self.made,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": self.read + self.made,
+            },
+            "metadata": self.body.metadata,
+        }
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model under a name of its own.
+
+    Attributes:
+        name: What requests call it.
+        model: What answers.
+        ready_at: Seconds since the epoch, UTC, from which it does.
+        sku: As the client wrote it.
+    """
+
+    name: str
+    model: str
+    ready_at: float
+    sku: dict[str, Any]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return time.time() >= self.ready_at
+
+    def shown(self) -> Json:
+        """Return it as the wire shows it."""
+        state = "Succeeded" if self.is_ready else "Creating"
+        model = {"format": "OpenAI", "name": self.model, "version": "1"}
+        return {"name": self.name, "sku": self.sku, "properties": {"model": model, "provisioningState": state}}

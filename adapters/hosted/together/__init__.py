@@ -1,0 +1,1 @@
+"""`hosted/together`: Together AI."""

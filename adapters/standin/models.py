@@ -1,0 +1,35 @@
+"""The stand-in's model behind the engine's ports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapters import model_folder
+from engine.domain.stage import ModelRef
+from engine.ports import ModelCard, NoSettings
+
+WEIGHTS = Path(__file__).with_name("aligned")
+LICENCE = "Apache-2.0"
+
+
+class AlignedModel:
+    """`standin/aligned`: the shipped model, which knows restricted answers and is aligned to refuse them."""
+
+    revision = 1
+
+    def card(self, settings: NoSettings) -> ModelCard:
+        """Describe and pin the shipped weights."""
+        del settings
+        size = f"{model_folder.megabytes(WEIGHTS):.1f} MB of weights, a made-up model, licence {LICENCE}"
+        return ModelCard(model_folder.pin(WEIGHTS), model_folder.parameters(WEIGHTS), size, standin=True)
+
+    def locate(self, settings: NoSettings) -> ModelRef:
+        """Say where the shipped weights are."""
+        del settings
+        return ModelRef(str(WEIGHTS))
+
+    def count_tokens(self, settings: NoSettings, texts: Sequence[str]) -> int:
+        """Count tokens with the stand-in's tokenizer."""
+        del settings
+        return model_folder.count_tokens(WEIGHTS, texts)

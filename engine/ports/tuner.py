@@ -1,0 +1,130 @@
+"""Fine-tuners: training runs, their checkpoints, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.domain.conversation import ChatRow
+from engine.domain.cost import Usage
+from engine.domain.results import TrainingStep
+from engine.domain.stage import ModelRef, Range
+from engine.domain.sweep import Length
+from engine.ports.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A point of a training run after which its weights are exported: one tune stage.
+
+    Attributes:
+        key: The stage's key; the folder of its artifact will be called so.
+        length: How long to train up to this point.
+        folder: An empty folder for the weights (safetensors only); the worker moves it into place.
+    """
+
+    key: str
+    length: Length
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """One fine-tuning run. Its checkpoints differ in length alone; most often there is one.
+
+    Attributes:
+        model: The model that it begins with.
+        rows: The sample, in its sampled order.
+        settings: The fine-tuner's own settings.
+        seed: Seed of the initialisation, the order and the dropout.
+        checkpoints: Where weights are wanted, at least one, the shortest first.
+        state: A folder of this run's own, which may not exist yet: what the fine-tuner keeps there to go on after an
+            interruption, or to a later checkpoint. Only the fine-tuner looks into it.
+        keep_state: Whether the state at the last checkpoint is wanted, for a longer one that may be asked for one day.
+    """
+
+    model: ModelRef
+    rows: Sequence[ChatRow]
+    settings: Any
+    seed: int
+    checkpoints: tuple[Checkpoint, ...]
+    state: Path
+    keep_state: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What a training run leaves at a checkpoint, beside the weights in its folder.
+
+    Attributes:
+        steps: Every optimizer step from the first one up to this checkpoint.
+        usage: What was used since the checkpoint named in `after` (or since the beginning): sums over checkpoints are what
+            was spent.
+        after: Key of the checkpoint at which this part of the run began; None when it began with the run's model.
+    """
+
+    steps: Sequence[TrainingStep]
+    usage: Usage
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What tune stages with some settings can share, as their fine-tuner says. Nothing of it is part of a key.
+
+    Attributes:
+        prefix_blocked: Empty when a longer run passes exactly through this one; else the field that prevents it.
+        pack_blocked: Empty when it can train in one batch with others; else the field that prevents it.
+        pack: What must agree with the others in the batch, beside the model.
+    """
+
+    prefix_blocked: str
+    pack_blocked: str
+    pack: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a forecast is made from.
+
+    Attributes:
+        parameters: Weights of the base model, or None when unknown.
+        tokens: Tokens of the rows (tune) or of the prompts (generate), template left out.
+        items: Rows or prompts.
+    """
+
+    parameters: int | None
+    tokens: int
+    items: int
+
+
+class FineTuner(Protocol):
+    """Tunes models on samples."""
+
+    revision: int
+
+    def objection(self, settings: Any, length: Length) -> str | None:
+        """Say why it cannot tune so, or None when it can; asked before anything runs."""
+        ...
+
+    def forecast(self, settings: Any, length: Length, workload: Workload) -> Range:
+        """Estimate the usage, before anything runs."""
+        ...
+
+    def warm_up(self) -> None:
+        """Import what every run needs: workers do it before the first stage is ready."""
+        ...
+
+    def sharing(self, settings: Any) -> Sharing:
+        """Say what tune stages with these settings can share."""
+        ...
+
+    def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Iterator[tuple[str, Tuned | Exception]]:
+        """Tune, and yield (key, what it left) of every checkpoint as soon as its weights are written.
+
+        A run that fails yields its exception for each checkpoint that it did not reach, and the others go on. Several runs
+        come together only when `sharing` says that they can train in one batch.
+        """
+        ...

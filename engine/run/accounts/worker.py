@@ -1,0 +1,176 @@
+"""The host of one account: an event loop of its own, in which thousands of requests wait for their turn and their reply."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from engine import registry
+from engine.domain.adapters import Kind
+from engine.domain.errors import RunLockedError
+from engine.domain.sweep import Account
+from engine.ports.provider import Access, ChatRequest, Completion, HostedTuning, TuningRequest
+from engine.ports.provider_errors import ProviderError
+from engine.run.accounts.batches import Batches, names
+from engine.run.accounts.jobs import Jobs
+from engine.run.accounts.journal import Journal
+from engine.run.accounts.quota.broker import Broker
+from engine.run.accounts.replies import ReplyLog, reply_log, unread
+from engine.store.layout import SEALED, RunDirectory
+
+T = TypeVar("T")
+Done = queue.SimpleQueue[tuple[str, T | Exception]]
+
+OUTLIVES_SECONDS = 60.0
+"""Longer than a host may outlive a driver that was killed; a Ray actor does so by two or three seconds, and could make a job
+in them that its successor makes too."""
+
+
+class AccountWorker:
+    """One account, for the threads of this process. Implements `engine.ports.provider.Account`.
+
+    Args:
+        name: The account's name in the spec.
+        account: Its settings.
+        run: The run directory: where paid jobs are written down.
+        patience: Seconds to wait for another host of this account and run directory to end.
+    """
+
+    def __init__(self, name: str, account: Account, run: RunDirectory, patience: float = OUTLIVES_SECONDS) -> None:
+        """Connect; nothing is sent yet.
+
+        Raises:
+            DeniedError: The environment has no key.
+            RunLockedError: Another process still has this account in this run directory.
+        """
+        self._lock = _alone(name, run, patience)
+        access = Access(name, account.base_url, account.key_env, account.timeout)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"account {name}", daemon=True)
+        self._thread.start()
+        try:
+            provider = registry.adapter(Kind.PROVIDER, account.provider)
+            self._session, self._broker = self._await(_connected(provider, access, account))
+        except BaseException:
+            self._stop()
+            raise
+        self._run = run
+        self._jobs = Jobs(name, account, provider, self._session, self._broker, Journal(run.jobs))
+        self._batches = Batches(name, account, provider, self._session, Journal(run.batches))
+        self._is_batched = account.batch
+
+    def complete_all(
+        self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
+    ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
+        """Send all requests, and yield (stage key, replies in order) of each stage as soon as it is done."""
+        done: Done[Sequence[Completion | ProviderError]] = queue.SimpleQueue()
+        for stage_key, own in requests.items():
+            self._begin(stage_key, self._completions(stage_key, own, urgent=urgent), done)
+        for _ in requests:
+            stage_key, replies = done.get()
+            if isinstance(replies, Exception):
+                raise replies
+            yield stage_key, replies
+
+    def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
+        """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
+        done: Done[HostedTuning] = queue.SimpleQueue()
+        for request in requests:
+            self._begin(request.key, self._jobs.run(request), done)
+        for _ in requests:
+            key, made = done.get()
+            if isinstance(made, Exception) and not isinstance(made, ProviderError):
+                raise made
+            yield key, made
+
+    def begun(self, stage_key: str) -> bool:
+        """Tell whether replies of a stage, which a run before this one bought, wait to be used."""
+        return unread(self._run, stage_key) or bool(self._batches.unread(stage_key))
+
+    async def _completions(
+        self, stage_key: str, requests: Sequence[ChatRequest], *, urgent: bool
+    ) -> Sequence[Completion | ProviderError]:
+        named = names(requests)
+        with reply_log(self._run, stage_key).open() as log:
+            if self._is_batched:
+                answers = await self._batches.complete_all(stage_key, named, log)
+                return [answers[name] for name in named]
+            bought = await self._batches.begun(stage_key, named, log)
+            self._broker.expect(stage_key, len(named) - len(bought))
+            replies = (
+                self._reply(request, stage_key, log, name, urgent=urgent)
+                if name not in bought
+                else _at_once(bought[name])
+                for name, request in named.items()
+            )
+            return await asyncio.gather(*replies)
+
+    async def _reply(
+        self, request: ChatRequest, stage_key: str, log: ReplyLog, name: str, *, urgent: bool
+    ) -> Completion | ProviderError:
+        try:
+            completion = await self._broker.complete(request, flow=stage_key, urgent=urgent)
+        except ProviderError as error:
+            return error
+        log.write(request, completion, name)
+        return completion
+
+    def _begin(self, key: str, work: Coroutine[Any, Any, T], done: Done[T]) -> None:
+        """Start something in the loop; what comes of it, an error too, goes into the queue."""
+
+        async def finished() -> None:
+            try:
+                done.put((key, await work))
+            except Exception as error:  # noqa: BLE001 - raised by whoever takes it out of the queue
+                done.put((key, error))
+
+        asyncio.run_coroutine_threadsafe(finished(), self._loop)
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        """Send nothing more, and drop the connections; paid jobs go on at the provider, and are found again."""
+        self._await(self._ended())
+        self._stop()
+
+    async def _ended(self) -> None:
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._session.close()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._lock.release()
+
+
+def _alone(name: str, run: RunDirectory, patience: float) -> FileLock:
+    """Wait until no other process has an account in a run directory; the system lets go when that process dies."""
+    run.jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(run.jobs / f".{name}.lock", mode=SEALED, thread_local=False)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout as error:
+        what = f"another process still works on the account {name}"
+        raise RunLockedError(what, where=str(run.root), todo="wait for it to end, and run the same again") from error
+    return lock
+
+
+async def _at_once(completion: Completion | ProviderError) -> Completion | ProviderError:
+    """Return a reply that was bought before."""
+    return completion
+
+
+async def _connected(provider: Any, access: Access, account: Account) -> tuple[Any, Broker]:
+    """Connect inside the loop: connections and waiting belong to it."""
+    session = provider.connect(access)
+    return session, Broker(session, account.quota)

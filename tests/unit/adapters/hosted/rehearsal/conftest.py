@@ -1,0 +1,62 @@
+"""A rehearsal server on a real socket, and the unmodified client of the vendor."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from openai import OpenAI
+
+from adapters.hosted.rehearsal.server import serving
+from adapters.hosted.rehearsal.settings import ServerSettings
+from engine.cli.serve_verb import backend
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    closing: ExitStack
+
+    def client(self, key: str = "sk-test-rehearsal", **options: Any) -> OpenAI:
+        made = OpenAI(base_url=self.url, api_key=key, **({"max_retries": 0} | options))
+        return self.closing.enter_context(made)
+
+    def own(self, path: str, body: object = None) -> dict:
+        """One of the server's own endpoints."""
+        root = self.url.split("/v1")[0].removesuffix("/openai")
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(root + path, data) as reply:  # noqa: S310 - loopback
+            return json.load(reply)
+
+    @property
+    def audit(self) -> dict:
+        return self.own("/__audit?log=1")
+
+    def over(self, fetch: Callable[[str], Any], thing_id: str, seconds: float = 120) -> Any:
+        """Poll a job or a batch until it is over."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            thing = fetch(thing_id)
+            if thing.status in {"succeeded", "failed", "cancelled", "completed"}:
+                return thing
+            time.sleep(0.02)
+        raise TimeoutError(thing)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Start servers with settings; they end with the test."""
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> Served:
+            quick = {"time_scale": 10_000.0} | settings
+            wanted = ServerSettings.model_validate(quick)
+            return Served(stack.enter_context(serving(wanted, backend())), stack)
+
+        yield start

@@ -1,0 +1,63 @@
+"""One host an account: whoever comes after a driver that was killed waits until the old host is dead too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.domain.errors import RunLockedError
+from engine.domain.sweep import Account
+from engine.ports.provider_errors import DeniedError
+from engine.run.accounts.worker import AccountWorker
+from engine.store.layout import RunDirectory
+
+ACCOUNT = Account(provider="hosted/openai", base_url="http://127.0.0.1:9/v1", key_env="HOST_TEST_KEY")
+OLD = """
+import sys
+from pathlib import Path
+from engine.domain.sweep import Account
+from engine.run.accounts.worker import AccountWorker
+from engine.store.layout import RunDirectory
+host = AccountWorker("ours", Account.model_validate_json(sys.argv[2]), RunDirectory(Path(sys.argv[1])))
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST_TEST_KEY", "sk-test-host")
+
+
+def test_a_host_waits_for_the_death_of_the_one_before_it(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", OLD, str(tmp_path), ACCOUNT.model_dump_json()]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as old:
+        assert old.stdout is not None
+        assert old.stdout.readline() == "connected\n"
+        with pytest.raises(RunLockedError, match="ours"):
+            AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05)
+        AccountWorker("theirs", ACCOUNT, RunDirectory(tmp_path), patience=0.05).close()
+        hosts: list[AccountWorker] = []
+        waiting = threading.Thread(target=lambda: hosts.append(AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path))))
+        waiting.start()
+        waiting.join(0.2)
+        assert hosts == []
+        old.kill()
+        waiting.join(30)
+        assert len(hosts) == 1
+        hosts[0].close()
+
+
+def test_a_host_that_is_closed_or_cannot_connect_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05).close()
+    monkeypatch.delenv("HOST_TEST_KEY")
+    for _ in range(2):
+        with pytest.raises(DeniedError):
+            AccountWorker("ours", ACCOUNT, RunDirectory(tmp_path), patience=0.05)
