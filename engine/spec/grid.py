@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from engine.domain.adapters import Use
 from engine.domain.sweep import Axis, Exclude, Include, Level, Pattern, Recipe, When, Zip
-from engine.spec.leaves import Leaf, Leaves
+from engine.spec.leaves import INLINE, Leaf, Leaves
 from engine.spec.messages import Finding, ambiguous, brief_level, closest, findings, unknown_path, wrong_type
 from engine.spec.origins import base_level, is_setting_in, level_under, missing_section
 from engine.spec.positions import Positions, Problems
@@ -50,15 +50,18 @@ class GridReader:
     problems: Problems
     _always: dict[str, str] = field(default_factory=dict)  # paths that every combination sweeps, and where
     _taken: dict[str, dict[Level, None]] = field(default_factory=dict)  # the levels that a swept path takes
+    _doubtful: list[Finding] = field(default_factory=list)  # may be right for an adapter that is not installed
     _unsure: set[str] = field(default_factory=set)  # paths with a level that is wrong: other levels may be meant
 
     def read(self) -> Grid:
         """Return the grid; it is only whole when no problem was added."""
-        axes = self._axes(self._value("axes"), "axes", always=True) if self._given("axes") else ()
+        axes = self._product(self._value("axes"), "axes", always=True) if self._given("axes") else ()
         zips = tuple(self._zip(node, where) for where, node in self._items("zip"))
         whens = tuple(self._when(node, where) for where, node in self._items("when"))
         excludes = tuple(Exclude(patterns=self._patterns(node, where)) for where, node in self._items("exclude"))
         includes = tuple(self._include(node, where) for where, node in self._items("include"))
+        for finding in self._doubtful if not self.problems.found else ():
+            self._add(finding)
         return Grid(
             axes,
             tuple(z for z in zips if z.axes),
@@ -106,8 +109,11 @@ class GridReader:
         """Return the field that a key names, or None when it names none that can be swept."""
         leaf = self.leaves.get(path)
         if leaf is None:
-            if not self.leaves.is_unsure(path):  # else the adapter that is not installed is a problem already
-                self._add(unknown_path(self.leaves, path, where))
+            finding = unknown_path(self.leaves, path, where)
+            if self.leaves.is_unsure(path):
+                self._doubtful.append(finding)
+            else:
+                self._add(finding)
             return None
         if path.startswith(tuple(self.leaves.doubled)):
             self._add(ambiguous(path, where))
@@ -124,6 +130,13 @@ class GridReader:
         axes = [self._axis(entry, join(where, entry.key), always=always) for entry in self._entries(node, where)]
         return tuple(axis for axis in axes if axis is not None)
 
+    def _product(self, node: Node, where: str, *, always: bool) -> tuple[Axis, ...]:
+        """Return the axes in a mapping of path to levels, each level once."""
+        axes = self._axes(node, where, always=always)
+        for axis in axes:
+            self._once((axis,), where)
+        return axes
+
     def _axis(self, entry: Entry, where: str, *, always: bool) -> Axis | None:
         leaf = self._leaf(entry.key, where)
         if leaf is None:
@@ -139,7 +152,7 @@ class GridReader:
         return Axis(path=leaf.path, levels=levels)
 
     def _levels(self, node: Node, where: str, leaf: Leaf) -> tuple[Level, ...]:
-        """Return an axis' levels, each once."""
+        """Return an axis' levels."""
         if not isinstance(node, Sequence):
             finding = wrong_type(where, "a list of levels", node.plain)
             hint = "write the levels in brackets: [1, 2]; one value for all cells belongs in `recipe`"
@@ -149,23 +162,32 @@ class GridReader:
         if not node.items:
             self._add(Finding(where, "an axis needs at least one level", "empty_axis"))
             self._unsure.add(leaf.path)
-        levels: dict[Level, str] = {}
-        for index, item in enumerate(node.items):
-            here = f"{where}[{index}]"
-            for level in self._level(item, here, leaf):
-                if level in levels:
-                    what = f"the level {brief_level(level)} is already at `{levels[level]}`"
-                    self._add(Finding(here, what, "duplicate_level", "remove one of the two"))
-                levels.setdefault(level, here)
-        return tuple(levels)
+        levels = [self._level(item, f"{where}[{index}]", leaf) for index, item in enumerate(node.items)]
+        return tuple(level for found in levels for level in found)
 
-    def _level(self, node: Node, where: str, leaf: Leaf) -> tuple[Level, ...]:
+    def _once(self, axes: tuple[Axis, ...], where: str) -> None:
+        """Refuse a step that axes which are walked together take twice."""
+        first: dict[tuple[Level, ...], int] = {}
+        for index, step in enumerate(zip(*(axis.levels for axis in axes), strict=False)):
+            if step in first and not self._unsure.intersection(axis.path for axis in axes):
+                place = join(where, axes[0].path)
+                words = " ".join(map(brief_level, step))
+                what = f"the level {words} is already at `{place}[{first[step]}]`"
+                self._add(Finding(f"{place}[{index}]", what, "duplicate_level", "remove one of the two"))
+            first.setdefault(step, index)
+
+    def _level(self, node: Node, where: str, leaf: Leaf, *, is_pattern: bool = False) -> tuple[Level, ...]:
         """Return the level in a tuple of its own, or an empty tuple when it is not one."""
         try:
-            return (leaf.level(node.plain),)
+            return (leaf.level(node.plain, is_pattern=is_pattern),)
         except ValidationError as error:
             self._unsure.add(leaf.path)
-            for finding in findings(error, where):
+            found = list(findings(error, where))
+            # Of `tune.use` and `generate.use`, the recipe and other axes may give what is missing.
+            others = [
+                finding for finding in found if leaf.path not in INLINE.values() or finding.code != "missing_field"
+            ]
+            for finding in others or found:
                 is_flat = leaf.holds_list and not isinstance(node, Sequence)
                 hint = f"a level of `{leaf.path}` is itself a list: [[a], [b, c]]" if is_flat else finding.hint
                 self._add(Finding(finding.path, finding.what, finding.code, hint))
@@ -178,6 +200,7 @@ class GridReader:
                 what = f"{len(axis.levels)} levels, but `{axes[0].path}` beside it has {len(axes[0].levels)}"
                 hint = "zipped axes are walked together and need equal lengths"
                 self._add(Finding(join(where, axis.path), what, "unequal_zip", hint, at_key=True))
+        self._once(axes, where)
         return Zip(axes=axes)
 
     def _when(self, node: Node, where: str) -> When:
@@ -194,7 +217,7 @@ class GridReader:
                 self._add(Finding(f"{where}.{key}", "this field is required", "missing_field"))
         return When(
             patterns=self._patterns(condition.value, f"{where}.if") if condition is not None else (),
-            axes=self._axes(axes.value, f"{where}.axes", always=False) if axes is not None else (),
+            axes=self._product(axes.value, f"{where}.axes", always=False) if axes is not None else (),
         )
 
     def _patterns(self, node: Node, where: str) -> tuple[Pattern, ...]:
@@ -210,7 +233,7 @@ class GridReader:
         """Return the levels of a pattern that some combination has; a level that none has is a typo."""
         levels: dict[Level, None] = {}
         for here, item in _alternatives(node, where, leaf):
-            for level in self._level(item, here, leaf):
+            for level in self._level(item, here, leaf, is_pattern=True):
                 taken = self._meant(leaf.path, level)
                 levels |= dict.fromkeys(taken)
                 if not taken and leaf.path not in self.positions.overridden:

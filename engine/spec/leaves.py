@@ -39,7 +39,7 @@ class Leaf:
     """A field that an axis may sweep.
 
     Attributes:
-        path: Dotted path, such as `data.mix.n` or `judges.rubric/policy.model`.
+        path: Dotted path, such as `data.mix.n` or `judges.my/judge.model`.
         declared: The models that declare it, and what it is called there; of a single place that several adapters may take,
             each adapter that has the setting declares it.
         adapters: The adapters whose setting it is; empty for a field of the engine's own.
@@ -70,11 +70,11 @@ class Leaf:
         """Whether a level is a list, such as of `judges`."""
         return is_list(self.field)
 
-    def level(self, written: object) -> Level:
+    def level(self, written: object, *, is_pattern: bool = False) -> Level:
         """Return a level as the recipe holds it.
 
         Of a setting, nothing (`null`) is always a level: it leaves the setting out. A level of `tune.use` or `generate.use`
-        need not be whole, because the recipe and other axes give settings as well.
+        need not be whole, because the recipe and other axes give settings as well; nor need an adapter in a pattern.
 
         Raises:
             pydantic.ValidationError: The field does not take this value.
@@ -87,7 +87,8 @@ class Leaf:
                 return cast("Level", value_type(model, name).validate_python(written, context=CONTEXT))
             except ValidationError as error:
                 errors.append(error)
-        unfinished = _unfinished(errors[0], written) if self.path in INLINE.values() else None
+        may_lack = self.path in INLINE.values() or (is_pattern and self.kind is not None and not self.holds_list)
+        unfinished = _unfinished(errors[0], written) if may_lack else None
         if unfinished is None:
             raise errors[0]
         return unfinished
@@ -202,21 +203,29 @@ class Leaves:
     _places: dict[str, Place] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, *specs: Mapping[str, Any]) -> Leaves:
-        """Return the leaves of one spec, or of several forms of it, as YAML says them; they need not be right."""
+    def of(cls, spec: Mapping[str, Any], *others: Mapping[str, Any]) -> Leaves:
+        """Return the leaves of a spec as YAML says it; it need not be right.
+
+        Args:
+            spec: The spec.
+            others: Forms of it whose adapters count as named as well, such as it was before `--set`.
+        """
         leaves = cls()
-        recipes = [recipe for spec in specs if isinstance(recipe := spec.get("recipe"), Mapping)]
-        for recipe in recipes or [{}]:
-            leaves._note_fields(Recipe, "", recipe)
-        written = [item for spec in specs for item in _levels(spec)]
-        known = 0
-        while known < len(leaves._places):  # settings that are adapters themselves may show further places
-            known = len(leaves._places)
-            for path, value in written:
-                if path in leaves._places:
-                    leaves._note(leaves._places[path], value)
+        for other in (*others, spec):  # what is doubled and unsure is so in the spec itself, which comes last
+            leaves.doubled, leaves.unsure = set(), set()
+            leaves._note_spec(other)
         leaves._add(Recipe, "", "")
         return leaves
+
+    def _note_spec(self, spec: Mapping[str, Any]) -> None:
+        recipe = spec.get("recipe")
+        self._note_fields(Recipe, "", recipe if isinstance(recipe, Mapping) else {})
+        known = 0
+        while known < len(self._places):  # settings that are adapters themselves may show further places
+            known = len(self._places)
+            for path, value in _levels(spec):
+                if path in self._places:
+                    self._note(self._places[path], value)
 
     @classmethod
     def of_installed(cls) -> Leaves:

@@ -90,7 +90,7 @@ def read_sweep(raw: bytes, name: str, overrides: Sequence[str] = ()) -> LoadedSw
         problems.stop_if_any()  # there is a problem whenever there is no tree
     positions = _positions(changed, start, overridden)
     # What only the file names counts as well: an axis of a mitigation that `--set` has taken out is no typo.
-    leaves = Leaves.of(before.plain, changed.plain)
+    leaves = Leaves.of(changed.plain, before.plain)
     return LoadedSweep(_Reading(changed, leaves, positions, problems).sweep(), positions)
 
 
@@ -98,7 +98,7 @@ def _decode(raw: bytes, name: str, problems: Problems) -> tuple[str, Source]:
     """Return the text of a spec; text that cannot be used is a problem, and empty."""
     nothing = Source(name, ("",))
     if len(raw) > MAX_BYTES:
-        what, hint = "larger than 1 MiB", "a spec names its data by `file:PATH`; it does not hold it"
+        what, hint = "larger than 1 MiB", "a spec names its data; it does not hold it"
         problems.add(Mark(nothing, 1, 1).problem("", what, code="too_large", hint=hint))
         return "", nothing
     raw = raw.removeprefix(codecs.BOM_UTF8)

@@ -51,7 +51,7 @@ _NAME = "a usable name", "use 1 to 64 lower-case letters, digits, `-` and `_`, a
 _NAMES = {
     ADAPTER_PATTERN: (
         "the name of an adapter",
-        "write `name` or `name:argument`, such as `standin/explicit` or `file:data/mine.jsonl`",
+        "write `name` or `name:argument`; a name has lower-case letters and digits, and `/`, `.`, `_` or `-` between them",
     ),
     ACCOUNT_PATTERN: (
         "a usable name",
@@ -178,32 +178,38 @@ class _Owner:
         return {**(self.model.model_fields if self.model is not None else {}), **self.beside}
 
 
-def unknown_path(leaves: Leaves, path: str, where: str) -> Finding:
-    """Return the finding for a path that no field has."""
+def unknown_path(leaves: Leaves, path: str, where: str, further: Iterable[str] = ()) -> Finding:
+    """Return the finding for a path that no field has.
+
+    Args:
+        leaves: What the spec may sweep.
+        path: What was written.
+        where: Dotted path in the spec of what was written.
+        further: What else might have been meant.
+    """
     inside = leaves.inside(path)
     if inside:
         what, hint = "this is a section, not a field", f"its fields: {', '.join(inside)}"
-        return Finding(where, what, "unknown_path", hint, at_key=True)
-    elsewhere = Leaves.of_installed().get(path)
-    if elsewhere is not None:
+    elif (elsewhere := Leaves.of_installed().get(path)) is not None:
         owners = " or ".join(f"`{name}`" for name in elsewhere.adapters)
         what, hint = (
             f"it is a setting of {owners}, and the spec names no such adapter",
             "name the adapter, or drop this",
         )
-        return Finding(where, what, "unknown_path", hint, at_key=True)
-    return Finding(where, "no such field in the recipe", "unknown_path", known_paths(leaves, path), at_key=True)
+    else:
+        what, hint = "no such field in the recipe", _known_paths(leaves, path, further)
+    return Finding(where, what, "unknown_path", hint, at_key=True)
 
 
-def known_paths(leaves: Leaves, path: str, further: Iterable[str] = ()) -> str:
+def _known_paths(leaves: Leaves, path: str, further: Iterable[str]) -> str:
     """Return what may have been meant by a path that no field has: the closest, or else those beside it."""
-    parents = {known: known.removesuffix(leaf.name) for known, leaf in leaves.by_path.items()}
     others = {
-        parents[known] + word: known for known, leaf in leaves.by_path.items() for word in also({leaf.name: leaf.field})
+        known.removesuffix(leaf.name) + word: known
+        for known, leaf in leaves.by_path.items()
+        for word in also({leaf.name: leaf.field})
     }
-    hint = closest(path, [*leaves.by_path, *further], others)
     beside = leaves.inside(path.partition(".")[0])
-    return hint or (f"there are: {', '.join(beside)}" if beside else "")
+    return closest(path, [*leaves.by_path, *further], others) or (f"there are: {', '.join(beside)}" if beside else "")
 
 
 def ambiguous(path: str, where: str) -> Finding:

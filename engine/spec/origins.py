@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from engine.domain.adapters import Use, WithAdapter
 from engine.domain.sweep import Axis, Level, Recipe, Sweep
 from engine.spec.leaves import INLINE, own_fields, section_model
+from engine.spec.yaml_nodes import join
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class WrittenLevel:
 def _of_axes(axes: Iterable[Axis], prefix: str) -> Iterator[WrittenLevel]:
     for axis in axes:
         for index, level in enumerate(axis.levels):
-            yield WrittenLevel(f"{prefix}.{axis.path}[{index}]", axis.path, level)
+            yield WrittenLevel(f"{join(prefix, axis.path)}[{index}]", axis.path, level)
 
 
 def swept(sweep: Sweep) -> Iterator[WrittenLevel]:
@@ -43,7 +44,7 @@ def swept(sweep: Sweep) -> Iterator[WrittenLevel]:
         yield from _of_axes(when.axes, f"when[{index}].axes")
     for index, include in enumerate(sweep.includes):
         for path, level in include.levels:
-            yield WrittenLevel(f"include[{index}].{path}", path, level)
+            yield WrittenLevel(join(f"include[{index}]", path), path, level)
 
 
 def written(sweep: Sweep) -> Iterator[WrittenLevel]:
@@ -98,8 +99,8 @@ def _place(recipe: Recipe, path: str) -> str:
 def inner(path: str) -> str:
     """Return a path with its adapter's place in it, so that the place's path is where it begins.
 
-    >>> inner("tune.lr"), inner("tune.epochs"), inner("judges.rubric/policy.model")
-    ('tune.use.lr', 'tune.epochs', 'judges.rubric/policy.model')
+    >>> inner("tune.lr"), inner("tune.epochs"), inner("judges.my/judge.model")
+    ('tune.use.lr', 'tune.epochs', 'judges.my/judge.model')
     """
     head, _, rest = path.partition(".")
     if head not in INLINE or rest.partition(".")[0] in own_fields(head):

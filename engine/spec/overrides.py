@@ -12,7 +12,7 @@ from engine.domain.adapters import Reference, Use, kind_of, plain
 from engine.domain.errors import UnknownAdapterError
 from engine.spec import yaml_nodes
 from engine.spec.leaves import INLINE, OLD_NAMES, Leaves, Place, is_list
-from engine.spec.messages import Finding, ambiguous, known_paths
+from engine.spec.messages import Finding, ambiguous, unknown_path
 from engine.spec.origins import inner, is_setting_in
 from engine.spec.positions import SET, Mark, Problems, Source
 from engine.spec.yaml_nodes import Entry, Mapping, Node, Scalar
@@ -60,8 +60,8 @@ def override(root: Mapping, texts: Iterable[str], problems: Problems) -> tuple[M
         The changed spec, and the recipe paths that were changed.
     """
     entries = list(_entries(texts, problems))
-    levels = [{"axes": {_leaf_path(entry.key): entry.value.plain}} for entry in entries]
-    leaves = Leaves.of(root.plain, *levels)
+    written = root.plain
+    leaves = Leaves.of(written, *({**written, "axes": {_leaf_path(entry.key): entry.value.plain}} for entry in entries))
     changed: set[str] = set()
     for entry in entries:
         root, paths = _apply(root, entry, leaves, problems)
@@ -102,11 +102,9 @@ def _apply(root: Mapping, entry: Entry, leaves: Leaves, problems: Problems) -> t
         return _put(root, entry.key.split("."), entry), set()
     leaf = leaves.get(path)
     if leaf is None or path.startswith(tuple(leaves.doubled)):
-        if leaf is not None or not leaves.is_unsure(path):
-            finding = _unknown(entry.key, path, leaves) if leaf is None else ambiguous(path, entry.key)
-            problems.add(
-                entry.mark.problem(yaml_nodes.join("", entry.key), finding.what, code=finding.code, hint=finding.hint)
-            )
+        where = yaml_nodes.join("", entry.key)
+        finding = _unknown(where, path, leaves) if leaf is None else ambiguous(path, where)
+        problems.add(entry.mark.problem(where, finding.what, code=finding.code, hint=finding.hint))
         return root, set()
     is_axis = head == "axes" or _is_axis(entry.value, holds_list=leaf.holds_list)
     root = _unsweep(root, path, keep_axis=is_axis)
@@ -120,9 +118,8 @@ def _apply(root: Mapping, entry: Entry, leaves: Leaves, problems: Problems) -> t
 def _unknown(key: str, path: str, leaves: Leaves) -> Finding:
     if key.partition(".")[0] in _GRID and path == key:
         hint = "of the grid, only axes can be set: axes.PATH=[LEVELS]"
-    else:
-        hint = known_paths(leaves, path, (*_WHOLE, *_RUN))
-    return Finding(key, "nothing to set here", "unknown_path", hint)
+        return Finding(key, "nothing to set here", "unknown_path", hint)
+    return unknown_path(leaves, path, key, (*_WHOLE, *_RUN))
 
 
 def _everywhere(root: Mapping, path: str, leaves: Leaves, new: Entry) -> tuple[Mapping, set[str]]:

@@ -34,7 +34,8 @@ class RecipeBook:
         self._sweep = sweep
         self._positions = positions
         self._problems = problems
-        self._made: dict[tuple[str, Combination], tuple[object, ...]] = {}
+        self._made: dict[tuple[str, tuple[int, ...]], tuple[object, ...]] = {}
+        self._alive: list[Pair] = []  # no two pairs may ever have one id
         self._distinct: dict[tuple[str, object], object] = {}
         self._base = {name: self._shared(name, getattr(sweep.recipe, name)) for name in Recipe.model_fields}
 
@@ -56,10 +57,12 @@ class RecipeBook:
             parts.setdefault(_head(pair[0]), []).append(pair)
         values = dict(self._base)
         for name, pairs in parts.items():
-            key = (name, tuple(pairs))
+            # By their ids: an adapter with a default written out equals one without, and takes over less from the recipe.
+            key = (name, tuple(map(id, pairs)))
             made = self._made.get(key)
             if made is None:
-                made = self._made[key] = tuple(self._shared(name, value) for value in self._new(*key))
+                self._alive.extend(pairs)
+                made = self._made[key] = tuple(self._shared(name, value) for value in self._new(name, tuple(pairs)))
             if not made:
                 return {}
             values[name] = made[0]

@@ -41,7 +41,7 @@ def json_schema() -> Schema:
             "description": _field(Header, "description"),
             "recipe": _ref("Recipe", "The recipe that every cell begins from; all of it is part of the cells' keys."),
             "axes": _or_null(_ref("Axes", "Levels by path; the cells are the product of the axes.")),
-            "zip": _list_of("Axes", "Axes that are walked together; each item multiplies the grid once."),
+            "zip": _list_of("Zip", "Axes that are walked together; each item multiplies the grid once."),
             "when": _list_of("When", "Axes for those combinations only that match a condition; applied in order."),
             "exclude": _list_of("Patterns", "Combinations to drop: those that match every path of an item."),
             "include": _list_of("Levels", "Levels to add, or further combinations, as in a GitHub Actions matrix."),
@@ -152,9 +152,10 @@ def _level(leaf: Leaf) -> Schema:
     return {**value, "description": leaf.field.description}
 
 
-def _many(level: Schema) -> Schema:
+def _many(level: Schema, *, once: bool = True) -> Schema:
     description = f"Levels. {level['description']}"
-    return {"description": description, "type": "array", "minItems": 1, "uniqueItems": True, "items": level}
+    more = {"uniqueItems": True} if once else {}
+    return {"description": description, "type": "array", "minItems": 1, **more, "items": level}
 
 
 def _one_or_many(level: Schema) -> Schema:
@@ -174,6 +175,7 @@ def _grid_definitions(leaves: Leaves) -> Schema:
     axes = _ref("Axes", "Axes for the combinations that match.")
     return {
         "Axes": paths((path, _many(schema)) for path, schema in levels.items()),
+        "Zip": paths((path, _many(schema, once=False)) for path, schema in levels.items()),
         "Patterns": paths((path, _one_or_many(schema)) for path, schema in levels.items()),
         "Levels": paths(levels.items()),
         "When": _object({"if": condition, "axes": axes}, required=["if", "axes"]),

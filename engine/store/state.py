@@ -347,5 +347,6 @@ def _settle(db: sqlite3.Connection, entry: Settled) -> None:
 
 
 def _insert_shards(db: sqlite3.Connection, stage_key: str, shards: Iterable[ShardRef]) -> None:
-    named = ({"table_name": shard.table, "stage_key": stage_key, **asdict(shard)} for shard in shards)
-    insert(db, "shards", ({name: value for name, value in row.items() if name != "table"} for row in named))
+    for shard in shards:
+        row: rows.Row = {"stage_key": stage_key, "table_name": shard.table, "path": shard.path}
+        insert(db, "shards", [row | {"sha256": shard.sha256, "rows": shard.rows, "bytes": shard.bytes}])

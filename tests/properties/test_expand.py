@@ -216,6 +216,12 @@ WORDS = (
     "tune.lr",
     "data.n",
     "judges",
+    "use",
+    "tune",
+    "tune.use",
+    "mitigations",
+    "mix",
+    "n",
     "x",
 )
 yaml_values = st.recursive(
