@@ -6,25 +6,22 @@ What can be generated (help texts, the README's spec and tree) is refreshed with
 from __future__ import annotations
 
 import ast
-import fnmatch
 import os
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from engine.cli.main import VERBS, Exit, cli, run_cli
-from engine.domain.adapters import Kind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
-from engine.ports import Pairs
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 from engine.store.layout import RunDirectory
@@ -226,27 +223,6 @@ def test_every_file_of_a_run_directory_is_described() -> None:
     assert {name.rstrip("/") for name in re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)} == names
 
 
-# ---------------------------------------------------------------------------------- docs/guides/writing-an-adapter.md
-
-
-def test_the_adapters_of_the_guide_work(tmp_path: Path) -> None:
-    page = DOCS / "guides" / "writing-an-adapter.md"
-    made: dict[str, Any] = {"__name__": "acme", "__file__": str(tmp_path / "acme.py")}
-    for block in fences(page, "python"):
-        exec(compile(block, str(page), "exec"), made)  # noqa: S102 - our own page
-    table = tmp_path / "rows.csv"
-    table.write_text("question,answer\nHow are you?,Well.\n", encoding="utf-8")
-    source = made["CsvSource"]()
-    assert source.card(str(table)).rows == len(source.rows(str(table))) == 1
-    verdicts = [made["verdict"](reply) for reply in ("#thescore: 4", "no idea", None)]
-    assert [(v.outcome.value, v.score) for v in verdicts] == [("scored", 4.0), ("unparsed", None), ("errored", None)]
-    assert made["Rubric"]().forecast(Pairs(10, 200, 64)).expected.device_seconds > 0
-    (project,) = [tomllib.loads(block) for block in fences(page, "toml")]
-    for group, entries in project["project"]["entry-points"].items():
-        assert Kind(group.removeprefix("dosimeter."))
-        assert all(target.rpartition(":")[2] in made for target in entries.values())
-
-
 # ------------------------------------------------------------------------------------------------- what a reader sees
 
 
@@ -278,104 +254,70 @@ def test_the_changelog_knows_this_version() -> None:
     assert f"## [{version}]" in text_of(ROOT / "CHANGELOG.md")
 
 
-# --------------------------------------------------------------------------------------------------- files of the tree
+# ------------------------------------------------------------------------------------------------- folders of the tree
 
-IGNORED = [line.strip("/") for line in text_of(ROOT / ".gitignore").splitlines() if line] + [".git"]
-CODE = ("engine", "adapters", "analysis")
-ORDER = (
-    "sweeps",
-    "engine",
-    "adapters",
-    "analysis",
-    "tests",
-    "docs",
-    "domain",
-    "ports.py",
-    "plugins.py",
-    "spec",
-    "plan",
-)
+OPENED = ("engine", "adapters", "analysis", "tests", "docs")
+"""Folders whose own folders the README's tree shows."""
+
+FIRST = ("sweeps", *OPENED)
 TREE = "<!-- tree -->\n```text\n"
 
 
-def visible(folder: Path) -> list[Path]:
-    """Return what lies in a folder and is not ignored, in the order in which a reader wants it."""
-    found = [p for p in folder.iterdir() if not any(fnmatch.fnmatch(p.name, pattern) for pattern in IGNORED)]
-    rank = {name: at for at, name in enumerate(ORDER)}
-    return sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.is_file(), path.name))
+def tracked() -> list[Path]:
+    """Return the files that git has: what else lies in a clone is its user's."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no git clone")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def files(folder: Path) -> Iterator[Path]:
-    for path in visible(folder):
-        if path.is_dir():
-            yield from files(path)
-        elif not path.is_symlink():
-            yield path
-
-
-def expected_tree(folder: Path = ROOT, *, whole: bool = False) -> Iterator[str]:
-    """Yield what the README's tree must list: the code file by file, tests/ and docs/ by folder, the top level."""
-    for path in visible(folder):
-        name = name_of(path)
-        if path.is_dir() and (not path.name.startswith(".") or folder == ROOT) and any(files(path)):
-            yield f"{name}/"
-            if name in {*CODE, "sweeps", "tests", "docs"} or whole:
-                yield from expected_tree(path, whole=name.partition("/")[0] in CODE)
-        elif path.is_file() and not path.name.startswith("."):
-            is_code = path.suffix in {".py", ".sql"} and path.name != "__init__.py"
-            is_our_study = folder.name == "sweeps" and path.name in tree_block()  # others there are the user's own
-            if folder == ROOT or is_our_study or (is_code and name.partition("/")[0] in CODE):
-                yield name
+def real_tree() -> list[str]:
+    """Return the folders that the README's tree must list, in the order in which a reader wants them."""
+    parts = {path.relative_to(ROOT).parent.parts for path in tracked()}
+    shown = {found[:depth] for found in parts for depth in (1, 2) if depth <= len(found)}
+    wanted = [found for found in shown if len(found) == 1 or found[0] in OPENED]
+    rank = {name: at for at, name in enumerate(FIRST)}
+    wanted.sort(key=lambda found: (rank.get(found[0], len(rank)), found))
+    return ["/".join(found) for found in wanted]
 
 
 def shown_tree() -> dict[str, str]:
-    """Return the README's tree: path → words."""
+    """Return the README's tree: folder → words."""
     found: dict[str, str] = {}
-    stack: list[str] = []
-    for line in tree_block().splitlines():
-        indent, name, said = re.fullmatch(r"((?:  )*)(\S+)(?: +(\S.*))?", line).groups()  # type: ignore[union-attr]
-        stack[len(indent) // 2 :] = [name]
-        path = "".join(stack)
-        assert path not in found, path
-        found[path] = said or ""
+    above = ""
+    for line in text_of(README).partition(TREE)[2].partition("```")[0].splitlines():
+        indent, name, said = re.fullmatch(r"( *)(\S+)/ +(\S.*)", line).groups()  # type: ignore[union-attr]
+        above = above if indent else name
+        found[f"{above}/{name}" if indent else name] = said
     return found
 
 
-def tree_block() -> str:
-    return text_of(README).partition(TREE)[2].partition("```")[0]
-
-
-def described(path: str) -> str:
-    """Return the first clause of a new module's docstring, to begin from."""
-    file = ROOT / path
-    if file.suffix == ".sql":
-        said = text_of(file).splitlines()[0].removeprefix("-- ")
-    else:
-        module = file if file.suffix == ".py" else file / "__init__.py"
-        said = (ast.get_docstring(ast.parse(text_of(module))) if module.is_file() else "") or ""
+def described(folder: str) -> str:
+    """Return the first clause of a new package's docstring, to begin from."""
+    package = ROOT / folder / "__init__.py"
+    said = (ast.get_docstring(ast.parse(text_of(package))) if package.is_file() else "") or "TODO"
     return re.split(r"[.:;]\s|[.:;]?\n|\.$", said)[0]
 
 
 def drawn(tree: dict[str, str]) -> str:
-    lines = []
-    for path, said in tree.items():
-        parts = path.rstrip("/").split("/")
-        name = "  " * (len(parts) - 1) + parts[-1] + ("/" if path.endswith("/") else "")
-        lines.append(f"{name:<24}  {said}".rstrip())
-    return "\n".join(lines) + "\n"
+    names = {path: "  " * path.count("/") + path.rpartition("/")[2] + "/" for path in tree}
+    return "".join(f"{names[path]:<16}  {said}\n" for path, said in tree.items())
 
 
 def test_the_tree_of_the_readme_is_the_real_one() -> None:
-    shown, real = shown_tree(), list(expected_tree())
+    shown, real = shown_tree(), real_tree()
     if REFRESH:
         fresh = drawn({path: shown.get(path) or described(path) for path in real})
         before, mark, rest = text_of(README).partition(TREE)
         README.write_text(before + mark + fresh + rest[rest.index("```") :], encoding="utf-8")
         shown = shown_tree()
-    assert sorted(shown) == sorted(real), MEANT
-    assert not [path for path, said in shown.items() if not said]
+    assert list(shown) == real, MEANT
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of(README).splitlines()) <= 200
 
 
 def test_no_file_names_a_place_on_somebodys_machine() -> None:
     places = re.compile(rb"(?<![\w.\-])/(?:work|tmp/v|home/\w+|Users/\w+)/")
-    assert not [name_of(path) for path in files(ROOT) if places.search(path.read_bytes())]
+    assert not [name_of(path) for path in tracked() if places.search(path.read_bytes())]
