@@ -107,6 +107,12 @@ def _adapter(kind: Kind, name: str) -> Any:
         ) from error
 
 
+def refresh() -> None:
+    """Look for adapters anew when next asked: a package was installed, or removed, while this process runs."""
+    _installed.cache_clear()
+    _adapter.cache_clear()
+
+
 def suggest(word: str, known: tuple[str, ...]) -> str:
     """Return `did you mean …?` for a close match, else the known words."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

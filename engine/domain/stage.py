@@ -161,10 +161,18 @@ class ScreenWork:
 
 @dataclass(frozen=True, slots=True)
 class JudgeWork:
-    """Judge responses. Input: `responses`. `pin` says what the judge read beside its settings when planned; empty for nothing."""
+    """Judge responses. Input: `responses`.
+
+    Attributes:
+        use: The judge.
+        benchmark: What the responses answer.
+        model: The hosted model that the judge asks; None for a judge that runs here.
+        pin: What the judge read beside its settings when planned; empty for nothing.
+    """
 
     use: Use
     benchmark: Pinned
+    model: Use | None = None
     pin: str = ""
 
 

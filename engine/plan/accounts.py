@@ -17,7 +17,7 @@ def hosted_model(stage: Stage) -> Use | None:
     if isinstance(work, TuneWork | GenerateWork):
         model = work.base.use
     elif isinstance(work, JudgeWork):
-        model = registry.adapter(Kind.JUDGE, work.use.name).needs(work.use.settings).model
+        model = work.model
     return model if model is not None and is_hosted(model) else None
 
 

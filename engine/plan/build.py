@@ -121,7 +121,8 @@ class _Planner:
         chain = _Chain()
         for use, change in work.steps:
             for step in change.before:
-                chain.start = chain.model = self._step(recipe, use, step, chain)
+                chain.model = self._step(recipe, use, step, chain)
+        chain.start = chain.model  # until here, weights are edited on top of the base
         if recipe.data is not None and work.tune is not None:
             rows = chain.add(self.book.sample(recipe.data, recipe.seed))
             for use, change in work.steps:

@@ -19,8 +19,8 @@ from engine.plan import check_hosted
 from engine.plan.accounts import is_hosted
 from engine.plan.build import system_prompt
 from engine.plan.catalogue import Catalogue
-from engine.plan.changes import RefusalError, changes
-from engine.ports.mitigation import Change, Tune
+from engine.plan.changes import Changes, RefusalError, changes
+from engine.plan.check_mitigations import reason, troubles
 from engine.spec.expand import Expansion
 from engine.spec.load import LoadedSweep
 from engine.spec.origins import origin
@@ -64,6 +64,7 @@ class _Checker:
     catalogue: Catalogue
     problems: Problems = field(default_factory=Problems)
     unusable: set[tuple[Kind, Use]] = field(default_factory=set)
+    work: dict[Recipe, Changes] = field(default_factory=dict)  # of the recipes that have mitigations
 
     def add(self, where: str, what: str, *, code: str, hint: str = "") -> None:
         """Note a problem at a dotted path of the spec."""
@@ -98,9 +99,9 @@ class _Checker:
                 else ""
             )
             if kind is Kind.JUDGE:
-                self.add(where, f"`{use}` cannot judge: {_reason(error)}", code="unusable_judge", hint=hint)
+                self.add(where, f"`{use}` cannot judge: {reason(error)}", code="unusable_judge", hint=hint)
             else:
-                self.add(where, f"cannot read `{use}`: {_reason(error)}", code="unreadable", hint=hint)
+                self.add(where, f"cannot read `{use}`: {reason(error)}", code="unreadable", hint=hint)
 
     def sizes(self) -> None:
         """Compare what is asked of each data source with what it has."""
@@ -183,38 +184,23 @@ class _Checker:
             if not recipe.mitigations:
                 continue
             try:
-                work = changes(recipe, system_prompt(recipe, self.catalogue))
-                refusals = [text for use, change in work.steps for text in self.faults(use, change)]
+                self.work[recipe] = changes(recipe, system_prompt(recipe, self.catalogue))
+                found = list(troubles(recipe, self.work[recipe], self.catalogue))
             except RefusalError as error:
-                refusals = [str(error)]
+                found = [str(error)]
             except PlanError as error:
-                refusals = [error.what]
+                found = [error.what]
             where = self.origin("mitigations", recipe.mitigations)
-            for text in refusals:
+            for text in found:
                 if (where, text) not in told:
                     told.add((where, text))
                     self.add(where, text, code="refused_mitigation")
 
-    def faults(self, use: Use, change: Change) -> Iterator[str]:
-        """Say where a mitigation asks a source for more rows than it has, or has a guard that measures something else."""
-        for screen in change.screens:
-            if screen.guard is not None and self.catalogue.measures(screen.guard) is Measure.CORRECT:
-                yield f"the mitigation `{use}` needs a guard that measures harm or refusal, and `{screen.guard}` measures correctness"
-        further = [data for inserted in change.rows for data in inserted.further.values()]
-        further += [step.data for step in (*change.before, *change.after) if isinstance(step, Tune)]
-        for data in further:
-            try:
-                rows = self.catalogue.source(data.source).rows
-            except (OSError, ValueError) as error:
-                yield f"the mitigation `{use}` cannot read `{data.source}`: {_reason(error)}"
-            else:
-                if data.n > rows:
-                    yield f"the mitigation `{use}` asks {data.source} for {data.n:,} rows, and it has {rows:,}"
-
     def providers(self) -> None:
         """Look at what leaves this machine; only once everything can be read."""
         if not self.unusable:
-            for where, what, code, hint in check_hosted.problems(self.recipes, self.loaded.sweep.run, self.origin):
+            run = self.loaded.sweep.run
+            for where, what, code, hint in check_hosted.problems(self.recipes, self.work, run, self.origin):
                 self.add(where, what, code=code, hint=hint)
 
     def budget(self) -> None:
@@ -254,9 +240,3 @@ def _asked(data: DataRecipe) -> Iterator[tuple[str, Use, int]]:
     yield "data.n", data.source, data.n
     if data.mix is not None:
         yield "data.mix.n", data.mix.source, data.mix.n
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror.lower()}" + (f": {error.filename}" if error.filename else "")
-    return str(error)

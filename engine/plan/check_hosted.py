@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from engine import registry
 from engine.domain.adapters import Kind, Use
@@ -10,11 +11,18 @@ from engine.domain.conversation import ChatRow
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
 from engine.plan.accounts import account_of, is_hosted
+from engine.plan.changes import Changes
+from engine.ports.mitigation import Change, Tune
 from engine.registry import suggest
 
 Origin = Callable[[str, Level], str]
+Chains = Mapping[Recipe, Sequence[Change]]
+"""Recipes, and what each one's mitigations change."""
+
 Found = Iterator[tuple[str, str, str, str]]
 """Problems: where, what, code, hint."""
+
+MITIGATIONS = "mitigations"
 
 ALL_ROWS = "all rows"
 """What a provider says of a sample as a whole begins so: of a source that is larger than the sample, it means nothing."""
@@ -23,21 +31,24 @@ SHOWN = 5
 """Most rows of one source that are shown; the rest are counted."""
 
 
-def problems(recipes: Iterable[Recipe], run: RunSettings, origin: Origin) -> Found:
+def problems(recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: RunSettings, origin: Origin) -> Found:
     """Yield what stands in the way of the cells that use providers.
 
     Args:
         recipes: The cells' recipes; every adapter that they name is known.
+        work: What the mitigations change, of those that have any.
         run: The run settings.
         origin: Says where the spec has a level.
     """
-    distinct = list(dict.fromkeys(recipes))
+    distinct = {
+        recipe: tuple(change for _, change in work[recipe].steps) if recipe in work else () for recipe in recipes
+    }
     yield from _accounts(distinct, run, origin)
     yield from _pairs(distinct, origin)
     yield from _uploads(distinct, origin)
 
 
-def _hosted(recipe: Recipe) -> Iterator[tuple[str, Level, Use]]:
+def _hosted(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[str, Level, Use]]:
     """Yield the hosted models that a recipe uses, with the path and the level that name them."""
     named: list[tuple[str, Level, Use | None]] = [("model", recipe.model, recipe.model)]
     named += [("judges", recipe.judges, _asked(judge)) for judge in recipe.judges]
@@ -45,6 +56,8 @@ def _hosted(recipe: Recipe) -> Iterator[tuple[str, Level, Use]]:
         named.append(("utility_judge", recipe.utility_judge, _asked(recipe.utility_judge)))
     if recipe.over_refusal is not None:
         named.append(("over_refusal_judge", recipe.over_refusal_judge, _asked(recipe.over_refusal_judge)))
+    guards = (screen.guard for change in mitigations for screen in change.screens)
+    named += [(MITIGATIONS, recipe.mitigations, _asked(guard)) for guard in guards if guard is not None]
     for path, level, model in named:
         if model is not None and is_hosted(model):
             yield path, level, model
@@ -54,7 +67,7 @@ def _asked(judge: Use) -> Use | None:
     return registry.adapter(Kind.JUDGE, judge.name).needs(judge.settings).model
 
 
-def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Found:
+def _accounts(recipes: Chains, run: RunSettings, origin: Origin) -> Found:
     """Require an account for each hosted model, and a provider for each account."""
     for name, account in run.accounts.items():
         try:
@@ -62,7 +75,7 @@ def _accounts(recipes: Sequence[Recipe], run: RunSettings, origin: Origin) -> Fo
         except UnknownAdapterError as error:
             yield f"run.accounts.{name}.provider", error.what, "unknown_adapter", error.todo
     seen = set()
-    for path, level, model in dict.fromkeys(use for recipe in recipes for use in _hosted(recipe)):
+    for path, level, model in dict.fromkeys(use for chain in recipes.items() for use in _hosted(*chain)):
         if account_of(model, run.accounts) is not None or (model.name, model.account) in seen:
             continue
         seen.add((model.name, model.account))
@@ -82,33 +95,63 @@ def _no_account(model: Use, owners: tuple[str, ...]) -> tuple[str, str, str]:
     return f"there is no account at `{model.name}`", "no_account", hint
 
 
-def _pairs(recipes: Sequence[Recipe], origin: Origin) -> Found:
+def _pairs(recipes: Chains, origin: Origin) -> Found:
     """Require that a hosted model is tuned and asked where it is, and nothing else is."""
     seen = set()
-    for recipe in recipes:
+    for recipe, mitigations in recipes.items():
         home = recipe.model.name if is_hosted(recipe.model) else ""
-        asked = [("generate.use", recipe.generate.use)]
-        if recipe.tune is not None:
-            asked.append(("tune.use", recipe.tune.use))
-        for path, use in asked:
+        for path, level, use in _workers(recipe, mitigations):
             if (use.name if is_hosted(use) else "") != home and (recipe.model, use.name) not in seen:
                 seen.add((recipe.model, use.name))
-                hint = f"`{path}: {home}`" if home else "`zip` the model with the adapters that work on it"
+                hint = "`zip` the model with the adapters that work on it"
+                if home and path != MITIGATIONS:
+                    hint = f"`{path}: {home}`"
                 what = f"`{use.name}` cannot work on the model `{recipe.model}`"
-                yield origin(path, use), what, "wrong_place", hint
+                yield origin(path, level), what, "wrong_place", hint
 
 
-def _uploads(recipes: Sequence[Recipe], origin: Origin) -> Found:
+def _workers(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[str, Level, Use]]:
+    """Yield what works on a recipe's model: who answers, tunes and edits, with the path and the level that name it."""
+    yield "generate.use", recipe.generate.use, recipe.generate.use
+    if recipe.tune is not None:
+        yield "tune.use", recipe.tune.use, recipe.tune.use
+    for use, change in zip(recipe.mitigations, mitigations, strict=False):
+        for step in (*change.before, *change.after):
+            yield MITIGATIONS, recipe.mitigations, step.tune.use if isinstance(step, Tune) else use
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """Rows that a provider tunes on.
+
+    Attributes:
+        provider: The provider.
+        data: The rows.
+        path: Where the recipe asks for them.
+        level: What it has there.
+        is_whole: Whether they are all that is tuned on together.
+    """
+
+    provider: str
+    data: DataRecipe
+    path: str
+    level: Level
+    is_whole: bool
+
+
+def _uploads(recipes: Chains, origin: Origin) -> Found:
     """Ask whether rows may leave this machine, and whether the provider will take them."""
     refused: dict[tuple[str, str], list[str]] = {}
-    for provider, data in _uploaded(recipes):
-        where = origin("data.source", data.source)
+    for upload in _uploaded(recipes):
+        provider, data = upload.provider, upload.data
+        where = origin(upload.path, upload.level)
         if not data.allow_upload:
             what = f"the rows of `{data.source}` would be uploaded to `{provider}`"
             yield where, what, "no_upload", "allow it with `data.allow_upload: true`"
             continue
         to_rows, to_number = _objections(provider, data)
-        for place, texts in ((where, to_rows), (origin("data.n", data.n), to_number)):
+        for_number = where if upload.path == MITIGATIONS else origin("data.n", data.n)
+        for place, texts in ((where, to_rows), (for_number, to_number if upload.is_whole else [])):
             told = refused.setdefault((provider, place), [])
             told += [text for text in texts if text not in told]
     for (provider, where), told in refused.items():
@@ -118,17 +161,27 @@ def _uploads(recipes: Sequence[Recipe], origin: Origin) -> Found:
             yield where, f"`{provider}` will refuse it: {what}", "refused_rows", ""
 
 
-def _uploaded(recipes: Sequence[Recipe]) -> Iterator[tuple[str, DataRecipe]]:
-    """Yield each sample that goes to a provider; of those that may not, one a source."""
+def _uploaded(recipes: Chains) -> Iterator[_Upload]:
+    """Yield what goes to a provider; of what may not, one a source."""
     seen = set()
-    for recipe in recipes:
-        if recipe.tune is None or recipe.data is None or not is_hosted(recipe.tune.use):
-            continue
-        provider, data = recipe.tune.use.name, recipe.data
-        what = (provider, data if data.allow_upload else data.source)
+    for upload in (upload for chain in recipes.items() for upload in _tuned_on(*chain)):
+        data = upload.data
+        what = (upload.provider, (data, upload.is_whole) if data.allow_upload else data.source)
         if what not in seen:
             seen.add(what)
-            yield provider, data
+            yield upload
+
+
+def _tuned_on(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[_Upload]:
+    """Yield the rows that a recipe has providers tune on."""
+    if recipe.tune is not None and recipe.data is not None and is_hosted(recipe.tune.use):
+        provider = recipe.tune.use.name
+        yield _Upload(provider, recipe.data, "data.source", recipe.data.source, is_whole=True)
+        for further in (data for change in mitigations for rows in change.rows for data in rows.further.values()):
+            yield _Upload(provider, further, MITIGATIONS, recipe.mitigations, is_whole=False)
+    for step in (step for change in mitigations for step in (*change.before, *change.after)):
+        if isinstance(step, Tune) and is_hosted(step.tune.use):
+            yield _Upload(step.tune.use.name, step.data, MITIGATIONS, recipe.mitigations, is_whole=True)
 
 
 def _objections(provider: str, data: DataRecipe) -> tuple[list[str], list[str]]:

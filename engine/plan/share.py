@@ -22,6 +22,7 @@ from engine.domain.stage import (
     GenerateWork,
     JudgeWork,
     Range,
+    RowsWork,
     ScreenWork,
     Stage,
     TuneWork,
@@ -138,7 +139,7 @@ class _Tunes:
         family = (replace(work, length=ANY_LENGTH), stage.revision, stage.inputs)
         self._family[stage.key] = family
         self._families[family] += 1
-        run = _name(stage, work)
+        run = self._name(stage, work)
         if sharing.prefix_blocked:
             self._blocked[stage.key] = sharing.prefix_blocked
             run = stage.key.partition("-")[2]
@@ -148,6 +149,20 @@ class _Tunes:
             self.pack_blocked[stage.key] = sharing.pack_blocked
             return run
         return work.use.name, work.base, stage.need("model"), sharing.pack
+
+    def _name(self, stage: Stage, work: TuneWork) -> str:
+        """Return the name of a training run: the digest of a checkpoint's payload without the length, which stands first.
+
+        How many rows a mitigation leaves is known once it has run. Until then, lengths in epochs are in order, and lengths in
+        steps are, but no length in epochs is surely shorter than one in steps: such have no run in common.
+        """
+        length = f'"length":{canonical(work.length.plain())},'
+        rows = stage.need("rows")
+        if rows is not None and isinstance(self._stages[rows].work, RowsWork):
+            instead = f'"length":"{_unit(work.length)}",'
+        else:
+            instead = ""
+        return hashlib.sha256(stage.payload.replace(length, instead, 1).encode()).hexdigest()[:KEY_DIGITS]
 
     def _of(self, work: TuneWork) -> Sharing:
         if work.use not in self._sharing:
@@ -159,10 +174,11 @@ class _Tunes:
         return {key: field for key, field in self._blocked.items() if self._families[self._family[key]] > 1}
 
 
-def _name(stage: Stage, work: TuneWork) -> str:
-    """Return the name of a tune stage's training run: the digest of its payload without the length, which stands first."""
-    length = f'"length":{canonical(work.length.plain())},'
-    return hashlib.sha256(stage.payload.replace(length, "", 1).encode()).hexdigest()[:KEY_DIGITS]
+def _unit(length: Length) -> str:
+    """Return what a length is counted in; one in epochs that ends after so many steps at the latest is like no other."""
+    if length.steps is not None:
+        return "steps"
+    return "epochs" if length.max_steps is None else f"{length.epochs} epochs, {length.max_steps} steps"
 
 
 def shared(

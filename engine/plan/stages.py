@@ -140,7 +140,8 @@ class StageBook:
 
     def judge(self, use: Use, benchmark: Use, responses: str) -> str:
         """Return the key of the stage in which responses are judged."""
-        work = JudgeWork(use, self.pin(Kind.BENCHMARK, benchmark), self.catalogue.needs(use).pin)
+        needs = self.catalogue.needs(use)
+        work = JudgeWork(use, self.pin(Kind.BENCHMARK, benchmark), needs.model, needs.pin)
         settings = f'{{"settings":{self.settings(Kind.JUDGE, use)}}}'
         return self._add(Kind.JUDGE, use.name, work, settings, (("responses", responses),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,7 +60,11 @@ def survey_state(run: RunDirectory, state: State, plan: Plan) -> Survey:
     for key, shard in state.shards():
         refs.setdefault(key, []).append(shard)
     done = [key for key in plan.stages if key in stored and stored[key].state is StageState.DONE]
-    damaged = tuple(key for key in done if key not in refs or not all(map(whole, refs[key])))
+    # A weights stage leaves an artifact and no rows.
+    rowless = {key for key in done if plan.stages[key].kind is StageKind.WEIGHTS}
+    damaged = tuple(
+        key for key in done if (key not in refs and key not in rowless) or not all(map(whole, refs.get(key, ())))
+    )
     cached = _needless(run, plan, stored, frozenset(done) - set(damaged) - _outdated(plan, damaged))
     return Survey(cached, damaged, state.device_seconds_by_stage(), artifacts.kept_states(run))
 
@@ -74,16 +79,17 @@ def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
 
 
 def _needless(run: RunDirectory, plan: Plan, stored: Mapping[str, StoredStage], done: frozenset[str]) -> frozenset[str]:
-    """Done stages, without those whose weights are gone and are needed again, by others or by one another."""
-    lost = {
-        key
-        for key in done
-        if plan.stages[key].kind in MODEL_STAGES and (stored[key].artifact is None or not artifacts.is_whole(run, key))
-    }
-    if not lost:
-        return done
-    needless = set(done)
-    for key in reversed(list(plan.stages)):  # what needs a model comes after it, so one pass backwards is enough
-        if key not in needless:
-            needless -= artifacts_of(plan.stages[key], plan.stages) & lost
-    return frozenset(needless)
+    """Done stages, without those whose weights are needed again, by others or by one another, and are gone or out of date."""
+    models = {key for key in done if plan.stages[key].kind in MODEL_STAGES}
+    lost = {key for key in models if stored[key].artifact is None or not artifacts.is_whole(run, key)}
+    needless = done
+    while models and (again := _needed_again(plan, needless, lost)):
+        needless -= again
+    return needless
+
+
+def _needed_again(plan: Plan, needless: frozenset[str], lost: AbstractSet[str]) -> set[str]:
+    """Stages whose weights some stage that will run reads, and that are lost, or were made on top of what will be made again."""
+    stages = plan.stages
+    wanted = {read for key in stages if key not in needless for read in artifacts_of(stages[key], stages)}
+    return {key for key in wanted & needless if key in lost or not artifacts_of(stages[key], stages) <= needless}
