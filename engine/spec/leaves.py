@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from engine import registry
+from engine.domain import adapters
 from engine.domain.adapters import (
     Kind,
     Reference,
@@ -81,33 +82,37 @@ class Leaf:
         """
         if written is None and self.adapters:
             return None
+        may_lack = self.path in INLINE.values() or (is_pattern and self.kind is not None and not self.holds_list)
+        context = CONTEXT_OF_UNFINISHED if may_lack else CONTEXT
         errors: list[ValidationError] = []
         for model, name in self.declared:
             try:
-                return cast("Level", value_type(model, name).validate_python(written, context=CONTEXT))
+                return cast("Level", value_type(model, name).validate_python(written, context=context))
             except ValidationError as error:
                 errors.append(error)
-        may_lack = self.path in INLINE.values() or (is_pattern and self.kind is not None and not self.holds_list)
-        unfinished = _unfinished(errors[0], written) if may_lack else None
-        if unfinished is None:
-            raise errors[0]
-        return unfinished
+        raise errors[0]
+
+
+class Unfinished(registry.Installed):
+    """The installed adapters, where settings may be missing that axes give."""
+
+    def use(self, kind: Kind, written: object) -> Use:
+        """Return the adapter that is meant, with the settings that are written."""
+        try:
+            return super().use(kind, written)
+        except SettingsError as fault:
+            if any(detail["type"] != "missing" and detail["loc"] for detail in fault.error.errors(include_url=False)):
+                raise
+            reference = Reference.read(written)
+            given = reference.settings(fault.model)
+            values = {
+                n: value_type(fault.model, n).validate_python(value, context=CONTEXT) for n, value in given.items()
+            }
+            return Use(fault.name, fault.model.model_construct(set(values), **values), reference.account)
 
 
 CONTEXT = registry.CONTEXT_OF_INSTALLED
-
-
-def _unfinished(error: ValidationError, written: object) -> Use | None:
-    """Return an adapter in which nothing is wrong but that settings are missing; None for anything else."""
-    (detail,) = error.errors(include_url=False)
-    fault = detail.get("ctx", {}).get("error")
-    if not isinstance(fault, SettingsError):
-        return None
-    if any(inner["type"] != "missing" and inner["loc"] for inner in fault.error.errors(include_url=False)):
-        return None
-    given = Reference.read(written).settings(fault.model)
-    values = {n: value_type(fault.model, n).validate_python(value, context=CONTEXT) for n, value in given.items()}
-    return Use(fault.name, fault.model.model_construct(set(values), **values))
+CONTEXT_OF_UNFINISHED: Mapping[str, Unfinished] = {adapters.CONTEXT: Unfinished()}
 
 
 @cache

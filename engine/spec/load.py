@@ -16,8 +16,9 @@ from pydantic import BaseModel, ValidationError
 from engine.domain.sweep import Header, Recipe, RunSettings, Sweep
 from engine.spec import yaml_nodes
 from engine.spec.grid import GridReader
-from engine.spec.leaves import CONTEXT, Leaves
+from engine.spec.leaves import CONTEXT, CONTEXT_OF_UNFINISHED, Leaves
 from engine.spec.messages import Finding, closest, findings, wrong_type
+from engine.spec.origins import inner
 from engine.spec.overrides import override, renamed
 from engine.spec.positions import Mark, Positions, Problems, Source, visible
 from engine.spec.yaml_nodes import Mapping, Plain, Scalar, join
@@ -157,7 +158,7 @@ class _Reading:
         header = self._valid(
             "", Header, {key: self._plain(key) for key in Header.model_fields if self._is_written(key)}
         )
-        recipe = self._valid("recipe", Recipe, self._plain("recipe")) if self.root.get("recipe") else None
+        recipe = self._recipe() if self.root.get("recipe") else None
         run = self._valid("run", RunSettings, self._plain("run")) if self._is_written("run") else RunSettings()
         grid = GridReader(self.root, self.leaves, recipe, self.positions, self.problems).read()
         self.problems.stop_if_any()
@@ -195,15 +196,35 @@ class _Reading:
             return model.model_validate(written, context=CONTEXT)
         except ValidationError as error:
             for finding in findings(error, key, model):
-                self._add(self._swept_but_missing(finding))
+                self._add(finding)
             return None
+
+    def _recipe(self) -> Recipe | None:
+        """Return the recipe; a setting beside `tune.use` or `generate.use` that every combination sweeps may be missing."""
+        written = self._plain("recipe")
+        try:
+            return Recipe.model_validate(written, context=CONTEXT)
+        except ValidationError as error:
+            found = [self._swept_but_missing(finding) for finding in findings(error, "recipe", Recipe)]
+        paths = [finding.path.removeprefix("recipe.") for finding in found if finding.code == "missing_field"]
+        if len(paths) == len(found) and all(inner(path) != path and path in self._swept() for path in paths):
+            return Recipe.model_validate(written, context=CONTEXT_OF_UNFINISHED)
+        for finding in found:
+            self._add(finding)
+        return None
+
+    def _swept(self) -> set[str]:
+        """Return the paths that every combination sweeps."""
+        zips = self._plain("zip")
+        groups = [self._plain("axes"), *(zips if isinstance(zips, list) else ())]
+        return {path for group in groups if isinstance(group, dict) for path in group}
 
     def _swept_but_missing(self, finding: Finding) -> Finding:
         """Say it when a field that the recipe lacks is swept: the axis does not stand in for it."""
         path = finding.path.removeprefix("recipe.")
-        entry = self.root.get("axes")
-        axes = entry.value if entry is not None else None
-        if finding.code == "missing_field" and isinstance(axes, Mapping) and axes.get(path):
-            hint = f"`axes.{path}` varies it; the recipe needs a value of its own as well"
+        if finding.code == "missing_field" and path in self._swept():
+            axes = self._plain("axes")
+            where = f"`axes.{path}`" if isinstance(axes, dict) and path in axes else "`zip`"
+            hint = f"{where} varies it; the recipe needs a value of its own as well"
             return replace(finding, hint=hint)
         return finding

@@ -55,7 +55,7 @@ def written(sweep: Sweep) -> Iterator[WrittenLevel]:
 
 def _of_model(model: BaseModel, path: str, where: str) -> Iterator[WrittenLevel]:
     for name, declared in type(model).model_fields.items():
-        value = getattr(model, name)
+        value = getattr(model, name, None)
         if section_model(declared) is not None:
             if value is not None:
                 yield from _of_model(value, f"{path}{name}.", f"{where}{name}.")

@@ -37,6 +37,7 @@ class RecipeBook:
         self._made: dict[tuple[str, tuple[int, ...]], tuple[object, ...]] = {}
         self._alive: list[Pair] = []  # no two pairs may ever have one id
         self._distinct: dict[tuple[str, object], object] = {}
+        self._unfinished = [name for name, place in INLINE.items() if _is_unfinished(look(sweep.recipe, place))]
         self._base = {name: self._shared(name, getattr(sweep.recipe, name)) for name in Recipe.model_fields}
 
     def cells(self, combinations: Iterable[Combination]) -> tuple[Cell, ...]:
@@ -52,7 +53,7 @@ class RecipeBook:
 
     def _values(self, combination: Combination) -> dict[str, object]:
         """Return the base recipe's fields with a combination's levels; nothing, and a problem, when they do not go together."""
-        parts: dict[str, list[Pair]] = {}
+        parts: dict[str, list[Pair]] = {name: [] for name in self._unfinished}
         for pair in combination:
             parts.setdefault(_head(pair[0]), []).append(pair)
         values = dict(self._base)
@@ -79,13 +80,13 @@ class RecipeBook:
     def _new(self, name: str, pairs: Combination) -> Iterator[object]:
         """Yield a field's value in the base recipe with the levels of its own paths; nothing, and a problem, when it is wrong."""
         draft = _Draft(self._sweep.recipe)
+        whole_first = sorted(pairs, key=lambda pair: len(inner(pair[0])))  # adapters before their settings
         lacking = [
             self._lacking_level(adapter, path, level)
-            for path, level in sorted(
-                pairs, key=lambda pair: len(inner(pair[0]))
-            )  # whole adapters before their settings
+            for path, level in whole_first
             if (adapter := draft.put(inner(path), level))
         ]
+        draft.open(name)
         lacking += [self._lacking_field(adapter, name, setting) for adapter, setting in draft.left_over(name)]
         if lacking:
             self._problems.extend(lacking)
@@ -125,11 +126,20 @@ class RecipeBook:
         last = finding.path.rpartition(".")[2]
         named = [pair for pair in pairs if pair[0].rpartition(".")[2] == last]
         adapters = [pair for pair in pairs if isinstance(pair[1], Use | tuple)] if finding.path != name else []
-        words = " ".join(f"{path}={brief_level(level)}" for path, level in pairs)
-        where = origin(self._sweep, *(named or adapters or pairs)[-1])
+        blamed = (named or adapters or list(pairs))[-1:]
+        where = origin(self._sweep, *blamed[0]) if blamed else f"recipe.{finding.path}"
+        words = " ".join(f"{path}={brief_level(level)}" for path, level in pairs) or "the recipe's own levels"
         found = f"`{finding.path}` is required" if finding.code == "missing_field" else finding.what
         what = f"with {words}: {found}"
         return self._positions.problem(where, what, code=finding.code, hint=finding.hint)
+
+
+def _is_unfinished(use: object) -> bool:
+    """Tell whether an adapter lacks settings that only axes give."""
+    if not isinstance(use, Use):
+        return False
+    fields = type(use.settings).model_fields
+    return any(declared.is_required() and not hasattr(use.settings, name) for name, declared in fields.items())
 
 
 @cache
@@ -183,6 +193,14 @@ class _Draft:
 
     def _takes_nothing(self, name: str) -> bool:
         return name in type(self.model).model_fields and takes_nothing(type(self.model), name)
+
+    def open(self, name: str) -> None:
+        """Have the adapter of a section validated again, whether or not a level was put into it."""
+        section = self.values.get(name)
+        if isinstance(section, WithAdapter):
+            section = self.values[name] = _Draft(section)
+        if isinstance(section, _Draft) and isinstance(use := section.values.get("use"), Use) and _is_unfinished(use):
+            section.values["use"] = _Draft(use)
 
     def left_over(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield the adapter and the setting of what was carried over to the adapter of a section and that it lacks."""

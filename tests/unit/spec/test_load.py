@@ -227,7 +227,7 @@ BAD_BASE = [
     (BASE.replace("tiny", ""), "1:7", "sweep", "wrong_type"),
     (BASE.replace(", n: 10", ""), "4:3", "recipe.data.n", "missing_field"),
     (BASE.replace("lr: 1e-3", "lr: 1e-3, lr_multiplier: 2"), "5:20", "recipe.tune.lr_multiplier", "unknown_field"),
-    (BASE.replace("lr: 1e-3", "epochs: 1, steps: 2"), "5:9", "recipe.tune", "inconsistent"),
+    (BASE.replace("lr: 1e-3", "lr: 1e-3, epochs: 1, steps: 2"), "5:9", "recipe.tune", "inconsistent"),
     (BASE.replace("  tune: {lr: 1e-3}\n", ""), "2:1", "recipe", "inconsistent"),
     (BASE.replace("benchmark: ", "benchmrk: a\n  benchmark: "), "6:3", "recipe.benchmrk", "unknown_field"),
     (BASE.replace("{lr: 1e-3}", "{lr: 1e-3}\n  generate: {samples: 2}"), "6:13", "recipe.generate", "inconsistent"),

@@ -125,6 +125,25 @@ def test_a_level_need_not_have_what_the_recipe_or_an_axis_gives() -> None:
     assert (wrong.position, wrong.path) == ("x.yaml:11:43", "axes.tune.use[0].rank")
 
 
+def test_a_recipe_need_not_have_a_setting_that_every_combination_sweeps() -> None:
+    base = TOY.replace(", lr: 1e-3", "")
+    assert tunes("axes: {tune.lr: [0.1, 0.2]}", base=base) == ["toy/steady(lr=0.1)", "toy/steady(lr=0.2)"]
+    assert len(tunes(TWO_TUNERS, base=base)) == 2
+    assert levels(
+        "tune.lr", "axes: {tune.lr: [0.1]}\nwhen: [{if: {tune.use: toy/steady}, axes: {seed: [1]}}]", base=base
+    )
+    elsewhere = "axes: {tune.lr: [0.1]}\ninclude: [{tune.lr: 0.2, seed: 1}]"
+    assert levels("tune.lr", elsewhere, base=base) == [0.1, 0.2]
+    lacking = the_problem("when: [{if: {seed: 0}, axes: {tune.lr: [0.1]}}]", base=base)
+    assert (lacking.position, lacking.path, lacking.code) == ("x.yaml:5:3", "recipe.tune.lr", "missing_field")
+    found = problems("axes: {tune.lr: [0.1], tune.rank: [1]}", base=base.replace("toy/steady", "toy/steady, rank: 99"))
+    assert [problem.path for problem in found] == ["recipe.tune.lr", "recipe.tune.rank"]
+    outside = "axes: {tune.lr: [0.1]}\nexclude: [{tune.lr: 0.1}]\ninclude: [{seed: 3}, {tune.epochs: 3}]"
+    alone = problems(outside, base=base)
+    assert {problem.code for problem in alone} == {"missing_field"}
+    assert [problem.position for problem in alone] == ["x.yaml:5:3", "x.yaml:13:36"]
+
+
 def test_a_level_is_held_to_the_adapter_that_gets_it() -> None:
     base = TOY.replace("{use: toy/steady, lr: 1e-3}", "{use: toy/other}")
     grid = "axes: {tune.use: [{use: toy/steady, lr: 0.1}, toy/other], tune.rank: [4, 32]}"
