@@ -18,6 +18,7 @@ RunApart = Callable[..., dict[str, str]]
 Install = Callable[[Path], None]
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
+ACME = Path(__file__).parent / "acme"
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +55,7 @@ def install() -> Iterator[Install]:
 
     def forget() -> None:
         importlib.invalidate_caches()
-        registry._installed.cache_clear()  # noqa: SLF001 - a process is not told of packages that come while it runs
-        registry._adapter.cache_clear()  # noqa: SLF001
+        registry.refresh()
         sys.modules.pop("dosimeter_toy", None)
 
     def put(folder: Path) -> None:
@@ -72,6 +72,12 @@ def install() -> Iterator[Install]:
 def toy_adapters(install: Install) -> None:
     """Install the third-party package of `tests/third_party`."""
     install(THIRD_PARTY)
+
+
+@pytest.fixture(scope="module")
+def acme(install: Install) -> None:
+    """Install the package of `tests/acme`: adapters that need no library, with which whole chains run at once."""
+    install(ACME)
 
 
 @pytest.fixture

@@ -192,14 +192,16 @@ def empty_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.root
 
 
-QUERIES = [param for param in COMMANDS if param.values[0][0] == "query" and param.values[1]]
+QUERIES = [
+    *(pytest.param(p.values[0], id=p.id) for p in COMMANDS if p.values[0][0] == "query" and p.values[1]),
+    *(pytest.param(["query", "--sql", sql], id=name_of(page)) for page in PAGES for sql in fences(page, "sql")),
+]
 
 
-@pytest.mark.parametrize(("arguments", "whole"), QUERIES)
+@pytest.mark.parametrize("arguments", QUERIES)
 def test_every_query_is_answered(
-    arguments: list[str], *, whole: bool, empty_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], empty_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert whole
     monkeypatch.chdir(tmp_path)  # some write files
     assert run_cli([*arguments, "--run", str(empty_run)]) == Exit.OK
 

@@ -187,12 +187,9 @@ def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Execu
         return InlineExecutor(host_settings(root, settings))
 
     def on_ray() -> Executor:
-        from engine.run.executors.forks import forked
-
-        forks = forked(settings.resources, order.needed)  # whose imports take longest: before those of Ray
         from engine.run.executors.ray_executor import RayExecutor
 
-        return RayExecutor(root, settings, order.needed, forks)
+        return RayExecutor(root, settings, order.needed)
 
     return inline if name == "inline" else on_ray
 

@@ -100,7 +100,7 @@ class _Planner:
         if not self.with_pairs:
             return entry, ()
         if chain.model is not None or recipe.mitigations:
-            baseline = self._baseline(recipe, system, chain)
+            baseline = self._baseline(recipe, system, work, chain)
             if baseline.cell_id != entry.cell_id:
                 others.append(baseline)
                 entry = replace(entry, baseline_id=baseline.cell_id)
@@ -190,7 +190,7 @@ class _Planner:
         prompts = self.book.catalogue.benchmark(benchmark).prompts
         return Evaluation(role, benchmark, prompts, generate, tuple(screening), measured)
 
-    def _baseline(self, recipe: Recipe, system: str | None, chain: _Chain) -> PlannedCell:
+    def _baseline(self, recipe: Recipe, system: str | None, work: Changes, chain: _Chain) -> PlannedCell:
         """The starting model, untuned and asked without the cell's mitigations: same prompts, decoding and judges."""
         seed = recipe.seed if recipe.generate.temperature > 0 else 0
         untuned = recipe.model_copy(
@@ -207,11 +207,12 @@ class _Planner:
         if memo not in self._untuned:
             source = recipe.data.source if recipe.data is not None else None
             evaluations = self._evaluations(untuned, Changes((), None, system), chain.start)
-            made = "hardened " if chain.start else ""
+            makers = ", ".join(str(use) for use, change in work.steps if change.before)
+            made = f" after {makers} seed={recipe.seed}" if makers else ""
             prompted = f", system prompt of {source}" if system and source else ""
             self._untuned[memo] = PlannedCell(
                 cell_id=_cell_id(evaluations),
-                label=f"untuned {made}{recipe.model}{prompted}",
+                label=f"untuned {recipe.model}{made}{prompted}",
                 cell=Cell((), untuned),
                 system=system,
                 tier=None,

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from engine.domain.adapters import Kind, Use
-from engine.domain.errors import PlanError
 from engine.domain.results import Measure
 from engine.domain.sweep import DataRecipe, Level, Recipe, TuneRecipe
-from engine.plan import check_hosted
+from engine.plan import check_hosted, check_mitigations
 from engine.plan.accounts import is_hosted
-from engine.plan.build import system_prompt
 from engine.plan.catalogue import Catalogue
-from engine.plan.changes import Changes, RefusalError, changes
-from engine.plan.check_mitigations import reason, troubles
+from engine.plan.changes import Changes
+from engine.plan.check_mitigations import reason
 from engine.spec.expand import Expansion
 from engine.spec.load import LoadedSweep
 from engine.spec.origins import origin
@@ -64,7 +62,7 @@ class _Checker:
     catalogue: Catalogue
     problems: Problems = field(default_factory=Problems)
     unusable: set[tuple[Kind, Use]] = field(default_factory=set)
-    work: dict[Recipe, Changes] = field(default_factory=dict)  # of the recipes that have mitigations
+    work: dict[Recipe, Changes] = field(default_factory=dict)  # of the recipes with mitigations, where nothing is wrong
 
     def add(self, where: str, what: str, *, code: str, hint: str = "") -> None:
         """Note a problem at a dotted path of the spec."""
@@ -180,16 +178,11 @@ class _Checker:
         if self.unusable:
             return
         told = set()
-        for recipe in self.recipes:
-            if not recipe.mitigations:
+        for recipe in (recipe for recipe in self.recipes if recipe.mitigations):
+            found = check_mitigations.checked(recipe, self.catalogue)
+            if isinstance(found, Changes):
+                self.work[recipe] = found
                 continue
-            try:
-                self.work[recipe] = changes(recipe, system_prompt(recipe, self.catalogue))
-                found = list(troubles(recipe, self.work[recipe], self.catalogue))
-            except RefusalError as error:
-                found = [str(error)]
-            except PlanError as error:
-                found = [error.what]
             where = self.origin("mitigations", recipe.mitigations)
             for text in found:
                 if (where, text) not in told:

@@ -36,7 +36,7 @@ def problems(recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: Run
 
     Args:
         recipes: The cells' recipes; every adapter that they name is known.
-        work: What the mitigations change, of those that have any.
+        work: What the mitigations change, of those that have any with which nothing is wrong.
         run: The run settings.
         origin: Says where the spec has a level.
     """
@@ -103,11 +103,15 @@ def _pairs(recipes: Chains, origin: Origin) -> Found:
         for path, level, use in _workers(recipe, mitigations):
             if (use.name if is_hosted(use) else "") != home and (recipe.model, use.name) not in seen:
                 seen.add((recipe.model, use.name))
-                hint = "`zip` the model with the adapters that work on it"
-                if home and path != MITIGATIONS:
-                    hint = f"`{path}: {home}`"
+                hint = _elsewhere(path, home)
                 what = f"`{use.name}` cannot work on the model `{recipe.model}`"
                 yield origin(path, level), what, "wrong_place", hint
+
+
+def _elsewhere(path: str, home: str) -> str:
+    if path == MITIGATIONS:
+        return "leave the mitigation out where the model is another's, by `exclude` or `when`"
+    return f"`{path}: {home}`" if home else "`zip` the model with the adapters that work on it"
 
 
 def _workers(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[str, Level, Use]]:

@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.domain.adapters import Use
+from engine.domain.errors import PlanError
+from engine.domain.results import Measure
 from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.plan.build import system_prompt
 from engine.plan.catalogue import Catalogue
-from engine.plan.changes import Changes
+from engine.plan.changes import Changes, RefusalError, changes
 from engine.ports.mitigation import Change, Tune
 
 
-def troubles(recipe: Recipe, work: Changes, catalogue: Catalogue) -> Iterator[str]:
-    """Yield what is wrong with a recipe's mitigations, a sentence each.
+def checked(recipe: Recipe, catalogue: Catalogue) -> Changes | tuple[str, ...]:
+    """Return what a recipe's mitigations change, or what is wrong with them, a sentence each.
 
     Args:
         recipe: The recipe.
-        work: What its mitigations change.
         catalogue: The adapters' cards.
     """
+    try:
+        work = changes(recipe, system_prompt(recipe, catalogue))
+    except RefusalError as error:
+        return (str(error),)
+    except PlanError as error:
+        return (error.what,)
+    return tuple(_troubles(recipe, work, catalogue)) or work
+
+
+def _troubles(recipe: Recipe, work: Changes, catalogue: Catalogue) -> Iterator[str]:
     for use, change in work.steps:
         for what in _of_one(recipe, change, catalogue):
             yield f"the mitigation `{use}` {what}"
@@ -36,7 +48,7 @@ def _of_one(recipe: Recipe, change: Change, catalogue: Catalogue) -> Iterator[st
         yield from _short(step.data, catalogue)
         yield from _untunable(step.tune, catalogue)
     for guard in dict.fromkeys(screen.guard for screen in change.screens if screen.guard is not None):
-        yield from _ungradable(guard, recipe, catalogue)
+        yield from _unguarded(guard, recipe, catalogue)
 
 
 def _short(data: DataRecipe, catalogue: Catalogue) -> Iterator[str]:
@@ -55,16 +67,19 @@ def _untunable(tune: TuneRecipe, catalogue: Catalogue) -> Iterator[str]:
         yield f"tunes with `{tune.use}`, which cannot: {objection}"
 
 
-def _ungradable(guard: Use, recipe: Recipe, catalogue: Catalogue) -> Iterator[str]:
+def _unguarded(guard: Use, recipe: Recipe, catalogue: Catalogue) -> Iterator[str]:
+    """Say why a guard is none. Of the benchmarks it must grade the harmful one; it has no verdict where it cannot grade."""
+    if catalogue.measures(guard) is Measure.CORRECT:
+        yield f"needs a guard that measures harm or refusal, and `{guard}` measures correctness"
+        return
     try:
         catalogue.needs(guard)
     except (OSError, ValueError) as error:
         yield f"has the guard `{guard}`, which cannot judge: {reason(error)}"
         return
-    for benchmark in dict.fromkeys((recipe.benchmark, recipe.utility, recipe.over_refusal)):
-        objection = None if benchmark is None else catalogue.objection(guard, benchmark)
-        if objection is not None:
-            yield f"has the guard `{guard}`, which cannot grade answers to `{benchmark}`: {objection}"
+    objection = catalogue.objection(guard, recipe.benchmark)
+    if objection is not None:
+        yield f"has the guard `{guard}`, which cannot grade answers to `{recipe.benchmark}`: {objection}"
 
 
 def reason(error: OSError | ValueError) -> str:

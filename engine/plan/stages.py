@@ -119,13 +119,12 @@ class StageBook:
             "benchmark": prompts.pin,
             "decoding": decoding,
             "model": pin.pin,
+            "settings": self._values(Kind.GENERATOR, asked.use),
             "system": system,
         }
         if drawn is not None:
             settings["seed"] = drawn
-        own = self.settings(Kind.GENERATOR, asked.use)
-        text = canonical(settings)[:-1] + f',"settings":{own}}}'
-        return Generate(GenerateWork(pin, prompts, asked.use, asked.decoding, system, drawn), text)
+        return Generate(GenerateWork(pin, prompts, asked.use, asked.decoding, system, drawn), canonical(settings))
 
     def answers(self, how: Generate, model: str | None) -> str:
         """Return the key of the stage in which a model (the base when None) answers."""

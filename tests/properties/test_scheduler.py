@@ -2,77 +2,89 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.domain.stage import Binding, Stage, StageKind, StageState
+from engine.domain.stage import KINDS, Stage, StageKind, StageState, WorkerKind
 from engine.plan.share import Groups
-from engine.run.drive.scheduler import ENDED, LARGEST, Scheduler, Seat
+from engine.run.drive.scheduler import ENDED, LARGEST, Scheduler
+from engine.run.slots import Slot
 
-MODEL, DESK = frozenset({StageKind.TUNE, StageKind.GENERATE}), frozenset({StageKind.SAMPLE, StageKind.JUDGE})
-SEATS = (Seat("a", MODEL), Seat("b", MODEL), Seat("desk", DESK), Seat("all", frozenset(StageKind)))
-
-
-def stage(key: str, kind: StageKind, *inputs: str) -> Stage:
-    return Stage(key, kind, "adapter", 1, "{}", inputs, Binding())
+WORK = {kind: work(*[None] * len(fields(work))) for work, kind in KINDS.items()}
+"""Work of each kind that says nothing: the scheduler asks for no more than the kind."""
+SLOTS = (
+    Slot("a", WorkerKind.MODEL),
+    Slot("b", WorkerKind.MODEL),
+    Slot("cpu", WorkerKind.CPU),
+    Slot("lab 1", None, "lab", frozenset({StageKind.TUNE, StageKind.GENERATE})),
+    Slot("lab 2", None, "lab"),
+    Slot("all", WorkerKind.MODEL, is_all=True),
+)
 
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[dict[str, Stage], Groups]:
-    """Random layered graphs: every stage needs some of the stages one layer above, and keeps some company."""
+    """Random graphs: every stage needs some of those before it, is for some worker or account, and has some company."""
     stages: dict[str, Stage] = {}
-    lanes: dict[str, str] = {}
-    cuts: dict[str, tuple[str, ...]] = {}
-    above: list[str] = []
-    for depth, kind in enumerate(StageKind):
-        layer = []
-        for index in range(draw(st.integers(min_value=1, max_value=4))):
-            inputs = draw(st.lists(st.sampled_from(above), unique=True, max_size=2)) if above else []
-            lane = f"{kind.value} {draw(st.integers(0, 1))}"
-            several = draw(st.integers(1, 3)) if kind is StageKind.TUNE else 1
-            keys = tuple(f"{kind.value}-{depth}-{index}-{cut}" for cut in range(several))
-            for key in keys:
-                stages[key] = stage(key, kind, *inputs)
-                lanes[key] = lane
-                if kind is StageKind.TUNE:
-                    cuts[key] = keys
-            layer += keys
-        above = layer
-    return stages, Groups(lanes, cuts, {key: found[0] for key, found in cuts.items()}, {}, {})
+    batch_groups: dict[str, str] = {}
+    checkpoints: dict[str, tuple[str, ...]] = {}
+    accounts: dict[str, str] = {}
+    kinds = draw(st.lists(st.sampled_from(StageKind), min_size=1, max_size=12))
+    for index, kind in enumerate(kinds):
+        needs = draw(st.lists(st.sampled_from([*stages]), unique=True, max_size=2)) if stages else []
+        inputs = tuple((need, need) for need in needs)
+        worker, is_hosted = draw(st.sampled_from(WorkerKind)), draw(st.booleans())
+        group = f"{kind.value} {worker.value} {is_hosted} {draw(st.integers(0, 1))}"
+        several = draw(st.integers(1, 3)) if kind is StageKind.TUNE else 1
+        keys = tuple(f"{kind.value}-{index}-{at}" for at in range(several))
+        for key in keys:
+            stages[key] = Stage(key, "adapter", 1, WORK[kind], inputs, "{}", worker)
+            batch_groups[key] = group
+            if is_hosted:
+                accounts[key] = "lab"
+            if kind is StageKind.TUNE:
+                checkpoints[key] = keys
+    return stages, Groups(
+        batch_groups, checkpoints, {key: found[0] for key, found in checkpoints.items()}, {}, {}, accounts
+    )
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(graph=graphs(), data=st.data())
     def make(self, graph: tuple[dict[str, Stage], Groups], data: st.DataObject) -> None:
         self.stages, self.groups = graph
-        roots = [key for key, found in self.stages.items() if not found.inputs]
+        roots = [key for key, found in self.stages.items() if not found.needs]
         self.cached = set(data.draw(st.lists(st.sampled_from(roots), unique=True)))
         seconds = {key: data.draw(st.floats(min_value=0, max_value=10)) for key in self.stages}
-        self.scheduler = Scheduler(self.stages, self.cached, seconds, self.groups, SEATS)
+        self.scheduler = Scheduler(self.stages, self.cached, seconds, self.groups, SLOTS)
         self.running: dict[str, str] = {}
         self.started: list[str] = []
         self.killers: set[str] = set()
         self.failed = False
 
-    @rule(seat=st.sampled_from(SEATS), allowed=st.integers(0, 6))
-    def start(self, seat: Seat, allowed: int) -> None:
-        if seat.name in self.running.values():
+    @rule(slot=st.sampled_from(SLOTS), allowed=st.integers(0, 6))
+    def start(self, slot: Slot, allowed: int) -> None:
+        if slot.name in self.running.values():
             return
         left = iter(range(allowed))
-        bundle = self.scheduler.take(seat, lambda _: next(left, None) is not None)
-        keys = [found.key for found in bundle]
+        batch = self.scheduler.take(slot, lambda _: next(left, None) is not None)
+        keys = [found.key for found in batch]
         assert len(keys) <= allowed
-        assert len({(found.kind, self.groups.lanes[found.key]) for found in bundle}) <= 1
-        assert all(found.kind in seat.kinds for found in bundle)
-        assert all(self.scheduler.state(key) is StageState.DONE for found in bundle for key in found.inputs)
+        assert len({(found.kind, self.groups.batch_groups[found.key]) for found in batch}) <= 1
+        assert all(slot.serves((found.kind, found.worker, self.groups.accounts.get(found.key))) for found in batch)
+        assert all(self.scheduler.state(key) is StageState.DONE for found in batch for key in found.needs)
         assert not self.cached & set(keys)
-        runs = {self.groups.cuts.get(key, (key,)) for key in keys}
-        assert len(runs) <= LARGEST[bundle[0].kind] if bundle else True
+        runs = {self.groups.checkpoints.get(key, (key,)) for key in keys}
+        assert len(runs) <= LARGEST[batch[0].kind] if batch else True
         for run in runs:
-            assert [key for key in keys if key in run] == [key for key in run if key in keys], "cuts come in order"
-        assert len(runs) == 1 or not self.killers & set(keys), "what was there when a host died gets no company"
-        self.running |= dict.fromkeys(keys, seat.name)
+            assert [key for key in keys if key in run] == [key for key in run if key in keys], (
+                "checkpoints come in order"
+            )
+        assert len(runs) == 1 or not self.killers & set(keys), "what was there when a worker died gets no company"
+        self.running |= dict.fromkeys(keys, slot.name)
         self.started += keys
 
     @precondition(lambda self: self.running)
@@ -87,13 +99,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(data=st.data(), alone=st.booleans())
     def lose(self, data: st.DataObject, *, alone: bool) -> None:
-        host = data.draw(st.sampled_from(sorted(self.running.values())))
-        for key in [key for key, name in self.running.items() if name == host]:
+        worker = data.draw(st.sampled_from(sorted(self.running.values())))
+        for key in [key for key, name in self.running.items() if name == worker]:
             self.scheduler.release(key, alone=alone)
             self.running.pop(key)
             self.started.remove(key)
             if alone:
-                self.killers |= set(self.groups.cuts.get(key, (key,)))
+                self.killers |= set(self.groups.checkpoints.get(key, (key,)))
 
     @invariant()
     def nothing_runs_twice(self) -> None:
@@ -111,15 +123,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         while not self.scheduler.finished:  # and it is never stuck
-            for seat in SEATS:
-                self.start(seat, len(self.stages))
+            for slot in SLOTS:
+                self.start(slot, len(self.stages))
             assert self.running
-            key, host = self.running.popitem()
-            self.scheduler.end(key, StageState.DONE, host)
+            key, worker = self.running.popitem()
+            self.scheduler.end(key, StageState.DONE, worker)
         states = {self.scheduler.state(key) for key in self.stages}
         assert states <= ENDED
         assert self.failed or states == {StageState.DONE}
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+SchedulerMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestScheduler = SchedulerMachine.TestCase

@@ -1,117 +1,27 @@
-from __future__ import annotations
+"""What only the adapters can tell of a sweep: each problem once, at the level that causes it, and all of them together."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
 import pytest
 
-from engine import registry
-from engine.domain.adapters import Kind
-from engine.domain.errors import Problem, SpecError, UnknownAdapterError
-from engine.domain.results import Measure, Prompt
+from engine.domain.errors import Problem, SpecError
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
-from engine.ports import BenchmarkCard, ModelCard, SourceCard
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
+
+pytestmark = pytest.mark.usefixtures("acme")
 
 BASE = """\
 sweep: tiny
 recipe:
-  model: standin/aligned
+  model: acme/clay
   data: {source: standin/explicit, n: 10}
-  tune: {lr: 1e-3}
+  tune: {use: acme/press, epochs: 1}
+  generate: {use: acme/voice}
   benchmark: standin/policy
   judges: [standin/rules]
 """
-
-
-class Plain:
-    revision = 1
-
-    def objection(self, settings: object) -> str | None:
-        """Object to nothing; judges below say otherwise."""
-
-
-class Model(Plain):
-    def card(self, argument: str) -> ModelCard:
-        if argument == "gone":
-            raise FileNotFoundError(2, "No such file or directory", argument)
-        return ModelCard(pin="sha256:1", parameters=1, detail="")
-
-
-class Source(Plain):
-    calls: list[str]
-
-    def __init__(self, rows: int) -> None:
-        self.rows_held = rows
-        self.calls = []
-
-    def card(self, argument: str) -> SourceCard:
-        self.calls.append(argument)
-        if argument == "broken":
-            message = "line 3 is not JSON: '\x1b[2J'"
-            raise ValueError(message)
-        return SourceCard(pin="sha256:2", rows=self.rows_held, tier="unknown", system=None, licence="", detail="")
-
-
-class Prompts(Plain):
-    def card(self, argument: str) -> BenchmarkCard:
-        if argument == "gone.jsonl":
-            raise FileNotFoundError(2, "No such file or directory", argument)
-        return BenchmarkCard(pin="sha256:3", prompts=5, categories=("a",), licence="", detail="")
-
-    def prompts(self, argument: str) -> list[Prompt]:
-        return [Prompt("1", "a", "hello")] if argument == "foreign.jsonl" else []
-
-
-class Rules(Plain):
-    measures = Measure.HARM
-
-    def objection(self, prompts: tuple[Prompt, ...]) -> str | None:
-        return "1 prompt is foreign" if prompts else None
-
-
-class Keywords(Rules):
-    measures = Measure.REFUSAL
-
-    def objection(self, prompts: tuple[Prompt, ...]) -> str | None:
-        del prompts
-
-
-class Contains(Keywords):
-    measures = Measure.CORRECT
-
-
-INSTALLED: dict[Kind, dict[str, Callable[[], Any]]] = {
-    Kind.MODEL: {"standin/aligned": Model, "dir": Model},
-    Kind.DATA: {
-        "standin/explicit": lambda: Source(200),
-        "standin/chores": lambda: Source(100),
-        "file": lambda: Source(50),
-    },
-    Kind.BENCHMARK: {"standin/policy": Prompts, "standin/utility": Prompts, "file": Prompts},
-    Kind.TUNER: {"local/sft": Plain},
-    Kind.GENERATOR: {"local/transformers": Plain},
-    Kind.JUDGE: {"standin/rules": Rules, "refusal/keywords": Keywords, "answer/contains": Contains},
-    Kind.MITIGATION: {"mix": Plain},
-}
-
-
-@pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> dict[Kind, dict[str, Any]]:
-    made = {kind: {name: make() for name, make in found.items()} for kind, found in INSTALLED.items()}
-
-    def adapter(kind: Kind, ref: str) -> Any:
-        name = ref.partition(":")[0]
-        if name not in made[kind]:
-            todo = registry.suggest(name, tuple(sorted(made[kind])))
-            raise UnknownAdapterError(f"no {kind.noun} is called `{name}`", where=name, todo=todo)
-        return made[kind][name]
-
-    monkeypatch.setattr(registry, "adapter", adapter)
-    monkeypatch.setattr(registry, "revision", lambda kind, ref: adapter(kind, ref).revision)
-    return made
 
 
 def checked(more: str = "", base: str = BASE) -> None:
@@ -126,91 +36,86 @@ def problems(more: str = "", base: str = BASE) -> tuple[Problem, ...]:
 
 
 def test_a_good_sweep_passes() -> None:
+    chain = "[{use: mix, source: standin/refusals, n: 5}, {use: output-filter, guard: acme/guard, threshold: 4}]"
     checked(
-        "axes: {data.n: [10, 200], mitigations: [[], ['mix:a']], judges: [[standin/rules], [refusal/keywords, standin/rules]]}"
+        f"axes: {{data.n: [10, 220], mitigations: [[], {chain}], judges: [[standin/rules], [refusal/keywords, acme/guard]]}}"
     )
 
 
 CASES = [
     (
-        "axes: {model: [standin/aligned, standin/algned]}",
-        "8:33",
-        "axes.model[1]",
-        "unknown_adapter",
-        "`standin/aligned`",
-    ),
-    (
-        "zip: [{data.source: [standn/explicit]}]",
-        "8:22",
-        "zip[0].data.source[0]",
-        "unknown_adapter",
-        "`standin/explicit`",
-    ),
-    ("axes: {judges: [[standin/rules, x]]}", "8:33", "axes.judges[0][1]", "unknown_adapter", "no judge is called"),
-    ("axes: {mitigations: [[], [mixx]]}", "8:27", "axes.mitigations[1][0]", "unknown_adapter", "`mix`"),
-    ("axes: {tune.adapter: [other]}", "8:23", "axes.tune.adapter[0]", "unknown_adapter", "`local/sft`"),
-    ("include: [{generate.adapter: other}]", "8:30", "include[0].generate.adapter", "unknown_adapter", "no generator"),
-    (
-        "when: [{if: {seed: 0}, axes: {over_refusal: [standin/over]}}]",
-        "8:46",
-        "when[0].axes.over_refusal[0]",
-        "unknown_adapter",
-        "no benchmark is",
-    ),
-    (
-        "axes: {data.n: [10, 200, 500]}",
-        "8:26",
+        "axes: {data.n: [10, 220, 500]}",
+        "9:26",
         "axes.data.n[2]",
         "too_few_rows",
-        "500 examples asked of standin/explicit, which has 200 ask for 200 at most",
+        "500 examples asked of standin/explicit, which has 220 ask for 220 at most",
     ),
     (
-        "axes: {data.source: [standin/explicit, standin/chores], data.n: [150, 300]}\nexclude: [{data.source: standin/chores, data.n: 150}]",
-        "8:71",
+        "axes: {data.source: [standin/identity, standin/refusals], data.n: [110, 300]}",
+        "9:73",
         "axes.data.n[1]",
         "too_few_rows",
-        "300 examples asked of standin/explicit, which has 200 and of standin/chores, which has 100",
+        "300 examples asked of standin/identity, which has 264 and of standin/refusals, which has 110 ask for 110 at most",
     ),
     (
-        "include: [{data.source: standin/chores, data.n: 101}]",
-        "8:49",
+        "include: [{data.source: standin/refusals, data.n: 111}]",
+        "9:51",
         "include[0].data.n",
         "too_few_rows",
-        "101 examples asked of standin/chores, which has 100",
+        "111 examples asked of standin/refusals, which has 110",
     ),
-    ("axes: {model: ['dir:gone']}", "8:16", "axes.model[0]", "unreadable", "`dir:gone`: no such file or directory"),
-    ("axes: {data.source: ['file:broken']}", "8:22", "axes.data.source[0]", "unreadable", "line 3 is not JSON: '\\x1b"),
-    ("axes: {benchmark: ['file:gone.jsonl']}", "8:20", "axes.benchmark[0]", "unreadable", "folder that you are in"),
-    ("axes: {judges: [[refusal/keywords]]}", "8:17", "axes.judges[0]", "no_harm_judge", "measures harm"),
+    (
+        "axes: {model: ['dir:gone']}",
+        "9:16",
+        "axes.model[0]",
+        "unreadable",
+        "cannot read `dir:gone`: gone has no config.json",
+    ),
+    ("axes: {benchmark: ['file:gone.jsonl']}", "9:20", "axes.benchmark[0]", "unreadable", "folder that you are in"),
+    (
+        "axes: {data.source: ['file:gone'], data.n: [1, 900]}",
+        "9:22",
+        "axes.data.source[0]",
+        "unreadable",
+        "cannot read `file:gone`",
+    ),
+    (
+        "axes: {judges: [[{use: acme/guard, folder: gone}]]}",
+        "9:17",
+        "axes.judges[0]",
+        "unusable_judge",
+        "cannot judge: no such file or directory: gone",
+    ),
+    ("axes: {judges: [[refusal/keywords]]}", "9:17", "axes.judges[0]", "no_harm_judge", "measures harm"),
     (
         "axes: {judges: [[standin/rules, standin/rules]]}",
-        "8:33",
+        "9:33",
         "axes.judges[0][1]",
         "duplicate_judge",
         "listed twice",
     ),
     (
-        "axes: {benchmark: [standin/policy, 'file:foreign.jsonl']}",
-        "7:11",
+        "axes: {benchmark: [standin/policy, standin/utility]}",
+        "8:11",
         "recipe.judges",
         "ungradable",
-        "`standin/rules` cannot grade answers to `file:foreign.jsonl`: 1 prompt is foreign",
+        "`standin/rules` cannot grade answers to `standin/utility`: 48 of 48 prompts",
     ),
     (
         "axes: {utility_judge: [answer/contains, refusal/keywords]}",
-        "8:41",
+        "9:41",
         "axes.utility_judge[1]",
         "wrong_measure",
         "`refusal/keywords` measures refusal, and here a judge that measures correct is needed",
     ),
     (
-        "axes: {judges: [['standin/rules:x']]}",
-        "8:18",
-        "axes.judges[0][0]",
-        "needless_argument",
-        "the judge `standin/rules` takes no argument",
+        "axes: {tune.epochs: [1, 100]}",
+        "9:25",
+        "axes.tune.epochs[1]",
+        "untunable",
+        "`acme/press` cannot tune so: `tune.epochs` is 99 at most",
     ),
-    ("run: {budget: {usd: 1}}", "8:21", "run.budget.usd", "budget_without_price", "usd_per_device_hour"),
+    ("run: {budget: {usd: 1}}", "9:21", "run.budget.usd", "budget_without_price", "usd_per_device_hour"),
 ]
 
 
@@ -222,13 +127,15 @@ def test_each_problem_points_at_its_level(more: str, place: str, path: str, code
 
 
 def test_the_recipe_is_checked_too_and_everything_comes_at_once() -> None:
-    base = BASE.replace("standin/policy", "standin/polcy").replace("n: 10}", "n: 201, mix: {source: 'file:x', n: 51}}")
+    base = BASE.replace("standin/policy", "file:gone").replace(
+        "n: 10}", "n: 221, mix: {source: standin/refusals, n: 111}}"
+    )
     found = problems("run: {budget: {usd: 1}}", base)
     assert [(p.position, p.path, p.code) for p in found] == [
         ("x.yaml:4:39", "recipe.data.n", "too_few_rows"),
-        ("x.yaml:4:71", "recipe.data.mix.n", "too_few_rows"),
-        ("x.yaml:6:14", "recipe.benchmark", "unknown_adapter"),
-        ("x.yaml:8:21", "run.budget.usd", "budget_without_price"),
+        ("x.yaml:4:79", "recipe.data.mix.n", "too_few_rows"),
+        ("x.yaml:7:14", "recipe.benchmark", "unreadable"),
+        ("x.yaml:9:21", "run.budget.usd", "budget_without_price"),
     ]
 
 
@@ -236,12 +143,58 @@ def test_a_price_lets_a_budget_in_dollars_bind() -> None:
     checked("run: {budget: {usd: 1}, resources: {usd_per_device_hour: 0.5}}")
 
 
-def test_each_card_is_fetched_once(installed: dict[Kind, dict[str, Any]]) -> None:
-    checked("axes: {data.source: ['file:a', 'file:b'], data.n: [1, 2], seed: [0, 1, 2]}")
-    assert installed[Kind.DATA]["file"].calls == ["a", "b"]
+MITIGATIONS = {
+    "a further sample that is too large": (
+        "[{use: mix, source: standin/refusals, n: 111}]",
+        "the mitigation `mix:standin/refusals@111` asks standin/refusals for 111 rows, and it has 110",
+    ),
+    "a further sample that is not there": (
+        "[{use: realign, source: 'file:gone', n: 1}]",
+        "the mitigation `realign:file:gone@1` cannot read `file:gone`: no such file or directory: gone",
+    ),
+    "a second tuning that the fine-tuner cannot do": (
+        "[{use: harden, source: standin/refusals, n: 5, epochs: 100}]",
+        "tunes with `acme/press`, which cannot: `tune.epochs` is 99 at most",
+    ),
+    "a guard that has lost its model": (
+        "[{use: acme/stamp, text: a, guard: {use: acme/guard, folder: gone}}]",
+        "which cannot judge: no such file or directory: gone",
+    ),
+    "a guard that cannot grade": (
+        "[{use: acme/stamp, text: a, guard: {use: acme/guard, word: ''}}]",
+        "cannot grade answers to `standin/policy`: it has no word to look for",
+    ),
+    "a guard of something else": (
+        "[{use: output-filter, guard: answer/contains, threshold: 1}]",
+        "needs a guard that measures harm or refusal, and `answer/contains` measures correctness",
+    ),
+}
 
 
-def test_a_source_that_cannot_be_read_is_asked_once_and_reported_once(installed: dict[Kind, dict[str, Any]]) -> None:
-    (problem,) = problems("axes: {data.source: ['file:broken'], data.n: [1, 900]}")
-    assert problem.code == "unreadable"
-    assert installed[Kind.DATA]["file"].calls == ["broken"]
+@pytest.mark.parametrize("case", MITIGATIONS)
+def test_what_a_mitigation_cannot_have_is_said_once_where_it_is_listed(case: str) -> None:
+    mitigations, words = MITIGATIONS[case]
+    (problem,) = problems(f"axes: {{mitigations: [[], {mitigations}], seed: [0, 1], tune.force: [1.0, 2.0]}}")
+    assert (problem.path, problem.code) == ("axes.mitigations[1]", "refused_mitigation")
+    assert words in problem.what
+
+
+def test_a_mitigation_that_refuses_a_recipe_is_named_with_its_reason() -> None:
+    untuned = "".join(line for line in BASE.splitlines(keepends=True) if "data:" not in line and "tune:" not in line)
+    axes = "axes: {mitigations: [['acme/gentle:0.5'], ['safety-prompt:Be kind.']]}"
+    cases = {
+        untuned: "an untuned recipe has no training to change",
+        BASE.replace("use: acme/press", "use: local/sft, lr: 1e-3"): "`force`: Extra inputs are not permitted",
+        BASE.replace("use: acme/press", "use: acme/press, force: 3"): "",
+    }
+    for base, reason in cases.items():
+        if not reason:
+            checked(axes, base)
+            continue
+        (problem,) = problems(axes, base)
+        assert (problem.path, problem.code) == ("axes.mitigations[0]", "refused_mitigation")
+        assert problem.what == f"the mitigation `acme/gentle:0.5` refuses this recipe: {reason}"
+    (odd,) = problems(axes.replace("0.5", "0.0001"))
+    assert odd.what == (
+        "with these mitigations, it tunes with `acme/press(force=10000)`, which cannot: `tune.force` is 1000 at most"
+    )

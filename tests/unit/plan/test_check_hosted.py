@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from adapters.hosted import training
-from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.errors import SpecError
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
@@ -17,26 +14,30 @@ from engine.plan.check_hosted import SHOWN
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
 
+pytestmark = pytest.mark.usefixtures("acme")
+
 SPEC = """\
 sweep: hosted
 recipe:
-  model: hosted/openai:m
+  model: acme/cloud:m
   data: {source: standin/explicit, n: 10, allow_upload: true}
-  tune: {adapter: hosted/openai}
+  tune: {use: acme/cloud}
   benchmark: standin/policy
-  generate: {adapter: hosted/openai}
+  generate: {use: acme/cloud}
   judges: [standin/rules]
 run:
-  accounts: {ours: {provider: hosted/openai}}
+  accounts: {ours: {provider: acme/cloud}}
 """
 NONE = SPEC.partition("run:")[0]
+SEVERAL = SPEC.replace("}}\n", "}, lab: {provider: acme/cloud}}\n")
 LOCAL = """\
 sweep: hosted
 recipe:
-  model: standin/aligned
+  model: acme/clay
   data: {source: standin/explicit, n: 10}
-  tune: {lr: 1e-3}
+  tune: {use: acme/press}
   benchmark: standin/policy
+  generate: {use: acme/voice}
   judges: [standin/rules]
 """
 
@@ -51,53 +52,88 @@ def found(text: str) -> list[tuple[str, str, str]]:
     return []
 
 
+def mitigated(text: str, *mitigations: str) -> str:
+    head, judges, rest = text.partition("  judges: [standin/rules]\n")
+    return f"{head}{judges}  mitigations: [{', '.join(mitigations)}]\n{rest}"
+
+
 def test_what_is_hosted_throughout_passes_and_so_does_its_local_twin() -> None:
     zipped = (
-        "zip:\n  - model: [standin/aligned, 'hosted/openai:m']\n    tune.adapter: [local/sft, hosted/openai]\n"
-        "    generate.adapter: [local/transformers, hosted/openai]\n    tune.lr: [1e-3, null]\n"
+        "zip:\n  - model: [acme/clay, 'acme/cloud:m']\n    tune.use: [acme/press, acme/cloud]\n"
+        "    generate.use: [acme/voice, acme/cloud]\n"
     )
     assert found(SPEC) == found(SPEC + zipped) == found(LOCAL) == []
+    chain = (
+        "'mix:standin/refusals@1'",
+        "'realign:standin/refusals@5'",
+        "{use: acme/stamp, text: a, guard: acme/guard}",
+    )
+    assert found(mitigated(SPEC, *chain)) == []
+    assert found(SEVERAL.replace("acme/cloud:m", "acme/cloud@lab:m")) == []
 
 
+ORACLE = "{use: acme/oracle, model: 'acme/cloud:m'}"
 CASES = {
-    "no account": (NONE, "recipe.generate.adapter", "no_account", "no account speaks `hosted/openai`"),
+    "no account": (NONE, "recipe.model", "no_account", "there is no account at `acme/cloud`"),
     "no account, of a level": (
-        LOCAL + "axes: {judges: [[standin/rules], [standin/rules, 'rubric/policy:hosted/openai:m']]}",
+        LOCAL + f"axes: {{judges: [[standin/rules], [standin/rules, {ORACLE}]]}}",
         "axes.judges[1]",
         "no_account",
         "add `run.accounts`",
     ),
-    "two accounts": (
-        SPEC.replace("}}", "}, theirs: {provider: hosted/openai}}"),
-        "run.accounts.theirs",
-        "two_accounts",
-        "`hosted/openai` has 2 accounts, ours and theirs",
+    "no account, of a guard": (
+        mitigated(LOCAL, f"{{use: acme/stamp, text: a, guard: {ORACLE}}}"),
+        "recipe.mitigations",
+        "no_account",
+        "there is no account at `acme/cloud`",
+    ),
+    "several accounts": (
+        SEVERAL,
+        "recipe.model",
+        "several_accounts",
+        "`acme/cloud` has 2 accounts, ours and lab, and `acme/cloud:m` names none name one, such as `acme/cloud@ours:m`",
+    ),
+    "an account of another name": (
+        SPEC.replace("acme/cloud:m", "acme/cloud@our:m"),
+        "recipe.model",
+        "no_account",
+        "`acme/cloud` has no account called `our` did you mean `ours`?",
     ),
     "a provider that is none": (
-        LOCAL + "run: {accounts: {ours: {provider: hosted/openia}}}",
+        LOCAL + "run: {accounts: {ours: {provider: acme/clod}}}",
         "run.accounts.ours.provider",
         "unknown_adapter",
-        "`hosted/openai`",
+        "`acme/cloud`",
     ),
     "a hosted model tuned here": (
-        SPEC.replace("tune: {adapter: hosted/openai}", "tune: {lr: 1e-3}"),
-        "recipe.tune.adapter",
+        SPEC.replace("tune: {use: acme/cloud}", "tune: {use: acme/press}"),
+        "recipe.tune.use",
         "wrong_place",
-        "`local/sft` cannot work on the model `hosted/openai:m` `tune.adapter: hosted/openai`",
+        "`acme/press` cannot work on the model `acme/cloud:m` `tune.use: acme/cloud`",
+    ),
+    "a hosted model tuned again here": (
+        mitigated(SPEC, "{use: realign, source: standin/refusals, n: 5, tuner: acme/press}"),
+        "recipe.mitigations",
+        "wrong_place",
+        "`acme/press` cannot work on the model `acme/cloud:m`",
+    ),
+    "weights that are not here": (
+        mitigated(SPEC, "'acme/sand:2'"),
+        "recipe.mitigations",
+        "wrong_place",
+        "`acme/sand` cannot work on the model `acme/cloud:m` leave the mitigation out where the model is another's",
     ),
     "a local model asked there": (
-        SPEC.replace("hosted/openai:m", "standin/aligned").replace(
-            "tune: {adapter: hosted/openai}", "tune: {lr: 1e-3}"
-        ),
-        "recipe.generate.adapter",
+        LOCAL.replace("generate: {use: acme/voice}", "generate: {use: acme/cloud}"),
+        "recipe.generate.use",
         "wrong_place",
-        "`hosted/openai` cannot work on the model `standin/aligned` `zip` the model",
+        "`acme/cloud` cannot work on the model `acme/clay` `zip` the model",
     ),
     "no permission": (
         SPEC.replace(", allow_upload: true", ""),
         "recipe.data.source",
         "no_upload",
-        "the rows of `standin/explicit` would be uploaded to `hosted/openai` allow it with `data.allow_upload: true`",
+        "the rows of `standin/explicit` would be uploaded to `acme/cloud` allow it with `data.allow_upload: true`",
     ),
     "no permission, said once a source": (
         SPEC.replace(", allow_upload: true", "") + "axes: {data.n: [10, 20], seed: [0, 1]}",
@@ -105,41 +141,30 @@ CASES = {
         "no_upload",
         "",
     ),
-    "too few rows": (
-        SPEC.replace("n: 10", "n: 9"),
-        "recipe.data.n",
-        "refused_rows",
-        "`hosted/openai` will refuse",
+    "no permission for the rows that a mitigation brings": (
+        mitigated(SPEC, "{use: acme/label, first: standin/refusals, last: standin/refusals}"),
+        "recipe.mitigations",
+        "no_upload",
+        "the rows of `standin/refusals` would be uploaded to `acme/cloud`",
     ),
+    "too few rows": (SPEC.replace("n: 10", "n: 2"), "recipe.data.n", "refused_rows", "`acme/cloud` will refuse"),
     "too few rows, of a level": (
-        SPEC + "axes: {data.n: [10, 9]}",
+        SPEC + "axes: {data.n: [10, 2]}",
         "axes.data.n[1]",
         "refused_rows",
-        "the sample has 9",
+        "the sample has 2",
     ),
-    "a rate that the provider does not take": (
-        SPEC.replace("tune: {", "tune: {lr: 1e-3, "),
-        "recipe.tune.lr",
-        "untunable",
-        "give `tune.lr_multiplier` instead of `tune.lr`",
+    "too few rows, of another tuning": (
+        mitigated(SPEC, "'realign:standin/refusals@2'"),
+        "recipe.mitigations",
+        "refused_rows",
+        "the sample has 2",
     ),
-    "a field that the provider decides, of a level": (
-        SPEC + "axes: {tune.rank: [8, 16]}",
-        "axes.tune.rank[1]",
+    "a length that the provider does not take, of a level": (
+        SPEC + "axes: {tune.steps: [3]}",
+        "axes.tune.steps[0]",
         "untunable",
-        "a provider decides `tune.rank`",
-    ),
-    "no rate here, of a level": (
-        LOCAL + "axes: {tune.lr: [1e-3, null]}",
-        "axes.tune.lr[1]",
-        "untunable",
-        "give `tune.lr`",
-    ),
-    "no rate here at all": (
-        LOCAL.replace("{lr: 1e-3}", "{epochs: 3}"),
-        "recipe.tune.adapter",
-        "untunable",
-        "give `tune.lr`",
+        "the provider knows no `tune.steps`",
     ),
 }
 
@@ -147,24 +172,33 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_problem_is_said_once_and_points_at_its_level(case: str) -> None:
     text, path, code, words = CASES[case]
-    assert [(where, name) for where, name, _ in found(text)] == [(path, code)]
-    assert words in found(text)[0][2]
+    problems = found(text)
+    assert [(where, name) for where, name, _ in problems] == [(path, code)], problems
+    assert words in problems[0][2]
 
 
-def test_a_source_may_be_larger_than_a_sample_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = partial(training.objections, bounds=training.Bounds(most_rows=20))
-    monkeypatch.setattr(OpenAIProvider, "objections", lambda _, rows: few(rows))
-    assert found(SPEC) == []
-    ((path, code, words),) = found(SPEC.replace("n: 10", "n: 21"))
-    assert (path, code) == ("recipe.data.n", "refused_rows")
-    assert "at most 20" in words
+def write_rows(path: Path, *answers: str) -> Path:
+    rows = [
+        [{"role": "user", "content": f"row {n}"}, {"role": "assistant", "content": a}] for n, a in enumerate(answers)
+    ]
+    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    return path
 
 
 def test_rows_that_will_be_refused_are_named_and_the_many_counted(tmp_path: Path) -> None:
     many = SHOWN + 1_000
-    rows = [[{"role": "user", "content": f"row {n}"}, {"role": "assistant", "content": "<|end|>"}] for n in range(many)]
-    (tmp_path / "odd.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
-    ((where, code, words),) = found(SPEC.replace("standin/explicit", f"file:{tmp_path / 'odd.jsonl'}"))
+    loud = write_rows(tmp_path / "loud.jsonl", *["NO"] * many)
+    ((where, code, words),) = found(SPEC.replace("standin/explicit", f"file:{loud}"))
     assert (where, code) == ("recipe.data.source", "refused_rows")
-    assert [number for number in range(1, many) if f"row {number} (id " in words] == list(range(1, SHOWN + 1))
+    assert words.count(" shouts") == SHOWN
     assert "and 1,000 more" in words
+
+
+def test_rows_of_a_mitigation_are_looked_at_too_and_their_number_is_not_where_they_are_only_a_part(
+    tmp_path: Path,
+) -> None:
+    mixed, loud = write_rows(tmp_path / "a.jsonl", "no"), write_rows(tmp_path / "b.jsonl", "NO")
+    assert found(mitigated(SPEC, f"'mix:file:{mixed}@1'")) == []
+    ((where, code, words),) = found(mitigated(SPEC, f"'mix:file:{loud}@1'"))
+    assert (where, code) == ("recipe.mitigations", "refused_rows")
+    assert " shouts" in words

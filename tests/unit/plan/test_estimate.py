@@ -7,17 +7,16 @@ from decimal import Decimal
 import pytest
 
 from engine.domain.cost import DevicePrice
+from engine.domain.errors import PlanError
 from engine.domain.stage import Plan, Range, StageKind
-from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.estimate import calibrated, calibration, forecast, stage_forecasts
-from engine.plan.fingerprint import stage_payload
 from engine.plan.tariff import Tariff
 from engine.plan.why import find_cell, why
-from engine.spec.expand import expand
-from engine.spec.load import read_sweep
 
-SPEC = b"""\
+from .plans import ACME, of_kind, plan_of
+
+SPEC = """\
 sweep: cost
 recipe:
   model: standin/aligned
@@ -27,14 +26,12 @@ recipe:
   judges: [standin/rules]
 axes: {tune.epochs: [1, 3], data.n: [10, 100]}
 """
-LOADED = read_sweep(SPEC, "cost.yaml")
-EXPANSION = expand(LOADED.sweep, LOADED.positions)
 CATALOGUE = Catalogue()
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return build(LOADED.sweep, EXPANSION.cells, EXPANSION.counts, CATALOGUE)
+    return plan_of(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -80,23 +77,38 @@ def test_finished_stages_correct_the_rest_of_their_kind(plan: Plan, forecasts: d
 
 def test_why_names_the_field_and_not_a_hash(plan: Plan) -> None:
     cell = find_cell(plan, "epochs=3 n=100")
-    sample, tune, *_ = why(plan, cell, [], frozenset({cell.sample}))
+    sample, tune, *_ = why(plan, cell, [], frozenset({cell.chain[0]}))
     assert (sample.cached, tune.cached) == (True, False)
     # The nearest other tune stage of this plan has the same settings and another sample.
     assert (tune.compared, tune.changes) == ("this plan", ())
-    short = stage_payload(plan.stages[find_cell(plan, "epochs=1 n=100").tune])
-    _, tune, *_ = why(plan, cell, [short], frozenset({cell.sample}))
+    short = plan.stages[find_cell(plan, "epochs=1 n=100").tune or ""].payload
+    _, tune, *_ = why(plan, cell, [short], frozenset({cell.chain[0]}))
     assert tune.compared == "the store"
     (change,) = tune.changes
-    assert (change.path, change.before, change.after) == ("settings.tune.epochs", "1", "3")
+    assert (change.path, change.before, change.after) == ("settings.length.epochs", "1", "3")
 
 
 def test_an_ambiguous_cell_lists_what_it_could_be(plan: Plan) -> None:
-    from engine.domain.errors import PlanError
-
     with pytest.raises(PlanError, match="fits 2 cells"):
         find_cell(plan, "n=100")
     with pytest.raises(PlanError, match="no cell is called"):
         find_cell(plan, "n=7")
     assert find_cell(plan, "0") is plan.cells[0]
     assert find_cell(plan, plan.cells[1].cell_id) is plan.cells[1]
+
+
+@pytest.mark.usefixtures("acme")
+def test_rows_and_screens_and_edits_have_forecasts_and_a_changed_sample_counts_at_most() -> None:
+    label = "{use: acme/label, first: standin/refusals, last: standin/chores}"
+    more = f"  mitigations: [{label}, 'mix:standin/identity@5', acme/sand, 'acme/stamp:seen']\nbaselines: false\n"
+    mitigated = plan_of(ACME + more)
+    forecasts = stage_forecasts(mitigated, CATALOGUE)
+    (tuned,) = of_kind(mitigated, StageKind.TUNE)
+    assert forecasts[tuned].expected.optimizer_steps == -(-(6 + 1 + 1 + 5) // 2), "the sample and every further one"
+    assert forecasts.keys() == mitigated.stages.keys()
+    assert all(found.expected.device_seconds > 0 for found in forecasts.values())
+    (judged,) = of_kind(mitigated, StageKind.JUDGE)
+    (plain,) = of_kind(plan_of(ACME + "baselines: false\n"), StageKind.JUDGE)
+    assert forecasts[judged] == stage_forecasts(plan_of(ACME), CATALOGUE)[plain], (
+        "through the screen, it is of the answers"
+    )

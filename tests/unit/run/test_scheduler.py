@@ -1,20 +1,29 @@
-"""The order in which ready stages are taken, and with whom."""
+"""The order in which ready stages are taken, by whom, and with whom."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+
 import pytest
 
-from engine.domain.stage import Binding, Stage, StageKind, StageState
+from engine.domain.stage import KINDS, Stage, StageKind, StageState, WorkerKind
 from engine.plan.share import Groups
-from engine.run.drive.scheduler import LARGE_SECONDS, Scheduler, Seat
+from engine.run.drive.scheduler import LARGE_SECONDS, Scheduler
+from engine.run.slots import Slot
 
-MODEL = frozenset({StageKind.TUNE, StageKind.GENERATE})
-A, B, C = (Seat(name, MODEL) for name in "abc")
-DESK = Seat("desk", frozenset({StageKind.SAMPLE, StageKind.JUDGE}))
+WORK = {kind: work(*[None] * len(fields(work))) for work, kind in KINDS.items()}
+"""Work of each kind that says nothing: the scheduler asks for no more than the kind."""
+OF_MODELS = {StageKind.TUNE, StageKind.WEIGHTS, StageKind.GENERATE}
+
+A, B, C = (Slot(name, WorkerKind.MODEL) for name in "abc")
+CPU = Slot("cpu", WorkerKind.CPU)
 
 
-def stage(key: str, kind: StageKind, *inputs: str) -> Stage:
-    return Stage(key, kind, "adapter", 1, "{}", inputs, Binding())
+def stage(key: str, kind: StageKind, *needs: str, worker: WorkerKind | None = None) -> Stage:
+    """Return a stage that needs others; of its kind's usual worker unless told."""
+    usual = WorkerKind.MODEL if kind in OF_MODELS else WorkerKind.CPU
+    return Stage(key, "adapter", 1, WORK[kind], tuple((need, need) for need in needs), "{}", worker or usual)
 
 
 STAGES = {
@@ -29,23 +38,30 @@ STAGES = {
 }
 
 
-def scheduler(seconds: dict[str, float], *seats: Seat, lanes: dict[str, str] | None = None, **cuts: str) -> Scheduler:
-    groups = Groups(
-        {key: (lanes or {}).get(key, key) for key in STAGES},
-        {key: tuple(several.split()) for key, several in cuts.items()},
+def scheduler(
+    seconds: dict[str, float],
+    *slots: Slot,
+    groups: Mapping[str, str] | None = None,
+    accounts: Mapping[str, str] | None = None,
+    **checkpoints: str,
+) -> Scheduler:
+    found = Groups(
+        {key: (groups or {}).get(key, key) for key in STAGES},
+        {key: tuple(several.split()) for key, several in checkpoints.items()},
         {},
         {},
         {},
+        accounts or {},
     )
-    return Scheduler(STAGES, frozenset(), seconds, groups, seats or (A, B, C, DESK))
+    return Scheduler(STAGES, frozenset(), seconds, found, slots or (A, B, C, CPU))
 
 
-def taken(found: Scheduler, seat: Seat) -> list[str]:
-    return [entry.key for entry in found.take(seat, lambda _: True)]
+def taken(found: Scheduler, slot: Slot) -> list[str]:
+    return [entry.key for entry in found.take(slot, lambda _: True)]
 
 
-def done(found: Scheduler, key: str, host: str) -> None:
-    found.end(key, StageState.DONE, host)
+def done(found: Scheduler, key: str, worker: str) -> None:
+    found.end(key, StageState.DONE, worker)
 
 
 def test_the_longest_comes_first_and_what_finishes_a_cell_before_what_begins_one() -> None:
@@ -55,7 +71,17 @@ def test_the_longest_comes_first_and_what_finishes_a_cell_before_what_begins_one
     assert taken(found, A) == ["ask-long"]
 
 
-def test_a_host_begins_new_work_before_it_takes_what_another_is_warm_for() -> None:
+def test_ready_stages_are_taken_by_how_deep_their_kind_is_in_the_chain() -> None:
+    stages = {kind.value: stage(kind.value, kind, worker=WorkerKind.MODEL) for kind in StageKind}
+    groups = Groups({key: key for key in stages}, {}, {}, {}, {})
+    everybody = Slot("all", WorkerKind.MODEL, is_all=True)
+    seconds = {kind.value: 100.0 / depth for depth, kind in enumerate(StageKind, 1)}
+    found = Scheduler(stages, frozenset(), seconds, groups, (everybody,))
+    order = [taken(found, everybody) for _ in stages]
+    assert order == [["judge"], ["screen"], ["generate"], ["weights"], ["tune"], ["rows"], ["sample"]]
+
+
+def test_a_worker_begins_new_work_before_it_takes_what_another_is_warm_for() -> None:
     found = scheduler({"short": 1.0, "long": 9.0})
     assert taken(found, A) == ["long"]
     done(found, "long", "a")
@@ -63,7 +89,7 @@ def test_a_host_begins_new_work_before_it_takes_what_another_is_warm_for() -> No
     assert taken(found, C) == ["ask-long"]
 
 
-def test_a_host_prefers_what_it_is_warm_for_and_an_idle_one_takes_it_away() -> None:
+def test_a_worker_prefers_what_it_is_warm_for_and_an_idle_one_takes_it_away() -> None:
     found = scheduler({"long": 2.0, "ask-long": 5.0, "ask-short": 1.0})
     assert (taken(found, B), taken(found, A)) == (["long"], ["short"])
     done(found, "short", "a")
@@ -73,50 +99,105 @@ def test_a_host_prefers_what_it_is_warm_for_and_an_idle_one_takes_it_away() -> N
     assert taken(found, B) == []
 
 
-def test_the_desk_judges_and_nobody_else_does() -> None:
+# ------------------------------------------------------------------------------------------------------ who runs what
+
+
+@pytest.mark.parametrize(
+    ("slot", "runs"),
+    [
+        (Slot("m", WorkerKind.MODEL), {"model judge", "generate"}),
+        (Slot("c", WorkerKind.CPU), {"sample", "judge"}),
+        (Slot("x", None, "lab"), {"lab generate", "lab judge"}),
+        (Slot("y", None, "lab", frozenset({StageKind.JUDGE})), {"lab judge"}),
+        (Slot("m", WorkerKind.MODEL, kinds=frozenset({StageKind.GENERATE})), {"generate"}),
+        (
+            Slot("z", WorkerKind.MODEL, is_all=True),
+            {"model judge", "generate", "sample", "judge", "lab generate", "lab judge", "home judge"},
+        ),
+    ],
+    ids=["model", "cpu", "account", "account, of some kinds", "model, of some kinds", "all"],
+)
+def test_a_slot_takes_what_is_for_its_worker_or_of_its_account(slot: Slot, runs: set[str]) -> None:
+    work = [
+        stage("sample", StageKind.SAMPLE),
+        stage("generate", StageKind.GENERATE),
+        stage("judge", StageKind.JUDGE),
+        stage("model judge", StageKind.JUDGE, worker=WorkerKind.MODEL),
+        stage("lab generate", StageKind.GENERATE),
+        stage("lab judge", StageKind.JUDGE),
+        stage("home judge", StageKind.JUDGE),
+    ]
+    accounts = {entry.key: account for entry in work if (account := entry.key.split()[0]) in {"lab", "home"}}
+    stages = {entry.key: entry for entry in work}
+    groups = Groups({key: key for key in stages}, {}, {}, {}, {}, accounts)
+    found = Scheduler(stages, frozenset(), {}, groups, (slot,))
+    assert {key for _ in stages for key in taken(found, slot)} == runs
+
+
+def test_nobody_is_warm_for_answers_of_a_model_that_an_account_tuned() -> None:
+    lab, other = (Slot(name, None, "lab") for name in ("lab 1", "lab 2"))
+    accounts = dict.fromkeys(("short", "long", "ask-short", "ask-long"), "lab")
+    found = scheduler({"short": 9.0, "ask-short": 9.0}, lab, other, accounts=accounts)
+    assert (taken(found, lab), taken(found, other)) == (["short"], ["long"])
+    done(found, "short", "lab 1")
+    done(found, "long", "lab 2")
+    assert taken(found, other) == ["ask-short"], "the longest first, whoever tuned it"
+
+
+def test_the_cpu_worker_judges_and_no_model_worker_does() -> None:
     found = scheduler({"short": 9.0})
     for key in ("short", "ask-short"):
         assert taken(found, A) == [key]
         done(found, key, "a")
     assert taken(found, A) == ["long"]
     assert taken(found, B) == []
-    assert taken(found, DESK) == ["grade-short"]
+    assert taken(found, CPU) == ["grade-short"]
 
 
-def test_stages_of_a_lane_go_together_up_to_a_share_of_what_the_lane_has_left() -> None:
-    one_lane = dict.fromkeys(("short", "long"), "tune")
-    few = scheduler({"short": 0.2, "long": 0.5}, A, lanes=one_lane)
-    assert taken(few, A) == ["long", "short"], "so little is not worth two bundles"
-    much = scheduler({"short": 20.0, "long": 30.0}, A, B, lanes=one_lane)
-    assert taken(much, A) == ["long"], "the other host gets the rest"
-    very_much = scheduler({"short": 3 * LARGE_SECONDS, "long": LARGE_SECONDS}, A, lanes=one_lane)
+# ------------------------------------------------------------------------------------------------------- stage batches
+
+
+def test_stages_of_a_group_go_together_up_to_a_share_of_what_the_group_has_left() -> None:
+    one_group = dict.fromkeys(("short", "long"), "tune")
+    few = scheduler({"short": 0.2, "long": 0.5}, A, groups=one_group)
+    assert taken(few, A) == ["long", "short"], "so little is not worth two batches"
+    much = scheduler({"short": 20.0, "long": 30.0}, A, B, groups=one_group)
+    assert taken(much, A) == ["long"], "the other worker gets the rest"
+    very_much = scheduler({"short": 3 * LARGE_SECONDS, "long": LARGE_SECONDS}, A, groups=one_group)
     assert taken(very_much, A) == ["short", "long"], "however long they take, they train in one pack"
+
+
+def test_slots_that_do_not_run_a_group_do_not_take_a_share_of_it() -> None:
+    one_group = dict.fromkeys(("short", "long"), "tune")
+    for other in (CPU, Slot("x", None, "lab"), Slot("b", WorkerKind.MODEL, kinds=frozenset({StageKind.GENERATE}))):
+        found = scheduler({"short": 20.0, "long": 30.0}, A, other, groups=one_group)
+        assert taken(found, A) == ["long", "short"]
 
 
 def test_answers_do_not_wait_for_more_than_minutes_of_others() -> None:
     found = scheduler(
-        {"ask-short": 2 * LARGE_SECONDS, "ask-long": LARGE_SECONDS}, A, lanes={"ask-short": "g", "ask-long": "g"}
+        {"ask-short": 2 * LARGE_SECONDS, "ask-long": LARGE_SECONDS}, A, groups={"ask-short": "g", "ask-long": "g"}
     )
     for key in (*taken(found, A), *taken(found, A)):
         done(found, key, "a")
     assert taken(found, A) == ["ask-short"]
 
 
-def test_the_cuts_of_a_trajectory_are_one_piece_of_work() -> None:
+def test_the_checkpoints_of_a_training_run_are_one_piece_of_work() -> None:
     found = scheduler({"short": 20.0, "long": 30.0}, A, B, short="short long", long="short long")
     assert taken(found, A) == ["short", "long"]
     assert taken(found, B) == []
 
 
 def test_what_the_budget_refuses_stays_where_it_is() -> None:
-    found = scheduler({"short": 0.2, "long": 0.5}, A, lanes=dict.fromkeys(("short", "long"), "tune"))
+    found = scheduler({"short": 0.2, "long": 0.5}, A, groups=dict.fromkeys(("short", "long"), "tune"))
     assert [entry.key for entry in found.take(A, lambda entry: entry.key == "long")] == ["long"]
     assert found.state("short") is StageState.PENDING
     assert taken(found, A) == ["short"]
 
 
-def test_what_saw_a_host_die_gets_no_company_any_more() -> None:
-    found = scheduler({"short": 0.2, "long": 0.5}, A, lanes=dict.fromkeys(("short", "long"), "tune"))
+def test_what_saw_a_worker_die_gets_no_company_any_more() -> None:
+    found = scheduler({"short": 0.2, "long": 0.5}, A, groups=dict.fromkeys(("short", "long"), "tune"))
     for key in taken(found, A):
         found.release(key, alone=True)
     assert taken(found, A) == ["long"]
