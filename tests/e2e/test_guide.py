@@ -152,16 +152,11 @@ def test_the_notebook_page_runs(tmp_path: Path, cli: Cli) -> None:
         .replace("[standin/explicit, standin/chores]", "[standin/explicit]")
     )
     spec.write_text(small)
-    for number, code in enumerate(blocks("notebook.md", "python")):
-        script = tmp_path / f"block_{number}.py"
-        script.write_text(code, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, str(script)],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
+    (tmp_path / "cells.py").write_text("\n".join(blocks("notebook.md", "python")), encoding="utf-8")
+    command = [sys.executable, "cells.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 cells, 25 stages to run\ncomplete in ")
+    assert done.stdout.splitlines()[-1] == "2 cells, 342 scores, 2 configurations"
