@@ -12,7 +12,6 @@ import pytest
 
 from engine import registry
 from engine.domain.adapters import Kind
-from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure
 from engine.domain.stage import StageState
