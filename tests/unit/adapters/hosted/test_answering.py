@@ -1,4 +1,4 @@
-"""Answers: what was paid for, or may have been, is in the books, also where a task fails."""
+"""Answers: what was paid for, or may have been, is in the ledger, also where a task fails."""
 
 from __future__ import annotations
 
