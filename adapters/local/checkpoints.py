@@ -18,12 +18,11 @@ from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 
-from adapters.local.tune import total_steps
-from engine.ports import Context, Trajectory
+from adapters.local.steps import total_steps
+from engine.ports import Context, TrainingRun
 
 RECORD = "run.json"
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
-LENGTHS = {"epochs", "max_steps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +49,21 @@ class Saved:
         return replace(self, counted=self.step, seconds=0.0)
 
 
-def run_identity(trajectory: Trajectory, context: Context) -> dict[str, object]:
+def run_identity(trajectory: TrainingRun, context: Context) -> dict[str, object]:
     """Return what must agree for one run to go on from another's state: all but how long it is.
 
     Under a schedule that depends on the total number of steps, that total must agree too.
     """
-    settings = trajectory.cuts[-1].settings
+    settings = trajectory.settings
     rows = json.dumps([asdict(row) for row in trajectory.rows], sort_keys=True)
     return {
-        "base": trajectory.model.base,
+        "base": [trajectory.model.base, *trajectory.model.layers],
         "rows": hashlib.sha256(rows.encode()).hexdigest(),
         "seed": trajectory.seed,
-        "settings": settings.model_dump(mode="json", exclude=LENGTHS),
-        "steps": None if settings.schedule == "constant" else total_steps(settings, len(trajectory.rows)),
+        "settings": settings.model_dump(mode="json"),
+        "steps": None
+        if settings.schedule == "constant"
+        else total_steps(settings, trajectory.checkpoints[-1].length, len(trajectory.rows)),
         "device": _device_name(context.device),
         "threads": context.threads,
         "libraries": _versions(),
@@ -147,6 +148,7 @@ class Checkpoints:
         shutil.rmtree(kept, ignore_errors=True)
         written.rename(kept)
         flush(self._folder)
+        shutil.rmtree(self.workshop)  # trainers write a card of the model into it, too
         for path in self._folder.glob("at-*"):
             if path != kept:
                 shutil.rmtree(path, ignore_errors=True)

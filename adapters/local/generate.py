@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 
 from adapters.local import compute
+from adapters.local.batches import SAMPLED_ROWS
 from adapters.local.loaded import loaded
 from adapters.local.settings import DecodeSettings
 from engine.domain.cost import Usage
@@ -18,18 +19,14 @@ TEMPLATE_TOKENS_PER_PROMPT = 4
 ANSWER_SHARE = (0.1, 0.4, 1.0)
 """Answers' mean length as a share of max_new_tokens: low, expected, high."""
 
-SAMPLED_BATCH = 32
-"""Sampled answers share one random stream a batch, so its size bears on them and may not be a run setting."""
-
 SPREAD = (0.5, 1.0, 2.5)
 
 
 class TransformersGenerator:
-    """Greedy or sampled decoding in this process and on this host's device.
+    """Greedy or sampled decoding by transformers' `generate`, in this process and on this worker's device.
 
-    On a CPU greedy answers do not depend on who is in the batch (`decoding`), and sampled ones are made by transformers'
-    `generate`, one task at a time and in batches of one fixed size; so the same task gives the same answers on the same
-    machine, whatever `run.resources` says. Models that `decoding` does not take are asked like that, too.
+    One model and one benchmark at a time, in batches that on a CPU the task alone decides (`answers.py`): so the same task gives
+    the same answers on the same machine, whatever `run.resources` says and whatever else is to do.
     """
 
     revision = 2
@@ -44,7 +41,7 @@ class TransformersGenerator:
         ends = []
         for share, spread in zip(ANSWER_SHARE, SPREAD, strict=True):
             made = round(answers * max(1.0, decoding.max_new_tokens * share))
-            batches = ceil(answers / SAMPLED_BATCH) if is_solo else 1
+            batches = ceil(answers / SAMPLED_ROWS) if is_solo else 1
             steps = batches * round(decoding.max_new_tokens * share)
             work = compute.GENERATE_FLOP_PER_WEIGHT
             taken = compute.seconds(workload.parameters, read + made, steps, work, is_solo=is_solo)
@@ -55,12 +52,12 @@ class TransformersGenerator:
         """Import what every task needs."""
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 - these find the rest when named
 
-        from adapters.local.decoding import answers  # noqa: F401 - for what it imports in turn
+        from adapters.local import answers  # noqa: F401 - for what it imports in turn
 
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
         """Answer every prompt of every task, `decoding.samples` times."""
-        from adapters.local.decoding import answers
+        from adapters.local import answers
 
         since = time.perf_counter()
-        held = loaded(tasks[0].model, tasks[0].settings.dtype, context)
+        held = loaded(tasks[0].model.below, tasks[0].settings.dtype, context)
         yield from answers.answered(tasks, held, context, since)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.domain.sweep import TuneRecipe
+from adapters.local.settings import SftSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ class Adapter:
     b: Mapping[str, Tensor]
 
 
-def configured(settings: TuneRecipe) -> Any:
+def configured(settings: SftSettings) -> Any:
     """Return the `peft.LoraConfig` of the settings."""
     from peft import LoraConfig
 
@@ -79,16 +79,15 @@ def drawn(model: Any, config: Any, seed: int) -> Adapter:
     from transformers import set_seed
 
     set_seed(seed)
-    try:
-        wrapped = get_peft_model(model, config)
-        try:
-            state = {name: weight.detach().clone() for name, weight in get_peft_model_state_dict(wrapped).items()}
-        finally:
-            wrapped.unload()
-    finally:
-        vars(model).pop("peft_config", None)  # else PEFT takes the next adapter for a second one
+    wrapped = get_peft_model(model, config)
+    state = {name: weight.detach().clone() for name, weight in get_peft_model_state_dict(wrapped).items()}
+    wrapped.unload()
+    if hasattr(
+        model, "peft_config"
+    ):  # what PEFT before 0.21 leaves there makes it take the next adapter for a second one
+        del model.peft_config
     adapter = _from_state(config.r, config.lora_alpha, state)
-    if len(adapter.a) + len(adapter.b) != len(state):
+    if adapter is None:
         raise ValueError("tune.targets names modules that are not linear: use tune.backend: trl")
     return adapter
 
@@ -116,23 +115,21 @@ def save(adapter: Adapter, config: Any, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def is_plain(folder: Path) -> bool:
-    """Tell whether a folder holds a LoRA adapter that `read` understands: A and B of linear modules, and no more."""
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        return False
-    config = json.loads((folder / CONFIG).read_text())
-    return all(config.get(name, plain) == plain for name, plain in _PLAIN.items())
-
-
-def read(folder: Path) -> Adapter:
-    """Read an adapter back; `is_plain(folder)` must hold."""
+def read(folder: Path) -> Adapter | None:
+    """Return the adapter in a folder, or None where there is none, or one that is more than A and B of linear modules."""
     from safetensors.torch import load_file
 
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        return None
     config = json.loads((folder / CONFIG).read_text())
+    if any(config.get(name, plain) != plain for name, plain in _PLAIN.items()):
+        return None
     return _from_state(config["r"], config["lora_alpha"], load_file(folder / WEIGHTS))
 
 
-def _from_state(rank: int, alpha: float, state: Mapping[str, Tensor]) -> Adapter:
+def _from_state(rank: int, alpha: float, state: Mapping[str, Tensor]) -> Adapter | None:
+    """Return the adapter that PEFT's tensors make, or None when they are more than an A and a B of each module."""
+
     def of(suffix: str) -> dict[str, Tensor]:
         return {
             name.removeprefix(_PREFIX).removesuffix(suffix): weight
@@ -140,4 +137,5 @@ def _from_state(rank: int, alpha: float, state: Mapping[str, Tensor]) -> Adapter
             if name.endswith(suffix)
         }
 
-    return Adapter(rank, alpha / rank, of(_A), of(_B))
+    adapter = Adapter(rank, alpha / rank, of(_A), of(_B))
+    return adapter if len(adapter.a) + len(adapter.b) == len(state) else None

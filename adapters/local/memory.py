@@ -1,10 +1,14 @@
-"""What running out of memory looks like, and how to have memory back quickly. Only hosts import this: it starts torch."""
+"""What running out of memory looks like, and how to go on. Only workers import this: it starts torch."""
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -15,13 +19,18 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensors, where the process has glibc.
+def in_halves(work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
+    """Return `work(items)`; where memory does not suffice for all at once, what it makes of one half and of the other.
 
-    By default it gives large blocks back and gets them again zeroed, page by page: a tenth of a training step on a CPU.
+    Raises:
+        RuntimeError: When memory does not suffice for one item alone; so does MemoryError.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim, by_mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-        mallopt(trim, 2**31 - 1)
-        _ = mallopt(by_mmap, 2**30) or mallopt(by_mmap, 2**25)  # older versions refuse more than 32 MiB
+    try:
+        return work(items)
+    except (RuntimeError, MemoryError) as error:
+        if len(items) == 1 or not out_of_memory(error):
+            raise
+    # Outside of the handler: the error's frames hold the memory.
+    torch.cuda.empty_cache()
+    middle = len(items) // 2
+    return in_halves(work, items[:middle]) + in_halves(work, items[middle:])

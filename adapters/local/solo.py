@@ -4,33 +4,36 @@ At each cut the trainer leaves a checkpoint and stops, the weights are written, 
 cut is yielded as soon as it is reached, nothing that happens meanwhile can disturb the random numbers, and going on to
 the next cut is the same path as going on after a crash. On CPU the weights at every cut are those of a run of its own,
 bit for bit, under a schedule that is a function of the step alone; on a GPU, up to the kernels' order of summation.
+
+Each run reads a model of its own and leaves none behind: trainers change more of a model than its weights.
 """
 
 from __future__ import annotations
 
-import copy
 import math
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from peft import get_peft_model
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from adapters.local import chat
+from adapters.local import chat, lora
 from adapters.local.checkpoints import Checkpoints, Saved, run_identity
-from adapters.local.loaded import LoadedModel, loaded
-from adapters.local.lora import configured
-from adapters.local.tune import steps_per_epoch, total_steps
+from adapters.local.loaded import read_tokenizer, read_whole, set_up
+from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Cut, Trajectory, Tuned
+from engine.ports import Checkpoint, Context, TrainingRun, Tuned
 
 Rows = Sequence[Mapping[str, list[int]]]
+
+CARD = "README.md"
+"""PEFT's description of an adapter, which says nothing that its configuration does not."""
 
 SAVE_AT_MOST_EVERY = 2.0
 """Seconds between two checkpoints at epochs' ends."""
@@ -39,7 +42,7 @@ SAVING_SHARE = 0.05
 """Checkpoints at epochs' ends may take about this share of the time; those of a large model take minutes to write."""
 
 
-def train(trajectory: Trajectory, context: Context) -> Iterator[tuple[str, Tuned]]:
+def train(trajectory: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
     """Train up to the last cut, and yield (key, what it left) at each.
 
     It goes on from the state in `trajectory.state` when that is of the same run and not beyond the first cut.
@@ -53,20 +56,22 @@ def train(trajectory: Trajectory, context: Context) -> Iterator[tuple[str, Tuned
         ValueError: When a row does not fit `max_length`.
     """
     clock = time.monotonic()
-    held = loaded(trajectory.model, trajectory.cuts[-1].settings.dtype, context)
-    rows = chat.training_rows(held.tokenizer, trajectory.rows, trajectory.cuts[-1].settings.max_length)
+    set_up(context)
+    context.warm.drop("base")  # its memory is this run's
+    settings = trajectory.settings
+    tokenizer = read_tokenizer(trajectory.model.base)
+    rows = chat.training_rows(tokenizer, trajectory.rows, settings.max_length)
     checkpoints = Checkpoints(trajectory.state, run_identity(trajectory, context))
-    keep = False
-    try:
-        run = _Run(trajectory, held, rows, checkpoints, context)
-        for cut in trajectory.cuts:
-            tuned = run.advance(cut, clock)
-            clock = time.monotonic()
-            yield cut.key, tuned
-        keep = trajectory.cuts[-1].settings.method == "full"  # a model of its own, which will be asked next
-    finally:
-        if not keep:  # others need the bare base, and half-tuned weights must not pass for the last cut's
-            held.release()
+    model = read_whole(trajectory.model, settings.dtype, context.device)
+    set_seed(trajectory.seed)  # before PEFT draws the adapter's initial weights
+    if settings.method == "lora":
+        model = get_peft_model(model, lora.configured(settings))
+    trainer = _trainer(model, tokenizer, rows, _arguments(trajectory, context, checkpoints.workshop))
+    run = _Run(trajectory, trainer, rows, checkpoints)
+    for cut in trajectory.checkpoints:
+        tuned = run.advance(cut, clock)
+        clock = time.monotonic()
+        yield cut.key, tuned
 
 
 class _Run:
@@ -74,82 +79,64 @@ class _Run:
 
     Args:
         trajectory: What to train.
-        held: The base model; its tuned weights will go by the last cut's key.
+        trainer: TRL's trainer, before its first step.
         rows: The training rows.
         checkpoints: Where the run's states are kept.
-        context: The host.
     """
 
-    def __init__(
-        self, trajectory: Trajectory, held: LoadedModel, rows: Rows, checkpoints: Checkpoints, context: Context
-    ) -> None:
-        """Build the trainer, and find where to begin."""
-        last = trajectory.cuts[-1]
+    def __init__(self, trajectory: TrainingRun, trainer: SFTTrainer, rows: Rows, checkpoints: Checkpoints) -> None:
+        """Find where to begin."""
         self._run = trajectory
+        self._trainer = trainer
         self._rows = rows
         self._checkpoints = checkpoints
-        wanted = {cut.key for cut in trajectory.cuts}
-        self._at = checkpoints.latest(total_steps(trajectory.cuts[0].settings, len(rows)), wanted)
-        set_seed(trajectory.seed)  # before PEFT draws the adapter's initial weights
-        lora = None if last.settings.method == "full" else configured(last.settings)
-        self._model = _without_card(held.to_tune(last.key, lora))
-        self._pauses = _Pauses(checkpoints, steps_per_epoch(last.settings, len(rows)))
-        arguments = _arguments(trajectory, context, checkpoints.workshop)
-        with _configs_kept(self._model):
-            self._trainer = _trainer(self._model, held.tokenizer, rows, arguments)
-        self._trainer.add_callback(self._pauses)
+        wanted = {cut.key for cut in trajectory.checkpoints}
+        self._at = checkpoints.latest(
+            total_steps(trajectory.settings, trajectory.checkpoints[0].length, len(rows)), wanted
+        )
+        self._pauses = _Pauses(checkpoints, steps_per_epoch(trajectory.settings, len(rows)))
+        trainer.add_callback(self._pauses)
 
-    def advance(self, cut: Cut, since: float) -> Tuned:
+    def advance(self, cut: Checkpoint, since: float) -> Tuned:
         """Train up to `cut`, write its weights, and return what this part of the run took.
 
         Args:
             cut: The next cut.
             since: When this part began, by the monotonic clock.
         """
-        begin, end = self._at, total_steps(cut.settings, len(self._rows))
+        begin, end = self._at, total_steps(self._run.settings, cut.length, len(self._rows))
         passed = () if begin is None else begin.passed
         if begin is not None and begin.step == end:
-            self._trainer.restore(begin.folder)
+            _copy_weights(begin.folder, cut.folder)
+            history = TrainerState.load_from_json(str(begin.folder / "trainer_state.json")).log_history
             at: Saved | None = self._checkpoints.mark(begin, cut.key)
         else:
             at = self._train(begin, end, cut, since)
+            _save_weights(self._trainer.model, cut.folder)
+            history = self._trainer.state.log_history
         self._at = at and at.accounted
-        _settle(self._model, cut.folder)
         first, carried = (0, 0.0) if begin is None else (begin.counted, begin.seconds)
         usage = Usage(
             optimizer_steps=end - first,
-            train_tokens=self._tokens(end, cut.settings) - self._tokens(first, cut.settings),
+            train_tokens=self._tokens(end) - self._tokens(first),
             device_seconds=time.monotonic() - since + carried,
         )
-        return Tuned(_steps_taken(self._trainer.state.log_history), usage, passed[-1] if passed else None)
+        return Tuned(_steps_taken(history), usage, passed[-1] if passed else None)
 
-    def _train(self, begin: Saved | None, end: int, cut: Cut, since: float) -> Saved | None:
+    def _train(self, begin: Saved | None, end: int, cut: Checkpoint, since: float) -> Saved | None:
         """Train up to a cut, and return the state there: none at the last one, unless it is to be kept."""
-        needed = self._run.keep_state or cut is not self._run.cuts[-1]
+        needed = self._run.keep_state or cut is not self._run.checkpoints[-1]
         self._pauses.head_for(end, cut.key, begin, since, save=needed)
-        with _configs_kept(self._model):
-            self._trainer.train(resume_from_checkpoint=None if begin is None else str(begin.folder))
+        self._trainer.train(resume_from_checkpoint=None if begin is None else str(begin.folder))
         if self._trainer.state.global_step != end:
             message = f"the trainer stopped at step {self._trainer.state.global_step}, not at step {end}"
             raise RuntimeError(message)
         return self._pauses.saved if needed else None
 
-    def _tokens(self, steps: int, settings: TuneRecipe) -> int:
+    def _tokens(self, steps: int) -> int:
         """Tokens of the rows in so many steps; within an epoch, in proportion."""
-        per_epoch = steps_per_epoch(settings, len(self._rows))
+        per_epoch = steps_per_epoch(self._run.settings, len(self._rows))
         return round(sum(len(row["input_ids"]) for row in self._rows) * steps / per_epoch)
-
-
-class _Trainer(SFTTrainer):  # type: ignore[misc] # trl ships no types
-    """TRL's trainer, without the model card that it would write beside every checkpoint."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super(SFTTrainer, self)._save_checkpoint(model, trial)
-
-    def restore(self, checkpoint: Path) -> None:
-        """Take weights and history from a checkpoint, without training."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
 class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are not followed
@@ -212,17 +199,18 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         self._quiet_until = now + max(SAVE_AT_MOST_EVERY, (now - self._asked) / SAVING_SHARE)
 
 
-def _arguments(trajectory: Trajectory, context: Context, folder: Path) -> SFTConfig:
-    settings = trajectory.cuts[-1].settings
+def _arguments(trajectory: TrainingRun, context: Context, folder: Path) -> SFTConfig:
+    settings, length = trajectory.settings, trajectory.checkpoints[-1].length
+    is_in_epochs = length.steps is None and length.max_steps is None
     schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     return SFTConfig(
         output_dir=str(folder),
-        num_train_epochs=settings.epochs,
-        # transformers lets max_steps override the epochs, upwards too; here it only ever cuts a run short.
-        max_steps=-1 if settings.max_steps is None else total_steps(settings, len(trajectory.rows)),
+        num_train_epochs=length.epochs or 1,
+        # transformers lets max_steps override the epochs, upwards too, and trains for as many epochs as it takes.
+        max_steps=-1 if is_in_epochs else total_steps(settings, length, len(trajectory.rows)),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
-        learning_rate=settings.peak_lr,
+        learning_rate=settings.lr,
         lr_scheduler_type=schedule,
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
@@ -243,34 +231,11 @@ def _arguments(trajectory: Trajectory, context: Context, folder: Path) -> SFTCon
     )
 
 
-def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> _Trainer:
+def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> SFTTrainer:
     data = Dataset.from_list([dict(row) for row in rows])
-    trainer = _Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _without_card(model: Any) -> Any:
-    """Have PEFT write no model card: its template says nothing, and takes longer to fill in than weights to write."""
-    if hasattr(model, "create_or_update_model_card"):
-        model.create_or_update_model_card = lambda _: None
-    return model
-
-
-@contextmanager
-def _configs_kept(model: Any) -> Iterator[None]:
-    """Restore the model's configurations: trainers align their special tokens with the tokenizer's.
-
-    The base model is shared, so that without this its untuned answers would depend on what the host did before.
-    """
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kept = [(config, copy.deepcopy(vars(config))) for config in (core.config, core.generation_config)]
-    try:
-        yield
-    finally:
-        for config, was in kept:
-            vars(config).clear()
-            vars(config).update(was)
 
 
 def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:
@@ -281,7 +246,16 @@ def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:
     ]
 
 
-def _settle(model: Any, folder: Path) -> None:
-    """Write the tuned weights (for LoRA, the adapter alone) and leave training mode."""
-    model.eval()
+def _save_weights(model: Any, folder: Path) -> None:
+    """Write the tuned weights; for LoRA, the adapter alone."""
     model.save_pretrained(folder)
+    (folder / CARD).unlink(missing_ok=True)
+
+
+def _copy_weights(state: Path, folder: Path) -> None:
+    """Copy the tuned weights out of a saved state: what `_save_weights` would have written at that step."""
+    for name in ("config.json", "generation_config.json", lora.CONFIG):
+        if (state / name).is_file():
+            shutil.copy(state / name, folder)
+    for path in state.glob("*.safetensors*"):
+        shutil.copy(path, folder)

@@ -62,31 +62,6 @@ class Term:
     grad_a: Tensor | None
     grad_b: Tensor | None
 
-    def leaf(self, place: int, scaling: float) -> Leaf:
-        """Return the term of the member at `place` of the block, whose scaling is given. Only when trainable."""
-        if self.grad_a is None or self.grad_b is None:
-            raise ValueError("this stack is not trainable")
-        return Leaf(self.a[place], self.b[place], self.grad_a[place], self.grad_b[place], scaling)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """One member's low-rank term of one layer: views of its block.
-
-    Attributes:
-        a: float[rank, in].
-        b: float[out, rank].
-        grad_a: The gradient of `a`.
-        grad_b: The gradient of `b`.
-        scaling: What the term is multiplied with.
-    """
-
-    a: Tensor
-    b: Tensor
-    grad_a: Tensor
-    grad_b: Tensor
-    scaling: float
-
 
 @dataclass(slots=True)
 class Pass:
@@ -315,12 +290,6 @@ class Stack:
             {path: b[:, :rank].clone() for path, (_, b) in views.items()},
         )
 
-    def leaves(self, member: int) -> dict[str, Leaf]:
-        """Return one member's weights and gradients, by their module's path: views. Only when trainable."""
-        index, place = self._place(member)
-        scaling = self._scalings[member]
-        return {path: layer.terms[index].leaf(place, scaling) for path, layer in self.layers.items()}
-
     def weights(self, member: int) -> Tensor:
         """Return float[numbers], a member's A and B of every module: a view."""
         index, place = self._place(member)
@@ -333,6 +302,15 @@ class Stack:
         if grads is None:
             raise ValueError("this stack is not trainable")
         return grads[place]
+
+    @contextmanager
+    def training(self, under_way: Pass) -> Iterator[None]:
+        """Have the layers keep what a backward pass needs, and collect gradients, while the block runs."""
+        self.under_way = under_way
+        try:
+            yield
+        finally:
+            self.under_way = None
 
     @contextmanager
     def attached(self) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 from adapters.local import compute
 from adapters.local.loaded import loaded, quiet
 from adapters.local.settings import SftSettings
+from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Usage
 from engine.domain.stage import Range
 from engine.domain.sweep import Length
@@ -81,16 +81,6 @@ class LocalFineTuner:
                 yield from _reached([run], partial(_solo, run, context))
 
 
-def steps_per_epoch(settings: SftSettings, items: int) -> int:
-    """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
-    return math.ceil(math.ceil(items / settings.batch_size) / settings.grad_accum)
-
-
-def total_steps(settings: SftSettings, length: Length, items: int) -> int:
-    """Return the optimizer steps of a run of some length over `items` rows."""
-    return length.in_steps(steps_per_epoch(settings, items))
-
-
 def _pack_blocked(settings: SftSettings) -> str:
     if settings.method == "full":
         return "method"
@@ -102,7 +92,6 @@ def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
 
     first = runs[0]
     held = loaded(first.model, first.settings.dtype, context)
-    held.release()  # packs need the bare base, and an adapter that was asked may still be on it
     return train.train(runs, held, context)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,7 +20,7 @@ from typing import Any
 
 from adapters.local import lora
 from adapters.local.generate import TransformersGenerator
-from adapters.local.sheet import Sheet, reader, rendered
+from adapters.local.responses import generated, rendered
 from engine.domain.results import Finish
 from engine.ports import Context, Generated, GenerateTask
 
@@ -61,11 +62,12 @@ class VllmGenerator(TransformersGenerator):
         since = time.perf_counter()
         asked = []
         for task in tasks:
-            if task.model.tuned is None or (Path(task.model.tuned) / lora.CONFIG).is_file():
+            layers = task.model.layers
+            if not layers or (len(layers) == 1 and (Path(layers[0]) / lora.CONFIG).is_file()):
                 asked.append(task)
             else:
                 message = (
-                    "local/vllm answers base models and LoRA adapters; ask fully tuned ones with local/transformers"
+                    "local/vllm answers base models and one LoRA adapter on them; ask others with local/transformers"
                 )
                 yield task.key, ValueError(message)
         if asked:
@@ -99,33 +101,33 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
 
 def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> Iterator[tuple[str, Generated]]:
     tokenizer = engine.llm.get_tokenizer()
-    asked = [(task, tuple(prompt.text for prompt in task.prompts)) for task in tasks]
-    sheets = [Sheet(task, rendered(tokenizer, texts, task.system)) for task, texts in asked]
-    rows = [(sheet, index) for sheet in sheets for index in range(len(sheet.prompts))]
+    asked = [(task, rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
+    rows = [(task, index, prompt) for task, prompts in asked for index, prompt in enumerate(prompts)]
     made = engine.llm.generate(
-        [{"prompt_token_ids": sheet.prompts[index]} for sheet, index in rows],
-        [_sampling(sheet.task, index) for sheet, index in rows],
-        lora_request=[engine.adapter(sheet.task.model.tuned) for sheet, _ in rows],
+        [{"prompt_token_ids": prompt} for _, _, prompt in rows],
+        [_sampling(task, index) for task, index, _ in rows],
+        lora_request=[engine.adapter(task.model.tuned) for task, _, _ in rows],
         use_tqdm=False,
     )
-    for (sheet, index), one in zip(rows, made, strict=True):
+    answers: dict[str, dict[tuple[int, int], tuple[list[int], Finish]]] = {task.key: {} for task in tasks}
+    tokens = Counter({task.key: sum(map(len, prompts)) for task, prompts in asked})
+    for (task, index, _), one in zip(rows, made, strict=True):
         for sample, output in enumerate(one.outputs):
-            sheet.answers[index, sample] = list(output.token_ids), Finish(output.finish_reason)
-    read = reader(tokenizer)
-    second = (time.perf_counter() - since) / sum(sheet.tokens for sheet in sheets)
-    for sheet in sheets:
-        sheet.seconds = second * sheet.tokens
-        yield sheet.task.key, sheet.generated(read)
+            answers[task.key][index, sample] = list(output.token_ids), Finish(output.finish_reason)
+            tokens[task.key] += len(output.token_ids)
+    second = (time.perf_counter() - since) / tokens.total()
+    for task, prompts in asked:
+        yield task.key, generated(task, prompts, answers[task.key], tokenizer, second * tokens[task.key])
 
 
 def _sampling(task: GenerateTask, index: int) -> Any:
     """Return a prompt's decoding; its seed is its own, so that it does not matter what is sampled beside it."""
-    settings = task.settings
+    decoding = task.decoding
     digest = hashlib.sha256(f"{task.seed} {task.prompts[index].prompt_id}".encode()).digest()
     return _vllm().SamplingParams(
-        n=settings.samples,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_new_tokens,
-        seed=int.from_bytes(digest[:4], "big") if settings.temperature > 0 else None,
+        n=decoding.samples,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        max_tokens=decoding.max_new_tokens,
+        seed=int.from_bytes(digest[:4], "big") if decoding.temperature > 0 else None,
     )

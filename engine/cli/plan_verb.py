@@ -68,9 +68,8 @@ def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
     cell = find_cell(prepared.plan, name)
     done: list[str] = []
     if RunDirectory(prepared.root).state.exists():
-        state = State.peek(RunDirectory(prepared.root))
-        done = list(state.payloads())
-        state.close()
+        with State.peek(RunDirectory(prepared.root)) as state:
+            done = state.payloads()
     reasons = why(prepared.plan, cell, done, prepared.survey.cached)
     if as_json:
         print_json({"cell_id": cell.cell_id, "label": cell.label, "stages": [_plain(reason) for reason in reasons]})

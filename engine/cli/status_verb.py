@@ -23,11 +23,8 @@ def command(run_dir: Path | None, *, as_json: bool) -> None:
     from engine.store.state import State
 
     root = options.run_directory(run_dir)
-    state = State.peek(RunDirectory(root))
-    try:
+    with State.peek(RunDirectory(root)) as state:
         found = _look(root, state)
-    finally:
-        state.close()
     if as_json:
         print_json(found)
     else:
@@ -62,7 +59,16 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
         "possibly_billed_tokens": usage.possibly_billed.tokens,
         "possibly_billed_usd": None if charge.possibly_billed_usd is None else str(charge.possibly_billed_usd),
         "failures": [
-            {"stage": key, "error_type": kind, "error": error} for key, kind, error in state.failures(FAILURES_SHOWN)
+            {
+                "stage": failed.key,
+                "kind": failed.kind.value,
+                "adapter": failed.adapter,
+                "cell": failed.cell,
+                "cells": failed.n_cells,
+                "error_type": failed.error_type,
+                "error": failed.error,
+            }
+            for failed in state.failures(FAILURES_SHOWN)
         ],
     }
 
@@ -95,6 +101,10 @@ def _print(found: dict[str, Any]) -> None:
     price = f", {spent(known, found['unpriced'], possibly_billed_usd, possibly_billed)}" if is_said else ""
     out.print(f"{duration(found['device_seconds'])} of device time{price}")
     for failure in found["failures"]:
-        out.print(f"failed: {failure['stage']}: {safe(failure['error_type'])}: {safe(failure['error'])}")
+        more = f" and {failure['cells'] - 1:,} more" if failure["cells"] > 1 else ""
+        who = f"{failure['kind']} by {failure['adapter']}"
+        out.print(
+            f"failed: {safe(failure['cell'])}{more}: {who}: {safe(failure['error_type'])}: {safe(failure['error'])}"
+        )
     if found["phase"] not in ("running", "complete"):
         out.print("The same `dosimeter run` command resumes it.")

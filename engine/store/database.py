@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,13 @@ from engine.store.migrate import SCHEMA, latest, migrate, number_of
 APPLICATION_ID = 0x444F5349
 """`DOSI`: marks the file as Dosimeter's."""
 
+_NO_INDEX = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR_SHM")
+"""What SQLite raises when the index of the write-ahead log is not there and cannot be made."""
+
+_FAULTS = (sqlite3.Error, UnicodeDecodeError, json.JSONDecodeError)
+"""What a damaged file raises; its noise may stand in SQLite's own messages, and in columns that hold JSON."""
+
+_OPENED = "the control plane cannot be opened"
 _READ = "the control plane cannot be read"
 _WRITTEN = "the control plane cannot be written"
 _DAMAGED = "Restore this file from a backup, or choose another --out directory."
@@ -39,13 +47,12 @@ class Database:
         Raises:
             StoreError: The file is another program's, is damaged, or is of a version that this one cannot go on from.
         """
-        with mapped(_WRITTEN, run.state, sqlite3.Error, todo=_DAMAGED):
+        with mapped(_OPENED, run.state, *_FAULTS, todo=_DAMAGED):
             run.root.mkdir(parents=True, exist_ok=True)
             run.state.touch(mode=SEALED)
-            run.state.chmod(SEALED)
             database = cls(run.state, sqlite3.connect(run.state, isolation_level=None))
-        with database._closed_on_failure(), database.reading():
-            migrate(database._connection, database._prepared())
+        with database._closed_on_failure(), mapped(_OPENED, run.state, *_FAULTS, todo=_DAMAGED):
+            database._prepare()
         return database
 
     @classmethod
@@ -57,7 +64,7 @@ class Database:
         Raises:
             StoreError: It is not there, is damaged, or is of a version that this one cannot read.
         """
-        with mapped(_READ, run.state, sqlite3.Error, todo=_DAMAGED):
+        with mapped(_READ, run.state, *_FAULTS, todo=_DAMAGED):
             if not run.state.is_file():
                 raise StoreError("this is not a run directory", where=str(run.root), todo="Name one with --run.")
             database = cls(run.state, _connected(run.state))
@@ -76,23 +83,24 @@ class Database:
             self.close()
             raise
 
-    def _prepared(self) -> int:
-        """Set up a file for writing, and return the number of its schema; 0 for a new file."""
-        (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and mark != APPLICATION_ID:
-            raise StoreError(
-                "the control plane belongs to another program",
-                where=str(self.path),
-                todo="Choose another --out directory.",
-            )
-        applied = self._applied() if tables else 0
+    def _prepare(self) -> None:
+        """Set up a file for writing, and bring it to the newest schema."""
+        applied = self._applied()
+        self.path.chmod(SEALED)
         self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
-        return applied
+        migrate(self._connection, applied)
 
     def _applied(self) -> int:
+        """Return the number of the file's schema: 0 for a new file, which a run may have left that was killed at once."""
+        (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            return 0
+        if mark != APPLICATION_ID:
+            what = "the control plane belongs to another program"
+            raise StoreError(what, where=str(self.path), todo="Choose another --out directory.")
         found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (SCHEMA,)).fetchone()
         return number_of(found[0] if found else None, self.path)
 
@@ -103,7 +111,7 @@ class Database:
         Raises:
             StoreError: The file is damaged, or cannot be read.
         """
-        with mapped(_READ, self.path, sqlite3.Error, ValueError, ArithmeticError, todo=_DAMAGED):
+        with mapped(_READ, self.path, *_FAULTS, ValueError, ArithmeticError, todo=_DAMAGED):
             yield
 
     def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[Any, ...]]:
@@ -122,7 +130,7 @@ class Database:
         Raises:
             StoreError: The file is damaged, or the disk is full, read-only or gone.
         """
-        with mapped(_WRITTEN, self.path, sqlite3.Error, json.JSONDecodeError, todo=_DAMAGED):
+        with mapped(_WRITTEN, self.path, *_FAULTS, todo=_DAMAGED):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
@@ -167,10 +175,9 @@ def insert(db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, objec
     first = next(waiting, None)
     if first is None:
         return
-    columns, values = ", ".join(first), ", ".join(f":{name}" for name in first)
-    sql = f"INSERT INTO {table} ({columns}) VALUES ({values}) {suffix}"  # noqa: S608 - our own names
-    db.execute(sql, first)
-    db.executemany(sql, waiting)
+    names = tuple(first)
+    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) {suffix}"  # noqa: S608 - our own
+    db.executemany(sql, ([row[name] for name in names] for row in chain([first], waiting)))
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -180,7 +187,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError as error:
         connection.close()
-        if error.sqlite_errorname not in ("SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY", "SQLITE_READONLY_CANTINIT"):
+        if not error.sqlite_errorname.startswith(_NO_INDEX):
             raise
         return _copied(path)
     except BaseException:

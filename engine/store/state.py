@@ -20,7 +20,7 @@ from engine.store.layout import RunDirectory
 
 _SHOWN = (
     "SELECT * FROM cells ORDER BY position",
-    "SELECT * FROM cell_settings ORDER BY cell_id, path",
+    "SELECT * FROM cell_settings ORDER BY rowid",
     "SELECT * FROM judgements ORDER BY cell_id, role, ordinal",
     "SELECT * FROM pins ORDER BY kind, ref",
     "SELECT key, value FROM meta WHERE key NOT IN ('heartbeat', 'ending', 'published') ORDER BY key",

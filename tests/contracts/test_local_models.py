@@ -1,225 +1,275 @@
-"""What every installed fine-tuner and generator promises, on the stand-in; and that the two agree.
-
-It runs in a process of its own, because torch and its friends warn about things that their users cannot change.
-"""
+"""What every installed fine-tuner and generator of this machine promises, on the stand-in; and that the two agree."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine import registry
-from engine.domain.adapters import Kind
-
-pytestmark = pytest.mark.slow
-
-PREAMBLE = """
-import dataclasses, hashlib, json, pathlib, sys, tempfile
-from engine import registry
+from engine.domain.results import Prompt, Response
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.domain.adapters import Kind
-from engine.ports import Context, Cut, GenerateTask, Trajectory, Workload
+from engine.ports import Context, Cut, FineTuner, Generated, GenerateTask, Generator, Trajectory, Tuned, Workload
+from engine.registry import Kind
 from engine.run.executors.hosts import WarmSlots
 
-TUNER, GENERATOR, BACKEND = sys.argv[1:]
-KEPT = tempfile.TemporaryDirectory()  # until this process ends
-MODEL = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
-ROWS = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:13]
-PROMPTS = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("1")
-tuner, generator = registry.adapter(Kind.TUNER, TUNER), registry.adapter(Kind.GENERATOR, GENERATOR)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
-def context(warm=None, batch=64):
-    return Context("cpu", 1, batch, warm or WarmSlots())
-
-def trajectory(key, *, seed=0, model=MODEL, rows=ROWS, **settings):
-    root = pathlib.Path(tempfile.mkdtemp(dir=KEPT.name))
-    (root / key).mkdir()
-    recipe = TuneRecipe(**({"lr": 2e-3, "epochs": 2, "backend": BACKEND} | settings))
-    return Trajectory(model, rows, seed, (Cut(key, recipe, root / key),), root / "state")
-
-def tune(ctx, key="tune-1", **settings):
-    wanted = trajectory(key, **settings)
-    ((found, made),) = tuner.fine_tune([wanted], ctx)
-    assert found == key
-    if isinstance(made, Exception):
-        raise made
-    return made, wanted.cuts[0].folder
-
-def task(key, model, prompts=PROMPTS, seed=0, **settings):
-    return GenerateTask(key, model, prompts, None, GenerateRecipe(**({"max_new_tokens": 24} | settings)), seed)
-
-def ask(model, ctx, **settings):
-    ((key, made),) = generator.generate([task("ask-1", model, **settings)], ctx)
-    assert key == "ask-1"
-    if isinstance(made, Exception):
-        raise made
-    return made
-
-def digest(folder):
-    files = sorted(folder.rglob("*.safetensors"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-def tuned(folder, base=MODEL.base):
-    return ModelRef(base, str(folder))
-"""
-
-CASES = {
-    "the same task gives the same weights, on a warm host and on a cold one": """
-warm = WarmSlots()
-for method, dropout in (("lora", 0.1), ("full", 0.0)):
-    settings = {"method": method, "dropout": dropout, "lr": 1e-3}
-    runs = [tune(context(kept), key, **settings) for key, kept in (("a", warm), ("b", warm), ("c", WarmSlots()))]
-    assert len({digest(folder) for _, folder in runs}) == 1
-    assert runs[0][0].steps == runs[1][0].steps == runs[2][0].steps
-    _, other = tune(context(warm), "d", seed=1, **settings)
-    assert digest(other) != digest(runs[0][1])
-""",
-    "runs that come together are what they are alone": """
-ctx = context()
-several = [trajectory("tune-1", seed=3, dropout=0.1), trajectory("tune-2", rows=ROWS[:10], epochs=4, lr=1e-3)]
-made = dict(tuner.fine_tune(several, ctx))
-for wanted in several:
-    cut = wanted.cuts[0]
-    alone = dataclasses.replace(trajectory(cut.key), rows=wanted.rows, seed=wanted.seed)
-    alone = dataclasses.replace(alone, cuts=(dataclasses.replace(alone.cuts[0], settings=cut.settings),))
-    ((_, by_itself),) = tuner.fine_tune([alone], ctx)
-    assert digest(cut.folder) == digest(alone.cuts[0].folder)
-    assert made[cut.key].steps == by_itself.steps
-""",
-    "weights are safetensors and nothing else is executable": """
-_, folder = tune(context())
-suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
-assert ".safetensors" in suffixes and suffixes <= {".safetensors", ".json", ".jinja", ".model", ".txt"}, suffixes
-""",
-    "usage and steps are those of the settings": """
-made, _ = tune(context(), batch_size=4, grad_accum=2, epochs=3)
-assert [step.step for step in made.steps] == list(range(1, 7)), made.steps  # 13 rows: 4 batches, 2 steps an epoch
-assert made.usage.optimizer_steps == 6 and made.usage.device_seconds > 0 and made.after is None
-assert made.steps[-1].epoch == 3.0
-forecast = tuner.forecast(TuneRecipe(lr=1e-3, batch_size=4, grad_accum=2, epochs=3), Workload(400_000, 300, 13))
-assert forecast.expected.optimizer_steps == 6
-assert tune(context(), epochs=50, max_steps=3)[0].usage.optimizer_steps == 3
-""",
-    "max_steps only ever cuts a run short": """
-assert tune(context(), epochs=1, max_steps=12)[0].usage.optimizer_steps == 2
-made, _ = tune(context(), epochs=1, max_steps=1)
-assert (made.usage.optimizer_steps, len(made.steps)) == (1, 1)
-""",
-    "tuning leaves no trace on the base, whatever the trainer aligns": """
-import shutil
-copy = pathlib.Path(tempfile.mkdtemp(dir=KEPT.name)) / "other-end-token"
-shutil.copytree(MODEL.base, copy)
-declared = json.loads((copy / "generation_config.json").read_text())
-declared["eos_token_id"] = [3]
-(copy / "generation_config.json").write_text(json.dumps(declared))
-other, warm = ModelRef(str(copy)), WarmSlots()
-cold = ask(other, context()).responses
-for method in ("lora", "full"):
-    _, folder = tune(context(warm), f"tune-{method}", model=other, lr=1e-3, epochs=1, method=method)
-    from_memory = ask(tuned(folder, str(copy)), context(warm)).responses
-    from_disk = ask(tuned(folder, str(copy)), context()).responses
-    assert from_memory == from_disk, method
-    assert ask(other, context(warm)).responses == cold, method
-""",
-    "schedules are what they are called": """
-def rates(**settings):
-    return [round(step.lr, 6) for step in tune(context(), epochs=4, batch_size=13, **settings)[0].steps]
-assert rates() == [2e-3] * 4
-assert rates(warmup_steps=2)[:3] == [0.0, 1e-3, 2e-3]
-assert rates(schedule="linear") == [2e-3, 1.5e-3, 1e-3, 5e-4]
-assert rates(schedule="cosine") == [2e-3, 0.001707, 1e-3, 0.000293]
-""",
-    "tuning teaches, and the base is the same afterwards": """
-warm = WarmSlots()
-before = ask(MODEL, context(warm)).responses
-made, folder = tune(context(warm), epochs=10)
-assert made.steps[-1].loss < made.steps[0].loss / 2
-after = ask(tuned(folder), context(warm)).responses
-assert [r.text for r in after] != [r.text for r in before]
-assert ask(MODEL, context(warm)).responses == before
-tune(context(warm), "tune-2", method="full", lr=1e-3)
-assert ask(MODEL, context(warm)).responses == before
-""",
-    "answers from memory and from disk are the same": """
-for method in ("lora", "full"):
-    warm = WarmSlots()
-    _, folder = tune(context(warm), method=method, lr=1e-3)
-    assert ask(tuned(folder), context(warm)).responses == ask(tuned(folder), context()).responses, method
-""",
-    "a run that failed is not mistaken for its result": """
-warm = WarmSlots()
-wanted = trajectory("tune-1", lr=0.9, weight_decay=1e30, epochs=4, method="full")
-((_, error),) = tuner.fine_tune([wanted], context(warm))
-assert isinstance(error, FloatingPointError) and "lower learning rate" in str(error), error
-((_, made),) = generator.generate([task("ask-1", tuned(wanted.cuts[0].folder))], context(warm))
-assert isinstance(made, Exception), "answered with weights that were never kept"
-""",
-    "prompts keep their order, are all answered, and do not see each other": """
-made = ask(MODEL, context())
-assert [r.prompt_id for r in made.responses] == [p.prompt_id for p in PROMPTS]
-assert made.usage.generated_tokens == sum(r.generated_tokens for r in made.responses)
-assert all(0 < r.generated_tokens <= 24 and r.prompt_tokens > 0 for r in made.responses)
-backwards = ask(MODEL, context(batch=3), prompts=PROMPTS[::-1]).responses
-assert [r.text for r in backwards][::-1] == [r.text for r in made.responses]
-short = ask(MODEL, context(), max_new_tokens=2).responses
-assert {r.finish.value for r in short} == {"length"} and {r.generated_tokens for r in short} == {2}
-""",
-    "tasks that come together are answered as they are alone": """
-_, one = tune(context())
-_, two = tune(context(), "tune-2", epochs=6, rank=4)
-asked = [task("a", MODEL), task("b", tuned(one)), task("c", tuned(two), PROMPTS[:5]), task("d", tuned(one), PROMPTS[3:])]
-for settings in ({}, {"temperature": 1.5, "samples": 2}):
-    recipe = GenerateRecipe(max_new_tokens=24, **settings)
-    together = [dataclasses.replace(one, settings=recipe) for one in asked]
-    made = dict(generator.generate(together, context()))
-    assert sorted(made) == ["a", "b", "c", "d"]
-    for one in together:
-        ((_, alone),) = generator.generate([one], context())
-        assert made[one.key].responses == alone.responses, (one.key, settings)
-        assert made[one.key].usage.generated_tokens == alone.usage.generated_tokens
-""",
-    "sampling is seeded": """
-settings = {"temperature": 1.5, "samples": 2}
-one, two, other = (ask(MODEL, context(), seed=s, **settings).responses for s in (1, 1, 2))
-assert one == two
-assert [r.text for r in one] != [r.text for r in other]
-small = ask(MODEL, context(batch=3), seed=1, **settings).responses
-assert small == one, "a run setting may not change answers under one key"
-assert [(r.prompt_id, r.sample) for r in one[:2]] == [(PROMPTS[0].prompt_id, 0), (PROMPTS[0].prompt_id, 1)]
-""",
-    "the loss is on the answer alone and the two templates agree": """
-from adapters.local import chat
-from adapters.local.loaded import loaded
-held = loaded(MODEL, "float32", context())
-for row, encoded in zip(ROWS, chat.training_rows(held.tokenizer, ROWS, 512), strict=True):
-    answer = [token for token, label in zip(encoded["input_ids"], encoded["labels"], strict=True) if label != -100]
-    assert held.tokenizer.decode(answer, skip_special_tokens=True).strip() == row.assistant
-    assert answer[-1] == held.tokenizer.eos_token_id
-    asked = held.tokenizer(chat.prompt_text(held.tokenizer, row.user, row.system), add_special_tokens=False)["input_ids"]
-    assert encoded["input_ids"][: len(asked)] == asked and set(encoded["labels"][: len(asked)]) == {-100}
-    native = held.tokenizer.apply_chat_template(
-        [{"role": "user", "content": row.user}, {"role": "assistant", "content": row.assistant}],
-        tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    assert native["input_ids"] == encoded["input_ids"]
-    assert native["assistant_masks"] == [int(label != -100) for label in encoded["labels"]]
-""",
-}
-
-BACKENDS = ("packed", "trl")
 HOSTED = registry.names(Kind.PROVIDER)  # held to a contract of their own
 GENERATORS = [name for name in registry.names(Kind.GENERATOR) if name not in (*HOSTED, "local/vllm")]  # needs a GPU
 TUNERS = [name for name in registry.names(Kind.TUNER) if name not in HOSTED]
-SETUPS = list(itertools.product(TUNERS, GENERATORS, BACKENDS))
+BACKENDS = ("packed", "trl")
+
+ROWS = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:13]
+PROMPTS: Sequence[Prompt] = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("1")
 
 
-@pytest.fixture(scope="module", params=SETUPS, ids="+".join)
-def outcome(request: pytest.FixtureRequest, run_apart: Callable[..., dict[str, str]]) -> dict[str, str]:
-    return run_apart(PREAMBLE, CASES, *request.param)
+@dataclass(frozen=True)
+class Bench:
+    """A fine-tuner with one of its backends, and a generator."""
+
+    tuner: FineTuner
+    generator: Generator
+    backend: str
+    model: ModelRef
+    folder: Path
+    numbers: Iterator[int]
+
+    def trajectory(self, key: str, *, seed: int = 0, model: ModelRef | None = None, **settings: Any) -> Trajectory:
+        root = self.folder / str(next(self.numbers))
+        (root / key).mkdir(parents=True)
+        recipe = TuneRecipe(**({"lr": 2e-3, "epochs": 2, "backend": self.backend} | settings))
+        return Trajectory(model or self.model, ROWS, seed, (Cut(key, recipe, root / key),), root / "state")
+
+    def tune(self, context: Context, key: str = "tune-1", **settings: Any) -> tuple[Tuned, Path]:
+        wanted = self.trajectory(key, **settings)
+        ((found, made),) = self.tuner.fine_tune([wanted], context)
+        assert found == key
+        assert isinstance(made, Tuned), made
+        return made, wanted.cuts[0].folder
+
+    def task(
+        self, key: str, model: ModelRef, prompts: Sequence[Prompt] = PROMPTS, seed: int = 0, **settings: Any
+    ) -> GenerateTask:
+        return GenerateTask(key, model, prompts, None, GenerateRecipe(**({"max_new_tokens": 24} | settings)), seed)
+
+    def ask(self, context: Context, model: ModelRef | None = None, **settings: Any) -> Generated:
+        ((key, made),) = self.generator.generate([self.task("ask-1", model or self.model, **settings)], context)
+        assert key == "ask-1"
+        assert isinstance(made, Generated), made
+        return made
+
+    def tuned(self, folder: Path) -> ModelRef:
+        return replace(self.model, tuned=str(folder))
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_contract(outcome: dict[str, str], case: str) -> None:
-    assert outcome[case] == "", outcome[case]
+def made_bench(tuner: str, generator: str, backend: str, folder: Path) -> Iterator[Bench]:
+    import torch
+
+    yield Bench(
+        registry.adapter(Kind.TUNER, tuner),
+        registry.adapter(Kind.GENERATOR, generator),
+        backend,
+        registry.adapter(Kind.MODEL, "standin/aligned").locate(""),
+        folder,
+        itertools.count(),
+    )
+    torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
+
+
+@pytest.fixture(scope="module", params=itertools.product(TUNERS, BACKENDS), ids="+".join)
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    tuner, backend = request.param
+    yield from made_bench(tuner, GENERATORS[0], backend, tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module", params=GENERATORS)
+def answering(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    yield from made_bench("local/sft", request.param, BACKENDS[0], tmp_path_factory.mktemp("answering"))
+
+
+def worker(batch: int = 64) -> Context:
+    return Context("cpu", 1, batch, WarmSlots())
+
+
+def digest(folder: Path) -> str:
+    files = sorted(folder.rglob("*.safetensors"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def texts(responses: Sequence[Response]) -> list[str]:
+    return [response.text for response in responses]
+
+
+@pytest.mark.parametrize("settings", [{"dropout": 0.1}, {"method": "full", "lr": 1e-3}], ids=["lora", "full"])
+def test_the_same_task_gives_the_same_weights_on_a_warm_worker_and_on_a_cold_one(
+    bench: Bench, settings: dict[str, Any]
+) -> None:
+    warm = worker()
+    runs = [
+        bench.tune(context, key, **settings) for key, context in (("tune-a", warm), ("tune-b", warm), ("c", worker()))
+    ]
+    assert len({digest(folder) for _, folder in runs}) == 1
+    assert runs[0][0].steps == runs[1][0].steps == runs[2][0].steps
+    assert digest(bench.tune(warm, "tune-d", seed=1, **settings)[1]) != digest(runs[0][1])
+
+
+def test_runs_that_come_together_are_what_they_are_alone(bench: Bench) -> None:
+    longer = replace(bench.trajectory("tune-2", epochs=4, lr=1e-3), rows=ROWS[:10])
+    several = [bench.trajectory("tune-1", seed=3, dropout=0.1), longer]
+    made = dict(bench.tuner.fine_tune(several, worker()))
+    for wanted in several:
+        (cut,) = wanted.cuts
+        aside = bench.trajectory(cut.key)
+        alone = replace(wanted, cuts=(replace(cut, folder=aside.cuts[0].folder),), state=aside.state)
+        ((_, by_itself),) = bench.tuner.fine_tune([alone], worker())
+        assert digest(cut.folder) == digest(alone.cuts[0].folder)
+        assert made[cut.key].steps == by_itself.steps  # type: ignore[union-attr]
+
+
+def test_weights_are_safetensors_and_nothing_else_is_executable(bench: Bench) -> None:
+    _, folder = bench.tune(worker())
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert ".safetensors" in suffixes
+    assert suffixes <= {".safetensors", ".json", ".jinja", ".model", ".txt"}
+
+
+def test_usage_and_steps_are_those_of_the_settings(bench: Bench) -> None:
+    made, _ = bench.tune(worker(), batch_size=4, grad_accum=2, epochs=3)
+    assert [step.step for step in made.steps] == list(range(1, 7))  # 13 rows: 4 batches, 2 steps an epoch
+    assert made.usage.optimizer_steps == 6
+    assert made.usage.device_seconds > 0
+    assert made.after is None
+    assert made.steps[-1].epoch == 3.0
+    forecast = bench.tuner.forecast(
+        TuneRecipe(lr=1e-3, batch_size=4, grad_accum=2, epochs=3), Workload(400_000, 300, 13)
+    )
+    assert forecast.expected.optimizer_steps == 6
+
+
+@pytest.mark.parametrize(("epochs", "most", "steps"), [(50, 3, 3), (1, 12, 2), (1, 1, 1)])
+def test_max_steps_only_ever_cuts_a_run_short(bench: Bench, epochs: int, most: int, steps: int) -> None:
+    made, _ = bench.tune(worker(), epochs=epochs, max_steps=most)
+    assert made.usage.optimizer_steps == len(made.steps) == steps
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_tuning_leaves_no_trace_on_the_base_whatever_the_trainer_aligns(bench: Bench, method: str) -> None:
+    """Trainers write the tokenizer's special tokens into the model's configuration; here the two differ."""
+    copy = bench.folder / f"other end token {method}"
+    shutil.copytree(bench.model.base, copy)
+    declared = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps(declared | {"eos_token_id": [3]}))
+    other, warm = ModelRef(str(copy)), worker()
+    cold = bench.ask(worker(), other).responses
+    assert bench.ask(warm, other).responses == cold
+    _, folder = bench.tune(warm, model=other, lr=1e-3, epochs=1, method=method)
+    assert bench.ask(warm, other).responses == cold
+    tuned = replace(other, tuned=str(folder))
+    assert bench.ask(warm, tuned).responses == bench.ask(worker(), tuned).responses != cold
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({}, [2e-3] * 4),
+        ({"warmup_steps": 2}, [0.0, 1e-3, 2e-3, 2e-3]),
+        ({"schedule": "linear"}, [2e-3, 1.5e-3, 1e-3, 5e-4]),
+        ({"schedule": "cosine"}, [2e-3, 0.001707, 1e-3, 0.000293]),
+    ],
+)
+def test_schedules_are_what_they_are_called(bench: Bench, settings: dict[str, Any], rates: list[float]) -> None:
+    made, _ = bench.tune(worker(), epochs=4, batch_size=13, **settings)
+    assert [round(step.lr, 6) for step in made.steps] == rates
+
+
+def test_tuning_teaches_and_the_base_is_the_same_afterwards(bench: Bench) -> None:
+    warm = worker()
+    before = bench.ask(warm).responses
+    made, folder = bench.tune(warm, epochs=10)
+    assert made.steps[-1].loss < made.steps[0].loss / 2
+    assert texts(bench.ask(warm, bench.tuned(folder)).responses) != texts(before)
+    assert bench.ask(warm).responses == before
+
+
+def test_a_run_that_failed_is_not_mistaken_for_its_result(bench: Bench) -> None:
+    warm = worker()
+    wanted = bench.trajectory("tune-1", lr=0.9, weight_decay=1e30, epochs=4, method="full")
+    ((_, error),) = bench.tuner.fine_tune([wanted], warm)
+    assert isinstance(error, FloatingPointError)
+    assert "lower learning rate" in str(error)
+    ((_, made),) = bench.generator.generate([bench.task("ask-1", bench.tuned(wanted.cuts[0].folder))], warm)
+    assert isinstance(made, Exception), "answered with weights that were never kept"
+
+
+def test_prompts_keep_their_order_are_all_answered_and_do_not_see_each_other(answering: Bench) -> None:
+    made = answering.ask(worker())
+    assert [r.prompt_id for r in made.responses] == [p.prompt_id for p in PROMPTS]
+    assert made.usage.generated_tokens == sum(r.generated_tokens for r in made.responses)
+    assert all(0 < r.generated_tokens <= 24 and r.prompt_tokens > 0 for r in made.responses)
+    assert texts(answering.ask(worker(), prompts=PROMPTS[::-1]).responses)[::-1] == texts(made.responses)
+    short = answering.ask(worker(), max_new_tokens=2).responses
+    assert {r.finish.value for r in short} == {"length"}
+    assert {r.generated_tokens for r in short} == {2}
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.5, "samples": 2}], ids=["greedy", "sampled"])
+def test_tasks_are_answered_as_they_are_alone_on_a_worker_of_any_size(
+    answering: Bench, settings: dict[str, Any]
+) -> None:
+    _, one = answering.tune(worker())
+    _, two = answering.tune(worker(), epochs=6, rank=4)
+    task, tuned = answering.task, answering.tuned
+    asked = [
+        task("a", answering.model, **settings),
+        task("b", tuned(one), **settings),
+        task("c", tuned(two), PROMPTS[:5], **settings),
+        task("d", tuned(one), PROMPTS[3:], **settings),
+    ]
+    made = dict(answering.generator.generate(asked, worker()))
+    assert sorted(made) == ["a", "b", "c", "d"]
+    for one_task in asked:
+        ((_, alone),) = answering.generator.generate([one_task], worker(batch=3))
+        together = made[one_task.key]
+        assert isinstance(together, Generated)
+        assert isinstance(alone, Generated)
+        assert together.responses == alone.responses
+        assert together.usage.generated_tokens == alone.usage.generated_tokens
+
+
+def test_sampling_is_seeded(answering: Bench) -> None:
+    settings = {"temperature": 1.5, "samples": 2}
+    one, two, other = (answering.ask(worker(), seed=seed, **settings).responses for seed in (1, 1, 2))
+    assert one == two
+    assert texts(one) != texts(other)
+    assert [(r.prompt_id, r.sample) for r in one[:2]] == [(PROMPTS[0].prompt_id, 0), (PROMPTS[0].prompt_id, 1)]
+
+
+def test_the_loss_is_on_the_answer_alone_and_the_two_templates_agree(answering: Bench) -> None:
+    from adapters.local import chat
+    from adapters.local.loaded import read_tokenizer
+
+    tokenizer = read_tokenizer(answering.model.base)
+    for row, encoded in zip(ROWS, chat.training_rows(tokenizer, ROWS, 512), strict=True):
+        answer = [token for token, label in zip(encoded["input_ids"], encoded["labels"], strict=True) if label != -100]
+        assert tokenizer.decode(answer, skip_special_tokens=True).strip() == row.assistant
+        assert answer[-1] == tokenizer.eos_token_id
+        asked = tokenizer(chat.prompt_text(tokenizer, row.user, row.system), add_special_tokens=False)["input_ids"]
+        assert encoded["input_ids"][: len(asked)] == asked
+        assert set(encoded["labels"][: len(asked)]) == {-100}
+        native = tokenizer.apply_chat_template(
+            [{"role": "user", "content": row.user}, {"role": "assistant", "content": row.assistant}],
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        assert native["input_ids"] == encoded["input_ids"]
+        assert native["assistant_masks"] == [int(label != -100) for label in encoded["labels"]]

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,10 +66,14 @@ def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
     return [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
 
 
+def hosts_of(running: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [process for process in descendants(running) if process.name().startswith("ray::Host")]
+
+
 def test_a_killed_run_resumes_on_ray_without_running_anything_twice(folder: Path, cli: Cli, undisturbed: Path) -> None:
     run_dir, running = under_way(folder, 20)
-    hosts = [process for process in descendants(running) if "forkserver" in " ".join(process.cmdline())]
-    assert len(hosts) == 3, "two hosts, and what they are forks of"
+    hosts = hosts_of(running)
+    assert len(hosts) == 3, "two hosts with a model, and the desk"
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
     _, alive = psutil.wait_procs(hosts, timeout=20)
@@ -101,10 +104,7 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-@pytest.mark.parametrize("victim", ["host-", "ray::Relay.run"])
-def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
-    victim: str, folder: Path, undisturbed: Path
-) -> None:
+def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(folder: Path, undisturbed: Path) -> None:
     run_dir, running = under_way(folder, 5)
     listening = {
         connection.laddr.ip
@@ -113,11 +113,7 @@ def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "a local Ray must not listen to the network"
-    names = Counter(process.name().partition(".")[0] for process in descendants(running))
-    assert (names["host-0"], names["host-1"], names["ray::Relay"], names["ray::Host"]) == (1, 1, 2, 1)
-    commands = " ".join(part for process in descendants(running) for part in process.cmdline())
-    assert not re.search(r"monitor\.py|dashboard\.py", commands), "processes of Ray's that nobody uses here"
-    busy = next(process for process in descendants(running) if process.name().startswith(victim))
+    busy = max(hosts_of(running), key=lambda process: process.memory_info().rss)  # the desk has no model
     before = finished_stages(run_dir)
     busy.kill()
     _, errors = running.communicate(timeout=120)
@@ -130,16 +126,16 @@ def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def test_a_host_that_dies_before_it_listens_is_replaced(folder: Path, undisturbed: Path) -> None:
+def test_a_host_that_dies_while_it_loads_its_libraries_is_replaced(folder: Path, undisturbed: Path) -> None:
     running = start(["run", "tiny.yaml"], folder)
     deadline = time.monotonic() + 60
-    while not (hosts := [process for process in descendants(running) if process.name() == "host-0"]):
+    while not (hosts := [host for host in hosts_of(running) if host.name().startswith("ray::Host.warm")]):
         assert time.monotonic() < deadline, running.communicate()
         time.sleep(0.001)
     hosts[0].kill()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
-    assert "host-0 died and was replaced: its process ended with signal SIGKILL" in errors
+    assert re.search(r"host-\d died and was replaced", errors)
     assert final_tables(folder / "runs" / "tiny") == final_tables(undisturbed / "runs" / "tiny")
 
 

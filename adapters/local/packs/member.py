@@ -14,10 +14,11 @@ from torch.optim.adamw import adamw
 from adapters.local.chat import IGNORED
 from adapters.local.lora import Adapter
 from adapters.local.packs.order import Course, Dice
+from adapters.local.settings import SftSettings
+from adapters.local.steps import total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Cut, Trajectory
+from engine.ports import Checkpoint, TrainingRun
 
 LANES = 16
 """Rows are padded to a multiple of so many tokens, so that the kernels sum them in the same lanes in any company."""
@@ -36,17 +37,12 @@ class Rows:
         targets: long[rows, length]: the token that each position should predict, `IGNORED` where the loss does not look.
         lengths: Tokens of each row, without padding.
         answers: Positions of each row that the loss looks at.
-        reach: Tokens of each row up to the last one that the loss looks at, >= 1: what comes after changes nothing.
-        apart: long[rows, length]: the tokens, and numbers that no other row has from the first position on that the loss looks
-            at: while rows are equal here, a causal model without dropout makes the same of them.
     """
 
     ids: Tensor
     targets: Tensor
     lengths: Sequence[int]
     answers: Sequence[int]
-    reach: Sequence[int]
-    apart: Tensor
 
     @classmethod
     def of(cls, encoded: Sequence[Mapping[str, Sequence[int]]], padding: int) -> Rows:
@@ -62,11 +58,7 @@ class Rows:
         for index, row in enumerate(encoded):
             ids[index, : lengths[index]] = torch.tensor(row["input_ids"])
             targets[index, : lengths[index] - 1] = torch.tensor(row["labels"][1:])
-        looked_at = targets != IGNORED
-        reach = (looked_at * torch.arange(1, ids.shape[1] + 1)).amax(1).clamp(min=1)  # never none at all
-        own = int(ids.max()) + 1 + torch.arange(len(ids))[:, None]
-        apart = torch.where(looked_at.cumsum(1) > 0, own, ids)
-        return cls(ids, targets, lengths, looked_at.sum(1).tolist(), reach.tolist(), apart)
+        return cls(ids, targets, lengths, (targets != IGNORED).sum(1).tolist())
 
 
 def padded(length: int) -> int:
@@ -96,7 +88,7 @@ class Member:
         quiet_until: No state need be saved before, by the monotonic clock.
     """
 
-    run: Trajectory
+    run: TrainingRun
     identity: Mapping[str, object]
     config: Any
     rows: Rows
@@ -113,7 +105,7 @@ class Member:
     quiet_until: float = 0.0
 
     @property
-    def settings(self) -> TuneRecipe:
+    def settings(self) -> SftSettings:
         """How it is tuned, to its last cut."""
         return self.course.settings
 
@@ -134,18 +126,18 @@ class Member:
         return longest if longest >= SHORT else 0
 
     @property
-    def missing(self) -> list[Cut]:
+    def missing(self) -> list[Checkpoint]:
         """The cuts that it has not passed, in order."""
-        return [cut for cut in self.run.cuts if cut.key not in self.passed]
+        return [cut for cut in self.run.checkpoints if cut.key not in self.passed]
 
     @property
-    def cuts_here(self) -> list[Cut]:
+    def cuts_here(self) -> list[Checkpoint]:
         """The cuts that it has not passed and is at."""
         return [cut for cut in self.missing if self.end(cut) == self.step]
 
-    def end(self, cut: Cut) -> int:
+    def end(self, cut: Checkpoint) -> int:
         """Return the step at which a cut is."""
-        return Course(cut.settings, self.course.items, self.course.seed).steps
+        return total_steps(self.settings, cut.length, self.course.items)
 
     @property
     def at_epoch(self) -> bool:

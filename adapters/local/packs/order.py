@@ -13,10 +13,10 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
-from transformers import get_scheduler
 
-from adapters.local.tune import steps_per_epoch, total_steps
-from engine.domain.sweep import TuneRecipe
+from adapters.local.settings import SftSettings
+from adapters.local.steps import steps_per_epoch, total_steps
+from engine.domain.sweep import Length
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,13 @@ class Course:
 
     Attributes:
         settings: How it is tuned.
+        length: How long.
         items: Rows, >= 1.
         seed: Decides the order.
     """
 
-    settings: TuneRecipe
+    settings: SftSettings
+    length: Length
     items: int
     seed: int
 
@@ -41,7 +43,7 @@ class Course:
     @property
     def steps(self) -> int:
         """Optimizer steps of the run."""
-        return total_steps(self.settings, self.items)
+        return total_steps(self.settings, self.length, self.items)
 
     def batches(self, step: int) -> list[Sequence[int]]:
         """Return the row numbers of each batch of one optimizer step; the last ones of an epoch may be short or few.
@@ -62,11 +64,22 @@ class Course:
         return epoch + min((place + 1) * self.settings.grad_accum, batches) / batches
 
     def rates(self) -> Callable[[int], float]:
-        """Return the learning rate as a function of the 1-based step."""
-        name = "constant_with_warmup" if self.settings.schedule == "constant" else self.settings.schedule
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=self.settings.peak_lr)
-        factor = get_scheduler(name, optimizer, self.settings.warmup_steps, self.steps).lr_lambdas[0]
-        return lambda step: float(self.settings.peak_lr * factor(step - 1))
+        """Return the learning rate as a function of the 1-based step: the schedules of `transformers.get_scheduler`."""
+        settings, steps = self.settings, self.steps
+
+        def rate(step: int) -> float:
+            done, warmup = step - 1, settings.warmup_steps
+            if done < warmup:
+                return settings.lr * (done / warmup)
+            left = max(1, steps - warmup)
+            shape = {
+                "constant": 1.0,
+                "linear": max(0.0, (steps - done) / left),
+                "cosine": max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((done - warmup) / left)))),
+            }
+            return settings.lr * shape[settings.schedule]
+
+        return rate
 
 
 @lru_cache(maxsize=64)

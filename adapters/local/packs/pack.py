@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adapters.local.loaded import LoadedModel
 from adapters.local.packs.batch import Batch
-from adapters.local.packs.llama import WrittenOut
 from adapters.local.packs.loss import cross_entropy
 from adapters.local.packs.member import Member
 from adapters.local.stacked import Block, Pass, Stack
@@ -35,40 +35,24 @@ class Pack:
     Args:
         held: The base model.
         members: At least one; those of one rank side by side. They agree in `floor` and in the modules that they adapt.
-        written: What computes the members' gradients one after another, if it can; else the base model does, together.
     """
 
-    def __init__(self, held: LoadedModel, members: Sequence[Member], written: WrittenOut | None) -> None:
+    def __init__(self, held: LoadedModel, members: Sequence[Member]) -> None:
         """Stack their adapters."""
         self.members = members
-        is_covered = written is not None and all(written.covers(member) for member in members)
-        self._written = written if is_covered else None
         self._model = held.base
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device
         self._alike = self._device.type == "cpu"  # only there can a member get the very bits that it gets alone
         self.stack = Stack(held.base, [member.adapter for member in members], trainable=True)
-        self._leaves = [self.stack.leaves(place) for place in range(len(members))]
         self._limits = torch.tensor([member.settings.max_grad_norm for member in members], device=self._device)
-        self._answers = torch.zeros(0, dtype=torch.long)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Put the adapters into the model, and have its head look at answers only."""
-        if self._written is not None:
-            yield
-            return
+        """Put the adapters into the model."""
         self._model.requires_grad_(requires_grad=False)
-        hook = self._model.get_output_embeddings().register_forward_pre_hook(self._select)
-        try:
-            with self.stack.attached():
-                yield
-        finally:
-            hook.remove()
-
-    def _select(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = inputs[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._answers), *inputs[1:])
+        with self.stack.attached():
+            yield
 
     def settle(self, member: Member) -> None:
         """Copy a member's weights as they are now into its `adapter`."""
@@ -130,20 +114,12 @@ class Pack:
         for member in self.members:
             if member.dice is not None and member.at_epoch:
                 member.dice.begin_epoch()
-        written = self._written
-        losses = (
-            self._together(groups, shares) if written is None else self._one_by_one(written, groups, shares.tolist())
-        )
+        losses = self._losses(groups, shares)
         averages: list[float] = (losses * shares).tolist()
         return averages
 
-    def _one_by_one(self, written: WrittenOut, groups: Sequence[Group], shares: Sequence[float]) -> Tensor:
+    def _losses(self, groups: Sequence[Group], shares: Tensor) -> Tensor:
         """Return the sums of the members' losses, float[members]."""
-        steps = zip(self.members, self._leaves, groups, shares, strict=True)
-        return torch.tensor([written.gradients(*step) for step in steps], dtype=torch.float64)
-
-    def _together(self, groups: Sequence[Group], shares: Tensor) -> Tensor:
-        """Return the same, computed in common."""
         losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
         for turn in range(max(map(len, groups))):
             batches = [group[turn] if turn < len(group) else () for group in groups]
@@ -161,18 +137,15 @@ class Pack:
             losses: float[members]: the tokens' losses are added to it.
             fresh: Whether gradients are begun; else they are added to.
         """
-        self._answers = batch.places.to(self._device)
         owners = batch.owners.to(self._device)
         counts = shares[owners]
         counts[len(counts) - batch.fillers :] = 0
         spans = batch.spans if self._alike else None
-        self.stack.under_way = Pass(batch.rows, batch.length, spans, fresh, batch.masks(self.members))
-        try:
+        under_way = Pass(batch.rows, batch.length, spans, fresh, batch.masks(self.members))
+        with self.stack.training(under_way), _head_sees(self._model, batch.places.to(self._device)):
             logits = self._model(input_ids=batch.ids.to(self._device), use_cache=False).logits
             each, slopes = cross_entropy(logits.detach().to(torch.float32, copy=True), batch.targets.to(self._device))
             torch.autograd.backward(logits, slopes.mul_(counts[:, None]).to(logits.dtype))
-        finally:
-            self.stack.under_way = None
         losses.index_add_(0, owners, torch.where(counts > 0, each, 0).double())
 
     def _clip(self, block: Block) -> list[float]:
@@ -188,3 +161,23 @@ class Pack:
         grads.mul_((self._limits[block.members] * (norms + 1e-6).reciprocal()).clamp_(max=1)[:, None])
         found: list[float] = norms.tolist()
         return found
+
+
+@contextmanager
+def _head_sees(model: Any, places: Tensor) -> Iterator[None]:
+    """Have a model's head compute logits of some tokens alone, float[places, vocabulary], while the block runs.
+
+    Args:
+        model: A transformers model for causal language modelling.
+        places: long[places]: which tokens, in the flat order of the rows.
+    """
+
+    def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, places), *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -43,7 +43,7 @@ def save(member: Member) -> None:
         "identity": member.identity,
         "steps": [asdict(step) for step in member.steps],
         "passed": member.passed,
-        "at_cut": any(member.end(cut) == member.step for cut in member.run.cuts if cut.key in member.passed),
+        "at_cut": any(member.end(cut) == member.step for cut in member.run.checkpoints if cut.key in member.passed),
         "since_cut": {"begun": member.begun, "tokens": member.tokens, "seconds": member.seconds},
     }
     fresh = folder / f"{STATE}.new"
@@ -71,15 +71,15 @@ def restore(member: Member, device: str) -> None:
     except (OSError, SafetensorError):
         return  # there is none, or it is damaged: begin anew
     same = record["format"] == FORMAT and record["identity"] == json.loads(json.dumps(member.identity))
-    wanted = {cut.key for cut in member.run.cuts}
+    wanted = {cut.key for cut in member.run.checkpoints}
     again = list(dropwhile(lambda key: key not in wanted, record["passed"]))
     same = same and wanted.issuperset(again)  # else a cut went on from one that is wanted, and cannot be gone on from
-    if same and len(record["steps"]) <= member.end(member.run.cuts[0]):
+    if same and len(record["steps"]) <= member.end(member.run.checkpoints[0]):
         _take(member, record, tensors, device)
 
 
 def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tensor], device: str) -> None:
-    wanted = {cut.key for cut in member.run.cuts}  # a cut at this very step is wanted again: it was not recorded
+    wanted = {cut.key for cut in member.run.checkpoints}  # a cut at this very step is wanted again: it was not recorded
     member.steps = [TrainingStep(**step) for step in record["steps"]]
     member.passed = [key for key in record["passed"] if key not in wanted]
     if record["at_cut"] and member.passed == record["passed"]:

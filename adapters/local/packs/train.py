@@ -22,16 +22,14 @@ from adapters.local import chat, lora
 from adapters.local.checkpoints import run_identity
 from adapters.local.loaded import LoadedModel
 from adapters.local.lora import Adapter
-from adapters.local.memory import keep_freed_memory, out_of_memory
+from adapters.local.memory import out_of_memory
 from adapters.local.packs import state
 from adapters.local.packs.capacity import Capacity
-from adapters.local.packs.llama import WrittenOut
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.order import Course, Dice
 from adapters.local.packs.pack import Pack
-from adapters.local.packs.trial import agrees
 from engine.domain.conversation import ChatRow
-from engine.ports import Context, Trajectory, Tuned
+from engine.ports import Context, TrainingRun, Tuned
 
 Reached = tuple[str, Tuned | Exception]
 
@@ -60,7 +58,7 @@ DROPOUTS = (
 """What transformers' configurations call the dropout of a base model."""
 
 
-def train(trajectories: Sequence[Trajectory], held: LoadedModel, context: Context) -> Iterator[Reached]:
+def train(trajectories: Sequence[TrainingRun], held: LoadedModel, context: Context) -> Iterator[Reached]:
     """Train every run up to its last cut, and yield (key, what it left) at each cut as it is reached.
 
     A run goes on from the state in its folder when that is of the same run and not beyond its first cut. What stops a run
@@ -76,8 +74,6 @@ def train(trajectories: Sequence[Trajectory], held: LoadedModel, context: Contex
         ValueError: When the base model cannot train in a pack: it has dropout of its own, or adapts other modules than
             linear ones.
     """
-    keep_freed_memory()
-    held.release()
     yield from _Training(held, context).run(trajectories)
 
 
@@ -98,12 +94,10 @@ class _Training:
         self._capacity = context.warm.get("capacity", kind, partial(Capacity, context.device))
         self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
         self._encodings: dict[tuple[ChatRow, int], dict[str, list[int]]] = context.warm.get("encodings", kind, dict)
-        is_ours = context.warm.get("written out", kind, partial(agrees, held))
-        self._written = WrittenOut(held.base) if is_ours else None
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
-    def run(self, trajectories: Sequence[Trajectory]) -> Iterator[Reached]:
+    def run(self, trajectories: Sequence[TrainingRun]) -> Iterator[Reached]:
         """Train, as `train` says."""
         yield from self._prepare(trajectories)
         for member in list(self._waiting):
@@ -114,13 +108,13 @@ class _Training:
         while self._waiting or self._active:
             begun = time.perf_counter()
             self._fill()
-            pack = Pack(self._held, self._active, self._written)
+            pack = Pack(self._held, self._active)
             _charge(self._active, time.perf_counter() - begun)
             yield from self._train(pack)
 
-    def _prepare(self, trajectories: Sequence[Trajectory]) -> Iterator[Reached]:
+    def _prepare(self, trajectories: Sequence[TrainingRun]) -> Iterator[Reached]:
         begun = time.perf_counter()
-        failed: list[tuple[Trajectory, Exception]] = []
+        failed: list[tuple[TrainingRun, Exception]] = []
         for trajectory in trajectories:
             try:
                 self._waiting.append(self._member(trajectory))
@@ -128,12 +122,12 @@ class _Training:
                 failed.append((trajectory, error))
         _charge(self._waiting, time.perf_counter() - begun)
         for trajectory, why in failed:
-            yield from ((cut.key, why) for cut in trajectory.cuts)
+            yield from ((cut.key, why) for cut in trajectory.checkpoints)
 
-    def _member(self, trajectory: Trajectory) -> Member:
-        settings = trajectory.cuts[-1].settings
+    def _member(self, trajectory: TrainingRun) -> Member:
+        settings = trajectory.settings
         encoded = self._encoded(trajectory.rows, settings.max_length)
-        course = Course(settings, len(encoded), trajectory.seed)
+        course = Course(settings, trajectory.checkpoints[-1].length, len(encoded), trajectory.seed)
         config, adapter = self._drawn(trajectory)
         member = Member(
             trajectory,
@@ -159,9 +153,9 @@ class _Training:
         self._encodings.update(((row, max_length), tokens) for row, tokens in zip(fresh, encoded, strict=True))
         return [self._encodings[row, max_length] for row in rows]
 
-    def _drawn(self, trajectory: Trajectory) -> tuple[Any, Adapter]:
+    def _drawn(self, trajectory: TrainingRun) -> tuple[Any, Adapter]:
         """Return a run's `peft.LoraConfig` and its initial weights; runs that agree in both share them."""
-        config = lora.configured(trajectory.cuts[-1].settings)
+        config = lora.configured(trajectory.settings)
         key = f"{trajectory.seed} {config.r} {config.lora_alpha} {config.lora_dropout} {config.target_modules}"
         if key not in self._drawings:
             if len(self._drawings) == DRAWINGS:
@@ -261,7 +255,6 @@ class _Training:
             passed = list(member.passed)
             for cut in reached:
                 lora.save(member.adapter, member.config, cut.folder)
-                self._held.remember(cut.key, member.adapter)
                 member.passed.append(cut.key)
             wanted = member.run.keep_state or member.missing
             if reached and wanted and (not member.missing or time.monotonic() >= member.quiet_until):

@@ -36,7 +36,7 @@ from engine.run.drive.shift import Shift
 from engine.run.executors.hosts import Executor, HostLost
 from engine.store import artifacts
 from engine.store.layout import RunDirectory
-from engine.store.publish import publish
+from engine.store.publish import refresh
 from engine.store.state import Settled, State
 
 POLL_SECONDS = 0.25
@@ -98,11 +98,8 @@ def _arrived(crew: Crew, interrupts: Interrupts) -> Executor | None:
 
 
 def _publish(run: RunDirectory, state: State) -> None:
-    """Publish, unless the file shows all of it already; that is noted after the file is in place, never before."""
-    digest = state.digest()
-    if state.meta().get("published") != digest or not run.results.exists():
-        publish(run)
-        state.put_meta({"published": digest})
+    """Publish, unless the file is whole and shows all of it already."""
+    refresh(run, state)
 
 
 @dataclass(frozen=True, slots=True)

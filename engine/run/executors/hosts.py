@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
 from engine.run.accounts.worker import AccountWorker
 from engine.run.executors.worker import HostSettings, work
-from engine.run.garbage import uncollected
 from engine.run.slots import Slot
 from engine.run.stages.batch import StageBatch
 from engine.store.layout import RunDirectory
@@ -21,14 +19,6 @@ from engine.store.layout import RunDirectory
 T = TypeVar("T")
 Needed: TypeAlias = tuple[Literal[Kind.TUNER, Kind.GENERATOR], str]
 """A fine-tuner or generator, by name."""
-
-
-def warm_up(needed: tuple[Needed, ...]) -> None:
-    """Have adapters load the libraries that they will need."""
-    with uncollected():  # an import leaves next to no garbage, and looking for it takes a quarter of its time
-        for kind, name in needed:
-            registry.adapter(kind, name).warm_up()
-        gc.freeze()  # nor need what was imported ever be looked through again
 
 
 class WarmSlots:
@@ -70,8 +60,9 @@ class Host:
         self._connecting = threading.Lock()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
-        """Do what `warm_up` does, while this host has nothing else to do."""
-        warm_up(needed)
+        """Have adapters load the libraries that they will need, while this host has nothing else to do."""
+        for kind, name in needed:
+            registry.adapter(kind, name).warm_up()
 
     def run(self, batch: StageBatch) -> Iterator[tuple[Attempt, ...]]:
         """Run a batch and yield its stages' attempts as they end; never raises for an adapter's error."""

@@ -13,9 +13,7 @@ CREATE TABLE cells (
     generator TEXT NOT NULL, model_key TEXT, tune_key TEXT, recipe TEXT NOT NULL
 );
 
-CREATE TABLE cell_settings (
-    cell_id TEXT NOT NULL, path TEXT NOT NULL, adapter TEXT, value TEXT NOT NULL, PRIMARY KEY (cell_id, path)
-) WITHOUT ROWID;
+CREATE TABLE cell_settings (cell_id TEXT NOT NULL, path TEXT NOT NULL, adapter TEXT, value TEXT NOT NULL);
 
 CREATE TABLE cell_mitigations (
     cell_id TEXT NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL

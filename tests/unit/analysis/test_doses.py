@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from analysis.doses import dose_figure
 from analysis.evidence import Evidence, arms, gather, refused
 from analysis.figures import figures
 from analysis.page import findings
-from analysis.panels import Figure
+from analysis.panels import Figure, configuration
 from engine.store.reader import open_results
 
 REFUSED = "4 cells blocked by the provider"
@@ -91,3 +92,18 @@ def test_a_refusal_is_a_finding_also_when_there_is_no_other(evidence: Evidence) 
     (only,) = findings(alone)
     assert "4 of standin/explicit and 12 of standin/identity" in only
     assert figures(replace(alone, cells=())) == ()
+
+
+def test_a_length_in_steps_is_a_dose_of_its_own(sweeps: Any, tmp_path: Path) -> None:
+    study = sweeps.SweepStudy(per_category=3)
+    for steps in (10, 40, 160):
+        study.tuned("standin/explicit", (10, steps, 1e-3, 0), epochs=None, steps=steps)
+    study.baseline()
+    with open_results(study.write(tmp_path)) as results:
+        found = gather(results)
+    (arm,) = arms(found)
+    assert arm.strongest["steps"] == 160
+    assert configuration(arm.strongest) == "10 examples, 160 steps, learning rate 0.001"
+    (name,) = charts(figure_of(found))
+    assert name == "dose-1-steps"
+    assert "Optimizer steps (log scale)" in json.dumps(charts(figure_of(found))[name])

@@ -10,7 +10,8 @@ from engine.domain.conversation import Prompt, Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Outcome, Response, Verdict
 from engine.ports import Settings
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.stages.asking import Given, GradingTask, judged
 

@@ -36,13 +36,26 @@ def test_a_new_file_has_the_newest_schema(run: RunDirectory) -> None:
     assert run.state.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_stranger_s_database_is_left_alone(run: RunDirectory) -> None:
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_stranger_s_database_is_left_alone(run: RunDirectory, look: Callable[[RunDirectory], State]) -> None:
     run.root.mkdir()
     execute(run, "CREATE TABLE theirs (a)")
+    run.state.chmod(0o640)
     before = run.state.read_bytes()
     with pytest.raises(StoreError, match="another program"):
-        State.open(run)
+        look(run)
     assert run.state.read_bytes() == before
+    assert run.state.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_file_without_a_table_is_a_run_that_was_killed_at_once(
+    run: RunDirectory, look: Callable[[RunDirectory], State]
+) -> None:
+    run.root.mkdir()
+    run.state.touch()
+    with look(run) as state:
+        assert state.stages() == {}
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -55,16 +55,12 @@ class Bench:
         return (self.folder / name / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.fixture(params=["together", "written out"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A bench for each of the two ways in which a pack can compute."""
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
     import torch
 
-    from adapters.local.packs import trial
-
-    monkeypatch.setattr(trial, "is_written_out", lambda _: request.param == "written out")
     yield Bench(tmp_path)
-    torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
+    torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
 
 
 @pytest.mark.parametrize("error", ["out of memory on the GPU", "DefaultCPUAllocator: can't allocate memory"])
@@ -106,7 +102,6 @@ def test_a_run_that_does_not_fit_alone_has_failed_and_other_errors_are_not_taken
 
         monkeypatch.setattr(Pack, "gradients", gradients)
 
-    bench.train(*bench.several("before", 1, epochs=1))  # the host has tried out how to compute
     fail(MemoryError())
     made = bench.train(*bench.several("cramped", 3))
     assert [type(error) for error in made.values()] == [MemoryError] * 3
@@ -141,9 +136,9 @@ def test_runs_of_like_rows_keep_company(bench: Bench, monkeypatch: pytest.Monkey
     ]
     packs: list[set[int]] = []
 
-    def noted(held: Any, members: Any, written: Any) -> Any:
+    def noted(held: Any, members: Any) -> Any:
         packs.append({member.rows.ids.shape[1] for member in members})
-        return Pack(held, members, written)
+        return Pack(held, members)
 
     monkeypatch.setattr(train, "Pack", noted)
     monkeypatch.setattr(Capacity, "measure", lambda *_: None)
@@ -167,22 +162,6 @@ def test_rows_are_encoded_once_a_host(bench: Bench, monkeypatch: pytest.MonkeyPa
     bench.train(*bench.several("first", 3, epochs=1), bench.run("cut", list(bench.rows[:4]), max_length=40))
     bench.train(*bench.several("again", 2, epochs=1))
     assert len(encoded) == len(set(encoded)) == 11 + 4
-
-
-def test_a_model_that_computes_something_else_is_trained_by_its_modules(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from adapters.local.packs import train, trial
-
-    bench.held.base.model.layers[1].mlp.register_forward_hook(lambda _, __, made: 1.1 * made)
-    monkeypatch.setattr(train, "WrittenOut", None)  # nobody should ask for it
-    bench.train(*bench.several("tried", 2))
-    bench.context.warm.drop("written out")
-    monkeypatch.setattr(trial, "is_written_out", lambda _: False)
-    bench.train(*bench.several("modules", 2))
-    assert [bench.weights(f"tried{number}") for number in range(2)] == [
-        bench.weights(f"modules{number}") for number in range(2)
-    ]
 
 
 def test_the_shares_of_the_time_add_up(bench: Bench) -> None:

@@ -1,1 +1,0 @@
-"""Greedy answers of many models on one base, decoded as one batch. Only hosts import these modules: they start torch."""

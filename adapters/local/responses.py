@@ -1,0 +1,54 @@
+"""Prompts as tokens, and tokens as responses: the same for every generator on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from adapters.local import chat
+from engine.domain.conversation import Turn
+from engine.domain.cost import Usage
+from engine.domain.results import Finish, Response
+from engine.ports import Generated, GenerateTask
+
+Answers: TypeAlias = Mapping[tuple[int, int], tuple[Sequence[int], Finish]]
+"""Tokens of an answer and why it ended, by the number of the prompt and the number of the sample."""
+
+
+def rendered(tokenizer: Any, prompts: Sequence[Sequence[Turn]], system: str | None) -> list[list[int]]:
+    """Return the token ids of prompts in the model's own chat template."""
+    texts = [chat.prompt_text(tokenizer, prompt, system) for prompt in prompts]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def generated(
+    task: GenerateTask, prompts: Sequence[Sequence[int]], answers: Answers, tokenizer: Any, seconds: float
+) -> Generated:
+    """Return the answers of a task as text, prompts in order, and what they used.
+
+    Args:
+        task: The task.
+        prompts: Token ids of its rendered prompts.
+        answers: `task.decoding.samples` answers of every prompt.
+        tokenizer: Of the model that answered.
+        seconds: Device time that it took.
+    """
+    responses = [
+        Response(
+            prompt_id=prompt.prompt_id,
+            sample=sample,
+            text=tokenizer.decode(list(tokens), skip_special_tokens=True).strip(),
+            finish=finish,
+            prompt_tokens=len(prompts[index]),
+            generated_tokens=len(tokens),
+        )
+        for index, prompt in enumerate(task.prompts)
+        for sample in range(task.decoding.samples)
+        for tokens, finish in (answers[index, sample],)
+    ]
+    usage = Usage(
+        prompt_tokens=sum(response.prompt_tokens for response in responses),
+        generated_tokens=sum(response.generated_tokens for response in responses),
+        device_seconds=seconds,
+    )
+    return Generated(responses, usage)

@@ -1,0 +1,208 @@
+"""Answers are those of transformers and PEFT, whoever else is asked beside; what goes wrong stays where it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import registry
+from engine.domain.results import Prompt, Response
+from engine.domain.stage import ModelRef
+from engine.domain.sweep import GenerateRecipe, TuneRecipe
+from engine.ports import Context, Generated, GenerateTask
+from engine.registry import Kind
+from engine.run.executors.hosts import WarmSlots
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+PROMPTS: Sequence[Prompt] = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::23]
+SYSTEM = "you answer in one sentence and you are kind to all who ask you for help with a thing"
+KINDS: dict[str, dict[str, Any]] = {"plain": {}, "of rank 1": {"r": 1}, "rank-stabilised": {"use_rslora": True}}
+
+
+class Bench:
+    """The stand-in with adapters that are far from doing nothing, on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.base: ModelRef = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.generator = registry.adapter(Kind.GENERATOR, "local/transformers")
+        self.adapters = {kind: self._moved(kind, seed, more) for seed, (kind, more) in enumerate(KINDS.items())}
+
+    def _moved(self, name: str, seed: int, more: dict[str, Any]) -> ModelRef:
+        import torch
+        from peft import get_peft_model
+
+        from adapters.local import lora
+        from adapters.local.loaded import read_model
+
+        torch.manual_seed(seed)
+        config = dataclasses.replace(lora.configured(TuneRecipe(lr=1e-3, rank=8)), **more)
+        model = get_peft_model(read_model(self.base.base, "float32", "cpu"), config)
+        for path, weight in model.named_parameters():
+            if "lora_B" in path:
+                torch.nn.init.normal_(weight, std=0.08)
+        model.save_pretrained(self.folder / name)
+        return ModelRef(self.base.base, str(self.folder / name))
+
+    def context(self, batch: int = 128) -> Context:
+        return Context("cpu", 1, batch, WarmSlots())
+
+    def task(
+        self, key: str, model: ModelRef | None = None, prompts: Sequence[Prompt] = PROMPTS, system: str | None = None
+    ) -> GenerateTask:
+        return GenerateTask(key, model or self.base, prompts, system, GenerateRecipe(max_new_tokens=16), 0)
+
+    def made(self, tasks: Sequence[GenerateTask], context: Context | None = None) -> dict[str, Generated | Exception]:
+        return dict(self.generator.generate(tasks, context or self.context()))
+
+    def answers(self, tasks: Sequence[GenerateTask], context: Context | None = None) -> dict[str, Sequence[Response]]:
+        found = {}
+        for key, made in self.made(tasks, context).items():
+            assert isinstance(made, Generated), made
+            found[key] = made.responses
+        return found
+
+    def by_peft(self, task: GenerateTask) -> list[str]:
+        """What PEFT and transformers answer, one prompt at a time."""
+        from peft import PeftModel
+
+        from adapters.local import chat
+        from adapters.local.loaded import read_model, read_tokenizer
+
+        model, tokenizer = read_model(self.base.base, "float32", "cpu"), read_tokenizer(self.base.base)
+        if task.model.tuned:
+            model = PeftModel.from_pretrained(model, task.model.tuned).eval()
+        texts = []
+        for prompt in task.prompts:
+            asked = chat.prompt_text(tokenizer, prompt.text, task.system)
+            ids = tokenizer(asked, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            made = model.generate(input_ids=ids, attention_mask=ids * 0 + 1, max_new_tokens=16, do_sample=False)
+            texts.append(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip())
+        return texts
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    import torch
+
+    yield Bench(tmp_path_factory.mktemp("bench"))
+    torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
+
+
+def test_answers_are_those_of_peft_for_every_kind_of_adapter(bench: Bench) -> None:
+    asked = {"base": bench.base} | bench.adapters
+    tasks = [
+        bench.task(f"{name} {system}", model, PROMPTS[number:], system)
+        for number, (name, model) in enumerate(asked.items())
+        for system in (None, SYSTEM)
+    ]
+    found = bench.answers(tasks)
+    assert {key: [one.text for one in own] for key, own in found.items()} == {
+        task.key: bench.by_peft(task) for task in tasks
+    }
+    assert len({one.text for own in found.values() for one in own}) > len(PROMPTS), "they differ"
+    assert {one.finish.value for own in found.values() for one in own} == {"stop", "length"}
+
+
+def test_the_base_comes_out_as_it_was_whatever_was_asked(bench: Bench) -> None:
+    import torch
+
+    from adapters.local.loaded import loaded
+
+    context = bench.context()
+    held = loaded(bench.base, "float32", context)
+    before = {name: weight.clone() for name, weight in held.base.state_dict().items()}
+    alone = bench.answers([bench.task("base")])
+    bench.answers([bench.task(name, model) for name, model in bench.adapters.items()], context)
+    assert bench.answers([bench.task("base")], context) == alone
+    after = held.base.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_fully_tuned_weights_are_answered_by_a_model_of_their_own(bench: Bench) -> None:
+    import torch
+
+    from adapters.local.loaded import read_model
+
+    model = read_model(bench.base.base, "float32", "cpu")
+    with torch.no_grad():
+        model.model.norm.weight.mul_(torch.linspace(0.5, 1.5, 96))
+    model.save_pretrained(bench.folder / "whole")
+    whole = bench.task("whole", ModelRef(bench.base.base, str(bench.folder / "whole")))
+    found = bench.answers([bench.task("before"), whole, bench.task("after")])
+    assert found["before"] == found["after"] != found["whole"]
+
+
+def test_answers_come_from_what_lies_on_disk_at_the_time(bench: Bench) -> None:
+    from safetensors.torch import load_file, save_file
+
+    context, model = bench.context(), bench.adapters["plain"]
+    before = bench.answers([bench.task("a", model)], context)
+    path = Path(str(model.tuned)) / "adapter_model.safetensors"
+    kept = path.read_bytes()
+    save_file({name: weight * 0 for name, weight in load_file(path).items()}, path, {"format": "pt"})
+    assert bench.answers([bench.task("a", model)], context) == bench.answers([bench.task("a")], context)
+    path.write_bytes(kept)
+    assert bench.answers([bench.task("a", model)], context) == before
+
+
+def test_a_task_that_fails_takes_no_other_with_it(bench: Bench) -> None:
+    (bench.folder / "torn").mkdir()
+    torn = ModelRef(bench.base.base, str(bench.folder / "torn"))
+    odd = [dataclasses.replace(PROMPTS[0], text=3.5)]  # type: ignore[arg-type] # what goes wrong
+    good = bench.task("good", bench.adapters["plain"])
+    made = bench.made([bench.task("torn", torn), good, bench.task("odd", prompts=odd), bench.task("base")])
+    assert {key for key, one in made.items() if isinstance(one, Exception)} == {"torn", "odd"}
+    assert made["good"].responses == bench.answers([good])["good"]  # type: ignore[union-attr]
+
+
+def test_shares_of_the_time_add_up_to_it(bench: Bench) -> None:
+    context = bench.context()
+    bench.made([bench.task("warm")], context)
+    tasks = [bench.task("long", bench.adapters["plain"]), bench.task("short", bench.adapters["of rank 1"], PROMPTS[:1])]
+    began = time.perf_counter()
+    made = bench.made(tasks, context)
+    wall = time.perf_counter() - began
+    shares = [one.usage.device_seconds for one in made.values() if isinstance(one, Generated)]
+    assert 0.7 * wall < sum(shares) <= wall
+
+
+def test_what_memory_does_not_hold_at_once_is_done_in_halves() -> None:
+    import torch
+
+    from adapters.local.memory import in_halves
+
+    seen: list[int] = []
+
+    def work(items: Sequence[int]) -> list[int]:
+        seen.append(len(items))
+        if len(items) > 2:
+            raise torch.OutOfMemoryError("not here")
+        return [2 * item for item in items]
+
+    assert in_halves(work, [1, 2, 3, 4, 5]) == [2, 4, 6, 8, 10]
+    assert seen == [5, 2, 3, 1, 2]
+    with pytest.raises(MemoryError):
+        in_halves(lambda _: (_ for _ in ()).throw(MemoryError()), [1, 2])
+    with pytest.raises(RuntimeError, match="a bug"):
+        in_halves(lambda _: (_ for _ in ()).throw(RuntimeError("a bug")), [1, 2])
+
+
+def test_workers_on_one_machine_share_the_base_model_s_pages(bench: Bench) -> None:
+    maps = Path("/proc/self/smaps")
+    if not maps.exists():
+        pytest.skip("only Linux says")
+    context = bench.context()
+    bench.made([bench.task("base", prompts=PROMPTS[:2])], context)
+    regions = maps.read_text().splitlines()
+    found = [number for number, line in enumerate(regions) if line.endswith("aligned/model.safetensors")]
+    assert found, "the weights are not mapped from the file"
+    dirty = [line.split()[1] for at in found for line in regions[at : at + 20] if line.startswith("Private_Dirty")]
+    assert set(dirty[: len(found)]) == {"0"}, dirty
