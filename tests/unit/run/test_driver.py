@@ -120,6 +120,17 @@ def test_a_cap_stops_a_run_before_the_stage_that_could_pass_it(drive: Drive) -> 
     assert len(asked) == 1
 
 
+def test_what_a_judge_said_in_an_earlier_run_is_not_asked_again(drive: Drive) -> None:
+    drive(UNTUNED)
+    registry.refresh()  # and the worker of the next run is another one
+    _, plan = drive(UNTUNED + "axes: {generate.max_new_tokens: [8, 9, 10]}\n")
+    assert registry.adapter(Kind.JUDGE, "acme/guard").asked == [], "longer answers would be the same"
+    scores = [
+        [row["score"] for row in drive.rows(cell.evaluations[0].judges[0].key, "verdicts")] for cell in plan.cells
+    ]
+    assert scores == [[1.0, 1.0]] * 3
+
+
 @pytest.mark.parametrize(
     ("cells", "named"),
     [
