@@ -79,7 +79,7 @@ def backend() -> Backend:
     from adapters.hosted.rehearsal.backend.parts import Backend
     from engine import registry
     from engine.domain.adapters import Kind
-    from engine.run.executors.hosts import WarmSlots
+    from engine.run.executors.workers import WarmSlots
 
     judged = [registry.INSTALLED.use(Kind.BENCHMARK, reference) for reference in JUDGED]
     asked = [registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings) for use in judged]

@@ -23,10 +23,10 @@ from engine.run.accounts.replies import reply_log
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import Ending, RunOrder, RunSummary
 from engine.run.drive.prepare import prepare
-from engine.run.executors import worker
-from engine.run.executors.hosts import Executor, HostLost
+from engine.run.executors import work
 from engine.run.executors.inline import NAME, InlineExecutor
-from engine.run.executors.worker import HostSettings
+from engine.run.executors.work import WorkerSettings
+from engine.run.executors.workers import Executor, WorkerLost
 from engine.store.layout import RunDirectory
 from engine.store.reader import open_results
 from engine.store.state import State
@@ -73,12 +73,12 @@ class Dying(InlineExecutor):
 
     dead = False
 
-    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         ended = super().poll(timeout)
         if self.dead or not ended:
             return ended
         self.dead, self._under_way = True, None
-        return [*ended, HostLost(NAME, "killed")]
+        return [*ended, WorkerLost(NAME, "killed")]
 
 
 class Killed(BaseException):
@@ -102,11 +102,11 @@ class Buyer(Echo):
 class Mortal(InlineExecutor):
     """Reports the death of its host."""
 
-    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         try:
             return super().poll(timeout)
         except Killed:
-            return [HostLost(NAME, "killed")]
+            return [WorkerLost(NAME, "killed")]
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             prepared.forecast.new,
         )
         accounts = order.settings.accounts
-        made = lambda: make(HostSettings(tmp_path / "run", "cpu", 1, 8, accounts))  # noqa: E731 - a factory
+        made = lambda: make(WorkerSettings(tmp_path / "run", "cpu", 1, 8, accounts))  # noqa: E731 - a factory
         return run_sweep(order, RunDirectory(tmp_path / "run"), made, Watcher())
 
     return run
@@ -151,7 +151,7 @@ def attempts_and_rows(folder: Path) -> tuple[list[int], int]:
 def test_what_a_host_handed_back_before_it_died_counts_once(
     drive: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gather: float, attempts: list[int]
 ) -> None:
-    monkeypatch.setattr(worker, "GATHER_SECONDS", gather)
+    monkeypatch.setattr(work, "GATHER_SECONDS", gather)
     assert drive(Dying).ending is Ending.COMPLETE
     assert attempts_and_rows(tmp_path / "run") == (attempts, 33)
 
@@ -159,7 +159,7 @@ def test_what_a_host_handed_back_before_it_died_counts_once(
 def test_an_interrupt_before_the_hosts_are_there_is_heard_at_once(drive: Any) -> None:
     before = signal.getsignal(signal.SIGINT)  # whoever else in this process may have set it
 
-    def slowly(settings: HostSettings) -> Executor:
+    def slowly(settings: WorkerSettings) -> Executor:
         while signal.getsignal(signal.SIGINT) is before:
             time.sleep(0.01)  # until the driver listens
         os.kill(os.getpid(), signal.SIGINT)

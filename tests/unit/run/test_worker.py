@@ -16,9 +16,9 @@ from engine.domain.stage import Plan, Stage, StageKind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.ports import Context, Generated, GenerateTask, Judged
-from engine.run.executors import worker
-from engine.run.executors.hosts import Host, WarmSlots
-from engine.run.executors.worker import HostSettings
+from engine.run.executors import work
+from engine.run.executors.work import WorkerSettings
+from engine.run.executors.workers import WarmSlots, Worker
 from engine.run.stages.runners import Bundle, Judgement
 from engine.spec.expand import expand
 from engine.spec.load import read_sweep
@@ -62,8 +62,8 @@ def stages(plan: Plan, kind: StageKind) -> tuple[Stage, ...]:
     return tuple(stage for stage in plan.stages.values() if stage.kind is kind)
 
 
-def host(run: RunDirectory) -> Host:
-    return Host("host", HostSettings(run.root, "cpu", 1, 8))
+def host(run: RunDirectory) -> Worker:
+    return Worker("worker", WorkerSettings(run.root, "cpu", 1, 8))
 
 
 def attempts(run: RunDirectory, bundle: Bundle) -> list[Attempt]:
@@ -105,7 +105,7 @@ def test_what_has_ended_is_handed_back_before_the_rest_of_the_bundle(
     plan: Plan, run: RunDirectory, instead: Callable[[Kind, Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instead(Kind.GENERATOR, Parrot())
-    monkeypatch.setattr(worker, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(work, "GATHER_SECONDS", 0.0)
     assert [len(several) for several in host(run).run(Bundle(stages(plan, StageKind.GENERATE)))] == [1, 1, 1]
 
 
@@ -207,7 +207,7 @@ def test_failures_share_the_time_that_nobody_else_was_given(
 ) -> None:
     instead(Kind.GENERATOR, Parrot(raises=True))
     clock = iter(float(second) for second in range(1000))
-    monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))
     done, *failed = attempts(run, Bundle(stages(plan, StageKind.GENERATE)))
     assert done.usage.device_seconds == 2.0
     spent = sum(attempt.usage.device_seconds for attempt in (done, *failed))

@@ -17,7 +17,7 @@ from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask
 from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 LOST = Usage(possibly_billed_prompt_tokens=5, possibly_billed_generated_tokens=8)
 TOLD = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3)

@@ -18,7 +18,7 @@ from engine.domain.sweep import Length
 from engine.ports import Checkpoint, Context, Settings, TrainingRun, Tuned, Workload
 from engine.ports.provider import ChatRequest, Completion, HostedTuning, Job, JobState, Step, TuningRequest
 from engine.ports.provider_errors import ProviderError
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 MULTIPLIER, ABSOLUTE = HostedFineTuner(), AbsoluteFineTuner()
 BASE = ModelRef("m")
