@@ -18,9 +18,9 @@ from engine.domain.stage import StageState
 from engine.run.drive.driver import told
 from engine.run.drive.order import Ending
 from engine.run.executors import work
-from engine.run.executors.workers import Executor, WorkerLost
 from engine.run.executors.inline import NAME, InlineExecutor
 from engine.run.executors.work import WorkerSettings
+from engine.run.executors.workers import Executor, WorkerLost
 from engine.store.state import State
 
 from .driven import ACME, Drive

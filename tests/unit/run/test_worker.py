@@ -14,8 +14,8 @@ from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Finish, Response
 from engine.domain.stage import Pinned, Plan, Stage, StageKind
 from engine.run.executors import work
-from engine.run.executors.workers import Worker, WarmSlots
 from engine.run.executors.work import WorkerSettings
+from engine.run.executors.workers import WarmSlots, Worker
 from engine.run.stages.batch import Judgement, StageBatch
 from engine.store import shards
 from engine.store.layout import RunDirectory
