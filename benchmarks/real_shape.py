@@ -46,7 +46,7 @@ from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Cut, Generated, GenerateTask, Trajectory, Tuned
 from engine.registry import Kind
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 WORDS = (
     "amber",

@@ -113,7 +113,7 @@ def account(context: Context) -> Account:
         RuntimeError: It has none.
     """
     if context.account is None:
-        message = "this host has no account at a provider"
+        message = "this worker has no account at a provider"
         raise RuntimeError(message)
     return context.account
 

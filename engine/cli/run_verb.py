@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.run.drive.order import RunOrder, RunSummary
     from engine.run.drive.prepare import Prepared
     from engine.run.drive.progress import Observer
-    from engine.run.executors.hosts import Executor
+    from engine.run.executors.workers import Executor
 
 
 @click.command("run")
@@ -183,9 +183,9 @@ def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Execu
 
     def inline() -> Executor:
         from engine.run.executors.inline import InlineExecutor
-        from engine.run.executors.worker import host_settings
+        from engine.run.executors.work import worker_settings
 
-        return InlineExecutor(host_settings(root, settings))
+        return InlineExecutor(worker_settings(root, settings))
 
     def on_ray() -> Executor:
         from engine.run.executors.ray_executor import RayExecutor

@@ -92,7 +92,7 @@ def tools() -> Tools:
     from engine import registry
     from engine.domain.adapters import Kind
     from engine.ports.mock_server import Tools
-    from engine.run.executors.hosts import WarmSlots
+    from engine.run.executors.workers import WarmSlots
 
     return Tools(lambda kind, name: registry.adapter(Kind(kind), name), WarmSlots)
 

@@ -317,7 +317,7 @@ class RunSettings(Written):
     budget: Budget = Field(default=Budget(), description="Hard caps.")
     resources: Resources = Field(default=Resources(), description="What hosts get.")
     accounts: dict[Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)], Account] = Field(
-        default={}, description="Accounts at providers of hosted models, by a name of yours; one for each provider."
+        default={}, description="Accounts at providers of hosted models, by a name of yours."
     )
     prices: str | None = Field(
         default=None,

@@ -67,7 +67,7 @@ def reservations(plan: Plan, accounts: Mapping[str, str], table: PriceTable, on:
     Raises:
         PlanError: Something that the plan needs is not offered any more.
     """
-    told: dict[str, None] = {}
+    said: dict[str, None] = {}
     for what in purchases(plan.stages, accounts):
         found = table.availability(what.provider, what.priced_as, on, UNITS[what.kind])
         if found.offer is Offer.REFUSED:
@@ -76,5 +76,5 @@ def reservations(plan: Plan, accounts: Mapping[str, str], table: PriceTable, on:
             )
         quote = table.quote(what.provider, what.priced_as, on)
         texts = [found.text, *(warnings(quote) if quote is not None else ())]
-        told |= dict.fromkeys(text for text in texts if text)
-    return list(told)
+        said |= dict.fromkeys(text for text in texts if text)
+    return list(said)

@@ -80,9 +80,15 @@ class Choice:
     finish_reason: FinishReason
 
 
+MOST_TOKENS = 10**9
+"""More than any one request can use."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """The reply to a `ChatRequest`.
+
+    What a provider says of its tokens is not trusted: counts below 0 or above `MOST_TOKENS` are taken for these.
 
     Attributes:
         choices: `samples` of them.
@@ -102,6 +108,13 @@ class Completion:
     is_booked: bool = False
     possibly_billed: Usage = field(default_factory=Usage)
 
+    def __post_init__(self) -> None:
+        """Bring the counts into range, wherever they come from: a reply, or one that was kept."""
+        prompt = _within(self.prompt_tokens, MOST_TOKENS)
+        object.__setattr__(self, "prompt_tokens", prompt)
+        object.__setattr__(self, "cached_tokens", _within(self.cached_tokens, prompt))
+        object.__setattr__(self, "generated_tokens", _within(self.generated_tokens, MOST_TOKENS))
+
     @property
     def usage(self) -> Usage:
         """What it adds to the books."""
@@ -109,3 +122,7 @@ class Completion:
             return Usage()
         read, cached, made = self.prompt_tokens, self.cached_tokens, self.generated_tokens
         return self.possibly_billed + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
+
+
+def _within(count: int, most: int) -> int:
+    return min(max(0, count), most)

@@ -85,6 +85,9 @@ class Step:
     loss: float
 
 
+MOST_TRAINED_TOKENS = 10**12
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A fine-tuning job, as the provider shows it.
@@ -95,7 +98,7 @@ class Job:
         state: Where it stands.
         model: The base model.
         tuned_model: What to ask for when it has succeeded; None before.
-        trained_tokens: Tokens billed, epochs included; None until known.
+        trained_tokens: Tokens billed, epochs included; None until known, or where it is more than a job can train.
         created_at: Seconds since the epoch, UTC.
         reason: Why it failed or was blocked, in the provider's words; untrusted text.
         hyperparameters: What it was trained with, once resolved, by the provider's names, such as `n_epochs`.
@@ -110,6 +113,11 @@ class Job:
     created_at: float
     reason: str = ""
     hyperparameters: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take a number of tokens that cannot be for unknown."""
+        if self.trained_tokens is not None and not 0 <= self.trained_tokens <= MOST_TRAINED_TOKENS:
+            object.__setattr__(self, "trained_tokens", None)
 
 
 @dataclass(frozen=True, slots=True)

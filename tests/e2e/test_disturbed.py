@@ -19,7 +19,8 @@ import pytest
 from engine.domain.errors import StoreError
 from engine.store.reader import open_results
 
-from .conftest import TINY, start
+from .command import start
+from .conftest import TINY
 from .tables import final_tables
 
 pytestmark = pytest.mark.slow
@@ -66,18 +67,18 @@ def descendants(running: subprocess.Popen[str]) -> list[psutil.Process]:
     return [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
 
 
-def hosts_of(running: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [process for process in descendants(running) if process.name().startswith("ray::Host")]
+def workers_of(running: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [process for process in descendants(running) if process.name().startswith("ray::RayWorker")]
 
 
 def test_a_killed_run_resumes_on_ray_without_running_anything_twice(folder: Path, cli: Cli, undisturbed: Path) -> None:
     run_dir, running = under_way(folder, 20)
-    hosts = hosts_of(running)
-    assert len(hosts) == 3, "two hosts with a model, and the desk"
+    workers = workers_of(running)
+    assert len(workers) == 3, "two with a model, and one without"
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
-    _, alive = psutil.wait_procs(hosts, timeout=20)
-    assert not alive, "no host outlives the driver, however it ends"
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive, "no worker outlives the driver, however it ends"
     before = finished_stages(run_dir)
     assert 20 <= len(before) < 60
     cli(folder, "run", "tiny.yaml")
@@ -104,7 +105,9 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(folder: Path, undisturbed: Path) -> None:
+def test_a_worker_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
+    folder: Path, undisturbed: Path
+) -> None:
     run_dir, running = under_way(folder, 5)
     listening = {
         connection.laddr.ip
@@ -113,7 +116,7 @@ def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(fo
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "a local Ray must not listen to the network"
-    busy = max(hosts_of(running), key=lambda process: process.memory_info().rss)  # the desk has no model
+    busy = max(workers_of(running), key=lambda process: process.memory_info().rss)  # the third has no model
     before = finished_stages(run_dir)
     busy.kill()
     _, errors = running.communicate(timeout=120)
@@ -126,16 +129,18 @@ def test_a_host_that_dies_is_replaced_and_only_what_it_was_running_runs_again(fo
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def test_a_host_that_dies_while_it_loads_its_libraries_is_replaced(folder: Path, undisturbed: Path) -> None:
+def test_a_worker_that_dies_while_it_loads_its_libraries_is_replaced(folder: Path, undisturbed: Path) -> None:
     running = start(["run", "tiny.yaml"], folder)
     deadline = time.monotonic() + 60
-    while not (hosts := [host for host in hosts_of(running) if host.name().startswith("ray::Host.warm")]):
+    while not (
+        workers := [worker for worker in workers_of(running) if worker.name().startswith("ray::RayWorker.warm")]
+    ):
         assert time.monotonic() < deadline, running.communicate()
         time.sleep(0.001)
-    hosts[0].kill()
+    workers[0].kill()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
-    assert re.search(r"host-\d died and was replaced", errors)
+    assert re.search(r"model-worker-\d died and was replaced", errors)
     assert final_tables(folder / "runs" / "tiny") == final_tables(undisturbed / "runs" / "tiny")
 
 

@@ -16,7 +16,7 @@ from engine.domain.adapters import Kind
 from engine.domain.results import ChatRow, TrainingStep
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 pytestmark = pytest.mark.slow
 

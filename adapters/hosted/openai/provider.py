@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -11,6 +12,8 @@ from engine.ports.mock_server import MockServer
 from engine.ports.provider import Access, Session
 
 URL = "https://api.openai.com/v1"
+PAYER = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+"""Variables of the environment that say who pays where a key is several organisations', and the headers that carry them."""
 
 
 class OpenAIProvider:
@@ -34,10 +37,11 @@ class OpenAIProvider:
         from adapters.hosted.openai.bodies import Limit
         from adapters.hosted.openai.session import OpenAISession
 
-        # Named outright: the SDK's own default can be moved by the environment, and the key would go there.
         base_url = checked_url(access.account, access.base_url or URL)
-        client = Client(base_url, key_of(access), access.timeout)
-        return OpenAISession(client, Limit.NEW if access.base_url is None else Limit.OLD)
+        if access.base_url is not None:
+            return OpenAISession(Client(base_url, key_of(access), access.timeout), Limit.OLD)
+        payer = {header: os.environ[name] for name, header in PAYER.items() if os.environ.get(name)}
+        return OpenAISession(Client(base_url, key_of(access), access.timeout, more=payer), Limit.NEW)
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:
         """Return a sample as JSON Lines in the chat format."""

@@ -155,7 +155,7 @@ class Batches:
 
     async def cancel(self, record: JobRecord) -> str | None:
         """Let a batch end, and return its id, or None where none was made; what it has answered is read by the next run."""
-        found = record.job_id or await self._once.found(record.key, record.heard(self.account.timeout))
+        found = record.job_id or await self._once.found(record.key, record.latest_arrival(self.account.timeout))
         if not found:
             self.journal.write(replace(record, state=JobState.FAILED.value))
             return None

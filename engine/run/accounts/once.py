@@ -88,7 +88,7 @@ class Once(Generic[T]):
             ProviderError: It was refused, or cannot be made.
         """
         record = self.journal.read(key)
-        found = await self.found(key, None if record is None else record.heard(self.account.timeout))
+        found = await self.found(key, None if record is None else record.latest_arrival(self.account.timeout))
         if found is not None:
             return self._noted(key, found)
         file_id = await upload()
@@ -104,21 +104,21 @@ class Once(Generic[T]):
                 await asyncio.sleep(backoff(attempt))
         raise UnavailableError(f"nothing could be made in {TRIES} tries")
 
-    async def found(self, key: str, heard: float | None) -> T | None:
-        """Look for what carries a key; when a request for it may have been heard, for as long as lists lag after that.
+    async def found(self, key: str, arrival: float | None) -> T | None:
+        """Look for what carries a key; when a request for it may have arrived, for as long as lists lag after that.
 
         Args:
             key: The key.
-            heard: When, in seconds since the epoch; None when it was not.
+            arrival: When, in seconds since the epoch; None when it was not.
         """
         while True:
             there = await repeated(lambda: self.look(key))
-            if there is not None or heard is None or time.time() > heard + self.patience.lag:
+            if there is not None or arrival is None or time.time() > arrival + self.patience.lag:
                 return there
             await asyncio.sleep(self.patience.look)
 
     async def _made(self, key: str, file_id: str, send: Callable[[str], Awaitable[T]]) -> T:
-        """Send a request, unless somebody else has; when nobody knows whether it was heard, look for its work."""
+        """Send a request, unless somebody else has; when nobody knows whether it arrived, look for its work."""
         async with self._alone(key):
             if (found := await self.found(key, None)) is not None:
                 return self._noted(key, found)
@@ -146,9 +146,9 @@ class Once(Generic[T]):
         return JobRecord(key, self.name, self.account.provider, time.time(), unbooked_tokens=unbooked)
 
     def _noted(self, key: str, made: T) -> T:
-        """Write down the id of what carries a key; without an intent of ours, somebody else has made it."""
+        """Write down the id of what carries a key; without an intent here, somebody else has made it."""
         record, name = self.journal.read(key), self.identity(made)
-        if record is None or record.heard(self.account.timeout) is None:
+        if record is None or record.latest_arrival(self.account.timeout) is None:
             if record is None or record.job_id != name:
                 self.journal.write(replace(self._fresh(key), job_id=name, is_adopted=True))
         else:

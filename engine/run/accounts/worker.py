@@ -1,4 +1,4 @@
-"""The host of one account: an event loop of its own, in which thousands of requests wait for their turn and their reply."""
+"""The worker of one account: an event loop of its own, in which thousands of requests wait for their turn and their reply."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 Done = queue.SimpleQueue[tuple[str, T | Exception]]
 
 OUTLIVES_SECONDS = 60.0
-"""Longer than a host may outlive a driver that was killed; a Ray actor does so by two or three seconds, and could make a job
+"""Longer than a worker may outlive a driver that was killed; a Ray actor does so by two or three seconds, and could make a job
 in them that its successor makes too."""
 
 
@@ -41,7 +41,7 @@ class AccountWorker:
         name: The account's name in the spec.
         account: Its settings.
         run: The run directory: where paid jobs are written down.
-        patience: Seconds to wait for another host of this account and run directory to end.
+        patience: Seconds to wait for another worker of this account and run directory to end.
     """
 
     def __init__(self, name: str, account: Account, run: RunDirectory, patience: float = OUTLIVES_SECONDS) -> None:

@@ -25,7 +25,7 @@ from engine.run.accounts.journal import Journal
 from engine.run.drive import lock
 from engine.run.drive.adopt import adopt, claim
 from engine.run.drive.batches import Batches
-from engine.run.drive.crew import Crew
+from engine.run.drive.handle import ExecutorHandle
 from engine.run.drive.interrupts import Interrupts, listening
 from engine.run.drive.limits import BudgetGate
 from engine.run.drive.order import Ending, RunOrder, RunSummary
@@ -33,7 +33,7 @@ from engine.run.drive.progress import Observer, Progress
 from engine.run.drive.publisher import Publisher
 from engine.run.drive.scheduler import Scheduler
 from engine.run.drive.shift import Shift
-from engine.run.executors.hosts import Executor, HostLost
+from engine.run.executors.workers import Executor, WorkerLost
 from engine.store import artifacts
 from engine.store.layout import RunDirectory
 from engine.store.publish import refresh
@@ -66,9 +66,9 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
     begun = time.monotonic()
     claim(run)
     with lock.held(run), closing(State.open(run)) as state, ExitStack() as workers:
-        crew = workers.enter_context(Crew(make_executor))
+        handle = workers.enter_context(ExecutorHandle(make_executor))
         if order.ahead:
-            crew.call()
+            handle.start()
         cached = adopt(order, run, state, observer)
         if len(cached) == len(order.plan.stages):
             state.put_meta({"ending": Ending.COMPLETE.value})
@@ -77,24 +77,24 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
         _publish(run, state)  # from now on, `query` and `status` work
         tally, stop = _Tally(), _Stop(Ending.INTERRUPTED, f"nothing had begun. {RESUMES}")
         with listening(observer) as interrupts:
-            if (executor := _arrived(crew, interrupts)) is not None:
+            if (executor := _arrived(handle, interrupts)) is not None:
                 loop = _Loop(order, run, state, executor, cached, tally)
                 stop = loop.run(interrupts, observer)
                 loop.abandon(workers)
-        crew.dismiss()
+        handle.stop()
         state.put_meta({"ending": stop.ending.value})
         _publish(run, state)
         seconds = time.monotonic() - begun
         return RunSummary(stop.ending, tally.ran, len(cached), tally.failed, tally.skipped, stop.reason, seconds)
 
 
-def _arrived(crew: Crew, interrupts: Interrupts) -> Executor | None:
+def _arrived(handle: ExecutorHandle, interrupts: Interrupts) -> Executor | None:
     """Wait for the executor; None when somebody interrupts meanwhile."""
-    coming = crew.call()
+    coming = handle.start()
     while not wait([coming], POLL_SECONDS).done:
         if interrupts.count:
             return None
-    return crew.executor()
+    return handle.get()
 
 
 def _publish(run: RunDirectory, state: State) -> None:
@@ -222,7 +222,7 @@ class _Loop:
                 return _Stop(Ending.BUDGET, "raise the cap under run.budget, and the same command goes on.")
         return None
 
-    def _take_in(self, ended: list[Attempt | HostLost], observer: Observer) -> None:
+    def _take_in(self, ended: list[Attempt | WorkerLost], observer: Observer) -> None:
         """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
         settled: list[Settled] = []
         skipped: dict[str, str] = {}
@@ -256,13 +256,13 @@ class _Loop:
             observer.note(told(self._order.plan, attempt.key, state, attempt.failure))
         return settled
 
-    def _cut_short(self, lost: HostLost, observer: Observer) -> list[Attempt]:
+    def _cut_short(self, lost: WorkerLost, observer: Observer) -> list[Attempt]:
         """A dead worker's stages go back, unless they keep killing workers."""
-        observer.note(f"{lost.host} died and was replaced: {lost.why}")
-        self._batches.forget(lost.host)
-        shift = self._busy.get(lost.host)
+        observer.note(f"{lost.worker} died and was replaced: {lost.why}")
+        self._batches.forget(lost.worker)
+        shift = self._busy.get(lost.worker)
         attempts = []
-        for attempt in shift.cut_short(lost.host) if shift else ():
+        for attempt in shift.cut_short(lost.worker) if shift else ():
             self._deaths[attempt.key] = self._deaths.get(attempt.key, 0) + 1
             if self._deaths[attempt.key] >= WORKER_DEATHS:
                 what = f"{WORKER_DEATHS} workers died running it: {lost.why}"

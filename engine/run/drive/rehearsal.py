@@ -226,6 +226,6 @@ def _url(folder: Path, account: str, process: subprocess.Popen[bytes]) -> str:
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             said = (folder / f"{account}.log").read_text(encoding="utf-8", errors="replace")
-            raise RunError(f"the rehearsal server did not start: {said.strip()[-1000:]}", where=account)
+            raise RunError(f"the local mock server did not start: {said.strip()[-1000:]}", where=account)
         time.sleep(0.05)
     return ready.read_text(encoding="utf-8").strip()

@@ -10,7 +10,7 @@ from engine.domain.adapters import Kind
 from engine.domain.stage import MODEL_STAGES, Plan, PlannedCell, StageKind
 from engine.run.drive.order import Ending
 from engine.run.executors.inline import InlineExecutor
-from engine.run.executors.worker import HostSettings
+from engine.run.executors.work import WorkerSettings
 from engine.run.stages.batch import StageBatch
 from engine.store.layout import RunDirectory
 
@@ -82,7 +82,7 @@ class Watching(InlineExecutor):
         seen: The kind of each batch, with the stages whose artifacts were there.
     """
 
-    def __init__(self, settings: HostSettings) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
         self.seen: list[tuple[StageKind, set[str]]] = []
         self._folder = RunDirectory(settings.run_root).artifacts
@@ -97,7 +97,7 @@ class Watching(InlineExecutor):
 def test_an_artifact_is_kept_as_long_as_a_model_on_top_of_it_is_read(drive: Drive) -> None:
     watching: list[Watching] = []
 
-    def make(settings: HostSettings) -> Watching:
+    def make(settings: WorkerSettings) -> Watching:
         watching.append(Watching(settings))
         return watching[0]
 

@@ -17,10 +17,10 @@ from engine.domain.results import Attempt, Failure
 from engine.domain.stage import StageState
 from engine.run.drive.driver import told
 from engine.run.drive.order import Ending
-from engine.run.executors import worker
-from engine.run.executors.hosts import Executor, HostLost
+from engine.run.executors import work
 from engine.run.executors.inline import NAME, InlineExecutor
-from engine.run.executors.worker import HostSettings
+from engine.run.executors.work import WorkerSettings
+from engine.run.executors.workers import Executor, WorkerLost
 from engine.store.state import State
 
 from .driven import ACME, Drive
@@ -38,12 +38,12 @@ class Dying(InlineExecutor):
 
     dead = False
 
-    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         ended = super().poll(timeout)
         if self.dead or not ended:
             return ended
         self.dead, self._under_way = True, None
-        return [*ended, HostLost(NAME, "killed")]
+        return [*ended, WorkerLost(NAME, "killed")]
 
 
 class KilledError(BaseException):
@@ -53,18 +53,18 @@ class KilledError(BaseException):
 class Mortal(InlineExecutor):
     """Reports the death of its worker."""
 
-    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         try:
             return super().poll(timeout)
         except KilledError:
-            return [HostLost(NAME, "killed")]
+            return [WorkerLost(NAME, "killed")]
 
 
 @pytest.mark.parametrize(("gather", "attempts"), [(0.0, [1, 2, 2]), (9.0, [1, 1, 1])])
 def test_what_a_worker_handed_back_before_it_died_counts_once(
     drive: Drive, monkeypatch: pytest.MonkeyPatch, gather: float, attempts: list[int]
 ) -> None:
-    monkeypatch.setattr(worker, "GATHER_SECONDS", gather)
+    monkeypatch.setattr(work, "GATHER_SECONDS", gather)
     summary, plan = drive(THREE, Dying)
     assert summary.ending is Ending.COMPLETE
     assert drive.notes == [f"{NAME} died and was replaced: killed"]
@@ -84,7 +84,7 @@ def test_a_stage_with_which_workers_keep_dying_fails(drive: Drive) -> None:
 def test_an_interrupt_before_the_workers_are_there_is_heard_at_once(drive: Drive) -> None:
     before = signal.getsignal(signal.SIGINT)  # whoever else in this process may have set it
 
-    def slowly(settings: HostSettings) -> Executor:
+    def slowly(settings: WorkerSettings) -> Executor:
         while signal.getsignal(signal.SIGINT) is before:
             time.sleep(0.01)  # until the driver listens
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Answers: what was paid for, or may have been, is in the books, also where a task fails."""
+"""Answers: what was paid for, or may have been, is in the ledger, also where a task fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.ports import Context, Generated, GenerateTask
 from engine.ports.account import HostedTuning, TuningRequest
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 LOST = Usage(possibly_billed_prompt_tokens=5, possibly_billed_generated_tokens=8)
 TOLD = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3)

@@ -20,7 +20,7 @@ from engine.ports.account import HostedTuning, TuningRequest
 from engine.ports.chat import ChatRequest, Completion
 from engine.ports.provider import Job, JobState, Step
 from engine.ports.provider_errors import ProviderError
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 MULTIPLIER, ABSOLUTE = HostedFineTuner(), AbsoluteFineTuner()
 BASE = ModelRef("m")

@@ -16,7 +16,7 @@ from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import Context, Generated, GenerateTask
 from engine.registry import Kind
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
 

@@ -15,7 +15,7 @@ from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe
 from engine.ports import Context, GenerateTask
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 PROMPTS = [Prompt("p1", "c", "one two"), Prompt("p2", "c", "three")]
 

@@ -1,4 +1,4 @@
-"""What cannot be provoked at the rehearsal server: requests that are heard late, at an account that is a list in memory."""
+"""What cannot be provoked at the local mock server: requests that are heard late, at an account that is a list in memory."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from engine.domain.results import Finish, Response, TrainingStep
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, NoSettings, Settings, Sharing, TrainingRun, Tuned
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 NONE = NoSettings()
 

@@ -13,7 +13,7 @@ from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow
 from engine.domain.sweep import TuneRecipe
 from engine.ports import Context, Cut, Trajectory, Tuned
-from engine.run.executors.hosts import WarmSlots
+from engine.run.executors.workers import WarmSlots
 
 pytestmark = [
     pytest.mark.slow,

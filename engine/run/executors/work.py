@@ -1,4 +1,4 @@
-"""A stage batch on a worker: run it, write what they made, hand back attempts. Here adapters' errors end."""
+"""A stage batch on a worker: run its stages, write what they made, hand back attempts. Here adapters' errors end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ GATHER_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class HostSettings:
-    """What a host is made from.
+class WorkerSettings:
+    """What a worker is made from.
 
     Attributes:
         run_root: The run directory.
-        device: `cpu` or `cuda:0`.
+        device: A torch device, such as `cpu` or `cuda:0`.
         threads: CPU threads, >= 1.
         generate_batch: Prompts decoded together for one model, >= 1.
         accounts: Accounts at providers, by name.
@@ -45,27 +45,27 @@ class HostSettings:
     accounts: Mapping[str, Account] = field(default_factory=dict)
 
 
-def host_settings(run_root: Path, settings: RunSettings) -> HostSettings:
-    """Return what the run settings say a host is made from."""
+def worker_settings(run_root: Path, settings: RunSettings) -> WorkerSettings:
+    """Return what the run settings say a worker is made from; one with GPUs has the first that its process sees."""
     resources = settings.resources
     device, threads = "cuda:0" if resources.gpus_per_host else "cpu", max(1, int(resources.cpus_per_host))
-    return HostSettings(run_root.resolve(), device, threads, resources.generate_batch, settings.accounts)
+    return WorkerSettings(run_root.resolve(), device, threads, resources.generate_batch, settings.accounts)
 
 
 def work(
-    batch: StageBatch, host: str, settings: HostSettings, warm: Warm, account: Callable[[str], hosted.Account]
+    batch: StageBatch, worker: str, settings: WorkerSettings, warm: Warm, account: Callable[[str], hosted.Account]
 ) -> Iterator[tuple[Attempt, ...]]:
     """Run a batch and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error.
 
     Args:
         batch: What to run.
-        host: The host's name, for the record.
-        settings: What the host is made from.
-        warm: What the host keeps between batchs.
+        worker: The worker's name, for the record.
+        settings: What it is made from.
+        warm: What it keeps between batches.
         account: Connects to an account by its name, if the batch needs one.
     """
     run = RunDirectory(settings.run_root)
-    gathering = _Gathering(batch, host, run)
+    gathering = _Gathering(batch, worker, run)
     try:
         paying = None if batch.account is None else account(batch.account)
         context = Context(settings.device, settings.threads, settings.generate_batch, warm, paying)
@@ -83,8 +83,8 @@ def work(
 class _Gathering:
     """Gathers what has ended, and writes it in one file a table."""
 
-    def __init__(self, batch: StageBatch, host: str, run: RunDirectory) -> None:
-        self._host = host
+    def __init__(self, batch: StageBatch, worker: str, run: RunDirectory) -> None:
+        self._worker = worker
         self._run = run
         self._open = dict.fromkeys(stage.key for stage in batch.stages)
         self._holds_device = batch.account is None
@@ -110,12 +110,12 @@ class _Gathering:
         if isinstance(made, Exception):
             paid = made.used if isinstance(made, ProviderError) else None
             usage = (paid or Usage()) + Usage(device_seconds=rest / len(self._open))
-            attempt = Attempt(key, self._host, self._begun, self._begun + elapsed, usage, None, describe(made))
+            attempt = Attempt(key, self._worker, self._begun, self._begun + elapsed, usage, None, describe(made))
             self._ended.append((attempt, None))
         else:
             usage = made.usage if made.usage.device_seconds else replace(made.usage, device_seconds=rest)
             result = StageResult(key, (), made.artifact, made.after)
-            self._ended.append((Attempt(key, self._host, self._begun, self._begun + elapsed, usage, result), made))
+            self._ended.append((Attempt(key, self._worker, self._begun, self._begun + elapsed, usage, result), made))
         self._assigned += usage.device_seconds
         del self._open[key]
 

@@ -1,4 +1,4 @@
-"""Hosts: processes (or objects) that run batchs one after another and keep expensive things warm between them."""
+"""Workers: processes (or objects) that run stage batches one after another and keep expensive things warm between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
 from engine.run.accounts.worker import AccountWorker
-from engine.run.executors.worker import HostSettings, work
+from engine.run.executors.work import WorkerSettings, work
 from engine.run.slots import Slot
 from engine.run.stages.batch import StageBatch
 from engine.store.layout import RunDirectory
@@ -43,15 +43,15 @@ class WarmSlots:
         self._slots.pop(slot, None)
 
 
-class Host:
-    """Runs batchs, one at a time.
+class Worker:
+    """Runs stage batches, one at a time.
 
     Args:
         name: Its name, for the record.
         settings: What it is made from.
     """
 
-    def __init__(self, name: str, settings: HostSettings) -> None:
+    def __init__(self, name: str, settings: WorkerSettings) -> None:
         """Start with nothing warm."""
         self._name = name
         self._settings = settings
@@ -60,7 +60,7 @@ class Host:
         self._connecting = threading.Lock()
 
     def warm_up(self, needed: tuple[Needed, ...]) -> None:
-        """Have adapters load the libraries that they will need, while this host has nothing else to do."""
+        """Have adapters load the libraries that they will need, while this worker has nothing else to do."""
         for kind, name in needed:
             registry.adapter(kind, name).warm_up()
 
@@ -75,7 +75,7 @@ class Host:
         self._accounts.clear()
 
     def _account(self, name: str) -> AccountWorker:
-        """Return the host of an account, connected once, whichever thread is first."""
+        """Return the worker of an account, connected once, whichever thread is first."""
         with self._connecting:
             if name not in self._accounts:
                 run = RunDirectory(self._settings.run_root)
@@ -84,34 +84,34 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class HostLost:
-    """A host died while it ran a batch.
+class WorkerLost:
+    """A worker died while it ran a batch.
 
     Attributes:
-        host: Its name; the executor has replaced it.
+        worker: Its name; the executor has replaced it.
         why: What is known of its end.
     """
 
-    host: str
+    worker: str
     why: str
 
 
 class Executor(Protocol):
-    """Runs batchs on hosts. Real implementations: `InlineExecutor` and `RayExecutor`."""
+    """Runs stage batches on workers. Real implementations: `InlineExecutor` and `RayExecutor`."""
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """The hosts, and what each runs."""
+        """The workers, and what each runs."""
         ...
 
-    def submit(self, host: str, batch: StageBatch) -> None:
-        """Start a batch on an idle host; returns at once where the host is another process."""
+    def submit(self, worker: str, batch: StageBatch) -> None:
+        """Start a batch on an idle worker; returns at once where the worker is another process."""
         ...
 
-    def poll(self, timeout: float) -> list[Attempt | HostLost]:
+    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         """Return what has ended, waiting at most `timeout` seconds for the first."""
         ...
 
     def close(self) -> None:
-        """Stop every host, now."""
+        """Stop every worker, now."""
         ...
