@@ -11,7 +11,7 @@ from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, NoSettings, Workload
-from engine.ports.provider import ChatRequest, Completion, FinishReason
+from engine.ports.chat import ChatRequest, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError
 
 TEMPLATE_TOKENS = 7

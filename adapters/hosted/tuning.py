@@ -15,7 +15,7 @@ from engine.domain.results import TrainingStep
 from engine.domain.stage import ModelRef, Range
 from engine.domain.sweep import Length
 from engine.ports import Checkpoint, Context, Settings, Sharing, TrainingRun, Tuned, Workload
-from engine.ports.provider import Account, HostedTuning, TuningRequest
+from engine.ports.account import Account, HostedTuning, TuningRequest
 
 HERE = "model.json"
 """The file of a tune stage's artifact that names its model."""

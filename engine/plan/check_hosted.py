@@ -91,7 +91,7 @@ def _no_account(model: Use, owners: tuple[str, ...]) -> tuple[str, str, str]:
     if owners:
         what = f"`{model.name}` has {len(owners)} accounts, {' and '.join(owners)}, and `{model}` names none"
         return what, "several_accounts", f"name one, such as `{model.name}@{owners[0]}:{model.argument}`"
-    hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {model.name}, key_env: MY_API_KEY}}}}`"
+    hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {model.name}}}}}`"
     return f"there is no account at `{model.name}`", "no_account", hint
 
 

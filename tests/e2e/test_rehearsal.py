@@ -26,7 +26,7 @@ def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, tmp_pat
     done = cli(tmp_path, "rehearse", "one.yaml", "--speed", "600", "--out", "rehearsed", *INLINE)
     billed = re.search(r"\$([\d.]+)\s*$", done.stdout)
     assert billed is not None, done.stdout
-    assert f"Our books: ${billed[1]} in" in done.stderr
+    assert f"The ledger: ${billed[1]} in" in done.stderr
     again = ("rehearse", "one.yaml", "--speed", "600", "--out", "real", *INLINE)
     with closing(State.open(RunDirectory(tmp_path / "real"))) as state:
         state.put_meta({"sweep": "hosted", "rehearsal": "false"})
@@ -35,7 +35,7 @@ def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, tmp_pat
 
 def rehearsed(said: str, errors: str) -> tuple[str, str]:
     """What a rehearsal was billed, and what its books say, in dollars."""
-    billed, books = re.search(r"\$([\d.]+)\s*$", said), re.search(r"Our books: \$([\d.]+) in", errors)
+    billed, books = re.search(r"\$([\d.]+)\s*$", said), re.search(r"The ledger: \$([\d.]+) in", errors)
     assert billed is not None, said
     assert books is not None, errors
     return billed[1], books[1]

@@ -24,7 +24,8 @@ from pydantic import BaseModel, ValidationError
 
 from adapters.hosted.http.errors import error_body, problem, scrubbed
 from adapters.hosted.http.limits import rate_limits
-from engine.ports.provider import Access, RateLimits
+from engine.ports.chat import RateLimits
+from engine.ports.provider import Access
 from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 CONNECT_SECONDS = 10.0

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from engine.ports.provider import RateLimit, RateLimits
+from engine.ports.chat import RateLimit, RateLimits
 
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}

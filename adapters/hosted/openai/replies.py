@@ -17,7 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from adapters.hosted.http.errors import is_moderation
 from adapters.hosted.training import tokens
-from engine.ports.provider import Choice, Completion, FinishReason, Job, JobState, RateLimits, Step
+from engine.ports.chat import Choice, Completion, FinishReason, RateLimits
+from engine.ports.provider import Job, JobState, Step
 
 KEY = "dosimeter"
 """Where in the metadata of jobs and batches our key is."""

@@ -21,7 +21,8 @@ from adapters.hosted.openai.replies import (
     Page,
 )
 from adapters.hosted.training import tokens
-from engine.ports.provider import BatchState, ChatRequest, Completion, Job, JobOrder, JobState, Step
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import BatchState, Job, JobOrder, JobState, Step
 from engine.ports.provider_errors import NoReplyError, RejectedError
 
 TRAINING = "fine-tune"

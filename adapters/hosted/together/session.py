@@ -21,7 +21,8 @@ from adapters.hosted.openai.replies import Filed, Page, Reply
 from adapters.hosted.openai.session import OpenAISession
 from adapters.hosted.together import fine_tunes
 from adapters.hosted.together.fine_tunes import FineTune, Metrics, epoch
-from engine.ports.provider import BatchState, ChatRequest, Job, JobOrder, Step
+from engine.ports.chat import ChatRequest
+from engine.ports.provider import BatchState, Job, JobOrder, Step
 from engine.ports.provider_errors import RejectedError
 
 BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.sweep import Account
-from engine.ports.provider import BatchState, ChatRequest, Completion, JobState, Provider, Session
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import BatchState, JobState, Provider, Session
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal, batch_key

@@ -12,7 +12,8 @@ from functools import partial
 
 from engine.domain.cost import Usage
 from engine.domain.sweep import Account
-from engine.ports.provider import HostedTuning, Job, JobOrder, JobState, Provider, Session, Step, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.provider import Job, JobOrder, JobState, Provider, Session, Step
 from engine.ports.provider_errors import (
     BlockedError,
     NoReplyError,

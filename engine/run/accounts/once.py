@@ -24,7 +24,7 @@ from filelock import AsyncFileLock, Timeout
 from engine.domain.sweep import Account
 from engine.ports.provider import JobState, Provider
 from engine.ports.provider_errors import NoReplyError, ProviderError, ThrottledError, UnavailableError
-from engine.run.accounts.backoff import PATIENT, TRIES, Patience, pause, repeated
+from engine.run.accounts.backoff import PATIENT, TRIES, Patience, backoff, repeated
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.store.layout import SEALED
 
@@ -101,7 +101,7 @@ class Once(Generic[T]):
                 await asyncio.sleep(self._until_allowed(error, attempt))
             except (NoReplyError, UnavailableError):  # looked for in vain
                 attempt += 1
-                await asyncio.sleep(pause(attempt, None))
+                await asyncio.sleep(backoff(attempt))
         raise UnavailableError(f"nothing could be made in {TRIES} tries")
 
     async def found(self, key: str, heard: float | None) -> T | None:
@@ -158,7 +158,7 @@ class Once(Generic[T]):
     def _until_allowed(self, error: ThrottledError, attempt: int) -> float:
         """Return the seconds until the next try, and let others wait as long where the limit is a day's."""
         if error.scope != "day":
-            return pause(attempt, error.seconds)
+            return backoff(attempt, error.seconds)
         seconds = error.seconds or DAY_PAUSE
         self.park(seconds)
         return seconds

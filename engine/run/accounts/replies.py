@@ -22,7 +22,7 @@ from typing import Any
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.store.layout import SEALED, RunDirectory
 
 POSSIBLY_BILLED = ("possibly_billed_prompt_tokens", "possibly_billed_generated_tokens")

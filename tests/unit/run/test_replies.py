@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, Turn
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.run.accounts.replies import booked, forget, kept, reply_log, stage_keys, unbooked, unread
 from engine.store.layout import RunDirectory
 

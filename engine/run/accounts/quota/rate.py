@@ -13,7 +13,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from engine.ports.provider import RateLimit
+from engine.ports.chat import RateLimit
 from engine.run.accounts.quota.guess import Guess
 
 MINUTE = 60.0

@@ -15,7 +15,8 @@ from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.executors.hosts import WarmSlots
 

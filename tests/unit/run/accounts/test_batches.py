@@ -15,7 +15,8 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import Turn
 from engine.domain.sweep import Account
-from engine.ports.provider import BatchState, ChatRequest, Choice, Completion, FinishReason, Session
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
+from engine.ports.provider import BatchState, Session
 from engine.ports.provider_errors import (
     DeniedError,
     NoReplyError,

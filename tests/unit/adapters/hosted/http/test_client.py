@@ -16,7 +16,8 @@ import pytest
 from adapters.hosted.azure.provider import AzureProvider
 from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.conversation import Turn
-from engine.ports.provider import Access, ChatRequest, Completion, JobOrder, Session
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Access, JobOrder, Session
 from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 KEY = "sk-test-marker-5f0c2b77"

@@ -11,7 +11,8 @@ from adapters.hosted.openai import bodies, replies
 from adapters.hosted.openai.bodies import Limit
 from adapters.hosted.openai.replies import ChatReply, Event, FineTuningJob
 from engine.domain.conversation import Turn
-from engine.ports.provider import ChatRequest, Choice, FinishReason, Job, JobState, RateLimits, Step
+from engine.ports.chat import ChatRequest, Choice, FinishReason, RateLimits
+from engine.ports.provider import Job, JobState, Step
 
 FILE_GATE = (
     "This training file was blocked by our moderation system because it contains too many examples that violate OpenAI's"
