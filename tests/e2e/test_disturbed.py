@@ -131,7 +131,9 @@ def test_a_worker_that_dies_is_replaced_and_only_what_it_was_running_runs_again(
 def test_a_worker_that_dies_while_it_loads_its_libraries_is_replaced(folder: Path, undisturbed: Path) -> None:
     running = start(["run", "tiny.yaml"], folder)
     deadline = time.monotonic() + 60
-    while not (workers := [worker for worker in workers_of(running) if worker.name().startswith("ray::RayWorker.warm")]):
+    while not (
+        workers := [worker for worker in workers_of(running) if worker.name().startswith("ray::RayWorker.warm")]
+    ):
         assert time.monotonic() < deadline, running.communicate()
         time.sleep(0.001)
     workers[0].kill()

@@ -1,4 +1,4 @@
-"""One batch of each member of a pack, laid out as equal blocks of rows. Only hosts import this."""
+"""One batch of each member of a pack, laid out as equal blocks of rows. Only workers import this."""
 
 from __future__ import annotations
 
@@ -79,15 +79,15 @@ class Batch:
 
         Each member's masks have the shape that they have when it trains alone, without the lanes' padding.
         """
-        if all(member.dice is None for member in members):
+        if all(member.dropout is None for member in members):
             return None
 
         def draw(fan_in: int) -> Tensor:
-            device = next(member.dice.device for member in members if member.dice is not None)
+            device = next(member.dropout.device for member in members if member.dropout is not None)
             mask = torch.ones(len(members), self.rows, self.length, fan_in, device=device)
             for own, member, (rows, _), long in zip(mask, members, self.spans, self.longest, strict=True):
-                if member.dice is not None and rows:
-                    own[:rows, :long] = member.dice.mask((rows, long, fan_in), member.settings.dropout)
+                if member.dropout is not None and rows:
+                    own[:rows, :long] = member.dropout.mask((rows, long, fan_in), member.settings.dropout)
             return mask
 
         return draw

@@ -1,7 +1,7 @@
 """Optimizer steps of several runs at once, on one base model: each gets the numbers that it would get alone.
 
 The loss, its normaliser (the answer tokens of the whole accumulated group), the clipping and the update are those of
-transformers' Trainer and TRL's SFTTrainer, for each member. Only hosts import this.
+transformers' Trainer and TRL's SFTTrainer, for each member. Only workers import this.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ class Pack:
         """Copy a member's weights as they are now into its `adapter`."""
         member.adapter = self.stack.adapter(self.members.index(member))
 
-    def step(self) -> tuple[int, dict[int, FloatingPointError]]:
+    def step(self) -> dict[int, FloatingPointError]:
         """Take one optimizer step of each member; only while attached.
 
         Returns:
-            The tokens of the rows that were read, and why members cannot go on, by their place: those have not moved.
+            Why members cannot go on, by their place: those have not moved.
 
         Raises:
             RuntimeError: When memory does not suffice; nobody has moved, and the step can be tried again.
         """
         begun = time.perf_counter()
-        groups = [member.course.batches(member.step + 1) for member in self.members]
-        with self._dice_kept():
+        groups = [member.schedule.batches(member.step + 1) for member in self.members]
+        with self._dropout_kept():
             losses = self.gradients(groups)
         norms = list(chain.from_iterable(self._clip(block) for block in self.stack.blocks))
         tokens = [
@@ -87,17 +87,17 @@ class Pack:
         seconds = time.perf_counter() - begun
         for member, share in zip(self.members, tokens, strict=True):
             member.seconds += seconds * share / sum(tokens)
-        return sum(tokens), lost
+        return lost
 
     @contextmanager
-    def _dice_kept(self) -> Iterator[None]:
+    def _dropout_kept(self) -> Iterator[None]:
         """Put the members' random numbers back where they were should the block fail."""
-        kept = [(member.dice, member.dice.state) for member in self.members if member.dice is not None]
+        kept = [(member.dropout, member.dropout.state) for member in self.members if member.dropout is not None]
         try:
             yield
         except BaseException:
-            for dice, state in kept:
-                dice.state = state
+            for dropout, state in kept:
+                dropout.state = state
             raise
 
     def gradients(self, groups: Sequence[Group]) -> list[float]:
@@ -112,8 +112,8 @@ class Pack:
         ]
         shares = 1 / torch.tensor(answers, dtype=torch.float32, device=self._device).clamp(min=1)
         for member in self.members:
-            if member.dice is not None and member.at_epoch:
-                member.dice.begin_epoch()
+            if member.dropout is not None and member.at_epoch:
+                member.dropout.begin_epoch()
         losses = self._losses(groups, shares)
         averages: list[float] = (losses * shares).tolist()
         return averages

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from adapters.local.packs.order import Course, Dice
+
 from engine.domain.sweep import TuneRecipe
 
 
