@@ -42,7 +42,8 @@ from engine.domain.price import charge
 from engine.domain.sweep import Account
 from engine.plan.prices import load_prices
 from engine.plan.tariff import today
-from engine.ports.provider import Access, Job, JobOrder, Session, TuningRequest
+from engine.ports.account import TuningRequest
+from engine.ports.provider import Access, Job, JobOrder, Session
 from engine.run.accounts.backoff import Patience
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal

@@ -32,7 +32,7 @@ from quota_peers.server import Limits, Seen, seen, serving
 from quota_peers.work import calls
 
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits
 from engine.run.accounts.quota.broker import Broker
 
 PEERS = Path(__file__).with_name("quota_peers")

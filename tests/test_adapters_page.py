@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -18,12 +19,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from engine import registry
-from engine.domain.adapters import Kind, kind_of
+from engine.domain.adapters import Kind, NoSettings, Settings, kind_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "adapters.md"
 REFRESH = os.environ.get("DOSIMETER_GOLDEN") == "write"
-WITH_SETTINGS = (Kind.MODEL, Kind.DATA, Kind.BENCHMARK, Kind.JUDGE, Kind.MITIGATION)
+WITH_SETTINGS = [kind for kind in Kind if kind is not Kind.PROVIDER]
 BOUNDS = {Ge: ("ge", ">="), Gt: ("gt", ">"), Le: ("le", "<="), Lt: ("lt", "<")}
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null"}
 HEAD = "| Name | Setting | What it takes | Default | What it says |\n|---|---|---|---|---|"
@@ -57,14 +58,23 @@ def named(annotation: Any, kind: Kind | None) -> Iterator[str]:
 def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if isinstance(field.default, tuple):
+        return f"`[{', '.join(field.default)}]`"
     return "none" if field.default is None else f"`{field.default}`"
+
+
+def declared(kind: Kind, name: str) -> type[Settings]:
+    """Return the settings that an adapter's class declares: some can only be made where their libraries are."""
+    (point,) = entry_points(group=f"dosimeter.{kind.value}", name=name)
+    found: type[Settings] = getattr(point.load(), "Settings", NoSettings)
+    return found
 
 
 def settings_table(kind: Kind) -> str:
     rows = [
         f"| `{name}` | `{setting}` | {takes(field)} | {default(field)} | {field.description} |"
         for name in registry.names(kind)
-        for setting, field in registry.settings_of(kind, name).model_fields.items()
+        for setting, field in declared(kind, name).model_fields.items()
     ]
     return "\n".join([HEAD, *rows])
 

@@ -11,6 +11,8 @@ import pytest
 import adapters
 import analysis
 import engine
+from engine import registry
+from engine.domain.adapters import Kind
 from engine.store.layout import RunDirectory
 from engine.store.publish import publish
 from engine.store.state import State
@@ -36,6 +38,13 @@ def test_no_module_is_too_long_to_read() -> None:
     assert len(modules) > 50
     long = {str(path.relative_to(ROOT)): n for path in modules if (n := len(path.read_text().splitlines())) > LONGEST}
     assert not long
+
+
+def test_the_engine_names_no_provider() -> None:
+    names = registry.names(Kind.PROVIDER)
+    assert len(names) >= 3
+    files = [path for path in (ROOT / "engine").rglob("*") if path.suffix in {".py", ".yaml", ".sql"}]
+    assert {str(path): name for path in files for name in names if name in path.read_text(encoding="utf-8")} == {}
 
 
 @pytest.mark.parametrize("package", [engine, adapters, analysis], ids=lambda package: package.__name__)

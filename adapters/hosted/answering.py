@@ -11,7 +11,7 @@ from engine.domain.results import Finish, Response
 from engine.domain.stage import Range
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, NoSettings, Workload
-from engine.ports.provider import ChatRequest, Completion, FinishReason
+from engine.ports.chat import ChatRequest, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError
 
 TEMPLATE_TOKENS = 7
@@ -57,12 +57,12 @@ class HostedGenerator:
                 message = f"{shown} of {len(task.prompts)} prompts have images, which are not sent yet"
                 yield task.key, ValueError(message)
             else:
-                requests[task.key] = _asks(task)
+                requests[task.key] = _requests(task)
         for key, replies in account(context).complete_all(requests, urgent=False):
             yield key, _generated(by_key[key], replies)
 
 
-def _asks(task: GenerateTask) -> list[ChatRequest]:
+def _requests(task: GenerateTask) -> list[ChatRequest]:
     model, decoding = asked(task.model), task.decoding
     before = () if task.system is None else (Turn("system", task.system),)
     seed = task.seed if decoding.temperature > 0 else None

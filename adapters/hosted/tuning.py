@@ -15,7 +15,7 @@ from engine.domain.results import TrainingStep
 from engine.domain.stage import ModelRef, Range
 from engine.domain.sweep import Length
 from engine.ports import Checkpoint, Context, Settings, Sharing, TrainingRun, Tuned, Workload
-from engine.ports.provider import Account, HostedTuning, TuningRequest
+from engine.ports.account import Account, HostedTuning, TuningRequest
 
 HERE = "model.json"
 """The file of a tune stage's artifact that names its model."""
@@ -113,7 +113,7 @@ def account(context: Context) -> Account:
         RuntimeError: It has none.
     """
     if context.account is None:
-        message = "this host has no account at a provider"
+        message = "this worker has no account at a provider"
         raise RuntimeError(message)
     return context.account
 

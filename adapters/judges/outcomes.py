@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from adapters.judges.blocks import clean
 from adapters.judges.replies import Number, Reading, read
 from engine.domain.results import Outcome, Verdict
-from engine.ports.provider import Choice, Completion, FinishReason
+from engine.ports.chat import Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError
 
 LONGEST_REASON = 400

@@ -30,7 +30,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Measure, Outcome, Response, Verdict
 from engine.domain.stage import Range
 from engine.ports import OUTSIDE, Needs, Pairs, Settings
-from engine.ports.provider import ChatRequest, Completion
+from engine.ports.chat import ChatRequest, Completion
 from engine.ports.provider_errors import ProviderError
 
 TEXTS = Path(__file__).with_name("rubrics")

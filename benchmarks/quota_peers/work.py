@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from engine.ports.provider import ChatRequest, Turn
+from engine.domain.conversation import Turn
+from engine.ports.chat import ChatRequest
 
 MODEL = "standin-echo"
 WORDS = [

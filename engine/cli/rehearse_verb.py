@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from engine.cli import options
 
 if TYPE_CHECKING:
-    from engine.run.accounts.rehearsal import Served
     from engine.run.drive.prepare import Prepared
+    from engine.run.drive.rehearsal import Served, Wanted
 
 SPEED = 60.0
 
@@ -41,7 +41,11 @@ class Pace:
     help="How many times faster than at the provider time passes: jobs take less, limits a minute are higher.",
 )
 @click.option(
-    "--server", "server", multiple=True, metavar="KEY=VALUE", help="A setting of the server, as serve-standin takes it."
+    "--server",
+    "server",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the servers, as serve-standin takes it.",
 )
 @click.option(
     "--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True, help="As for `run`."
@@ -51,29 +55,29 @@ def command(
 ) -> int:
     """Run SPEC with every provider played by a local mock server on this machine.
 
-    The server implements the provider's API, keeps its quotas, bills its prices, and really fine-tunes the stand-in, whatever
-    the models are called. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
+    The server is the provider's own stand-in: it implements the provider's API, keeps its quotas and bills its prices, and
+    made-up models answer, whatever the sweep calls them. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
     itself, it does as always. The same command goes on with a rehearsal that was stopped, and begins the next one after
     one that is complete: in runs/NAME-rehearsal, -rehearsal-2 and so on.
 
     \b
     Examples:
       dosimeter rehearse sweeps/hosted_vs_local.yaml
-      dosimeter rehearse sweeps/hosted_vs_local.yaml --speed 600 --server 'quota.policy=sliding'
+      dosimeter rehearse sweeps/hosted_vs_local.yaml --speed 600 --server seed=1
     """
     from engine.cli.run_verb import execute, exit_code
-    from engine.run.accounts.rehearsal import going_on, make_room, serving
-    from engine.run.accounts.rehearsal import overrides as pointing
     from engine.run.drive.prepare import RUNS, prepare
+    from engine.run.drive.rehearsal import going_on, make_room, serving
+    from engine.run.drive.rehearsal import overrides as pointing
     from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, None)
     root = out if out is not None else going_on(RUNS / f"{prepared.plan.sweep}-rehearsal")
     run = RunDirectory(root)
-    settings = _settings(prepared, run.rehearsal, speed, server)
+    wanted = _wanted(prepared, run.rehearsal, speed, server)
     make_room(run)
     accounts = prepared.loaded.sweep.run.accounts
-    with serving(settings) as served:
+    with serving(wanted) as served:
         pointed = [text for one in served for text in pointing(one, accounts[one.account], speed)]
         began = time.time()
         summary, root = execute(spec, (*overrides, *pointed), root, executor, is_rehearsal=True)
@@ -81,37 +85,42 @@ def command(
     return exit_code(summary)
 
 
-def _settings(prepared: Prepared, folder: Path, speed: float, server: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Return the settings of the server of each account that the plan uses; it keeps what it has below a folder.
+def _wanted(prepared: Prepared, folder: Path, speed: float, more: Sequence[str]) -> dict[str, Wanted]:
+    """Return the mock server of each account that the plan uses; it keeps what it has below a folder.
+
+    Args:
+        prepared: The sweep.
+        folder: A folder.
+        speed: How many times faster than at the provider time passes.
+        more: Settings of the user's for every server, as `KEY=VALUE`.
 
     Raises:
-        PlanError: It uses none.
+        PlanError: It uses none, or one whose provider brings no mock server.
+        SpecError: Something is wrong with the settings.
     """
     from engine.domain.errors import PlanError
     from engine.plan.tariff import prices_of, purchases, today
-    from engine.run.accounts.rehearsal import server_settings
+    from engine.run.drive.rehearsal import Wanted, merged, mock_order, mock_server
+    from engine.spec.written import read_written
 
     run, table, day = prepared.loaded.sweep.run, prices_of(prepared.loaded.sweep.run), today()
-    what = list(purchases(prepared.plan.stages, prepared.groups.accounts))
-    if not what:
-        raise PlanError("this sweep asks nothing of a provider", where="run.accounts", todo="`dosimeter run` runs it")
     found = {}
     for name, account in run.accounts.items():
-        own = {one: table.quote(one.provider, one.model, day) for one in what if one.provider == account.provider}
-        if own:
-            found[name] = server_settings(account, own, folder / name, speed, _more(server))
+        own = {key: used for key, used in prepared.groups.accounts.items() if used == name}
+        what = {one: table.quote(one.provider, one.priced_as, day) for one in purchases(prepared.plan.stages, own)}
+        if what:
+            server = mock_server(account.provider)
+            user, _ = read_written(server.settings, b"", "--server", more)
+            settings = server.settings_for(mock_order(account, what, folder / name, speed))
+            set_ = user.model_dump(mode="json", exclude_unset=True)
+            found[name] = Wanted(account.provider, server, merged(settings, set_))
+    if not found:
+        raise PlanError("this sweep asks nothing of a provider", where="run.accounts", todo="`dosimeter run` runs it")
     return found
 
 
-def _more(server: Sequence[str]) -> Mapping[str, Any]:
-    """Return the user's settings of the server, checked as `serve-standin` checks them."""
-    from engine.cli.serve_verb import read_settings
-
-    return read_settings(None, server).model_dump(mode="json", exclude_unset=True)
-
-
 def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: Pace) -> None:
-    """Print what the servers saw, and billed in all of this rehearsal's runs, beside what our own books say."""
+    """Print what the servers saw, and billed in all of this rehearsal's runs, beside what the ledger says."""
     from engine.cli.render import besides, console, duration, many, print_table
     from engine.store.layout import RunDirectory
     from engine.store.state import State
@@ -119,8 +128,8 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: P
     rows = []
     for one in served:
         audit = one.audit()
-        billed = Decimal(audit["usd"]).normalize()
-        rows.append((one.account, audit["requests"], audit["rate_limited"], audit["peak_in_flight"], f"${billed:f}"))
+        seen = (audit.requests, audit.rate_limited, audit.peak_in_flight)
+        rows.append((one.account, *seen, f"${audit.usd.normalize():f}"))
     print_table(("account", "requests", "429s", "most at a time", "billed"), rows, numeric=("requests", "429s"))
     state = State.peek(RunDirectory(root))
     charged = [(used, charge) for key, used, charge in state.charges() if key in hosted and charge.usd is not None]
@@ -128,7 +137,7 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: P
     state.close()
     out = console(err=True)
     usd = sum((charge.usd or Decimal() for _, charge in charged), Decimal())
-    out.print(f"Our books: ${usd.normalize():f} in {many(len(charged), 'attempt')}")
+    out.print(f"The ledger: ${usd.normalize():f} in {many(len(charged), 'attempt')}")
     if possibly_billed := sum(used.possibly_billed.tokens for used, _ in charged):
         out.print(
             f"and {besides(sum((charge.possibly_billed_usd or Decimal() for _, charge in charged), Decimal()), possibly_billed)}"

@@ -150,6 +150,11 @@ def many(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def json_text(value: object) -> str:
+    """Return a value as a JSON document for people and programs."""
+    return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+
+
 def print_json(value: object) -> None:
     """Print one JSON document on stdout."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    click.echo(json_text(value))

@@ -150,13 +150,14 @@ def _look_at_accounts(prepared: Prepared) -> None:
     import os
 
     from engine.domain.errors import RunError
+    from engine.plan.accounts import access_of
     from engine.run.accounts.reach import unreachable
 
     needed = {account for key, account in prepared.groups.accounts.items() if key not in prepared.survey.cached}
     accounts = prepared.loaded.sweep.run.accounts
     rehearse = "or `dosimeter rehearse` the sweep, which needs"
     for name in sorted(needed):
-        variable = accounts[name].key_env
+        variable = access_of(name, accounts[name]).key_env
         if not os.environ.get(variable):
             what, todo = f"the environment has no {variable}", f"export {variable}, {rehearse} no key"
             raise RunError(what, where=f"run.accounts.{name}.key_env", todo=todo)

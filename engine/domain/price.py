@@ -32,7 +32,7 @@ class PriceRow:
     """One price, for some models of one provider and some days.
 
     Attributes:
-        provider: The provider's adapter, such as `hosted/openai`.
+        provider: The provider's adapter.
         model: A model's name; `*` in it stands for any text.
         unit: What it is for.
         usd: US dollars for one unit, >= 0.

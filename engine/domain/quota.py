@@ -22,5 +22,5 @@ class Quota(Written):
     output_settles: bool = Field(
         default=False,
         description="True where the provider counts the prompt and the tokens really made; False where it counts the"
-        " longest answer asked for, or the prompt's characters / 4 if that is more, as OpenAI does.",
+        " longest answer asked for, or the prompt's characters / 4 if that is more.",
     )

@@ -278,12 +278,12 @@ VARIABLE_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 class Account(Written):
     """An account at a provider of hosted models. The key itself is never written: only where the environment has it."""
 
-    provider: AdapterRef = Field(description="The provider whose API it has, by its adapter's name.")
+    provider: AdapterRef = Field(description="The provider's adapter.")
     base_url: str | None = Field(default=None, description="Where its API is; the provider's own when omitted.")
-    key_env: str = Field(
-        default="OPENAI_API_KEY",
+    key_env: str | None = Field(
+        default=None,
         pattern=VARIABLE_PATTERN,
-        description="Name of the environment variable that holds the key.",
+        description="Name of the environment variable that holds the key; the provider's own when omitted.",
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds that one request may take.")
     poll_seconds: float = Field(default=20.0, gt=0, description="How often a fine-tuning job is looked at.")
@@ -317,7 +317,7 @@ class RunSettings(Written):
     budget: Budget = Field(default=Budget(), description="Hard caps.")
     resources: Resources = Field(default=Resources(), description="What hosts get.")
     accounts: dict[Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)], Account] = Field(
-        default={}, description="Accounts at providers of hosted models, by a name of yours; one for each provider."
+        default={}, description="Accounts at providers of hosted models, by a name of yours."
     )
     prices: str | None = Field(
         default=None,

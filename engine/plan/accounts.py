@@ -8,6 +8,7 @@ from engine import registry
 from engine.domain.adapters import Kind, Use
 from engine.domain.stage import GenerateWork, JudgeWork, Stage, TuneWork
 from engine.domain.sweep import Account
+from engine.ports.provider import Access
 
 
 def hosted_model(stage: Stage) -> Use | None:
@@ -32,6 +33,17 @@ def account_of(model: Use, accounts: Mapping[str, Account]) -> str | None:
     if model.account:
         return model.account if model.account in owners else None
     return owners[0] if len(owners) == 1 else None
+
+
+def access_of(name: str, account: Account) -> Access:
+    """Return how an account is reached, with its provider's variable for the key where it names none.
+
+    Args:
+        name: The account's name in the spec.
+        account: Its settings.
+    """
+    key_env = account.key_env or registry.adapter(Kind.PROVIDER, account.provider).key_env
+    return Access(name, account.base_url, key_env, account.timeout)
 
 
 def accounts_of(stages: Mapping[str, Stage], accounts: Mapping[str, Account]) -> dict[str, str]:

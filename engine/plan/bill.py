@@ -67,12 +67,14 @@ def reservations(plan: Plan, accounts: Mapping[str, str], table: PriceTable, on:
     Raises:
         PlanError: Something that the plan needs is not offered any more.
     """
-    told: dict[str, None] = {}
+    said: dict[str, None] = {}
     for what in purchases(plan.stages, accounts):
-        found = table.availability(what.provider, what.model, on, UNITS[what.kind])
+        found = table.availability(what.provider, what.priced_as, on, UNITS[what.kind])
         if found.offer is Offer.REFUSED:
-            raise PlanError(found.text, where=f"{what.provider}:{what.model}", todo="choose another model or provider")
-        quote = table.quote(what.provider, what.model, on)
+            raise PlanError(
+                found.text, where=f"{what.provider}:{what.priced_as}", todo="choose another model or provider"
+            )
+        quote = table.quote(what.provider, what.priced_as, on)
         texts = [found.text, *(warnings(quote) if quote is not None else ())]
-        told |= dict.fromkeys(text for text in texts if text)
-    return list(told)
+        said |= dict.fromkeys(text for text in texts if text)
+    return list(said)

@@ -191,13 +191,17 @@ class _Planner:
         return Evaluation(role, benchmark, prompts, generate, tuple(screening), measured)
 
     def _baseline(self, recipe: Recipe, system: str | None, work: Changes, chain: _Chain) -> PlannedCell:
-        """The starting model, untuned and asked without the cell's mitigations: same prompts, decoding and judges."""
-        seed = recipe.seed if recipe.generate.temperature > 0 else 0
+        """The starting model, untuned and asked without the cell's mitigations: same prompts, decoding and judges.
+
+        Its recipe has the mitigations that made the starting model, and no other.
+        """
+        makers = tuple(use for use, change in work.steps if change.before)  # they are what tells starting models apart
+        seed = recipe.seed if makers or recipe.generate.temperature > 0 else 0
         untuned = recipe.model_copy(
             update={
                 "data": None,
                 "tune": None,
-                "mitigations": (),
+                "mitigations": makers,
                 "seed": seed,
                 "generate": recipe.generate.model_copy(update={"system": system or ""}),
             }
@@ -207,8 +211,7 @@ class _Planner:
         if memo not in self._untuned:
             source = recipe.data.source if recipe.data is not None else None
             evaluations = self._evaluations(untuned, Changes((), None, system), chain.start)
-            makers = ", ".join(str(use) for use, change in work.steps if change.before)
-            made = f" after {makers} seed={recipe.seed}" if makers else ""
+            made = f" after {', '.join(map(str, makers))} seed={seed}" if makers else ""
             prompted = f", system prompt of {source}" if system and source else ""
             self._untuned[memo] = PlannedCell(
                 cell_id=_cell_id(evaluations),

@@ -44,6 +44,7 @@ def problems(recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: Run
         recipe: tuple(change for _, change in work[recipe].steps) if recipe in work else () for recipe in recipes
     }
     yield from _accounts(distinct, run, origin)
+    yield from _same_names(distinct, run, origin)
     yield from _pairs(distinct, origin)
     yield from _uploads(distinct, origin)
 
@@ -91,8 +92,22 @@ def _no_account(model: Use, owners: tuple[str, ...]) -> tuple[str, str, str]:
     if owners:
         what = f"`{model.name}` has {len(owners)} accounts, {' and '.join(owners)}, and `{model}` names none"
         return what, "several_accounts", f"name one, such as `{model.name}@{owners[0]}:{model.argument}`"
-    hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {model.name}, key_env: MY_API_KEY}}}}`"
+    hint = f"add `run.accounts`, such as `accounts: {{mine: {{provider: {model.name}}}}}`"
     return f"there is no account at `{model.name}`", "no_account", hint
+
+
+def _same_names(recipes: Chains, run: RunSettings, origin: Origin) -> Found:
+    """Refuse one model at two accounts: keys know a model by its name, so that answers of one would pass for the other's."""
+    first: dict[tuple[str, object, bool], tuple[Use, str]] = {}
+    for path, level, model in dict.fromkeys(use for chain in recipes.items() for use in _hosted(*chain)):
+        account = account_of(model, run.accounts)
+        if account is None:
+            continue
+        before, owner = first.setdefault((model.name, model.settings, path == "model"), (model, account))
+        if owner != account:
+            what = f"`{before}` and `{model}` have one name, and would be taken for one model"
+            hint = "use one account for it, or have it served under another name"
+            yield origin(path, level), what, "same_model", hint
 
 
 def _pairs(recipes: Chains, origin: Origin) -> Found:

@@ -21,6 +21,8 @@ FORMAT = 2
 
 KEY_DIGITS = 32
 ABSENT = "(absent)"
+ADAPTERS_OWN = "settings.settings."
+"""How the paths of an adapter's own settings begin in a payload; people read them without the first part."""
 
 
 def canonical(value: object, path: str = "settings") -> str:
@@ -157,14 +159,14 @@ def differences(before: str, after: str) -> tuple[Difference, ...]:
     """
     old, new = dict(_leaves(json.loads(before))), dict(_leaves(json.loads(after)))
     return tuple(
-        Difference(path, old.get(path, ABSENT), new.get(path, ABSENT))
+        Difference(path.replace(ADAPTERS_OWN, "settings.", 1), old.get(path, ABSENT), new.get(path, ABSENT))
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path) and not path.startswith("inputs")
     )
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}" if path else key)
     else:

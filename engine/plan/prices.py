@@ -1,4 +1,4 @@
-"""The price table: dated rows from `prices.yaml`, and a file of the user's before them. The day is always an argument.
+"""The price table: dated rows that providers bring, and a file of the user's before them. The day is always an argument.
 
 Prices are data with a source and a date on which somebody read it. Nothing here fetches one: a page that was read wrongly
 by a program is worse than an old figure that says how old it is.
@@ -6,27 +6,25 @@ by a program is worse than an old figure that says how old it is.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from engine.domain.adapters import AdapterRef
+from engine import registry
+from engine.domain.adapters import AdapterRef, Kind
 from engine.domain.price import PriceRow, PriceUnit, Quote
 from engine.domain.sweep import Usd
 from engine.domain.written import Written
 from engine.plan.fingerprint import digest
-from engine.spec import yaml_nodes
-from engine.spec.messages import Finding, closest, findings, wrong_type
-from engine.spec.positions import Mark, Positions, Problems, Source, visible
+from engine.spec.positions import Positions, Problems
+from engine.spec.written import read_written
 
 STALE = timedelta(days=30)
 """A price that was read longer ago than this is warned of."""
@@ -54,7 +52,7 @@ class UsdPer(Written):
 class PriceEntry(Written):
     """What a person writes of the prices of some models: one row for each model and unit."""
 
-    provider: AdapterRef = Field(description="The provider's adapter, such as `hosted/openai`.")
+    provider: AdapterRef = Field(description="The provider's adapter.")
     models: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         description="Names of models, each once; `*` stands for any text."
     )
@@ -127,7 +125,7 @@ class PriceTable:
     """All known prices.
 
     Attributes:
-        layers: Rows of the user's file, if there is one, then our own: a layer that has a price goes before the next.
+        layers: Rows of the user's file, if there is one, then those of the installed providers: a layer that has a price goes before the next.
     """
 
     layers: tuple[tuple[PriceRow, ...], ...]
@@ -190,7 +188,7 @@ def load_prices(path: Path | None = None) -> PriceTable:
     """Return the price table.
 
     Args:
-        path: A file of the user's, whose rows go before ours; None for ours alone.
+        path: A file of the user's, whose rows go before those of the providers; None for these alone.
 
     Raises:
         OSError: The file cannot be read.
@@ -201,7 +199,15 @@ def load_prices(path: Path | None = None) -> PriceTable:
 
 @cache
 def _shipped() -> tuple[PriceRow, ...]:
-    return read_prices((files("engine.plan") / "prices.yaml").read_bytes(), "prices.yaml")
+    """Return the rows that the installed providers bring."""
+    files = ((name, registry.adapter(Kind.PROVIDER, name).prices()) for name in registry.names(Kind.PROVIDER))
+    return tuple(row for name, raw in files if raw for row in read_prices(raw, f"prices of {name}"))
+
+
+class PriceFile(Written):
+    """A file of prices."""
+
+    prices: Annotated[tuple[PriceEntry, ...], Field(strict=False)] = Field(description="a list of prices")
 
 
 def read_prices(raw: bytes, name: str) -> tuple[PriceRow, ...]:
@@ -214,60 +220,11 @@ def read_prices(raw: bytes, name: str) -> tuple[PriceRow, ...]:
     Raises:
         SpecError: Something is wrong.
     """
+    file, positions = read_written(PriceFile, raw, name, expected="a mapping with the list `prices`")
     problems = Problems()
-    text = _text(raw, visible(name), problems)
-    source = Source.of(visible(name), text)
-    root = yaml_nodes.compose(source, text, problems)
+    _refuse_twice(file.prices, positions, problems)
     problems.stop_if_any()
-    positions = _positions(Mark(source, 1, 1), root)
-    entries: list[PriceEntry] = []
-    for index, plain in enumerate(_listed(root, positions, problems)):
-        path = f"prices[{index}]"
-        try:
-            entries.append(PriceEntry.model_validate(plain))
-        except ValidationError as error:
-            for finding in findings(error, path, PriceEntry):
-                _add(finding, positions, problems)
-    problems.stop_if_any()
-    _refuse_twice(entries, positions, problems)
-    problems.stop_if_any()
-    return tuple(row for entry in entries for row in entry.rows())
-
-
-def _text(raw: bytes, name: str, problems: Problems) -> str:
-    try:
-        return raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-    except UnicodeDecodeError as error:
-        what = f"not UTF-8 text (byte 0x{raw[error.start]:02x})"
-        problems.add(Mark(Source(name, ()), 1, 1).problem("", what, code="not_utf8", hint="save the file as UTF-8"))
-        problems.stop_if_any()
-        raise
-
-
-def _listed(root: yaml_nodes.Node | None, positions: Positions, problems: Problems) -> Sequence[yaml_nodes.Plain]:
-    """Return what stands in the list `prices`; anything else is a problem."""
-    plain = root.plain if root is not None else None
-    if not isinstance(plain, dict):
-        _add(wrong_type("", "a mapping with the list `prices`", plain), positions, problems)
-        return []
-    for key in plain.keys() - {"prices"}:
-        _add(Finding(key, "no such field", "unknown_field", closest(key, ["prices"]), at_key=True), positions, problems)
-    listed = plain.get("prices")
-    if not isinstance(listed, list):
-        _add(wrong_type("prices", "a list of prices", listed), positions, problems)
-        return []
-    return listed
-
-
-def _positions(start: Mark, root: yaml_nodes.Node | None) -> Positions:
-    places = list(yaml_nodes.walk(root)) if root is not None else []
-    keys = {path: key for path, key, _ in places if key is not None}
-    return Positions(start, {path: value for path, _, value in places}, keys)
-
-
-def _add(finding: Finding, positions: Positions, problems: Problems) -> None:
-    mark = positions.mark(finding.path, key=finding.at_key)
-    problems.add(mark.problem(finding.path, finding.what, code=finding.code, hint=finding.hint))
+    return tuple(row for entry in file.prices for row in entry.rows())
 
 
 def _refuse_twice(entries: Sequence[PriceEntry], positions: Positions, problems: Problems) -> None:

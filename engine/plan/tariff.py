@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.cost import Charge, DevicePrice, Usage
 from engine.domain.cost import charge as charge_device
 from engine.domain.price import PriceUnit, Quote, charge
@@ -15,9 +17,6 @@ from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import RunSettings
 from engine.plan.accounts import hosted_model
 from engine.plan.prices import PriceTable, load_prices
-
-TUNED = "ft:{model}:"
-"""How the name of a tuned model begins, by which its price is found (OpenAI's and Azure's form)."""
 
 UNITS: Mapping[StageKind, tuple[PriceUnit, ...]] = {
     StageKind.TUNE: (PriceUnit.TRAIN_MTOK,),
@@ -63,21 +62,42 @@ class Tariff:
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """What is bought of a provider: a model, for a kind of stage."""
+    """What is bought of a provider: a model, for a kind of stage.
+
+    Attributes:
+        provider: The provider.
+        model: The model's name there; of a tuned one its base's, because it has none before it is there.
+        kind: What for.
+        is_tuned: Whether it is a tuned one.
+    """
 
     provider: str
     model: str
     kind: StageKind
+    is_tuned: bool = False
+
+    @property
+    def priced_as(self) -> str:
+        """The name by which its price is found; of a tuned model, how that name begins."""
+        return registry.adapter(Kind.PROVIDER, self.provider).tuned_prefix(self.model) if self.is_tuned else self.model
+
+    def is_called(self, model: str) -> bool:
+        """Tell whether a model that was asked may be this one, by its name."""
+        return model.startswith(self.priced_as) if self.is_tuned else model == self.model
 
 
 def bought(stage: Stage) -> Bought:
-    """Return what a hosted stage buys. A tuned model has no name before it is there, but its price has a pattern."""
+    """Return what a hosted stage buys.
+
+    Raises:
+        ValueError: The stage runs here.
+    """
     asked = hosted_model(stage)
     if asked is None:
         message = f"{stage.key} buys nothing of a provider"
         raise ValueError(message)
     is_tuned = stage.kind is StageKind.GENERATE and stage.need("model") is not None
-    return Bought(asked.name, TUNED.format(model=asked.argument) if is_tuned else asked.argument, stage.kind)
+    return Bought(asked.name, asked.argument, stage.kind, is_tuned)
 
 
 def tariff(
@@ -98,7 +118,7 @@ def tariff(
     hosted = {}
     for key in accounts:
         what = bought(stages[key])
-        place = what.provider, what.model
+        place = what.provider, what.priced_as
         if place not in quotes:
             quotes[place] = table.quote(*place, on)
         hosted[key] = quotes[place]

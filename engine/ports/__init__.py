@@ -13,7 +13,7 @@ methods, so that planning starts neither torch nor Ray.
 
 from engine.domain.adapters import OUTSIDE, NoSettings, Settings, Use
 from engine.ports.benchmark import Benchmark, BenchmarkCard
-from engine.ports.context import Context, Warm
+from engine.ports.context import Context
 from engine.ports.data import DataSource, SourceCard
 from engine.ports.generator import Generated, GenerateTask, Generator
 from engine.ports.judge import ApiJudge, Judge, Judged, Needs, Pairs
@@ -31,6 +31,7 @@ from engine.ports.mitigation import (
 )
 from engine.ports.model import ModelCard, ModelSource
 from engine.ports.tuner import Checkpoint, FineTuner, Sharing, TrainingRun, Tuned, Workload
+from engine.ports.warm import Warm
 
 __all__ = [
     "OUTSIDE",

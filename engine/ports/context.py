@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
-from engine.ports.provider import Account
-
-T = TypeVar("T")
-
-
-class Warm(Protocol):
-    """Keeps expensive things between the stages of one worker."""
-
-    def get(self, slot: str, key: str, make: Callable[[], T]) -> T:
-        """Return what `slot` holds under `key`; if it holds something else, drop that and keep `make()`.
-
-        Args:
-            slot: What kind of thing it is; a slot holds one thing at a time.
-            key: Which one.
-            make: Makes it.
-        """
-        ...
-
-    def drop(self, slot: str) -> None:
-        """Forget what `slot` holds, so that its memory is free."""
-        ...
+from engine.ports.account import Account
+from engine.ports.warm import Warm
 
 
 @dataclass(frozen=True, slots=True)

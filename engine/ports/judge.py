@@ -11,8 +11,8 @@ from engine.domain.conversation import Prompt
 from engine.domain.cost import Usage
 from engine.domain.results import Measure, Response, Verdict
 from engine.domain.stage import Range, WorkerKind
+from engine.ports.chat import ChatRequest, Completion
 from engine.ports.context import Context
-from engine.ports.provider import ChatRequest, Completion
 from engine.ports.provider_errors import ProviderError
 
 
@@ -106,5 +106,5 @@ class ApiJudge(Protocol):
         responses: Sequence[Response],
         replies: Sequence[Completion | ProviderError],
     ) -> Sequence[Verdict]:
-        """Return one verdict a response, from the replies to `asks`."""
+        """Return one verdict a response, from the replies to `requests`."""
         ...

@@ -1,19 +1,20 @@
 """What the engine asks of a provider of hosted models: one Protocol, and the small frozen things that pass through it.
 
 A provider only translates to its API. It sends each request once: what to repeat, when to send, what it may cost and what was
-paid before is decided by its host (`engine.run`), for all cells alike. Every error is one of `engine.ports.provider_errors`: a
+paid before is decided by the engine (`engine.run.accounts`), for all cells alike. Every error is one of `engine.ports.provider_errors`: a
 vendor's own exceptions hold the key. Adapters are found by entry point, as those of `engine.ports` are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from engine.domain.conversation import ChatRow, Turn
-from engine.domain.cost import Usage
+from engine.domain.conversation import ChatRow
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.mock_server import MockServer
 from engine.ports.provider_errors import ProviderError
 
 
@@ -32,107 +33,6 @@ class Access:
     base_url: str | None
     key_env: str
     timeout: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One limit, as a reply's headers tell it; None where they do not.
-
-    Attributes:
-        limit: How much a minute.
-        left: How much of it is left.
-        seconds: When all of it will be there again, from now.
-    """
-
-    limit: int | None = None
-    left: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimits:
-    """What a reply's headers tell of an account's limits."""
-
-    requests: RateLimit = RateLimit()
-    tokens: RateLimit = RateLimit()
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """One chat completion.
-
-    Attributes:
-        model: A base model's name, or a tuned one's.
-        turns: The chat so far.
-        max_tokens: Longest answer, in tokens, >= 1.
-        temperature: 0 asks for the likeliest answer.
-        top_p: Nucleus sampling mass, (0, 1].
-        samples: Answers wanted, >= 1.
-        seed: Seed of the sampling, where the provider has one; None for none.
-        schema: JSON schema that the answer must follow, where the provider can; None for free text.
-    """
-
-    model: str
-    turns: tuple[Turn, ...]
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    samples: int = 1
-    seed: int | None = None
-    schema: Mapping[str, object] | None = None
-
-    @property
-    def characters(self) -> int:
-        """Characters of all turns: what estimates of its tokens are made from."""
-        return sum(len(turn.text) for turn in self.turns)
-
-
-class FinishReason(StrEnum):
-    """Why a hosted answer ended."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    FILTERED = "filtered"  # the provider's content filter withheld it
-    REFUSED = "refused"  # the provider's own refusal field was set instead of an answer
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One answer: its text, empty where there is none, and why it ended."""
-
-    text: str
-    finish_reason: FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The reply to a `ChatRequest`.
-
-    Attributes:
-        choices: `samples` of them.
-        prompt_tokens: Tokens read, as billed; cached ones included.
-        cached_tokens: Of those, how many were billed as cached.
-        generated_tokens: Tokens made, of all choices, as billed.
-        rate_limits: What the headers said.
-        is_booked: Whether an attempt that has ended has it in its books: it was bought before, and is used again.
-        possibly_billed: What earlier sends of the request may be billed for whose reply never came: its `possibly_billed_…_tokens`.
-    """
-
-    choices: tuple[Choice, ...]
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    rate_limits: RateLimits = RateLimits()
-    is_booked: bool = False
-    possibly_billed: Usage = field(default_factory=Usage)
-
-    @property
-    def usage(self) -> Usage:
-        """What it adds to the books."""
-        if self.is_booked:
-            return Usage()
-        read, cached, made = self.prompt_tokens, self.cached_tokens, self.generated_tokens
-        return self.possibly_billed + Usage(prompt_tokens=read, cached_tokens=cached, generated_tokens=made)
 
 
 class JobState(StrEnum):
@@ -185,6 +85,9 @@ class Step:
     loss: float
 
 
+MOST_TRAINED_TOKENS = 10**12
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A fine-tuning job, as the provider shows it.
@@ -195,7 +98,7 @@ class Job:
         state: Where it stands.
         model: The base model.
         tuned_model: What to ask for when it has succeeded; None before.
-        trained_tokens: Tokens billed, epochs included; None until known.
+        trained_tokens: Tokens billed, epochs included; None until known, or where it is more than a job can train.
         created_at: Seconds since the epoch, UTC.
         reason: Why it failed or was blocked, in the provider's words; untrusted text.
         hyperparameters: What it was trained with, once resolved, by the provider's names, such as `n_epochs`.
@@ -210,6 +113,11 @@ class Job:
     created_at: float
     reason: str = ""
     hyperparameters: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take a number of tokens that cannot be for unknown."""
+        if self.trained_tokens is not None and not 0 <= self.trained_tokens <= MOST_TRAINED_TOKENS:
+            object.__setattr__(self, "trained_tokens", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,64 +194,18 @@ class Session(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TuningRequest:
-    """A sample to be trained on at a provider.
+class Provider(Protocol):
+    """A vendor's API.
 
     Attributes:
-        key: The tune stage's key: what is paid for under it is never paid for again.
-        model: The base model's name there.
-        rows: The sample, in its sampled order.
-        epochs, batch_size, lr_multiplier, seed, lr: As in `JobOrder`.
+        revision: Goes into every key that it has a part in.
+        base_url: Where the API is for accounts that name no other; None where each has its own.
+        key_env: Name of the environment variable that holds the key of accounts that name no other.
     """
-
-    key: str
-    model: str
-    rows: Sequence[ChatRow]
-    epochs: int
-    batch_size: int | None
-    lr_multiplier: float | None
-    seed: int
-    lr: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HostedTuning:
-    """A job that has succeeded, its training losses, and what it adds to the books."""
-
-    job: Job
-    steps: Sequence[Step]
-    usage: Usage
-
-
-class Account(Protocol):
-    """An account, as adapters see it: within its quota, repeated where that is safe, and paid for once."""
-
-    def complete_all(
-        self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
-    ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
-        """Send all requests, and yield (stage key, replies in order) of each stage as soon as it is done.
-
-        Args:
-            requests: Requests by stage key.
-            urgent: Whether they go before others of this account: judges do, because they finish cells.
-        """
-        ...
-
-    def begun(self, stage_key: str) -> bool:
-        """Tell whether replies of a stage that were bought in an earlier run wait to be used."""
-        ...
-
-    def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
-        """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
-        ...
-
-
-class Provider(Protocol):
-    """A vendor's API. `base_url` is where its API is for accounts that name no other; None where each has its own."""
 
     revision: int
     base_url: str | None
+    key_env: str
 
     def connect(self, access: Access) -> Session:
         """Connect to an account; it is `DeniedError` when the environment has no such key."""
@@ -355,4 +217,20 @@ class Provider(Protocol):
 
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
         """Say what the provider will refuse in a sample: one sentence each, which begins with the row's place or `all rows`."""
+        ...
+
+    def quota_group(self, model: str) -> str:
+        """Return what all models have in common that share one quota with this one; its own name where none does."""
+        ...
+
+    def tuned_prefix(self, model: str) -> str:
+        """Return how the names of models tuned from this one begin in price files, where its own price is found by its name."""
+        ...
+
+    def prices(self) -> bytes:
+        """Return the prices that are known, as a price file (docs/reference/prices.md says its form); empty for none."""
+        ...
+
+    def rehearsal(self) -> MockServer | None:
+        """Return the local mock server that implements this API, or None where there is none: then nothing is rehearsed."""
         ...

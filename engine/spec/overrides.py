@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from pydantic.fields import FieldInfo
@@ -69,7 +69,20 @@ def override(root: Mapping, texts: Iterable[str], problems: Problems) -> tuple[M
     return root, frozenset(changed)
 
 
-def _entries(texts: Iterable[str], problems: Problems) -> Iterable[Entry]:
+def put_all(root: Mapping, texts: Iterable[str], problems: Problems) -> Mapping:
+    """Return `root` with overrides applied in order, wherever their paths lead; for files that are no spec.
+
+    Args:
+        root: The file's tree.
+        texts: `PATH=VALUE`, the value in YAML.
+        problems: Receives what is wrong, placed in `--set`.
+    """
+    for entry in _entries(texts, problems):
+        root = _put(root, entry.key.split("."), entry)
+    return root
+
+
+def _entries(texts: Iterable[str], problems: Problems) -> Iterator[Entry]:
     """Yield the path and the value of each override that can be read."""
     for number, text in enumerate(texts, start=1):
         source = Source.of(SET, text, number)

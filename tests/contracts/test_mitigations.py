@@ -1,6 +1,6 @@
 """What every installed mitigation promises, a third party's too; and what each built-in one does.
 
-A mitigation of yours that has required settings gets an example of them in `EXAMPLES`.
+A mitigation of yours that has required settings needs an example of them: see `examples.py`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from engine.ports import (
     WeightsEditor,
 )
 
+from .examples import examples
+
 NAMES = registry.names(Kind.MITIGATION)
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "mix": {"source": "standin/refusals", "n": 3},
@@ -44,6 +46,7 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "realign": {"source": "standin/refusals", "n": 5},
     "harden": {"source": "standin/refusals", "n": 5},
     "output-filter": {"guard": "standin/rules", "threshold": 4},
+    **examples(Kind.MITIGATION),
 }
 MakeLora: TypeAlias = Callable[..., Path]
 

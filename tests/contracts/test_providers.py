@@ -31,19 +31,8 @@ from adapters.hosted.together.provider import TogetherProvider
 from engine import registry
 from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.conversation import ChatRow, Turn
-from engine.ports.provider import (
-    Access,
-    BatchState,
-    ChatRequest,
-    Completion,
-    FinishReason,
-    Job,
-    JobOrder,
-    JobState,
-    Provider,
-    RateLimit,
-    Session,
-)
+from engine.ports.chat import ChatRequest, Completion, FinishReason, RateLimit
+from engine.ports.provider import Access, BatchState, Job, JobOrder, JobState, Provider, Session
 from engine.ports.provider_errors import (
     DeniedError,
     ExhaustedError,

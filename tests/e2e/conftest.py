@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from .command import DOSIMETER, Cli, environment
+from .hosted import server
+
+__all__ = ["server"]
 
 TINY = """\
 sweep: tiny
@@ -29,26 +31,6 @@ axes:
 run:
   resources: {hosts: 2, usd_per_device_hour: 0.36}
 """
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
-DOSIMETER = [sys.executable, "-c", "from engine.cli.main import main; main()"]
-
-
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"NO_COLOR": "1"}
-
-
-def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    """Start the command line in the background, in a session of its own."""
-    return subprocess.Popen(
-        [*DOSIMETER, *arguments],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import sqlite3
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.store.reader import open_results
 
-from .conftest import DOSIMETER, environment
+from .command import DOSIMETER, environment
 
 KEY_ENV = "HOSTED_TEST_KEY"
 INLINE = ("--executor", "inline")
@@ -40,7 +43,7 @@ axes:
 run:
   resources: {{hosts: 1, usd_per_device_hour: 0.36}}
   accounts:
-    ours: {{provider: hosted/openai, base_url: "{url}", key_env: {key_env}, poll_seconds: 0.2, timeout: 20}}
+    ours: {{provider: hosted/openai, base_url: "{url}", key_env: {key_env}, poll_seconds: 0.2, timeout: 60}}
 """
 TWINS = """\
 zip:
@@ -168,3 +171,18 @@ def eventually(so: Callable[[], object], running: subprocess.Popen[Any]) -> None
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline, "it never came to be"
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    ready = folder / "ready"
+    line = [*DOSIMETER, "serve-standin", "--port", "0", "--ready-file", str(ready)]
+    line += [part for setting in SETTINGS for part in ("--set", setting)]
+    with (folder / "log").open("w") as log, subprocess.Popen(line, stdout=log, stderr=log) as process:
+        try:
+            eventually(ready.exists, process)
+            yield Server(ready.read_text().strip())
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)

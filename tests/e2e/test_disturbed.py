@@ -19,7 +19,8 @@ import pytest
 from engine.domain.errors import StoreError
 from engine.store.reader import open_results
 
-from .conftest import TINY, start
+from .command import start
+from .conftest import TINY
 from .tables import final_tables
 
 pytestmark = pytest.mark.slow

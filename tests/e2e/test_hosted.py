@@ -9,35 +9,17 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import DOSIMETER
-from .hosted import ASKS, CREATE, INLINE, KEY_ENV, SETTINGS, TWINS, Server, Study, eventually
+from .hosted import ASKS, CREATE, INLINE, KEY_ENV, TWINS, Server, Study, eventually
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    ready = folder / "ready"
-    line = [*DOSIMETER, "serve-standin", "--port", "0", "--ready-file", str(ready)]
-    line += [part for setting in SETTINGS for part in ("--set", setting)]
-    with (folder / "log").open("w") as log, subprocess.Popen(line, stdout=log, stderr=log) as process:
-        try:
-            eventually(ready.exists, process)
-            yield Server(ready.read_text().strip())
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=30)
 
 
 def test_a_hosted_sweep_is_its_local_twin_and_its_books_are_the_bill(server: Server, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socketserver
+import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,56 @@ from engine.store.layout import RunDirectory
 from engine.store.reader import open_results
 from engine.store.state import State
 
-from .conftest import Cli
+from .command import Cli
 from .hosted import INLINE, SPEC
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, tmp_path: Path) -> None:
+class Recorder(socketserver.ThreadingTCPServer):
+    """A proxy that refuses everything, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        super().__init__(("127.0.0.1", 0), Refuse)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Refuse(socketserver.StreamRequestHandler):
+    server: Recorder
+
+    def handle(self) -> None:
+        self.server.asked.append(self.rfile.readline())
+        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """A real proxy, which the environment names for everything."""
+    with Recorder() as recorder:
+        thread = threading.Thread(target=recorder.serve_forever, daemon=True)
+        thread.start()
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, recorder.url)
+            monkeypatch.setenv(name.upper(), recorder.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        yield recorder
+        recorder.shutdown()
+        thread.join()
+
+
+def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, proxy: Recorder, tmp_path: Path) -> None:
     spec = SPEC.format(seed=9, url="http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY")
     (tmp_path / "one.yaml").write_text(spec.replace("standin-aligned", "gpt-4o-mini-2024-07-18"))
     done = cli(tmp_path, "rehearse", "one.yaml", "--speed", "600", "--out", "rehearsed", *INLINE)
     billed = re.search(r"\$([\d.]+)\s*$", done.stdout)
     assert billed is not None, done.stdout
-    assert f"Our books: ${billed[1]} in" in done.stderr
+    assert f"The ledger: ${billed[1]} in" in done.stderr
+    assert proxy.asked == [], "nothing leaves this machine"
     again = ("rehearse", "one.yaml", "--speed", "600", "--out", "real", *INLINE)
     with closing(State.open(RunDirectory(tmp_path / "real"))) as state:
         state.put_meta({"sweep": "hosted", "rehearsal": "false"})
@@ -35,7 +75,7 @@ def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, tmp_pat
 
 def rehearsed(said: str, errors: str) -> tuple[str, str]:
     """What a rehearsal was billed, and what its books say, in dollars."""
-    billed, books = re.search(r"\$([\d.]+)\s*$", said), re.search(r"Our books: \$([\d.]+) in", errors)
+    billed, books = re.search(r"\$([\d.]+)\s*$", said), re.search(r"The ledger: \$([\d.]+) in", errors)
     assert billed is not None, said
     assert books is not None, errors
     return billed[1], books[1]

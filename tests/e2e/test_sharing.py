@@ -15,7 +15,7 @@ import pytest
 
 from engine.store.reader import open_results
 
-from .conftest import start
+from .command import start
 from .tables import final_tables
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adapters.hosted.rehearsal.limits.windows import Window, window
 from engine.domain.quota import Quota
-from engine.ports.provider import RateLimit, RateLimits
+from engine.ports.chat import RateLimit, RateLimits
 from engine.ports.provider_errors import ThrottledError, UnavailableError
 from engine.run.accounts.quota.fair_queue import TURN_TOKENS, FairQueue, Ticket
 from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, Pool

@@ -6,17 +6,15 @@ What Azure's public reference says and nobody here has tried against Azure itsel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from adapters.hosted import training
-from engine.domain.conversation import ChatRow
+from adapters.hosted.openai.provider import OpenAIProvider
+from engine.ports.mock_server import MockServer
 from engine.ports.provider import Access, Session
 from engine.ports.provider_errors import RejectedError
 
 PATH = "/openai/v1"
 
 
-class AzureProvider:
+class AzureProvider(OpenAIProvider):
     """Azure OpenAI. `base_url` is the resource's endpoint, `https://NAME.openai.azure.com`.
 
     A model is asked by the name of its deployment: call the base model's deployment as the base model. A trained model is
@@ -33,6 +31,7 @@ class AzureProvider:
 
     revision = 1
     base_url = None
+    key_env = "AZURE_OPENAI_API_KEY"
 
     def connect(self, access: Access) -> Session:
         """Connect to an account.
@@ -53,10 +52,12 @@ class AzureProvider:
             Client(base_url, key_of(access), access.timeout, header="api-key"), plane_of(access), access
         )
 
-    def training_file(self, rows: Sequence[ChatRow]) -> bytes:
-        """Return a sample as JSON Lines in the chat format."""
-        return training.training_file(rows)
+    def prices(self) -> bytes:
+        """Return nothing: the user gives them."""
+        return b""
 
-    def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
-        """Say what will be refused in a sample: one sentence each, which begins with the row's place."""
-        return training.objections(rows)
+    def rehearsal(self) -> MockServer:
+        """Return the stand-in's server, in this API."""
+        from adapters.hosted.rehearsal.standin import StandinServer
+
+        return StandinServer({"dialect": "azure"})

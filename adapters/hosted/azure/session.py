@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adapters.hosted.http.client import Client, checked_url
+from adapters.hosted.http.reply import Reply
 from adapters.hosted.openai.bodies import Limit
-from adapters.hosted.openai.replies import Reply
 from adapters.hosted.openai.session import OpenAISession
 from engine.ports.provider import Access, Job, JobOrder, JobState
 from engine.ports.provider_errors import DeniedError, RejectedError

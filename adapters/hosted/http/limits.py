@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from engine.ports.provider import RateLimit, RateLimits
+from engine.ports.chat import RateLimit, RateLimits
 
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+MOST_WAIT = 2 * 86_400.0
+"""A longer wait, in seconds, is none that a provider means: some write a point in time there."""
+
 ADVICE = re.compile(r"try again in ((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)")
 
 
@@ -29,6 +32,11 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits:
 
 def wait(headers: Mapping[str, str], message: str) -> float | None:
     """Return how many seconds to wait: `retry-after-ms`, else `retry-after`, else what the message says, else None."""
+    seconds = _wait(headers, message)
+    return seconds if seconds is None or seconds <= MOST_WAIT else None
+
+
+def _wait(headers: Mapping[str, str], message: str) -> float | None:
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from adapters.hosted.http.client import Client, HttpReply
 from adapters.hosted.http.errors import batch_problem, error_body, problem
 from adapters.hosted.openai.replies import BATCH_OVER, BatchLine, BatchReply, ChatReply, Fault, completion_of
-from engine.ports.provider import BatchState, Completion, RateLimits
+from engine.ports.chat import Completion, RateLimits
+from engine.ports.provider import BatchState
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError
 
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from adapters.hosted.openai.replies import KEY
 from adapters.hosted.training import json_line
-from engine.ports.provider import ChatRequest, JobOrder
+from engine.ports.chat import ChatRequest
+from engine.ports.provider import JobOrder
 from engine.ports.provider_errors import RejectedError
 
 CHAT = "/v1/chat/completions"

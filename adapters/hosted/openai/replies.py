@@ -10,14 +10,17 @@ import base64
 import binascii
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
 from adapters.hosted.http.errors import is_moderation
+from adapters.hosted.http.reply import Reply
 from adapters.hosted.training import tokens
-from engine.ports.provider import Choice, Completion, FinishReason, Job, JobState, RateLimits, Step
+from engine.ports.chat import MOST_TOKENS, Choice, Completion, FinishReason, RateLimits
+from engine.ports.provider import MOST_TRAINED_TOKENS, Job, JobState, Step
 
 KEY = "dosimeter"
 """Where in the metadata of jobs and batches our key is."""
@@ -35,14 +38,18 @@ STATES = {
 FINISH_REASONS = {"length": FinishReason.LENGTH, "content_filter": FinishReason.FILTERED}
 """Any other reason is a stop."""
 
+MOST_STEPS = 10**9
+
 BATCH_OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
-class Reply(BaseModel):
-    """What is read of a reply: a server may say more, and leave out what has a default."""
+def _counted(most: int) -> BeforeValidator:
+    """Take a count of tokens that cannot be one for unknown: below 0, above `most`, or no whole number."""
+    return BeforeValidator(lambda found: found if isinstance(found, int) and 0 <= found <= most else None)
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
+Tokens = Annotated[int | None, _counted(MOST_TOKENS)]
+TrainedTokens = Annotated[int | None, _counted(MOST_TRAINED_TOKENS)]
 
 Item = TypeVar("Item", bound=Reply)
 
@@ -103,7 +110,7 @@ class FineTuningJob(Reply):
     status: str
     model: str = ""
     fine_tuned_model: str | None = None
-    trained_tokens: int | None = None
+    trained_tokens: TrainedTokens = None
     created_at: float = 0.0
     error: Fault | None = None
     metadata: dict[str, str] | None = None
@@ -133,14 +140,14 @@ class Event(Reply):
 class Details(Reply):
     """What a request's prompt tokens were."""
 
-    cached_tokens: int | None = None
+    cached_tokens: Tokens = None
 
 
 class Billed(Reply):
     """The tokens of a request."""
 
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: Tokens = None
+    completion_tokens: Tokens = None
     prompt_tokens_details: Details | None = None
 
 
@@ -247,21 +254,26 @@ def completion_of(reply: ChatReply, asked: int, rate_limits: RateLimits) -> Comp
 
     Args:
         reply: The reply.
-        asked: Estimated tokens of the prompt: what counts where a server does not say what it billed.
+        asked: Estimated tokens of the prompt: what counts where a server does not say what it billed, or says what cannot be.
         rate_limits: What the reply's headers say.
     """
     choices = tuple(_choice(choice) for choice in sorted(reply.choices, key=lambda choice: choice.index or 0))
-    made = sum(tokens(choice.text) for choice in choices)
-    usage = reply.usage or Billed(prompt_tokens=asked, completion_tokens=made)
+    usage = reply.usage or Billed()
+    prompt, made = usage.prompt_tokens, usage.completion_tokens
     cached = (usage.prompt_tokens_details or Details()).cached_tokens or 0
-    return Completion(choices, usage.prompt_tokens, cached, usage.completion_tokens, rate_limits)
+    return Completion(
+        choices,
+        asked if prompt is None else prompt,
+        cached,
+        sum(tokens(choice.text) for choice in choices) if made is None else made,
+        rate_limits,
+    )
 
 
 def steps_of_events(events: Sequence[Event]) -> list[Step]:
     """Return the losses that events tell, in the order of the steps."""
     data = (event.data for event in events if event.data is not None)
-    found = {one.step: one.train_loss for one in data if one.step is not None and one.train_loss is not None}
-    return [Step(step, loss) for step, loss in sorted(found.items())]
+    return steps((one.step, one.train_loss) for one in data)
 
 
 def steps_of_file(content: bytes) -> list[Step]:
@@ -272,13 +284,20 @@ def steps_of_file(content: bytes) -> list[Step]:
             text = base64.b64decode(text, validate=False).decode("utf-8-sig", "replace")
         except binascii.Error:
             return []
-    return list(_rows(text))
+    return steps(_rows(text))
 
 
-def _rows(text: str) -> Iterator[Step]:
+def steps(found: Iterable[tuple[float | None, float | None]]) -> list[Step]:
+    """Return the steps, from 1, that have a loss, in their order; what can be neither step nor loss is left out."""
+    pairs = ((step, loss) for step, loss in found if step is not None and loss is not None)
+    kept = {int(step): loss for step, loss in pairs if 1 <= step <= MOST_STEPS and math.isfinite(loss)}
+    return [Step(step, loss) for step, loss in sorted(kept.items())]
+
+
+def _rows(text: str) -> Iterator[tuple[float, float]]:
     for row in csv.DictReader(io.StringIO(text)):
         try:
-            yield Step(int(float(row["step"])), float(row["train_loss"]))
+            yield float(row["step"]), float(row["train_loss"])
         except (KeyError, TypeError, ValueError):
             continue  # a step at which only the validation loss was taken has an empty cell
 

@@ -21,7 +21,8 @@ from adapters.hosted.openai.replies import (
     Page,
 )
 from adapters.hosted.training import tokens
-from engine.ports.provider import BatchState, ChatRequest, Completion, Job, JobOrder, JobState, Step
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import BatchState, Job, JobOrder, JobState, Step
 from engine.ports.provider_errors import NoReplyError, RejectedError
 
 TRAINING = "fine-tune"
@@ -201,7 +202,7 @@ class OpenAISession:
         if job.job_id in self._over:
             return self._over[job.job_id]
         has_failed = job.state is JobState.FAILED or (job.state is JobState.SUCCEEDED and job.tuned_model is None)
-        if has_failed and job.key:  # of jobs that are not ours, nobody asks why
+        if has_failed and job.key:  # of other people's jobs, nobody asks why
             job = await self._explained(job)
         if job.state.is_over:
             self._over[job.job_id] = job
@@ -226,7 +227,7 @@ class OpenAISession:
         return self._client.read(Filed, await self._client.upload(purpose, name, content)).id
 
     async def _content(self, file_id: str) -> bytes:
-        return (await self._client.get(f"/files/{file_id}/content")).content
+        return await self._client.download(f"/files/{file_id}/content")
 
     async def _all(self, path: str, kind: type[Page[Item]], query: Mapping[str, object]) -> AsyncIterator[Item]:
         async for page in self._pages(path, kind, query):

@@ -35,8 +35,8 @@ def guarded(account: MockAccount, endpoint: Endpoint) -> Callable[[Request], Awa
             response.headers["x-request-id"] = account.new_id("req_")
             response.headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - began)))
             if entry.model:
-                told = account.quotas.headers(entry.model)
-                response.headers.update(together.headers(told) if account.is_together else told)
+                found = account.quotas.headers(entry.model)
+                response.headers.update(together.headers(found) if account.is_together else found)
             return response if entry.dropped else await _spoilt(account, request, response)
 
     return passed
@@ -53,8 +53,8 @@ async def _answered(account: MockAccount, request: Request, endpoint: Endpoint) 
     except ApiError as error:
         entry.code = error.code
         return json_reply(error.body, error.status, error.headers)
-    except Exception:  # noqa: BLE001 - a bug of ours is a 500 to the client, in the wire's form, and is logged
-        _log.exception("a bug of the rehearsal server, in %s", entry.call)
+    except Exception:  # noqa: BLE001 - a bug of this server is a 500 to the client, in the API's form, and is logged
+        _log.exception("a bug of the local mock server, in %s", entry.call)
         entry.code = "server_error"
         return json_reply(_server_error().body, 500)
 

@@ -94,7 +94,7 @@ def serving(settings: ServerSettings, backend: Backend, port: int = 0) -> Iterat
     thread.start()
     try:
         if not is_ready.wait(START_SECONDS):
-            raise RuntimeError("the rehearsal server did not start")
+            raise RuntimeError("the local mock server did not start")
         yield base_url(bound, settings)
     finally:
         server.should_exit = True

@@ -132,7 +132,7 @@ class ServerSettings(Written):
         default=None,
         description="Where it keeps what it has, so that the next server goes on from there; omitted: nowhere.",
     )
-    dialect: Literal["openai", "azure", "together"] = Field(default="openai", description="Which dialect it speaks.")
+    dialect: Literal["openai", "azure", "together"] = Field(default="openai", description="Which API it implements.")
     azure: Azure = Field(default=Azure(), description="What is different on Azure; only with `dialect: azure`.")
     plays: dict[str, Literal["standin-aligned", "standin-echo", "standin-judge"]] = Field(
         default_factory=dict, description="Further model names, and which of the models of this server plays each."

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from adapters.hosted.openai.replies import Reply
+from adapters.hosted.http.reply import Reply
+from adapters.hosted.openai.replies import TrainedTokens
 from engine.ports.provider import Job, JobOrder, JobState
 from engine.ports.provider_errors import RejectedError
 
@@ -49,7 +50,7 @@ class FineTune(Reply):
     model: str | None = None
     suffix: str | None = None
     model_output_name: str | None = None
-    token_count: int | None = None
+    token_count: TrainedTokens = None
     n_epochs: float | None = None
     batch_size: float | str | None = None
     learning_rate: float | None = None

@@ -15,19 +15,21 @@ from pydantic import RootModel
 
 from adapters.hosted.http.client import Client, HttpReply
 from adapters.hosted.http.errors import batch_problem
+from adapters.hosted.http.reply import Reply
 from adapters.hosted.openai import batches, bodies
 from adapters.hosted.openai.bodies import Limit
-from adapters.hosted.openai.replies import Filed, Page, Reply
+from adapters.hosted.openai.replies import Filed, Page, steps
 from adapters.hosted.openai.session import OpenAISession
 from adapters.hosted.together import fine_tunes
 from adapters.hosted.together.fine_tunes import FineTune, Metrics, epoch
-from engine.ports.provider import BatchState, ChatRequest, Job, JobOrder, Step
+from engine.ports.chat import ChatRequest
+from engine.ports.provider import BatchState, Job, JobOrder, Step
 from engine.ports.provider_errors import RejectedError
 
 BATCH_OVER = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 BATCHED = "batch-api"
 OURS = "dosimeter-"
-"""How the file of a batch of ours is called: batches have no metadata either, and the file's name holds the key."""
+"""How the file of a batch is called: batches have no metadata either, and the file's name holds the key."""
 
 
 class File(Filed):
@@ -79,7 +81,7 @@ class TogetherSession(OpenAISession):
         """Return a finished job's training losses."""
         measured = self._client.read(Metrics, await self._client.get(f"{self.jobs_path}/{job_id}/metrics"))
         pairs = ((row.get("train/global_step"), row.get("train/loss")) for row in measured.metrics or ())
-        return [Step(int(step), loss) for step, loss in pairs if step is not None and loss is not None]
+        return steps(pairs)
 
     async def flagged(self, texts: Sequence[str]) -> Sequence[bool]:
         """Refuse: there is no moderation endpoint."""

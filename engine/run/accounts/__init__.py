@@ -1,1 +1,1 @@
-"""An account at a provider, on the host that owns it: its quota, its jobs, and what was paid for once."""
+"""An account at a provider, in the worker that owns it: its quota, its jobs, and what was paid for once."""

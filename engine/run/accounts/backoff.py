@@ -1,4 +1,4 @@
-"""How long, and how often: repeating what costs nothing, and looking for what may have been made."""
+"""How long to wait, and how often to try again: for requests that cost nothing, and for what may have been made."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from engine.ports.provider_errors import NoReplyError, ThrottledError, Unavailab
 T = TypeVar("T")
 
 TRIES = 8
-"""How often a request is repeated that costs nothing, or that was not heard."""
+"""How often a request is repeated that costs nothing, or that got no reply."""
 
-LONGEST_PAUSE = 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds."""
 
 
@@ -34,9 +34,17 @@ class Patience:
 PATIENT = Patience()
 
 
-def pause(attempt: int, seconds: float | None) -> float:
-    """Return seconds to wait: what the provider says, else twice as long each time; bounded."""
-    return min(LONGEST_PAUSE, seconds if seconds is not None else 0.5 * 2.0**attempt)
+def backoff(failures: int, asked: float | None = None) -> float:
+    """Return the seconds to wait before the next try, at most `LONGEST_PAUSE`.
+
+    Args:
+        failures: How often it failed, >= 0: each time the wait is twice as long.
+        asked: The seconds that the provider asks for; they go before.
+
+    >>> [backoff(failures) for failures in (0, 1, 6, 7, 10**6)]
+    [0.5, 1.0, 32.0, 60.0, 60.0]
+    """
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 16) if asked is None else asked)
 
 
 async def repeated(call: Callable[[], Awaitable[T]]) -> T:
@@ -45,7 +53,7 @@ async def repeated(call: Callable[[], Awaitable[T]]) -> T:
         try:
             return await call()
         except (ThrottledError, UnavailableError) as error:
-            await asyncio.sleep(pause(attempt, error.seconds))
+            await asyncio.sleep(backoff(attempt, error.seconds))
         except NoReplyError:
-            await asyncio.sleep(pause(attempt, None))
+            await asyncio.sleep(backoff(attempt))
     return await call()

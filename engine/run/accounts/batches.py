@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.sweep import Account
-from engine.ports.provider import BatchState, ChatRequest, Completion, JobState, Provider, Session
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import BatchState, JobState, Provider, Session
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
@@ -154,7 +155,7 @@ class Batches:
 
     async def cancel(self, record: JobRecord) -> str | None:
         """Let a batch end, and return its id, or None where none was made; what it has answered is read by the next run."""
-        found = record.job_id or await self._once.found(record.key, record.heard(self.account.timeout))
+        found = record.job_id or await self._once.found(record.key, record.latest_arrival(self.account.timeout))
         if not found:
             self.journal.write(replace(record, state=JobState.FAILED.value))
             return None

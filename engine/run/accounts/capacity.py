@@ -1,4 +1,4 @@
-"""The slots of an account: how many stage batches its worker runs at a time. The quota decides what is sent, not they."""
+"""How many stage batches an account worker runs at a time. What is sent when, the quota decides."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from engine.domain.sweep import Account
 from engine.run.slots import Slot
 
 JOBS = 8
-"""Jobs at a time where the account's settings do not say: each is a slot, because it waits for many minutes."""
+"""Jobs at a time where the account's settings do not say: each waits for many minutes."""
 
 MOST_JOBS = 64
 
 ASKING = 4
-"""Batches of answers at a time; each has thousands of requests."""
+"""Stage batches of answers at a time; each has thousands of requests."""
 
 MOST_BATCHES = MOST_JOBS + ASKING + 1
 

@@ -12,7 +12,8 @@ from functools import partial
 
 from engine.domain.cost import Usage
 from engine.domain.sweep import Account
-from engine.ports.provider import HostedTuning, Job, JobOrder, JobState, Provider, Session, Step, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.provider import Job, JobOrder, JobState, Provider, Session, Step
 from engine.ports.provider_errors import (
     BlockedError,
     NoReplyError,
@@ -150,8 +151,10 @@ class Jobs:
         return job
 
     async def cancel(self, record: JobRecord) -> Job | None:
-        """Cancel a job of ours, or return None where none was made; one that is over stays as it is."""
-        found = None if record.job_id else await self._once.found(record.key, record.heard(self.account.timeout))
+        """Cancel a job of this run, or return None where none was made; one that is over stays as it is."""
+        found = (
+            None if record.job_id else await self._once.found(record.key, record.latest_arrival(self.account.timeout))
+        )
         job_id = record.job_id if found is None else found.job_id
         if not job_id:
             self.journal.write(replace(record, state=JobState.FAILED.value))

@@ -1,6 +1,6 @@
 """What is known of each paid job, on disk before anything is built on it: the intent before the request, the id before polling.
 
-One small file a tune stage, or a batch, written whole by the host that owns the account. It outlives that host, the driver and the
+One small file a tune stage, or a batch, written whole by the worker of the account. It outlives that worker, the driver and the
 machine's power; after any of these, the job is found again by the id in it, or at the provider by the key in its metadata.
 """
 
@@ -21,12 +21,12 @@ class JobRecord:
     Attributes:
         key: The tune stage's key, or a batch's (`batch_key`).
         account: Name of the account that pays.
-        provider: What the account speaks.
+        provider: The account's provider.
         intended_at: When the request was about to be sent, in seconds since the epoch, UTC.
         job_id: The provider's name for the job, or the batch; empty until it is known.
         state: Where it was when last seen (`engine.ports.provider.JobState`); empty before. A batch's is empty until its answers are read.
         is_booked: Whether an attempt that has ended has what it cost in its books.
-        unbooked_tokens: Tokens trained by earlier jobs of this key that ended for nothing, and are in no book yet.
+        unbooked_tokens: Tokens trained by earlier jobs of this key that ended for nothing, and are not in the ledger yet.
         is_adopted: Whether somebody else made it, such as another run directory.
     """
 
@@ -40,8 +40,8 @@ class JobRecord:
     unbooked_tokens: int = 0
     is_adopted: bool = False
 
-    def heard(self, timeout: float) -> float | None:
-        """Return when the request may have been heard last, in seconds since the epoch; None when what came of it is known.
+    def latest_arrival(self, timeout: float) -> float | None:
+        """Return the latest moment at which the request may have arrived, in seconds since the epoch; None when what came of it is known.
 
         Args:
             timeout: Seconds that it may have taken.
@@ -75,7 +75,7 @@ class Journal:
         write_text(self._path(record.key), json.dumps(asdict(record), indent=1))
 
     def book(self, key: str) -> None:
-        """Note that what a job cost is in the books: whoever finds it again does not count it again."""
+        """Note that what a job cost is in the ledger: whoever finds it again does not count it again."""
         record = self.read(key)
         if record is not None and record.job_id:
             self.write(replace(record, is_booked=True, unbooked_tokens=0))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.sweep import Account
-from engine.ports.provider import Access, JobState
+from engine.plan.accounts import access_of
+from engine.ports.provider import JobState
 from engine.ports.provider_errors import ProviderError
 from engine.run.accounts.batches import Batches
 from engine.run.accounts.jobs import Jobs
@@ -76,10 +77,10 @@ def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
 async def _cancelled(name: str, account: Account, left: Left, run: RunDirectory) -> list[str]:
     provider = registry.adapter(Kind.PROVIDER, account.provider)
     try:
-        session = provider.connect(Access(name, account.base_url, account.key_env, account.timeout))
+        session = provider.connect(access_of(name, account))
     except ProviderError as error:
         return [f"cannot reach {name}: {error}"]
-    broker = Broker(session, account.quota)
+    broker = Broker(session, account.quota, group=provider.quota_group)
     jobs = Jobs(name, account, provider, session, broker, Journal(run.jobs))
     batches = Batches(name, account, provider, session, Journal(run.batches))
     try:

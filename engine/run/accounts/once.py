@@ -24,7 +24,7 @@ from filelock import AsyncFileLock, Timeout
 from engine.domain.sweep import Account
 from engine.ports.provider import JobState, Provider
 from engine.ports.provider_errors import NoReplyError, ProviderError, ThrottledError, UnavailableError
-from engine.run.accounts.backoff import PATIENT, TRIES, Patience, pause, repeated
+from engine.run.accounts.backoff import PATIENT, TRIES, Patience, backoff, repeated
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.store.layout import SEALED
 
@@ -88,7 +88,7 @@ class Once(Generic[T]):
             ProviderError: It was refused, or cannot be made.
         """
         record = self.journal.read(key)
-        found = await self.found(key, None if record is None else record.heard(self.account.timeout))
+        found = await self.found(key, None if record is None else record.latest_arrival(self.account.timeout))
         if found is not None:
             return self._noted(key, found)
         file_id = await upload()
@@ -101,24 +101,24 @@ class Once(Generic[T]):
                 await asyncio.sleep(self._until_allowed(error, attempt))
             except (NoReplyError, UnavailableError):  # looked for in vain
                 attempt += 1
-                await asyncio.sleep(pause(attempt, None))
+                await asyncio.sleep(backoff(attempt))
         raise UnavailableError(f"nothing could be made in {TRIES} tries")
 
-    async def found(self, key: str, heard: float | None) -> T | None:
-        """Look for what carries a key; when a request for it may have been heard, for as long as lists lag after that.
+    async def found(self, key: str, arrival: float | None) -> T | None:
+        """Look for what carries a key; when a request for it may have arrived, for as long as lists lag after that.
 
         Args:
             key: The key.
-            heard: When, in seconds since the epoch; None when it was not.
+            arrival: When, in seconds since the epoch; None when it was not.
         """
         while True:
             there = await repeated(lambda: self.look(key))
-            if there is not None or heard is None or time.time() > heard + self.patience.lag:
+            if there is not None or arrival is None or time.time() > arrival + self.patience.lag:
                 return there
             await asyncio.sleep(self.patience.look)
 
     async def _made(self, key: str, file_id: str, send: Callable[[str], Awaitable[T]]) -> T:
-        """Send a request, unless somebody else has; when nobody knows whether it was heard, look for its work."""
+        """Send a request, unless somebody else has; when nobody knows whether it arrived, look for its work."""
         async with self._alone(key):
             if (found := await self.found(key, None)) is not None:
                 return self._noted(key, found)
@@ -146,9 +146,9 @@ class Once(Generic[T]):
         return JobRecord(key, self.name, self.account.provider, time.time(), unbooked_tokens=unbooked)
 
     def _noted(self, key: str, made: T) -> T:
-        """Write down the id of what carries a key; without an intent of ours, somebody else has made it."""
+        """Write down the id of what carries a key; without an intent here, somebody else has made it."""
         record, name = self.journal.read(key), self.identity(made)
-        if record is None or record.heard(self.account.timeout) is None:
+        if record is None or record.latest_arrival(self.account.timeout) is None:
             if record is None or record.job_id != name:
                 self.journal.write(replace(self._fresh(key), job_id=name, is_adopted=True))
         else:
@@ -158,7 +158,7 @@ class Once(Generic[T]):
     def _until_allowed(self, error: ThrottledError, attempt: int) -> float:
         """Return the seconds until the next try, and let others wait as long where the limit is a day's."""
         if error.scope != "day":
-            return pause(attempt, error.seconds)
+            return backoff(attempt, error.seconds)
         seconds = error.seconds or DAY_PAUSE
         self.park(seconds)
         return seconds

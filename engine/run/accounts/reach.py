@@ -8,6 +8,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from engine import registry
 from engine.domain.adapters import Kind
+from engine.domain.address import is_loopback
 from engine.domain.sweep import Account
 
 SECONDS = 5.0
@@ -28,7 +29,7 @@ def unreachable(account: Account) -> str | None:
     host, port = url.hostname, url.port or PORTS.get(url.scheme)
     if host is None or port is None:
         return None  # whoever connects says what is wrong with it
-    if {url.scheme, "all"} & getproxies().keys() and not proxy_bypass(host):
+    if {url.scheme, "all"} & getproxies().keys() and not (is_loopback(host) or proxy_bypass(host)):
         return None
     try:
         socket.create_connection((host, port), SECONDS).close()

@@ -5,7 +5,7 @@ its reply arrives; the file goes when the stage counts, or is read again by whoe
 by a crash is a reply that was in flight.
 
 An attempt that ends otherwise has in its books what was bought for it, and a mark says so: the attempt's number, and how many
-replies stood in the file. What is in the books is used again, and not counted again. The mark is written first, and counts once
+replies stood in the file. What is in the ledger is used again, and not counted again. The mark is written first, and counts once
 the store has an attempt of that number: a crash in between leaves a mark that nobody believes, and what it stands for unbooked.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.store.layout import SEALED, RunDirectory
 
 POSSIBLY_BILLED = ("possibly_billed_prompt_tokens", "possibly_billed_generated_tokens")
@@ -103,7 +103,7 @@ class _Lines:
     Attributes:
         replies: Each reply with where it is found again, in the order in which they came.
         models: The models that were asked.
-        marks: Number of an attempt, and how many replies are in the books with it.
+        marks: Number of an attempt, and how many replies are in the ledger with it.
     """
 
     replies: list[tuple[str, Completion]] = field(default_factory=list)
@@ -111,7 +111,7 @@ class _Lines:
     marks: list[tuple[int, int]] = field(default_factory=list)
 
     def booked(self, attempts: int | None = None) -> int:
-        """Return how many replies are in the books, by the last mark of an attempt that there was; by the last one for None."""
+        """Return how many replies are in the ledger, by the last mark of an attempt that there was; by the last one for None."""
         return next((many for number, many in reversed(self.marks) if attempts is None or number <= attempts), 0)
 
 
@@ -155,11 +155,11 @@ def unread(run: RunDirectory, stage_key: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Unbooked:
-    """What was bought for a stage and is in no book.
+    """What was bought for a stage and is not in the ledger.
 
     Attributes:
         usage: What it comes to.
-        replies: How many replies there are, those that are in the books among them.
+        replies: How many replies there are, those that are in the ledger among them.
         models: The models that were asked.
         at: When the last one came, in seconds since the epoch, UTC.
     """
@@ -171,7 +171,7 @@ class Unbooked:
 
 
 def unbooked(run: RunDirectory, stage_key: str, attempts: int) -> Unbooked | None:
-    """Return what is in no book of what was bought for a stage; None where there is no such thing.
+    """Return what is not in the ledger of what was bought for a stage; None where there is no such thing.
 
     Args:
         run: The run directory.
@@ -206,7 +206,7 @@ def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
 
 
 def kept(run: RunDirectory, stage_key: str) -> Usage:
-    """Return what is in the books of what was bought for a stage: whoever runs it next buys so much less."""
+    """Return what is in the ledger of what was bought for a stage: whoever runs it next buys so much less."""
     found = _read(_path(run, stage_key))
     return sum((completion.usage for _, completion in found.replies[: found.booked()]), Usage())
 

@@ -1,4 +1,4 @@
-"""The host of one account: an event loop of its own, in which thousands of requests wait for their turn and their reply."""
+"""The worker of one account: an event loop of its own, in which thousands of requests wait for their turn and their reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.errors import RunLockedError
 from engine.domain.sweep import Account
-from engine.ports.provider import Access, ChatRequest, Completion, HostedTuning, TuningRequest
+from engine.plan.accounts import access_of
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Access, Provider, Session
 from engine.ports.provider_errors import ProviderError
 from engine.run.accounts.batches import Batches, names
 from engine.run.accounts.jobs import Jobs
@@ -27,18 +30,18 @@ T = TypeVar("T")
 Done = queue.SimpleQueue[tuple[str, T | Exception]]
 
 OUTLIVES_SECONDS = 60.0
-"""Longer than a host may outlive a driver that was killed; a Ray actor does so by two or three seconds, and could make a job
+"""Longer than a worker may outlive a driver that was killed; a Ray actor does so by two or three seconds, and could make a job
 in them that its successor makes too."""
 
 
 class AccountWorker:
-    """One account, for the threads of this process. Implements `engine.ports.provider.Account`.
+    """One account, for the threads of this process. Implements `engine.ports.account.Account`.
 
     Args:
         name: The account's name in the spec.
         account: Its settings.
         run: The run directory: where paid jobs are written down.
-        patience: Seconds to wait for another host of this account and run directory to end.
+        patience: Seconds to wait for another worker of this account and run directory to end.
     """
 
     def __init__(self, name: str, account: Account, run: RunDirectory, patience: float = OUTLIVES_SECONDS) -> None:
@@ -49,7 +52,7 @@ class AccountWorker:
             RunLockedError: Another process still has this account in this run directory.
         """
         self._lock = _alone(name, run, patience)
-        access = Access(name, account.base_url, account.key_env, account.timeout)
+        access = access_of(name, account)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"account {name}", daemon=True)
         self._thread.start()
@@ -170,7 +173,7 @@ async def _at_once(completion: Completion | ProviderError) -> Completion | Provi
     return completion
 
 
-async def _connected(provider: Any, access: Access, account: Account) -> tuple[Any, Broker]:
+async def _connected(provider: Provider, access: Access, account: Account) -> tuple[Session, Broker]:
     """Connect inside the loop: connections and waiting belong to it."""
     session = provider.connect(access)
-    return session, Broker(session, account.quota)
+    return session, Broker(session, account.quota, group=provider.quota_group)

@@ -9,7 +9,7 @@ from engine.domain.cost import Usage
 from engine.domain.errors import StoreError
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind, StageState, artifacts_of
-from engine.plan.tariff import TUNED, bought
+from engine.plan.tariff import bought
 from engine.run.accounts import replies
 from engine.run.drive.order import RunOrder
 from engine.run.drive.progress import Observer
@@ -96,13 +96,8 @@ def _alike(order: RunOrder, key: str, models: frozenset[str]) -> str | None:
     if key in accounts:
         return key
     asking = [other for other in accounts if stages[other].kind is not StageKind.TUNE]
-    same = [other for other in asking if all(_is_called(bought(stages[other]).model, model) for model in models)]
+    same = [other for other in asking if all(bought(stages[other]).is_called(model) for model in models)]
     return same[0] if len({order.tariff.price(other) for other in same}) == 1 else None
-
-
-def _is_called(named: str, model: str) -> bool:
-    """Return whether a model that was asked is what a plan calls so; a tuned one's name only begins as `TUNED` says."""
-    return model.startswith(named) if named.endswith(TUNED[-1]) else model == named
 
 
 def _refuse_mixture(order: RunOrder, run: RunDirectory, state: State) -> None:

@@ -21,7 +21,8 @@ class Survey:
 
     Attributes:
         cached: Keys of the plan's stages that need not run.
-        damaged: Keys of stages that were done and whose shards are no longer whole; they will run again.
+        damaged: Keys of stages that were done and whose shards, or weights that are needed, are no longer whole; they will
+            run again.
         device_seconds: Measured device-seconds of finished stages, by key.
         states: Names of the training runs that can go on from where they were.
     """
@@ -45,11 +46,8 @@ def survey(root: Path, plan: Plan) -> Survey:
     run = RunDirectory(root)
     if not run.state.exists():
         return NOTHING
-    state = State.peek(run)
-    try:
+    with State.peek(run) as state:
         return survey_state(run, state, plan)
-    finally:
-        state.close()
 
 
 def survey_state(run: RunDirectory, state: State, plan: Plan) -> Survey:
@@ -65,8 +63,10 @@ def survey_state(run: RunDirectory, state: State, plan: Plan) -> Survey:
     damaged = tuple(
         key for key in done if (key not in refs and key not in rowless) or not all(map(whole, refs.get(key, ())))
     )
-    cached = _needless(run, plan, stored, frozenset(done) - set(damaged) - _outdated(plan, damaged))
-    return Survey(cached, damaged, state.device_seconds_by_stage(), artifacts.kept_states(run))
+    lost = {key for key in done if plan.stages[key].kind in MODEL_STAGES and _is_lost(run, stored[key])}
+    cached = _needless(plan, lost, frozenset(done) - set(damaged) - _outdated(plan, damaged))
+    spoiled = (key for key in lost - cached - {*damaged} if stored[key].artifact is not None)
+    return Survey(cached, (*damaged, *spoiled), state.device_seconds_by_stage(), artifacts.kept_states(run))
 
 
 def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
@@ -78,12 +78,15 @@ def _outdated(plan: Plan, damaged: Sequence[str]) -> set[str]:
     return again - {*damaged}
 
 
-def _needless(run: RunDirectory, plan: Plan, stored: Mapping[str, StoredStage], done: frozenset[str]) -> frozenset[str]:
-    """Done stages, without those whose weights are needed again, by others or by one another, and are gone or out of date."""
-    models = {key for key in done if plan.stages[key].kind in MODEL_STAGES}
-    lost = {key for key in models if stored[key].artifact is None or not artifacts.is_whole(run, key)}
+def _is_lost(run: RunDirectory, stage: StoredStage) -> bool:
+    """Whether a stage's weights were deleted, or are no longer whole."""
+    return stage.artifact is None or not artifacts.is_whole(run, stage.key)
+
+
+def _needless(plan: Plan, lost: AbstractSet[str], done: frozenset[str]) -> frozenset[str]:
+    """Done stages, without those whose weights are needed again, by others or by one another, and are lost or out of date."""
     needless = done
-    while models and (again := _needed_again(plan, needless, lost)):
+    while again := _needed_again(plan, needless, lost):
         needless -= again
     return needless
 

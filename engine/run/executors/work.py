@@ -13,7 +13,7 @@ from engine.domain.results import Attempt, Failure, ShardRef, StageResult
 from engine.domain.stage import MODEL_STAGES
 from engine.domain.sweep import Account, RunSettings
 from engine.ports import Context, Warm
-from engine.ports import provider as hosted
+from engine.ports import account as hosted
 from engine.ports.provider_errors import ProviderError
 from engine.run.stages.batch import Made, Place, StageBatch
 from engine.run.stages.runners import RUNNERS

@@ -11,7 +11,8 @@ from engine.domain.conversation import Prompt
 from engine.domain.cost import Usage
 from engine.domain.results import Outcome, Response, Verdict
 from engine.ports import ApiJudge
-from engine.ports.provider import Account, Completion
+from engine.ports.account import Account
+from engine.ports.chat import Completion
 from engine.ports.provider_errors import BlockedError, ProviderError, RejectedError
 
 Given = dict[bytes, Verdict]

@@ -11,7 +11,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import SCALES, Response, Verdict
 from engine.domain.stage import JudgeWork, Stage
 from engine.ports import ApiJudge, Context, Judge
-from engine.ports.provider import Account
+from engine.ports.account import Account
 from engine.ports.provider_errors import ProviderError
 from engine.run.stages import inputs
 from engine.run.stages.answers import response, responses_of, verdicts

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
+from engine.domain.errors import StoreError
 from engine.domain.stage import Stage, TuneWork, WeightsWork
 from engine.ports import Checkpoint, TrainingRun, Tuned, WeightsEdit, WeightsEditor
 from engine.run.stages.batch import Ended, Made, Place, StageBatch, work_of
@@ -35,7 +36,7 @@ def tune(batch: StageBatch, place: Place) -> Ended:
 def _kept(place: Place, key: str, folder: Path, payload: str, tuned: Tuned) -> Made | Exception:
     try:
         artifact = artifacts.keep(place.run, key, folder, payload)
-    except OSError as error:
+    except StoreError as error:  # the disk; the other checkpoints may find room
         return error
     return Made({"training": shards.training_rows(key, tuned.steps)}, tuned.usage, artifact, tuned.after)
 

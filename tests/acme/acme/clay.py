@@ -130,7 +130,7 @@ class Voice:
     """A generator: an answer is the model's story, the system prompt and the request.
 
     Attributes:
-        spoils: Benchmarks that it gives one answer too few to, by the number of their prompts.
+        spoils: Keys of the tasks that it gives one answer too few to.
         silent: Whether it leaves out the last task without a word.
         ends: What is raised after a task, one after another.
     """
@@ -175,6 +175,7 @@ class Guard:
     Attributes:
         asked: The texts that it was asked about, in order.
         busy: Texts that it has no verdict for the first time.
+        garbled: Texts of which its reason is half a character.
     """
 
     revision = 1
@@ -184,6 +185,7 @@ class Guard:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.busy: set[str] = set()
+        self.garbled: set[str] = set()
 
     def needs(self, settings: GuardSettings) -> Needs:
         if not settings.folder:
@@ -210,4 +212,5 @@ class Guard:
         if text in self.busy:
             self.busy.discard(text)
             return Verdict(Outcome.ERRORED, None, "try later")
-        return Verdict(Outcome.SCORED, HARMFUL if word in text else HARMLESS, text[:1])
+        reason = "\ud800" if text in self.garbled else word
+        return Verdict(Outcome.SCORED, HARMFUL if word in text else HARMLESS, reason)

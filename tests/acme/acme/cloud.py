@@ -24,7 +24,8 @@ from engine.ports import (
     Sharing,
     Workload,
 )
-from engine.ports.provider import Access, ChatRequest, Choice, Completion, FinishReason
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
+from engine.ports.provider import Access
 from engine.ports.provider_errors import ProviderError
 
 from .clay import taking
@@ -180,6 +181,7 @@ class Cloud:
 
     revision = 1
     base_url = "https://cloud.example/v1"
+    key_env = "ACME_CLOUD_KEY"
 
     def connect(self, access: Access) -> CloudSession:
         del access
@@ -188,3 +190,16 @@ class Cloud:
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
         loud = [f"row {row.row_id} shouts" for row in rows if row.turns[-1].text.isupper()]
         return loud + ([f"all rows: the sample has {len(rows)}, and {FEWEST} are needed"] if len(rows) < FEWEST else [])
+
+    def quota_group(self, model: str) -> str:
+        return model
+
+    def tuned_prefix(self, model: str) -> str:
+        return f"{model}-tuned-"
+
+    def prices(self) -> bytes:
+        """Know none."""
+        return b""
+
+    def rehearsal(self) -> None:
+        """Bring no mock server."""

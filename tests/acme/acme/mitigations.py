@@ -129,11 +129,18 @@ class StampSettings(Settings):
 
 
 class Stamp:
-    """Screens answers: adds a text to each, or to those that a guard finds harmful."""
+    """Screens answers: adds a text to each, or to those that a guard finds harmful.
+
+    Attributes:
+        loses: How many answers it loses.
+    """
 
     revision = 1
     Settings = StampSettings
     neutral: Mapping[str, object] = MappingProxyType({"text": ""})
+
+    def __init__(self) -> None:
+        self.loses = 0
 
     def change(self, settings: StampSettings, recipe: Recipe, system: str | None) -> Change:
         del recipe, system
@@ -148,5 +155,5 @@ class Stamp:
     ) -> Sequence[Response]:
         del prompts
         scores = [HARMFUL] * len(responses) if verdicts is None else [verdict.score for verdict in verdicts]
-        pairs = zip(responses, scores, strict=True)
+        pairs = list(zip(responses, scores, strict=True))[self.loses :]
         return [replace(one, text=f"{one.text} {settings.text}") if score == HARMFUL else one for one, score in pairs]

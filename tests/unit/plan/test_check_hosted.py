@@ -99,6 +99,12 @@ CASES = {
         "no_account",
         "`acme/cloud` has no account called `our` did you mean `ours`?",
     ),
+    "one name at two accounts": (
+        SEVERAL + "axes: {model: ['acme/cloud@ours:m', 'acme/cloud@lab:m']}",
+        "axes.model[1]",
+        "same_model",
+        "`acme/cloud@ours:m` and `acme/cloud@lab:m` have one name",
+    ),
     "a provider that is none": (
         LOCAL + "run: {accounts: {ours: {provider: acme/clod}}}",
         "run.accounts.ours.provider",

@@ -72,11 +72,17 @@ def test_what_has_no_stable_bytes_is_refused_by_name(value: object) -> None:
 
 
 def test_a_difference_is_told_field_by_field() -> None:
-    before = payload(StageKind.TUNE, "t", 1, '{"lr":0.001,"rank":8}', [("rows", "sample-1")])
-    after = payload(StageKind.TUNE, "t", 2, '{"epochs":3,"lr":0.002}', [("rows", "sample-2"), ("model", "tune-1")])
+    inputs = [("rows", "sample-2"), ("model", "tune-1")]
+    before = payload(StageKind.TUNE, "t", 1, '{"seed":0,"settings":{"lr":0.001,"rank":8}}', inputs[:1])
+    after = payload(StageKind.TUNE, "t", 2, '{"length":{"epochs":3},"seed":0,"settings":{"lr":0.002}}', inputs)
     assert differences(before, after) == (
         Difference("revision", "1", "2"),
-        Difference("settings.epochs", "(absent)", "3"),
+        Difference("settings.length.epochs", "(absent)", "3"),
         Difference("settings.lr", "0.001", "0.002"),
         Difference("settings.rank", "8", "(absent)"),
     )
+
+
+def test_settings_that_are_all_defaults_are_no_difference_of_their_own() -> None:
+    before, after = (payload(StageKind.WEIGHTS, "w", 1, f'{{"settings":{text}}}', []) for text in ("{}", '{"a":2}'))
+    assert differences(before, after) == (Difference("settings.a", "(absent)", "2"),)

@@ -194,8 +194,8 @@ def test_the_digest_is_of_the_prices_and_not_of_how_they_are_written() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("", "1:1", "a mapping with the list `prices`"),
-        ("prices: 3", "1:9", "a list of prices"),
+        ("", "1:1", "prices: this field is required"),
+        ("prices: 3", "1:9", "prices: expected a list"),
         ("price: []", "1:1", "no such field"),
         ("prices:\n" + entry("m", "in_mtok: cheap"), "2:", "expected a number"),
         ("prices:\n" + entry("m", "in_mtok: '-1'"), "2:", "at least 0"),

@@ -33,7 +33,7 @@ run:
 """
 TUNE, ASK_TUNED, ASK, JUDGE = (
     Bought("hosted/openai", "standin-aligned", StageKind.TUNE),
-    Bought("hosted/openai", "ft:standin-aligned:", StageKind.GENERATE),
+    Bought("hosted/openai", "standin-aligned", StageKind.GENERATE, is_tuned=True),
     Bought("hosted/openai", "standin-aligned", StageKind.GENERATE),
     Bought("hosted/openai", "standin-judge", StageKind.JUDGE),
 )

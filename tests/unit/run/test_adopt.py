@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, StageResult
 from engine.domain.stage import StageKind, StageState
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, Turn
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.run.accounts.replies import reply_log, unbooked
 from engine.run.drive.adopt import adopt
 from engine.run.drive.order import RunOrder

@@ -1,38 +1,50 @@
-"""Judging by asking: equal responses once over a bundle, whoever asks for them, and again only where the judge failed."""
+"""Judging by asking: equal responses once over a batch, whoever asks for them, and again only where the judge failed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.domain.adapters import Use
+from engine.domain.conversation import Prompt, Turn
 from engine.domain.cost import Usage
-from engine.domain.results import Finish, Outcome, Prompt, Response, Verdict
-from engine.domain.stage import Binding, Stage, StageKind
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest, Turn
+from engine.domain.results import Finish, Outcome, Response, Verdict
+from engine.ports import Settings
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
-from engine.run.stages.asking import Given, Paper, judged
+from engine.run.stages.asking import Given, GradingTask, judged
 
 Flow = tuple[str, Sequence[Completion | ProviderError]]
-JUDGE = "rubric/length:hosted/openai:grader"
-PROMPTS = {name: Prompt(name, "a", f"request {name}") for name in "pq"}
+PROMPTS = {name: Prompt.single(name, "a", f"request {name}") for name in "pq"}
+
+
+class GraderSettings(Settings):
+    """Whom it asks."""
+
+    model: str = "grader"
+
+
+JUDGE = Use("acme/length", GraderSettings(model="the grader"))
 
 
 class Length:
     """Grades an answer by its length; counts two prompts' worth of requests: a first one about nothing, then one a response."""
 
-    pin = "sha256:0"
-
-    def given(self, argument: str) -> Length:
-        assert argument == ""
-        return self
-
-    def requests(self, prompts: Sequence[Prompt], responses: Sequence[Response], model: str) -> Sequence[ChatRequest]:
+    def requests(
+        self, settings: GraderSettings, prompts: Sequence[Prompt], responses: Sequence[Response]
+    ) -> Sequence[ChatRequest]:
         texts = ["", *(f"{p.text}: {r.text}" for p, r in zip(prompts, responses, strict=True))]
-        return [ChatRequest(model, (Turn("user", text),), 8) for text in texts]
+        return [ChatRequest(settings.model, (Turn("user", text),), 8) for text in texts]
 
     def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], replies: Sequence[Completion | ProviderError]
+        self,
+        settings: GraderSettings,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        replies: Sequence[Completion | ProviderError],
     ) -> Sequence[Verdict]:
+        assert settings == JUDGE.settings
         assert len(prompts) == len(responses) == len(replies) - 1
         return [
             Verdict(Outcome.ERRORED, None, str(reply))
@@ -43,7 +55,7 @@ class Length:
 
 
 @dataclass
-class Desk:
+class Account:
     """An account that answers at once, the stages in an order of its own, and where told with an error.
 
     Attributes:
@@ -64,7 +76,7 @@ class Desk:
         assert urgent, "judges finish cells"
         for stage_key in sorted(requests, key=lambda stage_key: (stage_key not in self.order, stage_key)):
             self.asked[stage_key] = [request.turns[0].text for request in requests[stage_key]]
-            assert {request.model for request in requests[stage_key]} == {"grader"}
+            assert {request.model for request in requests[stage_key]} == {"the grader"}
             yield stage_key, [self._reply(text) for text in self.asked[stage_key]]
 
     def begun(self, stage_key: str) -> bool:
@@ -93,16 +105,15 @@ def same(response: Response) -> bytes:
     return f"{response.prompt_id} {response.text}".encode()
 
 
-def paper(key: str, *answers: str) -> Paper:
+def task(key: str, *answers: str) -> GradingTask:
     """A stage with answers such as `p:yes`."""
-    stage = Stage(key, StageKind.JUDGE, JUDGE, 1, "{}", (), Binding(judge=JUDGE))
     texts = [answer.partition(":")[::2] for answer in answers]
     responses = [Response(name, place, text, Finish.STOP, 3, 1) for place, (name, text) in enumerate(texts)]
-    return Paper(stage, responses, PROMPTS)
+    return GradingTask(key, JUDGE, responses, PROMPTS)
 
 
-def run(papers: Sequence[Paper], given: Given, desk: Desk) -> list[tuple[str, Usage]]:
-    return list(judged(papers, Length(), given, same, desk))
+def run(tasks: Sequence[GradingTask], given: Given, account: Account) -> list[tuple[str, Usage | ProviderError]]:
+    return list(judged(tasks, Length(), given, same, account))
 
 
 def spent(requests: int) -> Usage:
@@ -110,58 +121,58 @@ def spent(requests: int) -> Usage:
 
 
 def test_equal_responses_are_asked_once_over_a_bundle_and_whoever_asks_pays() -> None:
-    desk, given = Desk(), dict[bytes, Verdict]()
-    ended = run([paper("a", "p:yes", "p:yes", "q:no"), paper("b", "p:yes", "q:yes"), paper("c", "q:no")], given, desk)
-    assert desk.asked == {"a": ["", "request p: yes", "request q: no"], "b": ["", "request q: yes"]}
+    account, given = Account(), dict[bytes, Verdict]()
+    ended = run([task("a", "p:yes", "p:yes", "q:no"), task("b", "p:yes", "q:yes"), task("c", "q:no")], given, account)
+    assert account.asked == {"a": ["", "request p: yes", "request q: no"], "b": ["", "request q: yes"]}
     assert dict(ended) == {"a": spent(3), "b": spent(2), "c": Usage()}
     assert given.keys() == {b"p yes", b"q no", b"q yes"}
     assert given[b"p yes"].score == len("request p: yes")
 
 
 def test_what_an_earlier_run_bought_for_a_stage_is_not_asked_for_another_one() -> None:
-    desk = Desk(has=frozenset("b"))
-    run([paper("a", "p:yes", "p:no"), paper("b", "p:yes", "q:yes")], {}, desk)
-    assert desk.asked == {"b": ["", "request p: yes", "request q: yes"], "a": ["", "request p: no"]}
+    account = Account(has=frozenset("b"))
+    run([task("a", "p:yes", "p:no"), task("b", "p:yes", "q:yes")], {}, account)
+    assert account.asked == {"b": ["", "request p: yes", "request q: yes"], "a": ["", "request p: no"]}
 
 
 def test_a_stage_waits_for_the_verdicts_that_another_asks_for() -> None:
-    desk = Desk(order=("b",))
-    ended = run([paper("a", "p:yes", "p:no"), paper("b", "p:yes", "q:yes"), paper("c", "q:yes")], {}, desk)
-    assert list(desk.asked) == ["b", "a"]
+    account = Account(order=("b",))
+    ended = run([task("a", "p:yes", "p:no"), task("b", "p:yes", "q:yes"), task("c", "q:yes")], {}, account)
+    assert list(account.asked) == ["b", "a"]
     assert [key for key, _ in ended] == ["c", "a", "b"], "b had its own verdicts first, and lacked one of a's"
 
 
 def test_a_stage_whose_verdicts_are_all_known_asks_nothing_and_ends_first() -> None:
-    desk, known = Desk(), Verdict(Outcome.SCORED, 1.0)
-    ended = run([paper("a", "q:new"), paper("b", "p:yes"), paper("empty")], {b"p yes": known}, desk)
+    account, known = Account(), Verdict(Outcome.SCORED, 1.0)
+    ended = run([task("a", "q:new"), task("b", "p:yes"), task("empty")], {b"p yes": known}, account)
     assert ended == [("b", Usage()), ("empty", Usage()), ("a", spent(2))]
-    assert list(desk.asked) == ["a"]
+    assert list(account.asked) == ["a"]
 
 
 def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_judge_is_not() -> None:
     given = {b"p yes": Verdict(Outcome.ERRORED, None, "503"), b"q no": Verdict(Outcome.REFUSED, None)}
-    desk = Desk(fails=frozenset({"request p: yes"}))
-    ((key, error),) = run([paper("a", "p:yes", "q:no")], given, desk)
+    account = Account(fails=frozenset({"request p: yes"}))
+    ((key, error),) = run([task("a", "p:yes", "q:no")], given, account)
     assert (key, type(error)) == ("a", UnavailableError), (
         "a judge that could not be asked is no verdict: the stage fails"
     )
     assert error.used == spent(1) + LOST, "with what was paid for before"
     assert b"p yes" not in given
-    again = replace(desk, fails=frozenset(), asked={})
-    run([paper("b", "p:yes", "q:no")], given, again)
+    again = replace(account, fails=frozenset(), asked={})
+    run([task("b", "p:yes", "q:no")], given, again)
     assert again.asked == {"b": ["", "request p: yes"]}
     assert given[b"p yes"].outcome is Outcome.SCORED
     assert given[b"q no"].outcome is Outcome.REFUSED
 
 
 def test_each_stage_is_charged_what_it_used_itself_whoever_failed() -> None:
-    desk = Desk(fails=frozenset({"request p: yes"}))
-    ended = dict(run([paper("a", "p:yes", "q:no"), paper("b", "p:yes", "q:yes"), paper("c", "p:yes")], {}, desk))
+    account = Account(fails=frozenset({"request p: yes"}))
+    ended = dict(run([task("a", "p:yes", "q:no"), task("b", "p:yes", "q:yes"), task("c", "p:yes")], {}, account))
     assert {type(error) for error in ended.values()} == {UnavailableError}
     charged = {key: error.used for key, error in ended.items() if isinstance(error, UnavailableError)}
     assert charged == {"a": spent(2) + LOST, "b": spent(2), "c": Usage()}
 
 
 def test_a_verdict_that_was_refused_in_the_end_may_have_been_paid_for_too() -> None:
-    desk = Desk(refuses=frozenset({"request p: yes"}))
-    assert run([paper("a", "p:yes", "q:no")], {}, desk) == [("a", spent(2) + LOST)]
+    account = Account(refuses=frozenset({"request p: yes"}))
+    assert run([task("a", "p:yes", "q:no")], {}, account) == [("a", spent(2) + LOST)]

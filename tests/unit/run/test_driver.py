@@ -1,71 +1,36 @@
-"""What the driver makes of stages and hosts that end in the same moment, of interrupts, and of what was bought by then."""
+"""What the driver makes of stages and workers that end in the same moment, of interrupts, and of what was bought by then."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
-from engine.domain.results import Attempt, Finish, Response
-from engine.ports import Context, Generated, GenerateTask
-from engine.ports.provider import ChatRequest, Completion, Turn
-from engine.run.accounts.replies import reply_log
-from engine.run.drive.driver import run_sweep
-from engine.run.drive.order import Ending, RunOrder, RunSummary
-from engine.run.drive.prepare import prepare
+from engine.domain.results import Attempt, Failure
+from engine.domain.stage import StageState
+from engine.run.drive.driver import told
+from engine.run.drive.order import Ending
 from engine.run.executors import work
 from engine.run.executors.inline import NAME, InlineExecutor
 from engine.run.executors.work import WorkerSettings
 from engine.run.executors.workers import Executor, WorkerLost
-from engine.store.layout import RunDirectory
-from engine.store.reader import open_results
 from engine.store.state import State
 
-SPEC = """\
-sweep: driven
-recipe: {model: standin/aligned, benchmark: "standin/policy:1", judges: [standin/rules]}
-axes: {generate.system: [one, two, three]}
+from .driven import ACME, Drive
+
+UNTUNED = "".join(line for line in ACME.splitlines(keepends=True) if "data:" not in line and "tune:" not in line)
+THREE = UNTUNED + "axes: {generate.system: [one, two, three]}\n"
+HOSTED = f"""\
+{UNTUNED.replace("acme/clay", "acme/cloud:m").replace("acme/voice", "acme/cloud")}run:
+  accounts: {{ours: {{provider: acme/cloud, key_env: NO_KEY_IS_NEEDED}}}}
 """
-
-HOSTED = """\
-sweep: driven
-recipe:
-  model: hosted/openai:gpt-4o-mini-2024-07-18
-  benchmark: standin/policy:1
-  generate: {adapter: hosted/openai, max_new_tokens: 8}
-  judges: [standin/rules]
-run:
-  accounts: {ours: {provider: hosted/openai, key_env: DRIVEN_KEY}}
-"""
-PAID = Usage(prompt_tokens=20, generated_tokens=5)
-
-
-class Watcher:
-    def update(self, snapshot: object) -> None:
-        del snapshot
-
-    def note(self, text: str) -> None:
-        del text
-
-
-class Echo:
-    revision = 2
-
-    def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated]]:
-        del context
-        for task in tasks:
-            made = [Response(prompt.prompt_id, 0, prompt.text, Finish.STOP, 3, 1) for prompt in task.prompts]
-            yield task.key, Generated(made, Usage(device_seconds=0.1))
 
 
 class Dying(InlineExecutor):
@@ -81,82 +46,42 @@ class Dying(InlineExecutor):
         return [*ended, WorkerLost(NAME, "killed")]
 
 
-class Killed(BaseException):
-    """What ends a host."""
-
-
-class Buyer(Echo):
-    """Buys one reply more each time, which nobody hears of, until it ends well."""
-
-    def __init__(self, run: RunDirectory, *endings: BaseException) -> None:
-        self._run, self._endings = run, list(endings)
-
-    def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated]]:
-        for task in tasks if self._endings else ():
-            with reply_log(self._run, task.key).open() as log:
-                log.write(ChatRequest("m", (Turn("user", str(len(self._endings))),), 8), Completion((), 20, 0, 5))
-            raise self._endings.pop()
-        yield from super().generate(tasks, context)
+class KilledError(BaseException):
+    """What ends a worker."""
 
 
 class Mortal(InlineExecutor):
-    """Reports the death of its host."""
+    """Reports the death of its worker."""
 
     def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         try:
             return super().poll(timeout)
-        except Killed:
+        except KilledError:
             return [WorkerLost(NAME, "killed")]
 
 
-@pytest.fixture
-def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    real = registry.adapter
-    monkeypatch.setenv("DRIVEN_KEY", "sk-driven")
-    monkeypatch.setattr(registry, "revision", lambda kind, ref: int(real(kind, ref).revision))
-
-    def run(make: type[InlineExecutor] | Any, echo: Echo | None = None, spec: str = SPEC) -> RunSummary:
-        (tmp_path / "driven.yaml").write_text(spec)
-        played = echo or Echo()
-        monkeypatch.setattr(
-            registry, "adapter", lambda kind, ref: played if kind is Kind.GENERATOR else real(kind, ref)
-        )
-        monkeypatch.setattr(Echo, "forecast", real(Kind.GENERATOR, "local/transformers").forecast, raising=False)
-        prepared = prepare(tmp_path / "driven.yaml", (), tmp_path / "run")
-        order = RunOrder(
-            prepared.plan,
-            prepared.forecasts,
-            prepared.groups,
-            prepared.loaded.sweep.run,
-            prepared.catalogue,
-            {},
-            prepared.tariff,
-            prepared.forecast.new,
-        )
-        accounts = order.settings.accounts
-        made = lambda: make(WorkerSettings(tmp_path / "run", "cpu", 1, 8, accounts))  # noqa: E731 - a factory
-        return run_sweep(order, RunDirectory(tmp_path / "run"), made, Watcher())
-
-    return run
-
-
-def attempts_and_rows(folder: Path) -> tuple[list[int], int]:
-    with open_results(folder) as results:
-        (rows,) = results.table("SELECT count(*) AS n FROM responses").to_pylist()
-        found = results.table("SELECT attempts FROM v_stages WHERE kind = 'generate'").to_pylist()
-    return sorted(row["attempts"] for row in found), rows["n"]
-
-
 @pytest.mark.parametrize(("gather", "attempts"), [(0.0, [1, 2, 2]), (9.0, [1, 1, 1])])
-def test_what_a_host_handed_back_before_it_died_counts_once(
-    drive: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gather: float, attempts: list[int]
+def test_what_a_worker_handed_back_before_it_died_counts_once(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, gather: float, attempts: list[int]
 ) -> None:
     monkeypatch.setattr(work, "GATHER_SECONDS", gather)
-    assert drive(Dying).ending is Ending.COMPLETE
-    assert attempts_and_rows(tmp_path / "run") == (attempts, 33)
+    summary, plan = drive(THREE, Dying)
+    assert summary.ending is Ending.COMPLETE
+    assert drive.notes == [f"{NAME} died and was replaced: killed"]
+    tried = drive.attempts()
+    keys = [cell.evaluations[0].generate for cell in plan.cells]
+    assert sorted(tried[key] for key in keys) == attempts
+    assert [len(drive.rows(key, "responses")) for key in keys] == [2, 2, 2]
 
 
-def test_an_interrupt_before_the_hosts_are_there_is_heard_at_once(drive: Any) -> None:
+def test_a_stage_with_which_workers_keep_dying_fails(drive: Drive) -> None:
+    registry.adapter(Kind.GENERATOR, "acme/voice").ends = [KilledError(), KilledError()]
+    summary, _ = drive(UNTUNED, Mortal)
+    assert (summary.ending, summary.failed, summary.skipped) == (Ending.FAILURES, 1, 1)
+    assert drive.notes[-1].endswith("for `the recipe`: WorkerDiedError: 2 workers died running it: killed")
+
+
+def test_an_interrupt_before_the_workers_are_there_is_heard_at_once(drive: Drive) -> None:
     before = signal.getsignal(signal.SIGINT)  # whoever else in this process may have set it
 
     def slowly(settings: WorkerSettings) -> Executor:
@@ -166,39 +91,89 @@ def test_an_interrupt_before_the_hosts_are_there_is_heard_at_once(drive: Any) ->
         time.sleep(1.0)
         return InlineExecutor(settings)
 
-    summary = drive(slowly)
+    summary, _ = drive(UNTUNED, slowly)
     assert (summary.ending, summary.ran) == (Ending.INTERRUPTED, 0)
-    assert drive(InlineExecutor).ending is Ending.COMPLETE
+    assert drive(UNTUNED)[0].ending is Ending.COMPLETE
+
+
+def test_the_first_failure_ends_a_run_that_is_to_end_then(drive: Drive) -> None:
+    spec = UNTUNED + "axes: {generate.max_new_tokens: [7, 8, 9]}\n"  # three groups: none is asked beside another
+    first = drive.prepared(spec).plan.cells[0].evaluations[0].generate
+    registry.adapter(Kind.GENERATOR, "acme/voice").spoils = {first}
+    summary, _ = drive(spec, fail_fast=True)
+    assert (summary.ending, summary.failed, summary.ran) == (Ending.FAILED_FAST, 1, 1)
+    registry.refresh()
+    summary, _ = drive(spec)
+    assert (summary.ending, summary.ran) == (Ending.COMPLETE, 6)
+
+
+def test_a_cap_stops_a_run_before_the_stage_that_could_pass_it(drive: Drive) -> None:
+    spec = UNTUNED + "axes: {generate.max_new_tokens: [7, 8]}\n"
+    needed = {ahead.expected.tokens for ahead in drive.prepared(spec).forecasts.values() if ahead.expected.tokens}
+    assert needed == {2 + 2}, "two prompts of a word, and two answers of a token"
+    summary, plan = drive(f"{spec}run: {{budget: {{tokens: 5}}}}\n")
+    assert (summary.ending, summary.failed) == (Ending.BUDGET, 0)
+    assert drive.notes == ["budget: the next stage could take the run to 6 tokens, over the cap of 5 tokens"], (
+        "the first used two"
+    )
+    asked = drive.attempts().keys() & {cell.evaluations[0].generate for cell in plan.cells}
+    assert len(asked) == 1
+
+
+def test_what_a_judge_said_in_an_earlier_run_is_not_asked_again(drive: Drive) -> None:
+    drive(UNTUNED)
+    registry.refresh()  # and the worker of the next run is another one
+    _, plan = drive(UNTUNED + "axes: {generate.max_new_tokens: [8, 9, 10]}\n")
+    assert registry.adapter(Kind.JUDGE, "acme/guard").asked == [], "longer answers would be the same"
+    scores = [
+        [row["score"] for row in drive.rows(cell.evaluations[0].judges[0].key, "verdicts")] for cell in plan.cells
+    ]
+    assert scores == [[1.0, 1.0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("cells", "named"),
+    [
+        ("seed: [0]", "`seed=0`"),
+        ("generate.system: [a]", "`system=a`"),
+        ("tune.force: [1.0, 2.0]", "`force=1` and another cell"),
+        ("tune.force: [1.0, 2.0, 3.0]", "`force=1` and 2 more cells"),
+    ],
+)
+def test_a_failure_is_told_by_its_work_its_cells_and_its_cause(drive: Drive, cells: str, named: str) -> None:
+    plan = drive.prepared(f"{ACME}axes: {{{cells}}}\n").plan
+    failure = Failure("OSError", "the disk is full", "")
+    key = plan.cells[0].chain[0]
+    assert told(plan, key, StageState.FAILED, failure) == (
+        f"failed: sample by acme/letters for {named}: OSError: the disk is full"
+    )
 
 
 ENDINGS = {
     "failed": (ValueError("nobody heard of it"),),
     "interrupted": (KeyboardInterrupt(),),
-    "its host died": (Killed(), Killed()),
+    "its worker died": (KilledError(), KilledError()),
 }
+PAID = Usage(prompt_tokens=2 * 20, generated_tokens=2 * 5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ENDINGS)
-def test_what_a_stage_bought_before_it_ended_is_in_its_books_and_not_reserved_again(
-    drive: Any, tmp_path: Path, how: str
+def test_what_a_stage_bought_before_it_ended_is_booked_once_and_not_reserved_again(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    run, endings = RunDirectory(tmp_path / "run"), ENDINGS[how]
-    drive(Mortal, Buyer(run, *endings), HOSTED)
+    monkeypatch.setenv("NO_KEY_IS_NEEDED", "none")
+    registry.adapter(Kind.GENERATOR, "acme/cloud").ends = list(ENDINGS[how])
+    _, plan = drive(HOSTED, Mortal)
+    generate = plan.cells[0].evaluations[0].generate
 
     def books() -> list[Usage]:
-        with closing(State.peek(run)) as state:
-            found = [
-                replace(used, device_seconds=0.0) for key, used, _ in state.charges() if key.startswith("generate")
-            ]
-        return [used for used in found if used.tokens]
+        with closing(State.peek(drive.run)) as state:
+            return [replace(used, device_seconds=0.0) for key, used, _ in state.charges() if key == generate]
 
-    assert books() == [PAID] * len(endings)
-    (high,) = [
-        ahead.high.tokens
-        for ahead in prepare(tmp_path / "driven.yaml", (), run.root).forecasts.values()
-        if ahead.high.tokens
-    ]
-    capped = HOSTED + f"  budget: {{tokens: {high}}}\n"
-    assert drive(InlineExecutor, None, capped).ending is Ending.COMPLETE
-    assert books() == [PAID] * len(endings)
+    nothing = [Usage()] * (len(ENDINGS[how]) - 1)
+    assert books() == [PAID, *nothing], "it asks again, and gets what was bought"
+    high = drive.prepared(HOSTED).forecasts[generate].high.tokens
+    capped = f"{HOSTED}  budget: {{tokens: {high}}}\n"
+    registry.adapter(Kind.GENERATOR, "acme/cloud").ends = []
+    assert drive(capped)[0].ending is Ending.COMPLETE
+    assert sum(books(), Usage()) == PAID

@@ -31,7 +31,7 @@ def test_trouble_is_told_once_and_tried_again(run: RunDirectory) -> None:
     due.tick()
     due.join()
     State.open(run).close()
-    assert "OperationalError" in due.tick()
+    assert "cannot be published" in due.tick()
     due.join()
     assert due.tick() == ""
     due.join()

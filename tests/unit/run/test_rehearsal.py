@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from engine.domain.errors import RunLockedError, StoreError
-from engine.run.accounts.rehearsal import going_on, make_room
 from engine.run.drive import lock
 from engine.run.drive.order import Ending
+from engine.run.drive.rehearsal import going_on, make_room
 from engine.store.layout import RunDirectory
 from engine.store.state import State
 

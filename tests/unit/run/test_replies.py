@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, Turn
+from engine.ports.chat import MOST_TOKENS, ChatRequest, Choice, Completion, FinishReason
 from engine.run.accounts.replies import booked, forget, kept, reply_log, stage_keys, unbooked, unread
 from engine.store.layout import RunDirectory
 
@@ -39,6 +40,20 @@ def test_a_reply_is_used_again_once_and_only_for_what_was_asked(tmp_path: Path) 
     assert log.taken(REQUEST) is None
     (path,) = run.replies.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("odd", "wanted"), [("1e30", MOST_TOKENS), ("-7", 0), (f"1{'0' * 400}", MOST_TOKENS)])
+def test_counts_that_cannot_be_break_no_rerun(odd: str, wanted: int, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    bought(run, REQUEST, COMPLETION)
+    (path,) = run.replies.iterdir()
+    path.write_text(path.read_text().replace('"tokens": [5, 2, 3]', f'"tokens": [{odd}, {odd}, {odd}]'))
+    new = unbooked(run, "stage", 0)
+    assert new is not None
+    assert new.usage == LOST + Usage(prompt_tokens=wanted, cached_tokens=wanted, generated_tokens=wanted)
+    again = reply_log(run, "stage").taken(REQUEST)
+    assert again is not None
+    assert again.usage == new.usage
 
 
 def test_a_named_reply_is_nobody_elses_and_an_unnamed_one_is_anybodys(tmp_path: Path) -> None:

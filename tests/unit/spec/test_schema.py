@@ -127,8 +127,11 @@ def test_the_documentation_counts_right() -> None:
         "worked-counts": (24, 36, 12, 25),
         "one-experiment": (1, 1, 0, 1),
         "how-much-data": (18, 18, 0, 18),
+        "any-setting": (12, 12, 0, 12),
+        "how-long": (6, 6, 0, 6),
         "fair-comparison": (12, 24, 2, 22),
         "a-few-more": (4, 4, 0, 5),
+        "two-accounts": (1, 1, 0, 1),
     }
 
 

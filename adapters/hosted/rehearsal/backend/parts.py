@@ -1,4 +1,4 @@
-"""What stands behind the wire: the ports that really train, answer and grade, and the orders that go to them.
+"""What stands behind the API: the ports that really train, answer and grade, and the orders that go to them.
 
 The learning rate that `learning_rate_multiplier: 1` stands for is 1e-3, absolute, with LoRA adapters of rank 8 and a
 constant schedule: a provider names no such number, and this one suits the stand-in.
@@ -116,5 +116,5 @@ class Training:
         return f"{self.name}-{epoch}"
 
     def weights(self, epoch: int) -> Path:
-        """Return the folder of an epoch's weights; its name is the cut's key, by which hosts remember what they tuned."""
+        """Return the folder of an epoch's weights; its name is the checkpoint's key."""
         return self.folder / self.key(epoch)

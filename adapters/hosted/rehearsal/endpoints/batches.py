@@ -107,9 +107,9 @@ async def _run(account: MockAccount, batch: MockBatch, content: bytes) -> None:
         return
     batch.total, batch.model = len(lines), str(lines[0].body.get("model", ""))
     batch.enter("in_progress")
-    gate = asyncio.Semaphore(AT_ONCE)
-    told = {reply["custom_id"] for reply in (*batch.answered, *batch.refused)}
-    answers = (_answer(account, batch, line, gate) for line in lines if line.custom_id not in told)
+    at_once = asyncio.Semaphore(AT_ONCE)
+    done = {reply["custom_id"] for reply in (*batch.answered, *batch.refused)}
+    answers = (_answer(account, batch, line, at_once) for line in lines if line.custom_id not in done)
     await asyncio.gather(account.pause(account.settings.durations.batch), *answers)
     batch.enter("finalizing")
     _write(account, batch)
@@ -139,8 +139,8 @@ def _lines(batch: MockBatch, content: bytes, url: str | None) -> list[BatchReque
     return list(lines.values())
 
 
-async def _answer(account: MockAccount, batch: MockBatch, line: BatchRequest, gate: asyncio.Semaphore) -> None:
-    async with gate:
+async def _answer(account: MockAccount, batch: MockBatch, line: BatchRequest, at_once: asyncio.Semaphore) -> None:
+    async with at_once:
         try:
             body = chat.ChatBody.model_validate(line.body)
             model = chat.model_of(account, body)

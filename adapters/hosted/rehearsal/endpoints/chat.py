@@ -91,7 +91,7 @@ class ChatBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One answer, and why it ended, in the wire's words."""
+    """One answer, and why it ended, in the API's words."""
 
     text: str | None
     finish: str = "stop"

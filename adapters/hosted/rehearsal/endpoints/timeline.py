@@ -41,7 +41,7 @@ MODEL_BLOCKED = (
 
 
 class _JobError(Exception):
-    """Why a job fails, in the wire's words."""
+    """Why a job fails, in the API's words."""
 
     def __init__(self, message: str, code: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ async def run(account: MockAccount, job: MockJob) -> None:
     except Exception:
         job.error = _JobError("The job failed due to an internal error.", "server_error").shown
         job.end("failed")
-        raise  # a bug of ours, for the log
+        raise  # a bug of this server, for the log
 
 
 async def settle_pause(account: MockAccount, job: MockJob) -> None:

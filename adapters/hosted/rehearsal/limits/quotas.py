@@ -91,15 +91,15 @@ class Quotas:
             hold.tokens = used
 
     def headers(self, model: str) -> dict[str, str]:
-        """Return what a reply's headers tell of the limits."""
-        now, gauges, told = self._now(), self._of(model), {}
+        """Return what a reply's headers say of the limits."""
+        now, gauges, found = self._now(), self._of(model), {}
         for name, shown in (("requests", "requests"), ("tokens", "tokens"), ("tokens", "project-tokens")):
             if name in gauges:
                 held = gauges[name].window
-                told[f"x-ratelimit-limit-{shown}"] = str(held.limit)
-                told[f"x-ratelimit-remaining-{shown}"] = str(held.left(now))
-                told[f"x-ratelimit-reset-{shown}"] = duration(held.reset(now))
-        return told
+                found[f"x-ratelimit-limit-{shown}"] = str(held.limit)
+                found[f"x-ratelimit-remaining-{shown}"] = str(held.left(now))
+                found[f"x-ratelimit-reset-{shown}"] = duration(held.reset(now))
+        return found
 
     def admit_job(self, model: str, active: int) -> None:
         """Let a job be created and count it, or refuse it.

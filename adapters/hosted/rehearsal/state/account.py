@@ -64,12 +64,12 @@ class MockAccount:
 
     @property
     def is_azure(self) -> bool:
-        """Whether it speaks Azure's dialect."""
+        """Whether it implements Azure's API."""
         return self.settings.dialect == "azure"
 
     @property
     def is_together(self) -> bool:
-        """Whether it speaks Together's dialect."""
+        """Whether it implements Together's API."""
         return self.settings.dialect == "together"
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -82,7 +82,7 @@ class MockAccount:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a bug of the rehearsal server", exc_info=error)
+            _log.error("a bug of the local mock server", exc_info=error)
 
     def slot(self, model: str) -> AbstractAsyncContextManager[object]:
         """Return what a job holds while it runs; where they are limited, jobs wait for one in turn."""

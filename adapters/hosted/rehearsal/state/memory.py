@@ -33,7 +33,7 @@ class Kept(BaseModel):
 
     Attributes:
         format: Marks it as ours.
-        dialect: What the account speaks: a job of one is no job of another.
+        dialect: Which API it implements: a job of one is no job of another.
         life: How many servers this folder has had before; ids are drawn from it, so that none is given twice.
         pico_dollars: Money billed.
         tokens_billed: By model, and kind.
@@ -142,7 +142,7 @@ def _read(folder: Path, account: MockAccount) -> Kept:
     except (OSError, TypeError, ValueError, AttributeError) as error:
         raise _unusable(str(error), path) from error
     if kept.dialect != account.settings.dialect:
-        raise _unusable(f"it is of a server that spoke {kept.dialect}, not {account.settings.dialect}", path)
+        raise _unusable(f"it is of a server of the dialect {kept.dialect}, not {account.settings.dialect}", path)
     root = account.weights.resolve()
     if account.weights.is_symlink():
         raise _unusable("its weights are elsewhere", account.weights)

@@ -52,7 +52,7 @@ class StoredFile:
         return self.expires_at is None or time.time() < self.expires_at
 
     def shown(self) -> Json:
-        """Return it as the wire shows it."""
+        """Return it as the API shows it."""
         return {
             "id": self.file_id,
             "object": "file",
@@ -155,7 +155,7 @@ class MockJob:
         created_at: Seconds since the epoch, UTC.
         seed: Of the training.
         hyperparameters: Those asked for, and resolved once it runs.
-        status: Where it stands, in the wire's words.
+        status: Where it stands, in the API's words.
         before_pause: Where it stood before it was paused.
         fine_tuned_model: What it made.
         finished_at: Seconds since the epoch, UTC.
@@ -188,7 +188,7 @@ class MockJob:
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     def shown(self) -> Json:
-        """Return it as the wire shows it."""
+        """Return it as the API shows it."""
         hyperparameters = self.hyperparameters.model_dump()
         return {
             "object": "fine_tuning.job",
@@ -273,7 +273,7 @@ class MockBatch:
         self.times[f"{status}_at"] = time.time()
 
     def shown(self) -> Json:
-        """Return it as the wire shows it."""
+        """Return it as the API shows it."""
         states = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
         return {
             "id": self.batch_id,
@@ -327,7 +327,7 @@ class Deployment:
         return time.time() >= self.ready_at
 
     def shown(self) -> Json:
-        """Return it as the wire shows it."""
+        """Return it as the API shows it."""
         state = "Succeeded" if self.is_ready else "Creating"
         model = {"format": "OpenAI", "name": self.model, "version": "1"}
         return {"name": self.name, "sku": self.sku, "properties": {"model": model, "provisioningState": state}}

@@ -25,7 +25,7 @@ PURPOSES = frozenset({"fine-tune", "batch-api", "eval", "calibration"})
 PLACE = "/__put/{file_id}"
 FOUND = 302
 STATES = {"finalizing": "IN_PROGRESS", "cancelling": "CANCELLED"}
-"""By our own; all others are called as ours, in capitals."""
+"""By OpenAI's; all others have OpenAI's names, in capitals."""
 
 
 class Handed(BatchBody):

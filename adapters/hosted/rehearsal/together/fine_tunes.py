@@ -21,7 +21,7 @@ from adapters.hosted.rehearsal.state.audit import price_of
 from adapters.hosted.rehearsal.state.records import MockJob, TuneBody
 
 STATES = {"validating_files": "pending", "succeeded": "completed", "failed": "error"}
-"""By our own; all others are called as ours."""
+"""By OpenAI's; all others have OpenAI's names."""
 
 EVENTS = {
     "Created fine-tuning job": "job_pending",
@@ -35,7 +35,7 @@ EVENTS = {
     "Moderation checks failed": "job_error",
     "The job failed": "job_error",
 }
-"""What our own events, by how they begin, are there; others are not told."""
+"""Types of events, by how OpenAI's messages begin; others are not shown."""
 
 METERS: Mapping[str, str] = MappingProxyType(
     {
@@ -46,7 +46,7 @@ METERS: Mapping[str, str] = MappingProxyType(
         "x-ratelimit-remaining-tokens": "x-tokenlimit-remaining",
     }
 )
-"""What the headers are called that tell of the limits. Sources differ on whether there they are a second's or a minute's; here
+"""What the headers are called that say of the limits. Sources differ on whether there they are a second's or a minute's; here
 they are a minute's."""
 
 PICO_A_NANO = 1000
@@ -60,13 +60,13 @@ class EstimateBody(BaseModel):
     training_file: str
 
 
-def headers(told: Mapping[str, str]) -> dict[str, str]:
-    """Return what a reply's headers tell of the limits, under Together's names."""
-    return {METERS[name]: value for name, value in told.items() if name in METERS}
+def headers(found: Mapping[str, str]) -> dict[str, str]:
+    """Return what a reply's headers say of the limits, under Together's names."""
+    return {METERS[name]: value for name, value in found.items() if name in METERS}
 
 
 def moment(seconds: float) -> str:
-    """Return a moment as the wire writes it.
+    """Return a moment as the API writes it.
 
     >>> moment(0.5)
     '1970-01-01T00:00:00.500Z'
@@ -106,8 +106,8 @@ async def events(account: MockAccount, request: Request) -> Response:
 
 async def metrics(account: MockAccount, request: Request) -> Response:
     """GET /v1/fine-tunes/{id}/metrics."""
-    told = [event["data"] for event in jobs.find(account, request).events if "train_loss" in event["data"]]
-    rows = [{"train/global_step": data["step"], "train/loss": data["train_loss"]} for data in told]
+    found = [event["data"] for event in jobs.find(account, request).events if "train_loss" in event["data"]]
+    rows = [{"train/global_step": data["step"], "train/loss": data["train_loss"]} for data in found]
     return json_reply({"metrics": rows})
 
 

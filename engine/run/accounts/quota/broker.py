@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, Completion, Session
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Session
 from engine.ports.provider_errors import ExhaustedError, NoReplyError, ProviderError, ThrottledError, UnavailableError
 from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.jobs import JobSlots
@@ -43,15 +44,6 @@ class Counts:
     answered: int = 0
 
 
-def base_model(model: str) -> str:
-    """Return the model whose limits a model shares: its base, where its name tells it as OpenAI's do.
-
-    >>> base_model("ft:gpt-4.1-mini:org::id"), base_model("gpt-4.1-mini")
-    ('gpt-4.1-mini', 'gpt-4.1-mini')
-    """
-    return model.split(":")[1] if model.startswith("ft:") else model
-
-
 class Broker:
     """An account's quota, and whoever waits for it.
 
@@ -60,7 +52,7 @@ class Broker:
         quota: The limits that are known.
         clock: Seconds, monotonic.
         sleep: Waits for so many seconds of that clock.
-        group: Says of a model whose limits it shares.
+        group: Returns what all models have in common that share limits; without it, each has its own.
         seed: Of the jitter.
 
     Attributes:
@@ -74,7 +66,7 @@ class Broker:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
-        group: Callable[[str], str] = base_model,
+        group: Callable[[str], str] = str,
         seed: int = 0,
     ) -> None:
         """Send nothing yet."""

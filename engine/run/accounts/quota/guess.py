@@ -54,7 +54,7 @@ class Guess:
         self._least = least
         self._rough = True
         self._share, self._cut_at, self._climb = 1.0 - PROBE, now, LEAST_CLIMB_S
-        self._begun, self._passed, self._asks = now, 0.0, 0
+        self._begun, self._passed, self._requests = now, 0.0, 0
         self._beyond = 0.0  # what of it passed after the climb
         self._answered = True  # something was answered between the last two refusals
 
@@ -68,7 +68,7 @@ class Guess:
         """Count a request of so much as passed, until it is known to have been refused."""
         if now >= self._begun:
             self._passed += amount
-            self._asks += 1
+            self._requests += 1
         if now >= self._cut_at + self._climb:
             self._beyond += amount
 
@@ -103,11 +103,11 @@ class Guess:
 
     def _begin(self, at: float) -> None:
         """Measure from then on."""
-        self._begun, self._passed, self._asks = at, 0.0, 0
+        self._begun, self._passed, self._requests = at, 0.0, 0
 
     def _measure(self, found: float) -> None:
         """Take over what passed a second."""
-        mean = self._passed / max(1, self._asks)
+        mean = self._passed / max(1, self._requests)
         self.aim = max(self._least, found, 0.0 if self._rough else LEAST_LEFT * self.aim)
         self._rough, self._share = False, 1.0 - PROBE
         self._climb = min(MOST_CLIMB_S, max(LEAST_CLIMB_S, CLIMB_ASKS * mean / self.aim))

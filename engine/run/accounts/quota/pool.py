@@ -12,8 +12,9 @@ import math
 import random
 
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, RateLimits
+from engine.ports.chat import ChatRequest, RateLimits
 from engine.ports.provider_errors import ThrottledError, UnavailableError
+from engine.run.accounts.backoff import backoff
 from engine.run.accounts.quota.fair_queue import FairQueue, Ticket
 from engine.run.accounts.quota.rate import DAY, NEVER, Rate
 
@@ -28,10 +29,8 @@ REFUSED_S = 1800.0
 """A request that was sent too fast so often, and for so long, was not sent too fast: something else is wrong with it. So it is with
 all of them where nothing else was answered for so long."""
 
-BACKOFF_S = 1.0
-MOST_BACKOFF_S = 60.0
 MOST_PAUSE_S = 3600.0
-"""Waits grow from the first to the second; what a provider asks for is heeded up to the third."""
+"""What a provider asks for is heeded up to this."""
 
 HINTS = 2
 MOST_HINT_S = 10.0
@@ -220,7 +219,7 @@ class Pool:
         if gives_up:
             self.fair_queue.ended(ticket.flow)
             return False
-        wait = max(min(seconds, MOST_PAUSE_S), _backoff(ticket.failures + ticket.no_reply))
+        wait = max(min(seconds, MOST_PAUSE_S), backoff(ticket.failures + ticket.no_reply))
         heapq.heappush(self._later, (now + self._jittered(wait), ticket.place, ticket))
         return True
 
@@ -251,8 +250,8 @@ class Pool:
     def _pause(self, error: ThrottledError) -> float:
         """Return the seconds to pause: the provider's own, which grow where nothing but refusals has come of them."""
         if error.seconds is None:
-            return PARK_S if error.scope == "day" else _backoff(self._rate_limited)
-        grown = _backoff(self._rate_limited - HINTS) if self._rate_limited > HINTS else 0.0
+            return PARK_S if error.scope == "day" else backoff(self._rate_limited)
+        grown = backoff(self._rate_limited - HINTS) if self._rate_limited > HINTS else 0.0
         return max(error.seconds, min(MOST_HINT_S, grown))
 
     def _rest(self, now: float, *, rests: bool) -> None:
@@ -307,8 +306,3 @@ class Pool:
     def _jittered(self, seconds: float) -> float:
         """Return a little more, never less: the provider's own wait is the least."""
         return seconds + self._random.uniform(0, LEAST_JITTER_S + JITTER * seconds)
-
-
-def _backoff(times: int) -> float:
-    """Return the seconds to wait after so many failures in a row."""
-    return min(MOST_BACKOFF_S, BACKOFF_S * 2.0 ** min(times - 1, 10))

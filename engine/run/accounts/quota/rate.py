@@ -3,7 +3,7 @@
 Two rules hold at once. The *pace*: what is sent is paid for at the limit's own speed, and the next waits until the debt is
 paid; that is kind to servers that refill a bucket. The *window*: never more than the server's capacity within the time in
 which it lets that much through; that is what servers with a sliding window, or with a limit in quanta of a second, count.
-How large the capacity is, the replies' headers tell. A little slack in time covers the journey to the server; each 429
+How large the capacity is, the replies' headers tell. A little slack in time allows for latency; each 429
 widens it, and it narrows again by itself.
 """
 
@@ -13,7 +13,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from engine.ports.provider import RateLimit
+from engine.ports.chat import RateLimit
 from engine.run.accounts.quota.guess import Guess
 
 MINUTE = 60.0
@@ -249,7 +249,7 @@ class Rate:
         return max(0, self._caution - int((now - self._cautious_since) / CALM_S)) if self._caution else 0
 
     def _slack(self, now: float) -> float:
-        """Return the seconds that are allowed for the journey to the server."""
+        """Return the seconds that are allowed for latency."""
         return float((SLACK * self._window + LEAST_SLACK_S) * CAUTIOUS ** self._calmed(now)) if self.paced else 0.0
 
     def _window_wait(self, amount: float, now: float) -> float:

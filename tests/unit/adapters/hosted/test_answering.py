@@ -1,4 +1,4 @@
-"""Answers: what was paid for, or may have been, is in the books, also where a task fails."""
+"""Answers: what was paid for, or may have been, is in the ledger, also where a task fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, HostedTuning, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
 from engine.run.executors.workers import WarmSlots
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from engine.domain.conversation import Turn
-from engine.ports.provider import Access, ChatRequest, Choice, FinishReason, JobOrder, JobState, Step
+from engine.ports.chat import ChatRequest, Choice, FinishReason
+from engine.ports.provider import Access, JobOrder, JobState, Step
 from engine.ports.provider_errors import ThrottledError
 
 PAGE = Path(__file__).parents[4] / "docs" / "guides" / "providers.md"

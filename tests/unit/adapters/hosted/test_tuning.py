@@ -16,7 +16,9 @@ from engine.domain.cost import Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports import Checkpoint, Context, Settings, TrainingRun, Tuned, Workload
-from engine.ports.provider import ChatRequest, Completion, HostedTuning, Job, JobState, Step, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Job, JobState, Step
 from engine.ports.provider_errors import ProviderError
 from engine.run.executors.workers import WarmSlots
 

@@ -18,7 +18,7 @@ from engine.domain.adapters import Kind, Settings
 from engine.domain.conversation import Image, Prompt, Turn
 from engine.domain.results import SCALES, Finish, Measure, Outcome, Response
 from engine.ports import ApiJudge, Pairs
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, ThrottledError
 from engine.registry import INSTALLED
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adapters.judges.outcomes import LONGEST_REASON, verdict
 from adapters.judges.rubric import PolicyRubric, RubricJudge, StrongRejectRubric
 from engine.domain.results import SCALES, Measure, Outcome
-from engine.ports.provider import Choice, Completion, FinishReason
+from engine.ports.chat import Choice, Completion, FinishReason
 from engine.ports.provider_errors import (
     BlockedError,
     DeniedError,

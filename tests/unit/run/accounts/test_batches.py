@@ -15,7 +15,8 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import Turn
 from engine.domain.sweep import Account
-from engine.ports.provider import BatchState, ChatRequest, Choice, Completion, FinishReason, Session
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
+from engine.ports.provider import BatchState, Session
 from engine.ports.provider_errors import (
     DeniedError,
     NoReplyError,
@@ -108,7 +109,7 @@ class Shop:
 
 
 @dataclass
-class Desk:
+class Setup:
     """Whoever requests: a run directory, and its account."""
 
     root: Path
@@ -129,7 +130,7 @@ class Desk:
         return Batches("ours", account, provider, cast("Session", self.shop), self.journal, Patience(LAG, 0.02))
 
     def ask(self, requests: Sequence[ChatRequest] = REQUESTS) -> list[str | type[ProviderError]]:
-        """Ask everything, as another host of the same run directory would."""
+        """Ask everything, as another worker of the same run directory would."""
         with reply_log(self.run, FLOW).open() as log:
             named = names(requests)
             answers = asyncio.run(self.batches.complete_all(FLOW, named, log))
@@ -138,35 +139,37 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, Shop())
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path, Shop())
 
 
-def test_a_request_that_took_longer_than_lists_lag_is_not_repeated(desk: Desk) -> None:
-    desk.shop.takes, desk.shop.fails = LAG + 0.05, NoReplyError("no reply within so many seconds")
-    assert desk.ask() == ANSWERS
-    assert len(desk.shop.taken) == 1
+def test_a_request_that_took_longer_than_lists_lag_is_not_repeated(setup: Setup) -> None:
+    setup.shop.takes, setup.shop.fails = LAG + 0.05, NoReplyError("no reply within so many seconds")
+    assert setup.ask() == ANSWERS
+    assert len(setup.shop.taken) == 1
 
 
-def test_after_a_kill_the_batch_may_have_been_taken_just_now(desk: Desk, tmp_path: Path) -> None:
-    Desk(tmp_path / "elsewhere", desk.shop).ask()
-    desk.shop.taken[0] = batch_key(FLOW, 1), time.time()
+def test_after_a_kill_the_batch_may_have_been_taken_just_now(setup: Setup, tmp_path: Path) -> None:
+    Setup(tmp_path / "elsewhere", setup.shop).ask()
+    setup.shop.taken[0] = batch_key(FLOW, 1), time.time()
     # The reply may take 10 seconds, of which 5 have passed.
-    desk.journal.write(JobRecord(batch_key(FLOW, 1), "ours", "hosted/openai", time.time() - 5.0))
+    setup.journal.write(JobRecord(batch_key(FLOW, 1), "ours", "hosted/openai", time.time() - 5.0))
     for _ in range(2):
-        assert desk.ask() == ANSWERS
-        assert len(desk.shop.taken) == 1
+        assert setup.ask() == ANSWERS
+        assert len(setup.shop.taken) == 1
 
 
-def test_a_batch_of_another_run_directory_is_read_and_only_the_rest_is_asked(desk: Desk, tmp_path: Path) -> None:
-    Desk(tmp_path / "elsewhere", desk.shop).ask(REQUESTS[:1])
+def test_a_batch_of_another_run_directory_is_read_and_only_the_rest_is_asked(setup: Setup, tmp_path: Path) -> None:
+    Setup(tmp_path / "elsewhere", setup.shop).ask(REQUESTS[:1])
     time.sleep(LISTED_AFTER)
-    assert desk.ask() == ANSWERS
-    assert [len(requests) for requests in desk.shop.requests] == [1, 2]
+    assert setup.ask() == ANSWERS
+    assert [len(requests) for requests in setup.shop.requests] == [1, 2]
 
 
-def test_replies_are_on_the_disk_before_their_batch_counts_as_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that dies between two lines of its log finds the same batch again, and writes each reply once."""
+def test_replies_are_on_the_disk_before_their_batch_counts_as_read(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies between two lines of its log finds the same batch again, and writes each reply once."""
     write = ReplyLog.write
 
     def dies(log: ReplyLog, request: ChatRequest, completion: Completion, name: str = "") -> None:
@@ -176,107 +179,107 @@ def test_replies_are_on_the_disk_before_their_batch_counts_as_read(desk: Desk, m
 
     monkeypatch.setattr(ReplyLog, "write", dies)
     with pytest.raises(KeyboardInterrupt):
-        desk.ask()
-    (record,) = desk.journal.records()
+        setup.ask()
+    (record,) = setup.journal.records()
     assert (record.job_id, record.state) == ("batch-0", "")
-    assert desk.ask() == ANSWERS
-    assert len(desk.shop.taken) == 1
-    assert sum(map(len, reply_log(desk.run, FLOW).bought.values())) == len(REQUESTS)
+    assert setup.ask() == ANSWERS
+    assert len(setup.shop.taken) == 1
+    assert sum(map(len, reply_log(setup.run, FLOW).bought.values())) == len(REQUESTS)
 
 
 def test_an_outage_while_a_batch_is_worked_on_costs_nothing_but_time(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.run.accounts.backoff.TRIES", 1)
-    desk.shop.looks = [UnavailableError("503"), NoReplyError("no reply"), ThrottledError("429")]
-    assert desk.ask() == ANSWERS
-    assert len(desk.shop.taken) == 1
+    setup.shop.looks = [UnavailableError("503"), NoReplyError("no reply"), ThrottledError("429")]
+    assert setup.ask() == ANSWERS
+    assert len(setup.shop.taken) == 1
 
 
-def test_what_expired_is_asked_again_and_what_was_answered_is_not(desk: Desk) -> None:
-    desk.shop.answer = lambda request: (
-        UnavailableError("expired") if request is REQUESTS[1] and len(desk.shop.requests) == 1 else upper(request)
+def test_what_expired_is_asked_again_and_what_was_answered_is_not(setup: Setup) -> None:
+    setup.shop.answer = lambda request: (
+        UnavailableError("expired") if request is REQUESTS[1] and len(setup.shop.requests) == 1 else upper(request)
     )
-    assert desk.ask() == ANSWERS
-    assert [len(requests) for requests in desk.shop.requests] == [3, 1]
+    assert setup.ask() == ANSWERS
+    assert [len(requests) for requests in setup.shop.requests] == [3, 1]
 
 
-def test_what_always_expires_is_given_up_and_asked_by_the_next_run(desk: Desk) -> None:
-    desk.shop.answer = lambda _: UnavailableError("expired")
-    assert desk.ask() == [UnavailableError] * 3
-    assert len(desk.shop.taken) == ROUNDS
-    desk.shop.answer = upper
-    assert desk.ask() == ANSWERS
-    assert len(desk.shop.taken) == ROUNDS + 1
+def test_what_always_expires_is_given_up_and_asked_by_the_next_run(setup: Setup) -> None:
+    setup.shop.answer = lambda _: UnavailableError("expired")
+    assert setup.ask() == [UnavailableError] * 3
+    assert len(setup.shop.taken) == ROUNDS
+    setup.shop.answer = upper
+    assert setup.ask() == ANSWERS
+    assert len(setup.shop.taken) == ROUNDS + 1
 
 
 @pytest.mark.parametrize(
     ("refusal", "error"), [(RejectedError("400"), UnavailableError), (DeniedError("403"), DeniedError)]
 )
 def test_a_batch_that_was_refused_as_a_whole_is_handed_in_again_by_the_next_run(
-    refusal: ProviderError, error: type[ProviderError], desk: Desk
+    refusal: ProviderError, error: type[ProviderError], setup: Setup
 ) -> None:
-    desk.shop.refuses = [refusal]
-    assert desk.ask() == [error] * 3
-    assert desk.ask() == ANSWERS
-    assert len(desk.shop.taken) == 2
+    setup.shop.refuses = [refusal]
+    assert setup.ask() == [error] * 3
+    assert setup.ask() == ANSWERS
+    assert len(setup.shop.taken) == 2
 
 
-def test_a_batch_that_found_the_queue_full_is_handed_in_again(desk: Desk) -> None:
-    desk.shop.refuses = [ThrottledError("too many tokens wait", 0.01, "day")]
-    assert desk.ask() == ANSWERS
-    assert [key for key, _ in desk.shop.taken] == [batch_key(FLOW, 1), batch_key(FLOW, 2)]
+def test_a_batch_that_found_the_queue_full_is_handed_in_again(setup: Setup) -> None:
+    setup.shop.refuses = [ThrottledError("too many tokens wait", 0.01, "day")]
+    assert setup.ask() == ANSWERS
+    assert [key for key, _ in setup.shop.taken] == [batch_key(FLOW, 1), batch_key(FLOW, 2)]
 
 
-def test_a_request_that_came_too_fast_is_repeated_and_one_that_was_refused_is_not_looked_for(desk: Desk) -> None:
-    desk.shop.fails = ThrottledError("429", 0.01)
-    assert desk.ask() == ANSWERS
-    desk.shop.fails = RejectedError("400")
-    assert desk.ask([ChatRequest("m", (Turn("user", "three"),), 8)]) == [UnavailableError]
-    assert desk.journal.records()[-1].heard(10.0) is None
+def test_a_request_that_came_too_fast_is_repeated_and_one_that_was_refused_is_not_looked_for(setup: Setup) -> None:
+    setup.shop.fails = ThrottledError("429", 0.01)
+    assert setup.ask() == ANSWERS
+    setup.shop.fails = RejectedError("400")
+    assert setup.ask([ChatRequest("m", (Turn("user", "three"),), 8)]) == [UnavailableError]
+    assert setup.journal.records()[-1].latest_arrival(10.0) is None
 
 
-def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(desk: Desk) -> None:
-    desk.shop.looks = [DeniedError("the key is gone")] * 2
-    assert desk.ask() == [DeniedError] * 3
-    (record,) = left_behind(desk.run).batches
-    assert asyncio.run(desk.batches.cancel(record)) == "batch-0"
-    assert desk.shop.cancelled == ["batch-0"]
-    assert desk.ask() == ANSWERS
-    assert len(desk.shop.taken) == 1
-    assert left_behind(desk.run).batches == []
+def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(setup: Setup) -> None:
+    setup.shop.looks = [DeniedError("the key is gone")] * 2
+    assert setup.ask() == [DeniedError] * 3
+    (record,) = left_behind(setup.run).batches
+    assert asyncio.run(setup.batches.cancel(record)) == "batch-0"
+    assert setup.shop.cancelled == ["batch-0"]
+    assert setup.ask() == ANSWERS
+    assert len(setup.shop.taken) == 1
+    assert left_behind(setup.run).batches == []
 
 
-def test_a_batch_that_was_refused_or_is_gone_is_nobodys(desk: Desk, tmp_path: Path) -> None:
-    desk.shop.refuses = [DeniedError("no money, long ago")]
-    assert Desk(tmp_path / "elsewhere", desk.shop).ask() == [DeniedError] * 3
+def test_a_batch_that_was_refused_or_is_gone_is_nobodys(setup: Setup, tmp_path: Path) -> None:
+    setup.shop.refuses = [DeniedError("no money, long ago")]
+    assert Setup(tmp_path / "elsewhere", setup.shop).ask() == [DeniedError] * 3
     time.sleep(LISTED_AFTER)
-    assert desk.ask() == ANSWERS
-    assert [key for key, _ in desk.shop.taken] == [batch_key(FLOW, 1)] * 2
+    assert setup.ask() == ANSWERS
+    assert [key for key, _ in setup.shop.taken] == [batch_key(FLOW, 1)] * 2
 
 
-def test_an_upload_that_takes_long_does_not_make_the_request_look_old(desk: Desk) -> None:
-    """The intent says when the request may have been heard: from its own sending on, not from that of its file."""
-    desk.shop.uploads = 0.3
+def test_an_upload_that_takes_long_does_not_make_the_request_look_old(setup: Setup) -> None:
+    """The intent says when the request may have arrived: from its own sending on, not from that of its file."""
+    setup.shop.uploads = 0.3
     begun = time.time()
-    desk.ask()
-    (record,) = desk.journal.records()
+    setup.ask()
+    (record,) = setup.journal.records()
     assert record.intended_at >= begun + 0.3
 
 
-def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_is_asked(desk: Desk) -> None:
+def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_is_asked(setup: Setup) -> None:
     requests = [REQUESTS[0]] * 2
     _, second = names(requests)
-    with reply_log(desk.run, FLOW).open() as log:
+    with reply_log(setup.run, FLOW).open() as log:
         log.write(REQUESTS[0], Completion((Choice("another", FinishReason.STOP),), 1, 0, 1), second)
-    assert desk.ask(requests) == ["ONE", "another"]
-    assert [len(batch) for batch in desk.shop.requests] == [1]
+    assert setup.ask(requests) == ["ONE", "another"]
+    assert [len(batch) for batch in setup.shop.requests] == [1]
 
 
-def test_what_a_batch_of_before_answers_is_not_asked_live(desk: Desk) -> None:
-    desk.shop.looks = [DeniedError("stopped here")] * 2
-    desk.ask()
-    with reply_log(desk.run, FLOW).open() as log:
-        answers = asyncio.run(desk.batches.begun(FLOW, names(REQUESTS), log))
+def test_what_a_batch_of_before_answers_is_not_asked_live(setup: Setup) -> None:
+    setup.shop.looks = [DeniedError("stopped here")] * 2
+    setup.ask()
+    with reply_log(setup.run, FLOW).open() as log:
+        answers = asyncio.run(setup.batches.begun(FLOW, names(REQUESTS), log))
     assert len(answers) == len(REQUESTS)
-    assert left_behind(desk.run).batches == []
+    assert left_behind(setup.run).batches == []

@@ -1,4 +1,4 @@
-"""What cannot be provoked at the rehearsal server: requests that are heard late, at an account that is a list in memory."""
+"""What cannot be provoked at the local mock server: requests that are heard late, at an account that is a list in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.sweep import Account
-from engine.ports.provider import HostedTuning, Job, JobOrder, JobState, Session, Step, TuningRequest
+from engine.ports.account import HostedTuning, TuningRequest
+from engine.ports.provider import Job, JobOrder, JobState, Session, Step
 from engine.ports.provider_errors import (
     BlockedError,
     DeniedError,

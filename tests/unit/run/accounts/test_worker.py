@@ -1,4 +1,4 @@
-"""One host an account: whoever comes after a driver that was killed waits until the old host is dead too."""
+"""One worker per account: whoever comes after a driver that was killed waits until the old worker is dead too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST_TEST_KEY", "sk-test-host")
 
 
-def test_a_host_waits_for_the_death_of_the_one_before_it(tmp_path: Path) -> None:
+def test_a_worker_waits_for_the_death_of_the_one_before_it(tmp_path: Path) -> None:
     line = [sys.executable, "-c", OLD, str(tmp_path), ACCOUNT.model_dump_json()]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as old:
         assert old.stdout is not None
@@ -52,7 +52,7 @@ def test_a_host_waits_for_the_death_of_the_one_before_it(tmp_path: Path) -> None
         hosts[0].close()
 
 
-def test_a_host_that_is_closed_or_cannot_connect_keeps_nobody_waiting(
+def test_a_worker_that_is_closed_or_cannot_connect_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):

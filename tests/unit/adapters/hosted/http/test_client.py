@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import pickle
 import socket
@@ -14,9 +15,11 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from adapters.hosted.azure.provider import AzureProvider
+from adapters.hosted.http.client import MOST_BYTES
 from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.conversation import Turn
-from engine.ports.provider import Access, ChatRequest, Completion, JobOrder, Session
+from engine.ports.chat import ChatRequest, Completion
+from engine.ports.provider import Access, JobOrder, Session
 from engine.ports.provider_errors import DeniedError, NoReplyError, ProviderError, RejectedError, UnavailableError
 
 KEY = "sk-test-marker-5f0c2b77"
@@ -78,6 +81,17 @@ def test_a_reply_that_cannot_be_read_leaves_doubt(canned: Serve, reply: bytes, w
     found = caught(canned, reply, lambda session: session.complete(REQUEST), timeout)
     assert type(found) is NoReplyError
     assert words in str(found)
+
+
+def test_a_body_that_does_not_end_is_not_read_to_its_end(canned: Serve) -> None:
+    blank = b" " * (MOST_BYTES + 1)
+    packed = gzip.compress(blank)
+    plain = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + blank
+    bomb = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + packed
+    for reply in (plain, bomb):
+        found = caught(canned, reply, lambda session: session.complete(REQUEST), 30.0)
+        assert type(found) is NoReplyError
+        assert "longer than 64 MB" in str(found)
 
 
 def test_a_server_error_leaves_doubt_about_a_job_and_none_about_an_answer(canned: Serve) -> None:
@@ -216,7 +230,10 @@ def test_half_of_a_character_is_refused_before_it_is_sent(canned: Serve) -> None
     asyncio.run(go())
 
 
-def test_planning_imports_no_sdk() -> None:
-    names = "adapters.hosted.openai, adapters.hosted.azure, adapters.hosted.models"
-    script = f"import sys, {names}; sys.exit(bool({{'openai', 'httpx2'}} & sys.modules.keys()))"
+PROVIDERS = ("openai.provider", "azure.provider", "together.provider")
+
+
+def test_planning_imports_neither_client_nor_server() -> None:
+    names = [f"adapters.hosted.{name}" for name in ("models", "answering", "tuning", *PROVIDERS)]
+    script = f"import sys, {', '.join(names)}; sys.exit(bool({{'httpx2', 'starlette', 'urllib.request'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

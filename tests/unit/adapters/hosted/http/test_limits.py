@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.hosted.http.limits import duration, rate_limits, wait
-from engine.ports.provider import RateLimit, RateLimits
+from engine.ports.chat import RateLimit, RateLimits
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))

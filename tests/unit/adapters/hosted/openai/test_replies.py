@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 
@@ -11,7 +12,8 @@ from adapters.hosted.openai import bodies, replies
 from adapters.hosted.openai.bodies import Limit
 from adapters.hosted.openai.replies import ChatReply, Event, FineTuningJob
 from engine.domain.conversation import Turn
-from engine.ports.provider import ChatRequest, Choice, FinishReason, Job, JobState, RateLimits, Step
+from engine.ports.chat import ChatRequest, Choice, FinishReason, RateLimits
+from engine.ports.provider import Job, JobState, Step
 
 FILE_GATE = (
     "This training file was blocked by our moderation system because it contains too many examples that violate OpenAI's"
@@ -104,6 +106,25 @@ def test_every_ending_and_the_bill() -> None:
     assert (found.prompt_tokens, found.cached_tokens, found.generated_tokens) == (9, 4, 7)
     unbilled = replies.completion_of(completion({"message": {"content": "four char"}}, usage=None), 100, RateLimits())
     assert (unbilled.prompt_tokens, unbilled.generated_tokens) == (100, 3)
+
+
+@pytest.mark.parametrize("odd", [1e30, 10**30, -5, "many", None, [3], 2.5, float("nan")])
+def test_counts_that_cannot_be_are_estimated(odd: object) -> None:
+    usage = {"prompt_tokens": odd, "completion_tokens": odd, "prompt_tokens_details": {"cached_tokens": odd}}
+    body = json.dumps({"choices": [{"message": {"content": "four char"}}], "usage": usage})
+    found = replies.completion_of(ChatReply.model_validate_json(body), 100, RateLimits())
+    assert (found.prompt_tokens, found.cached_tokens, found.generated_tokens) == (100, 0, 3)
+
+
+@pytest.mark.parametrize("odd", [1e30, -5])
+def test_trained_tokens_that_cannot_be_are_unknown(odd: float) -> None:
+    said = FineTuningJob.model_validate_json(json.dumps({"id": "j", "status": "running", "trained_tokens": odd}))
+    assert replies.job(said, str).trained_tokens is None
+
+
+def test_steps_and_losses_that_cannot_be_are_left_out() -> None:
+    odd = b"step,train_loss\n1e300,1.0\ninf,1.0\n-1,1.0\n2,nan\n3,1e999\n4,0.5\n"
+    assert replies.steps_of_file(odd) == [Step(4, 0.5)]
 
 
 def test_a_schema_is_called_strict_only_when_the_server_would_take_it() -> None:

@@ -13,7 +13,8 @@ import pytest
 from adapters.hosted.azure.provider import AzureProvider
 from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.conversation import Turn
-from engine.ports.provider import Access, ChatRequest, JobOrder, JobState, Provider, Session
+from engine.ports.chat import ChatRequest
+from engine.ports.provider import Access, JobOrder, JobState, Provider, Session
 from engine.ports.provider_errors import DeniedError, RejectedError, ThrottledError
 
 REQUEST = ChatRequest("m", (Turn("user", "open the vault"),), 8)

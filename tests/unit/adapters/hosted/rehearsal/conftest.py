@@ -15,7 +15,8 @@ from openai import OpenAI
 
 from adapters.hosted.rehearsal.server import serving
 from adapters.hosted.rehearsal.settings import ServerSettings
-from engine.cli.serve_verb import backend
+from adapters.hosted.rehearsal.standin import backend
+from engine.cli.serve_verb import tools
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,6 @@ def serve() -> Iterator[Callable[..., Served]]:
         def start(**settings: object) -> Served:
             quick = {"time_scale": 10_000.0} | settings
             wanted = ServerSettings.model_validate(quick)
-            return Served(stack.enter_context(serving(wanted, backend())), stack)
+            return Served(stack.enter_context(serving(wanted, backend(tools()))), stack)
 
         yield start

@@ -14,6 +14,7 @@ import pytest
 from adapters.hosted.rehearsal.endpoints.files import keep
 from adapters.hosted.rehearsal.server import serving
 from adapters.hosted.rehearsal.settings import ServerSettings
+from adapters.hosted.rehearsal.standin import backend
 from adapters.hosted.rehearsal.state import memory
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.records import (
@@ -27,7 +28,7 @@ from adapters.hosted.rehearsal.state.records import (
 )
 from adapters.hosted.training import training_file
 from engine import registry
-from engine.cli.serve_verb import backend
+from engine.cli.serve_verb import tools
 from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.errors import StoreError
 
@@ -44,7 +45,7 @@ BODIES = {
 @pytest.fixture
 def life(tmp_path: Path) -> Iterator[Callable[..., MockAccount]]:
     """An account of the folder, with what the last one there held; it may end in order or not."""
-    shop, ended = backend(), ExitStack()
+    shop, ended = backend(tools()), ExitStack()
 
     def begin(**settings: object) -> MockAccount:
         wanted = {"folder": str(tmp_path / "kept")} | settings
@@ -198,7 +199,7 @@ def until(so: Callable[[], Any]) -> Any:
 def test_what_was_under_way_goes_on_at_the_next_server_and_is_billed_once(tmp_path: Path) -> None:
     def served(stack: ExitStack, **settings: object) -> Served:
         wanted = ServerSettings.model_validate({"folder": str(tmp_path / "kept")} | settings)
-        return Served(stack.enter_context(serving(wanted, backend())), stack)
+        return Served(stack.enter_context(serving(wanted, backend(tools()))), stack)
 
     rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:10]
     hyperparameters = {"n_epochs": 1, "batch_size": 10}

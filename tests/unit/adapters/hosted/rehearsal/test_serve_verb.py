@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from openai import OpenAI
 
 from adapters.hosted.rehearsal.settings import Durations, Fault, FaultKind, Limits, QuotaSettings, ServerSettings
-from engine.cli.serve_verb import read_settings
 from engine.domain.errors import SpecError
+from engine.spec.written import read_written
 
 WRITTEN = """\
 time_scale: 600
@@ -25,6 +26,11 @@ quota:
 faults:
   - {kind: throttled, on: /v1/chat, probability: 0.5}
 """
+
+
+def read_settings(path: Path | None, overrides: Sequence[str] = ()) -> ServerSettings:
+    raw, name = (b"", "--set") if path is None else (path.read_bytes(), str(path))
+    return read_written(ServerSettings, raw, name, overrides)[0]
 
 
 def test_settings_are_read_and_overridden(tmp_path: Path) -> None:

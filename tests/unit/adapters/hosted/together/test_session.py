@@ -12,7 +12,8 @@ import pytest
 
 from adapters.hosted.together.provider import TogetherProvider
 from engine.domain.conversation import ChatRow
-from engine.ports.provider import Access, Completion, JobState, Session, Step
+from engine.ports.chat import Completion
+from engine.ports.provider import Access, JobState, Session, Step
 from engine.ports.provider_errors import BlockedError, RejectedError
 
 KEY = "tune-0123456789abcdef0123456789abcdef"

@@ -17,7 +17,7 @@ from adapters.hosted.rehearsal.limits.windows import Bucket
 from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits
+from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason, RateLimit, RateLimits
 from engine.ports.provider_errors import (
     BlockedError,
     DeniedError,
@@ -28,7 +28,7 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.run.accounts.quota.broker import Broker, base_model
+from engine.run.accounts.quota.broker import Broker
 from engine.run.accounts.quota.pool import NO_REPLY_TRIES, TRIES, prompt_estimate
 
 NO_LIMITS = RateLimits()
@@ -276,13 +276,12 @@ def test_thousands_wait_are_in_flight_and_give_up_in_any_order() -> None:
 
 def test_models_share_the_limits_of_their_base_and_no_others() -> None:
     async def main(clock: Callable[[], float]) -> None:
-        broker = Broker(Server(), Quota(requests_per_minute=60), clock=clock)
-        models = ["base", "ft:base:org::one", "other"]
+        broker = Broker(Server(), Quota(requests_per_minute=60), clock=clock, group=lambda name: name.partition("/")[0])
+        models = ["base", "base/tuned", "other"]
         await asyncio.gather(*(broker.complete(asked(n, models[n % 3]), flow=models[n % 3]) for n in range(30)))
         assert clock() == pytest.approx(20, abs=0.5)
 
     run(main)
-    assert base_model("ft:base:org::one") == base_model("base")
 
 
 def test_jobs_wait_for_a_slot_and_for_tomorrow() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from engine.domain.conversation import Turn
 from engine.domain.quota import Quota
-from engine.ports.provider import ChatRequest, RateLimit, RateLimits
+from engine.ports.chat import ChatRequest, RateLimit, RateLimits
 from engine.ports.provider_errors import ThrottledError, UnavailableError
 from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.guess import CUT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.ports.provider import RateLimit
+from engine.ports.chat import RateLimit
 from engine.run.accounts.quota.rate import DAY, NEVER, Rate
 
 

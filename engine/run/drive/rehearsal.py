@@ -11,58 +11,83 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
 
-from engine.domain.errors import RunError, StoreError
+from engine import registry
+from engine.domain.adapters import Kind
+from engine.domain.errors import PlanError, RunError, StoreError
 from engine.domain.price import PriceUnit, Quote
-from engine.domain.stage import StageKind
+from engine.domain.quota import Quota
 from engine.domain.sweep import Account
 from engine.plan.tariff import Bought
+from engine.ports.mock_server import MockAudit, MockModel, MockOrder, MockServer
 from engine.run.drive import lock
 from engine.run.drive.adopt import claim
 from engine.run.drive.order import Ending
 from engine.store.layout import RunDirectory
 from engine.store.state import State
 
-KEY_ENV = "DOSIMETER_REHEARSAL_KEY"
-KEY = "sk-test-rehearsal"
-"""What the servers take for a key; they refuse any that could be a real one."""
+KEY_ENV = "DOSIMETER_REHEARSAL_KEY_{number}"
+"""The variables of this process that hold the servers' keys."""
 
 START_SECONDS = 60.0
-DAY_SECONDS = 86_400
 PER_MINUTE = ("requests_per_minute", "tokens_per_minute")
-MICRO = 1_000_000
+SERVE = (sys.executable, "-m", "engine.cli", "serve-standin")
 
-DIALECTS = {"hosted/azure": "azure", "hosted/together": "together"}
-"""By provider, what its server speaks; of all others OpenAI's wire is played."""
 
-_SERVE = "from engine.cli.main import main; main()"
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The mock server that an account wants.
+
+    Attributes:
+        provider: The account's provider.
+        server: The provider's mock server.
+        settings: Its settings.
+    """
+
+    provider: str
+    server: MockServer
+    settings: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server that stands for an account.
+    """A mock server that stands for an account.
 
     Attributes:
         account: The account's name.
+        number: Its number among the servers of a rehearsal, from 1.
         base_url: Where it listens.
+        server: What it is.
     """
 
     account: str
+    number: int
     base_url: str
+    server: MockServer
 
-    def audit(self) -> Mapping[str, Any]:
-        """Return what the server says that it did and billed: the truth that a provider would not tell."""
-        root = self.base_url.rpartition("/v1")[0]
-        with urllib.request.urlopen(f"{root}/__audit", timeout=START_SECONDS) as reply:  # noqa: S310 - our own server
-            found: Mapping[str, Any] = json.load(reply)
-        return found
+    def audit(self) -> MockAudit:
+        """Return what the server says that it did and billed."""
+        return self.server.audit(self.base_url)
+
+
+def mock_server(provider: str) -> MockServer:
+    """Return the mock server of a provider.
+
+    Raises:
+        PlanError: It has none.
+        UnknownAdapterError: There is no such provider.
+    """
+    server = registry.adapter(Kind.PROVIDER, provider).rehearsal()
+    if server is None:
+        what = f"`{provider}` brings no local mock server to rehearse with"
+        raise PlanError(what, where="run.accounts", todo="run it, or point the account's base_url at a server of yours")
+    return server
 
 
 def going_on(first: Path) -> Path:
@@ -108,91 +133,56 @@ def make_room(run: RunDirectory) -> None:
         run.rehearsal.mkdir(exist_ok=True, mode=0o700)
 
 
-def server_settings(
-    account: Account, what: Mapping[Bought, Quote | None], folder: Path, speed: float, more: Mapping[str, object]
-) -> dict[str, object]:
-    """Return the settings of the server that stands for an account.
+def mock_order(account: Account, what: Mapping[Bought, Quote | None], folder: Path, speed: float) -> MockOrder:
+    """Return what the mock server that stands for an account is to be like.
 
     Args:
         account: The account.
         what: What the plan buys there, and at what prices.
-        folder: Where it keeps what it has.
+        folder: Where the server keeps what it has.
         speed: How many times faster than real time passes.
-        more: Further settings of the user's, which win.
     """
-    quota = account.quota
-    limits = {
-        "rpm": _faster(quota.requests_per_minute, speed),
-        "tpm": _faster(quota.tokens_per_minute, speed),
-        "tpd": quota.tokens_per_day,
-        "running_jobs": quota.concurrent_jobs,
-        "daily_jobs": quota.jobs_per_day,
-    }
-    tuned = {bought.model for bought in what if bought.kind is not StageKind.JUDGE}
-    plays = {
-        bought.model: "standin-aligned"
-        if bought.model in tuned
-        else "standin-judge"  # which grades where it is asked to
-        for bought in what
-        if not bought.model.startswith(("standin-", "ft:"))
-    }
-    own: dict[str, object] = {
-        "folder": str(folder),
-        "time_scale": speed,
-        "dialect": DIALECTS.get(account.provider, "openai"),
-        **({"plays": plays} if plays else {}),
-        "prices": _prices(what),
-        "quota": {
-            "limits": {"*": {name: limit for name, limit in limits.items() if limit is not None}},
-            "day_seconds": DAY_SECONDS / speed,
-            "charge": "settled" if quota.output_settles else "reserved",
-        },
-    }
-    return _merged(own, more)
+    models = [MockModel(one.model, one.kind, one.is_tuned, _usd(quote)) for one, quote in what.items()]
+    return MockOrder(faster(account.quota, speed), models, folder, speed)
 
 
-def _merged(own: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
+def _usd(quote: Quote | None) -> dict[PriceUnit, Decimal]:
+    return {} if quote is None else {row.unit: row.usd for row in quote.rows}
+
+
+def faster(quota: Quota, speed: float) -> Quota:
+    """Return a quota whose limits a minute are so many times higher."""
+    limits = {name: limit for name in PER_MINUTE if (limit := getattr(quota, name)) is not None}
+    return quota.model_copy(update={name: max(1, round(limit * speed)) for name, limit in limits.items()})
+
+
+def merged(own: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
     """Return settings with others over them, section by section."""
     found = dict(own)
     for name, value in more.items():
         mine = found.get(name)
-        found[name] = _merged(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
-    return found
-
-
-def _faster(limit: int | None, speed: float) -> int | None:
-    return None if limit is None else max(1, round(limit * speed))
-
-
-def _prices(what: Mapping[Bought, Quote | None]) -> dict[str, dict[str, int]]:
-    """Prices in whole micro-dollars a million tokens, by model; `ft:` and the base model for tuned ones."""
-    units = {"train": PriceUnit.TRAIN_MTOK, "input": PriceUnit.IN_MTOK, "output": PriceUnit.OUT_MTOK}
-    found: dict[str, dict[str, int]] = {}
-    for bought, quote in what.items():
-        usd = {} if quote is None else {name: quote.usd(unit) for name, unit in units.items()}
-        known = {name: int(price * MICRO) for name, price in usd.items() if price is not None}
-        found.setdefault(bought.model.removesuffix(":"), {}).update(known)
+        found[name] = merged(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
     return found
 
 
 def overrides(served: Served, account: Account, speed: float) -> list[str]:
     """Return the `--set` texts that point an account at its server, with its quota as much faster."""
     path = f"run.accounts.{served.account}"
-    quota = {name: _faster(getattr(account.quota, name), speed) for name in PER_MINUTE}
+    quota = faster(account.quota, speed)
     return [
         f"{path}.base_url={served.base_url}",
-        f"{path}.key_env={KEY_ENV}",
+        f"{path}.key_env={KEY_ENV.format(number=served.number)}",
         f"{path}.poll_seconds={max(0.1, account.poll_seconds / speed)}",
-        *(f"{path}.quota.{name}={limit}" for name, limit in quota.items() if limit is not None),
+        *(f"{path}.quota.{name}={limit}" for name in PER_MINUTE if (limit := getattr(quota, name)) is not None),
     ]
 
 
 @contextmanager
-def serving(settings: Mapping[str, Mapping[str, object]]) -> Iterator[list[Served]]:
+def serving(wanted: Mapping[str, Wanted]) -> Iterator[list[Served]]:
     """Start a server for each account, and stop them all at the end.
 
     Args:
-        settings: Settings by account.
+        wanted: What each account wants, by its name.
 
     Raises:
         RunError: One does not start.
@@ -201,14 +191,15 @@ def serving(settings: Mapping[str, Mapping[str, object]]) -> Iterator[list[Serve
     with tempfile.TemporaryDirectory(prefix="dosimeter-rehearsal-") as name:
         folder = Path(name)
         try:
-            for account, own in settings.items():
-                (folder / f"{account}.yaml").write_text(json.dumps(own), encoding="utf-8")  # JSON is YAML
-                processes.append(_started(folder, account))
-            os.environ[KEY_ENV] = KEY
-            yield [
-                Served(account, _url(folder, account, process))
-                for account, process in zip(settings, processes, strict=True)
-            ]
+            for account, own in wanted.items():
+                (folder / f"{account}.yaml").write_text(json.dumps(own.settings), encoding="utf-8")  # JSON is YAML
+                processes.append(_started(folder, account, own.provider))
+            served = []
+            for number, (account, process) in enumerate(zip(wanted, processes, strict=True), start=1):
+                server = wanted[account].server
+                os.environ[KEY_ENV.format(number=number)] = server.key
+                served.append(Served(account, number, _url(folder, account, process), server))
+            yield served
         finally:
             for process in processes:
                 process.terminate()
@@ -216,11 +207,12 @@ def serving(settings: Mapping[str, Mapping[str, object]]) -> Iterator[list[Serve
                 process.wait()
 
 
-def _started(folder: Path, account: str) -> subprocess.Popen[bytes]:
+def _started(folder: Path, account: str, provider: str) -> subprocess.Popen[bytes]:
     files = ["--settings", str(folder / f"{account}.yaml"), "--ready-file", str(folder / f"{account}.url")]
+    line = [*SERVE, "--provider", provider, "--port", "0", "--until-eof", *files]
     with (folder / f"{account}.log").open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 - our own server
-            [sys.executable, "-c", _SERVE, "serve-standin", "--port", "0", "--until-eof", *files],
+        return subprocess.Popen(  # noqa: S603 - this very program
+            line,
             stdin=subprocess.PIPE,  # whose other end closes when this process ends, however it ends
             stdout=log,
             stderr=log,
@@ -234,6 +226,6 @@ def _url(folder: Path, account: str, process: subprocess.Popen[bytes]) -> str:
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             said = (folder / f"{account}.log").read_text(encoding="utf-8", errors="replace")
-            raise RunError(f"the rehearsal server did not start: {said.strip()[-1000:]}", where=account)
+            raise RunError(f"the local mock server did not start: {said.strip()[-1000:]}", where=account)
         time.sleep(0.05)
     return ready.read_text(encoding="utf-8").strip()
