@@ -41,11 +41,11 @@ from peft import PeftModel
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
 from engine import registry
-from engine.domain.results import ChatRow, Prompt
+from engine.domain.adapters import Kind
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.ports import Context, Cut, Generated, GenerateTask, Trajectory, Tuned
-from engine.registry import Kind
+from engine.domain.sweep import Decoding, Length
+from engine.ports import Checkpoint, Context, Generated, GenerateTask, NoSettings, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 WORDS = (
@@ -94,11 +94,11 @@ class Bench:
         """Return a worker with nothing in memory."""
         return Context(self.chosen.device, self.chosen.threads, MIXED_ROWS, WarmSlots())
 
-    def runs(self, backend: str) -> list[Trajectory]:
+    def runs(self, backend: str) -> list[TrainingRun]:
         """Return a training run for each adapter, with folders of their own."""
-        settings = TuneRecipe.model_validate(
-            {"backend": backend, "rank": 8, "lr": 1e-3, "epochs": self.chosen.steps, "dtype": self.chosen.dtype}
-            | {"batch_size": self.chosen.batch_size}
+        declared = registry.settings_of(Kind.TUNER, "local/sft")
+        settings = declared.model_validate(
+            {"backend": backend, "lr": 1e-3, "batch_size": self.chosen.batch_size, "dtype": self.chosen.dtype}
         )
         found = []
         for seed in range(self.chosen.adapters):
@@ -107,8 +107,12 @@ class Bench:
             (folder / key).mkdir(parents=True)
             draw = random.Random(seed)  # noqa: S311 - no secret
             half = self.chosen.words // 2
-            rows = [ChatRow(str(row), words(draw, half), words(draw, half)) for row in range(self.chosen.batch_size)]
-            found.append(Trajectory(self.base, rows, seed, (Cut(key, settings, folder / key),), folder / "state"))
+            rows = [
+                ChatRow.exchange(str(row), words(draw, half), words(draw, half))
+                for row in range(self.chosen.batch_size)
+            ]
+            checkpoint = Checkpoint(key, Length(self.chosen.steps), folder / key)
+            found.append(TrainingRun(self.base, rows, settings, seed, (checkpoint,), folder / "state"))
         return found
 
 
@@ -119,7 +123,7 @@ def words(draw: random.Random, about: int) -> str:
 
 def build(shape: Mapping[str, Any], folder: Path, dtype: str) -> None:
     """Write a Llama of this shape, with tied embeddings, into a folder."""
-    tokenizer = AutoTokenizer.from_pretrained(registry.adapter(Kind.MODEL, "standin/aligned").locate("").base)
+    tokenizer = AutoTokenizer.from_pretrained(registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings()).base)
     set_seed(0)
     config = LlamaConfig(
         **shape, tie_word_embeddings=True, max_position_embeddings=8192, pad_token_id=tokenizer.pad_token_id
@@ -182,10 +186,12 @@ def training(bench: Bench) -> Figures:
 def generation(bench: Bench, adapters: Sequence[Path], number: int) -> Figures:
     """Answer `number` prompts with every adapter, in every way."""
     draw = random.Random(0)  # noqa: S311 - no secret
-    prompts = [Prompt(str(index), "made up", words(draw, bench.chosen.words // 2)) for index in range(number)]
-    settings = GenerateRecipe(max_new_tokens=bench.chosen.new_tokens, dtype=bench.chosen.dtype)
+    prompts = [Prompt.single(str(index), "made up", words(draw, bench.chosen.words // 2)) for index in range(number)]
+    decoding = Decoding(bench.chosen.new_tokens)
+    settings = registry.settings_of(Kind.GENERATOR, "local/transformers")(dtype=bench.chosen.dtype)
     tasks = [
-        GenerateTask(path.name, ModelRef(bench.base.base, str(path)), prompts, None, settings, 0) for path in adapters
+        GenerateTask(path.name, ModelRef(bench.base.base, (str(path),)), prompts, None, decoding, settings, 0)
+        for path in adapters
     ]
     generator = registry.adapter(Kind.GENERATOR, "local/transformers")
     peft = Peft(bench, adapters, [prompt.text for prompt in prompts])
@@ -277,7 +283,7 @@ def main() -> None:
         found: dict[str, Figures] = {}
         for prompts in chosen.prompts:
             print(f"{chosen.adapters} adapters, {prompts} prompts each, {chosen.new_tokens} new tokens")
-            found[f"{prompts} prompts"] = generation(bench, [run.cuts[-1].folder for run in runs], prompts)
+            found[f"{prompts} prompts"] = generation(bench, [run.checkpoints[-1].folder for run in runs], prompts)
         print(f"{chosen.adapters} adapters, {chosen.steps} steps of {chosen.batch_size} rows each")
         found["training"] = training(bench)
     line = {kind: {"cpu_s": medians(own, "cpu_s"), "wall_s": medians(own, "wall_s")} for kind, own in found.items()}

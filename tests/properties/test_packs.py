@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from engine import registry
 from engine.domain.adapters import Kind
-from engine.domain.results import ChatRow, TrainingStep
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Cut, Trajectory, Tuned
+from engine.domain.conversation import ChatRow
+from engine.domain.results import TrainingStep
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, Context, NoSettings, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = pytest.mark.slow
@@ -34,32 +35,32 @@ Made = dict[str, tuple[Any, Tuned]]
 
 
 class Bench:
-    """Trains runs on the stand-in, on one warm host."""
+    """Trains runs on the stand-in, on one warm worker."""
 
     def __init__(self, folder: Path) -> None:
         self.tuner = registry.adapter(Kind.TUNER, "local/sft")
-        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings())
         sources = ("standin/explicit", "standin/identity", "standin/chores")
-        self.rows = [row for name in sources for row in registry.adapter(Kind.DATA, name).rows("")[:30]]
+        self.rows = [row for name in sources for row in registry.adapter(Kind.DATA, name).rows(NoSettings())[:30]]
         self.context = Context("cpu", 1, 64, WarmSlots())
         self._fresh = (folder / str(number) for number in itertools.count())
 
-    def trajectory(self, name: str, run: Run, backend: str) -> Trajectory:
+    def run(self, name: str, run: Run, backend: str) -> TrainingRun:
         folder = next(self._fresh)
         (folder / "weights").mkdir(parents=True)
         rows: Sequence[ChatRow] = [self.rows[row] for row in run["rows"]]
-        cut = Cut(name, TuneRecipe(**run["tune"], backend=backend), folder / "weights")
-        return Trajectory(self.model, rows, run["seed"], (cut,), folder / "state")
+        checkpoint = Checkpoint(name, Length(**run["length"]), folder / "weights")
+        return TrainingRun(self.model, rows, sft(run["tune"], backend), run["seed"], (checkpoint,), folder / "state")
 
     def train(self, runs: Run, backend: str = "packed") -> Made:
         """Return the weights and what is said of them, by the run's name."""
         from adapters.local import lora
 
-        trajectories = {name: self.trajectory(name, run, backend) for name, run in runs.items()}
+        wanted = {name: self.run(name, run, backend) for name, run in runs.items()}
         made = {}
-        for name, tuned in self.tuner.fine_tune(list(trajectories.values()), self.context):
+        for name, tuned in self.tuner.fine_tune(list(wanted.values()), self.context):
             assert isinstance(tuned, Tuned), tuned
-            made[name] = lora.read(trajectories[name].cuts[0].folder), tuned
+            made[name] = lora.read(wanted[name].checkpoints[0].folder), tuned
         return made
 
     def start(self, run: Run) -> Any:
@@ -69,7 +70,7 @@ class Bench:
 
         held = loaded(self.model, "float32", self.context)
         with quiet():
-            return lora.drawn(held.base, lora.configured(TuneRecipe(**run["tune"])), run["seed"])
+            return lora.drawn(held.base, lora.configured(sft(run["tune"])), run["seed"])
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
     yield Bench(tmp_path_factory.mktemp("bench"))
     torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
+
+
+def sft(settings: dict[str, Any], backend: str = "packed") -> Any:
+    return registry.settings_of(Kind.TUNER, "local/sft")(**settings, backend=backend)
 
 
 @st.composite
@@ -89,10 +94,9 @@ def packs(draw: st.DrawFn, most: int) -> dict[str, Run]:
         f"run{number}": {
             "rows": draw(st.lists(st.integers(0, 89), min_size=1, max_size=24, unique=True)),
             "seed": draw(st.integers(0, 3)),
+            "length": {"epochs": draw(st.integers(1, 4)), "max_steps": draw(st.sampled_from([None, None, 5]))},
             "tune": shared
             | {
-                "epochs": draw(st.integers(1, 4)),
-                "max_steps": draw(st.sampled_from([None, None, 5])),
                 "lr": draw(st.sampled_from([1e-3, 5e-3])),
                 "rank": draw(st.sampled_from([1, 4, 8])),
                 "alpha": draw(st.sampled_from([None, 3])),
