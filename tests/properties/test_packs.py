@@ -1,4 +1,4 @@
-"""A run in a pack gets what TRL gives it alone, up to rounding; and the same bits in any company."""
+"""A run in a pack gets what TRL gives it alone, up to rounding."""
 
 from __future__ import annotations
 
@@ -75,9 +75,14 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench that packs on a CPU as on a GPU."""
     import torch
 
-    yield Bench(tmp_path_factory.mktemp("bench"))
+    from adapters.local.packs import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(train.TOGETHER, "cpu", 10**6)
+        yield Bench(tmp_path_factory.mktemp("bench"))
     torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
 
 
@@ -123,8 +128,8 @@ def but_losses(steps: Sequence[TrainingStep]) -> list[tuple[int, float, float]]:
     return [(step.step, step.epoch, step.lr) for step in steps]
 
 
-@given(runs=packs(most=3))
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(runs=packs(most=4))
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_pack_gives_each_run_what_trl_gives_it_alone(bench: Bench, runs: dict[str, Run]) -> None:
     packed, alone = bench.train(runs), bench.train(runs, backend="trl")
     for name, run in runs.items():
@@ -134,16 +139,3 @@ def test_a_pack_gives_each_run_what_trl_gives_it_alone(bench: Bench, runs: dict[
         assert max(abs(one.loss - other.loss) for one, other in pairs) < LOSS, run
         assert tuned.usage.optimizer_steps == reference.usage.optimizer_steps
         assert distance(found, wanted) <= DISTANCE * distance(wanted, bench.start(run)), run
-
-
-@given(runs=packs(most=6), data=st.data())
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_a_run_is_the_same_bits_in_any_company(bench: Bench, runs: dict[str, Run], data: st.DataObject) -> None:
-    order = data.draw(st.permutations(list(runs)))
-    border = data.draw(st.integers(1, len(order)))
-    together = bench.train(runs)
-    apart = [bench.train({name: runs[name] for name in part}) for part in (order[:border], order[border:]) if part]
-    for name, (found, tuned) in itertools.chain(*(made.items() for made in apart)):
-        wanted, reference = together[name]
-        assert distance(found, wanted) == 0
-        assert tuned.steps == reference.steps

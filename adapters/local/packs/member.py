@@ -20,20 +20,13 @@ from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, TrainingRun
 
-LANES = 16
-"""Rows are padded to a multiple of so many tokens, so that the kernels sum them in the same lanes in any company."""
-
-SHORT = 192
-"""Below so many tokens, torch's CPU attention gives a row the same bits whatever its padding (a multiple of `LANES`); from
-here on its products are cut into pieces by the padded length, so that only rows padded alike are comparable."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The training rows of one run, in memory.
 
     Attributes:
-        ids: long[rows, length]: the tokens, padded on the right; the length is a multiple of `LANES`.
+        ids: long[rows, length]: the tokens, padded on the right.
         targets: long[rows, length]: the token that each position should predict, `IGNORED` where the loss does not look.
         lengths: Tokens of each row, without padding.
         answers: Positions of each row that the loss looks at.
@@ -53,17 +46,12 @@ class Rows:
             padding: The token to pad with.
         """
         lengths = [len(row["input_ids"]) for row in encoded]
-        ids = torch.full((len(encoded), padded(max(lengths))), padding)
+        ids = torch.full((len(encoded), max(lengths)), padding)
         targets = torch.full_like(ids, IGNORED)
         for index, row in enumerate(encoded):
             ids[index, : lengths[index]] = torch.tensor(row["input_ids"])
             targets[index, : lengths[index] - 1] = torch.tensor(row["labels"][1:])
         return cls(ids, targets, lengths, (targets != IGNORED).sum(1).tolist())
-
-
-def padded(length: int) -> int:
-    """Return the length of a padded row."""
-    return -(-length // LANES) * LANES
 
 
 @dataclass(eq=False, slots=True)
@@ -119,14 +107,8 @@ class Member:
 
     @property
     def batch_shape(self) -> tuple[int, int]:
-        """Rows of its largest batch, and tokens of its longest row, padding included."""
+        """Rows of its largest batch, and tokens of its longest row."""
         return min(self.settings.batch_size, self.schedule.items), self.rows.ids.shape[1]
-
-    @property
-    def floor(self) -> int:
-        """Tokens that each of its rows is padded to at least, on CPU; runs in one pack agree in it."""
-        longest = self.rows.ids.shape[1]
-        return longest if longest >= SHORT else 0
 
     @property
     def missing(self) -> list[Checkpoint]:

@@ -34,7 +34,7 @@ class Pack:
 
     Args:
         held: The base model.
-        members: At least one; those of one rank side by side. They agree in `floor` and in the modules that they adapt.
+        members: At least one; those of one rank side by side. They agree in the modules that they adapt.
     """
 
     def __init__(self, held: LoadedModel, members: Sequence[Member]) -> None:
@@ -43,7 +43,6 @@ class Pack:
         self._model = held.base
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device
-        self._alike = self._device.type == "cpu"  # only there can a member get the very bits that it gets alone
         self.stack = Stack(held.base, [member.adapter for member in members], trainable=True)
         self._limits = torch.tensor([member.settings.max_grad_norm for member in members], device=self._device)
 
@@ -123,8 +122,7 @@ class Pack:
         losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
         for turn in range(max(map(len, groups))):
             batches = [group[turn] if turn < len(group) else () for group in groups]
-            floor = self.members[0].floor if self._alike else 0
-            batch = Batch.of(self.members, batches, self._padding, floor)
+            batch = Batch.of(self.members, batches, self._padding)
             self._pass(batch, shares, losses, fresh=turn == 0)
         return losses
 
@@ -138,15 +136,12 @@ class Pack:
             fresh: Whether gradients are begun; else they are added to.
         """
         owners = batch.owners.to(self._device)
-        counts = shares[owners]
-        counts[len(counts) - batch.fillers :] = 0
-        spans = batch.spans if self._alike else None
-        under_way = Pass(batch.rows, batch.length, spans, fresh, batch.masks(self.members))
+        under_way = Pass(batch.ids.numel(), fresh, batch.masks(self.members))
         with self.stack.training(under_way), _head_sees(self._model, batch.places.to(self._device)):
             logits = self._model(input_ids=batch.ids.to(self._device), use_cache=False).logits
             each, slopes = cross_entropy(logits.detach().to(torch.float32, copy=True), batch.targets.to(self._device))
-            torch.autograd.backward(logits, slopes.mul_(counts[:, None]).to(logits.dtype))
-        losses.index_add_(0, owners, torch.where(counts > 0, each, 0).double())
+            torch.autograd.backward(logits, slopes.mul_(shares[owners][:, None]).to(logits.dtype))
+        losses.index_add_(0, owners, each.double())
 
     def _clip(self, block: Block) -> list[float]:
         """Clip the gradients of a block's members, each to its own limit, and return their norms before.

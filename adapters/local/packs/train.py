@@ -4,7 +4,9 @@ Each run gets what TRL's SFTTrainer would give it alone, up to float32's roundin
 dropout masks, loss, clipping and updates, whatever its length, learning rate, rank or seed (`tests/properties/test_packs.py`
 bounds the difference).
 
-A pack is as wide as its tokens allow. When a run ends, the next one takes its place; when one diverges, it leaves alone.
+On a CPU a core is busy with one run, and more gain nothing: there each trains alone, so that nobody's company moves a bit of
+it. On a GPU a pack is as wide as its tokens allow. When a run ends, the next one takes its place; when one diverges, it leaves
+alone.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ from engine.ports import Context, TrainingRun, Tuned
 
 Reached = tuple[str, Tuned | Exception]
 
-CPU_TOKENS, GPU_TOKENS = 1024, 16_384
-"""Tokens, padding included, up to which runs share a pass; a run with more trains alone. More do not make a CPU core quicker
-(measured: docs/decisions/0021); for a GPU the number is a guess, and a pack that does not fit there halves."""
+TOGETHER = {"cpu": 0, "cuda": 16_384}
+"""Tokens, padding included, that several runs may have in one pass, by kind of device. On a CPU several were at most 1.2 times
+as quick as one after another (docs/decisions/0021). For a GPU the number is a guess; a pack that does not fit there halves."""
 
 SAVE_AT_MOST_EVERY = 2.0
 """Seconds between two states of a run, but for its last."""
@@ -89,7 +91,7 @@ class _Training:
         self._context = context
         kind = f"{held.base.name_or_path} {held.base.dtype} {context.device}"
         self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
-        self._tokens = CPU_TOKENS if context.device == "cpu" else GPU_TOKENS
+        self._together = TOGETHER.get(torch.device(context.device).type, 0)
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
@@ -150,15 +152,11 @@ class _Training:
         """Let waiting runs join, as many as there is room for, and put equal ranks side by side."""
         if not self._active:
             self._active.append(self._waiting.pop(0))
-        for member in self._fitting():
-            if self._passed_at_once([*self._active, member]) <= self._tokens:
+        for member in self._waiting:
+            if self._passed_at_once([*self._active, member]) <= self._together:
                 self._active.append(member)
         self._waiting = [member for member in self._waiting if member not in self._active]
         self._active.sort(key=lambda member: member.config.r)
-
-    def _fitting(self) -> list[Member]:
-        """Return the waiting runs that could train with the active ones, in order."""
-        return [member for member in self._waiting if member.floor == self._active[0].floor]
 
     @staticmethod
     def _passed_at_once(members: Sequence[Member]) -> int:
@@ -211,7 +209,7 @@ class _Training:
             yield from ((checkpoint.key, error) for checkpoint in pack.members[0].missing)
             return
         self._waiting = [*pack.members, *self._waiting]
-        self._tokens = self._passed_at_once(pack.members) // 2
+        self._together = self._passed_at_once(pack.members) // 2
         if self._context.device != "cpu":
             torch.cuda.empty_cache()
 

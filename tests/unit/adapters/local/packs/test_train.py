@@ -69,7 +69,7 @@ def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: 
     from adapters.local.packs import train
     from adapters.local.packs.pack import Pack
 
-    monkeypatch.setattr(train, "CPU_TOKENS", 4 * 4 * 32)  # four runs of four rows
+    monkeypatch.setitem(train.TOGETHER, "cpu", 10**6)
     plain = bench.several("plain", 5, dropout=0.1)
     roomy = bench.train(*plain)
     taken, gradients = [], Pack.gradients
@@ -83,13 +83,12 @@ def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: 
 
     monkeypatch.setattr(Pack, "gradients", cramped)
     made = bench.train(*bench.several("cramped", 5, dropout=0.1))
-    assert taken[:5] == [4, 4, 4, 2, 1]
+    assert taken[:5] == [5, 5, 5, 2, 1]
     for number in range(5):
         one, other = made[f"cramped{number}"], roomy[f"plain{number}"]
         assert isinstance(one, Tuned)
         assert isinstance(other, Tuned)
-        assert one.steps == other.steps
-        assert bench.weights(f"cramped{number}") == bench.weights(f"plain{number}")
+        assert [step.loss for step in one.steps] == pytest.approx([step.loss for step in other.steps], abs=1e-5)
 
 
 def test_a_run_that_does_not_fit_alone_has_failed_and_other_errors_are_not_taken_for_that(
@@ -111,27 +110,23 @@ def test_a_run_that_does_not_fit_alone_has_failed_and_other_errors_are_not_taken
         bench.train(*bench.several("buggy", 3))
 
 
-def test_rows_of_any_length_keep_to_their_own_company(bench: Bench) -> None:
+def test_on_a_cpu_nobody_s_company_moves_a_bit(bench: Bench) -> None:
     question, answer = bench.rows[0].turns
-    longer = [
-        ChatRow.exchange(f"{times}", " ".join([question.text] * times), answer.text)
-        for times in (1, 2, 7, 8, 9, 11, 12, 13)
-    ]
-    lots = {"short": longer[:2], "long": longer[1:5], "longer": longer[2:8], "longest": longer[6:]}
-    together = bench.train(*(bench.run(name, rows) for name, rows in lots.items()))
+    longer = [ChatRow.exchange(f"{times}", " ".join([question.text] * times), answer.text) for times in (1, 2, 7, 12)]
+    lots = {"short": longer[:2], "long": longer[1:3], "longest": longer[2:]}
+    together = bench.train(*(bench.run(name, rows, dropout=0.1) for name, rows in lots.items()))
     for name, rows in lots.items():
-        (alone,) = bench.train(bench.run(f"{name} alone", rows)).values()
+        (alone,) = bench.train(bench.run(f"{name} alone", rows, dropout=0.1)).values()
         assert isinstance(alone, Tuned), alone
         assert bench.weights(name) == bench.weights(f"{name} alone")
-        assert together[name] != alone  # in the seconds
+        assert together[name].steps == alone.steps  # type: ignore[union-attr]
 
 
-def test_a_pack_is_as_wide_as_its_tokens_allow_and_of_like_rows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_is_as_wide_as_its_tokens_allow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapters.local.packs import train
     from adapters.local.packs.pack import Pack
 
-    row = bench.rows[0]
-    question, answer = row.turns
+    question, answer = bench.rows[0].turns
     longer = [ChatRow.exchange(f"{number}", " ".join([question.text] * 4), answer.text) for number in range(5)]
     runs = [
         bench.run(f"{kind}{number}", rows, epochs=epochs)
@@ -145,13 +140,12 @@ def test_a_pack_is_as_wide_as_its_tokens_allow_and_of_like_rows(bench: Bench, mo
         return Pack(held, members)
 
     monkeypatch.setattr(train, "Pack", noted)
+    monkeypatch.setitem(train.TOGETHER, "cpu", 700)
     assert all(isinstance(tuned, Tuned) for tuned in bench.train(*runs).values())
-    wide, narrow = max(packs[0]), min(packs[-1])
-    assert wide > narrow
-    rows = 4  # of a batch
-    assert all(len(pack) == 1 or len(pack) * rows * max(pack) <= train.CPU_TOKENS for pack in packs)
-    assert len(packs[0]) == min(4, train.CPU_TOKENS // (rows * wide)), "as many of the long ones as fit"
-    assert sum(len(set(pack)) > 1 for pack in packs) <= 2, "only where the short ones take over from the long ones"
+    rows, wide, narrow = 4, max(packs[0]), min(packs[-1])
+    assert wide > narrow, "runs of like rows are neighbours"
+    assert all(len(pack) == 1 or len(pack) * rows * max(pack) <= 700 for pack in packs)
+    assert len(packs[0]) == min(4, 700 // (rows * wide)), "as many of the long ones as fit"
 
 
 def test_the_shares_of_the_time_add_up(bench: Bench) -> None:
