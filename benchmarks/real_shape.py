@@ -4,16 +4,18 @@
     python benchmarks/real_shape.py --shape tiny --prompts 4 --repeats 1
 
 The model has random weights and the stand-in's tokenizer; it is built in a temporary folder. Every way gets the same adapters and prompts,
-which are made-up words. The ways of one kind of work take turns, `--repeats` times; printed is every figure, then the median.
+which are made-up words. The ways of one kind of work take turns, `--repeats` times; printed is every figure, then the least of each:
+whatever else the machine does can only slow a way down.
 
 Answers (`--prompts` for each adapter, `--new-tokens` each, no end token):
-  dosimeter        `local/transformers`, all adapters in one call
-  peft mixed       PEFT's `generate(adapter_names=...)`: rows of several adapters in one batch of at most 32
-  peft one by one  PEFT's `set_adapter` and `generate`, in batches of the same size
+  dosimeter          `local/transformers`, one adapter after another
+  peft one by one    PEFT's `set_adapter` and `generate`, in batches of at most 32 prompts
+  peft mixed         PEFT's `generate(adapter_names=...)`: rows of several adapters in one batch of at most 32
+  stacked            rows of all adapters in one batch of at most 32, by the layers that packs train with
 Training (`--steps` optimizer steps of `--batch-size` rows, each adapter with rows and a seed of its own):
-  packed           `local/sft`, all adapters in one call
-  packed one by one  `local/sft`, a call each
-  trl one by one   `local/sft` with `backend: trl`
+  packed one by one  `local/sft` as it is on a CPU
+  packed             `local/sft` with all adapters in one pass, as on a GPU
+  trl one by one     `local/sft` with `backend: trl`
 
 The figures are CPU seconds of this process, which other programs on the machine disturb least, and wall seconds; on a GPU look at
 the latter. One thread, as a worker has, unless `--threads` says more. The last line is JSON.
@@ -24,7 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -40,12 +42,15 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
+from adapters.local import lora
+from adapters.local.packs import train
+from adapters.local.stacked import Stack
 from engine import registry
-from engine.domain.results import ChatRow, Prompt
+from engine.domain.adapters import Kind
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.ports import Context, Cut, Generated, GenerateTask, Trajectory, Tuned
-from engine.registry import Kind
+from engine.domain.sweep import Decoding, Length
+from engine.ports import Checkpoint, Context, Generated, GenerateTask, NoSettings, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 WORDS = (
@@ -94,11 +99,11 @@ class Bench:
         """Return a worker with nothing in memory."""
         return Context(self.chosen.device, self.chosen.threads, MIXED_ROWS, WarmSlots())
 
-    def runs(self, backend: str) -> list[Trajectory]:
+    def runs(self, backend: str) -> list[TrainingRun]:
         """Return a training run for each adapter, with folders of their own."""
-        settings = TuneRecipe.model_validate(
-            {"backend": backend, "rank": 8, "lr": 1e-3, "epochs": self.chosen.steps, "dtype": self.chosen.dtype}
-            | {"batch_size": self.chosen.batch_size}
+        declared = registry.settings_of(Kind.TUNER, "local/sft")
+        settings = declared.model_validate(
+            {"backend": backend, "lr": 1e-3, "batch_size": self.chosen.batch_size, "dtype": self.chosen.dtype}
         )
         found = []
         for seed in range(self.chosen.adapters):
@@ -107,8 +112,12 @@ class Bench:
             (folder / key).mkdir(parents=True)
             draw = random.Random(seed)  # noqa: S311 - no secret
             half = self.chosen.words // 2
-            rows = [ChatRow(str(row), words(draw, half), words(draw, half)) for row in range(self.chosen.batch_size)]
-            found.append(Trajectory(self.base, rows, seed, (Cut(key, settings, folder / key),), folder / "state"))
+            rows = [
+                ChatRow.exchange(str(row), words(draw, half), words(draw, half))
+                for row in range(self.chosen.batch_size)
+            ]
+            checkpoint = Checkpoint(key, Length(self.chosen.steps), folder / key)
+            found.append(TrainingRun(self.base, rows, settings, seed, (checkpoint,), folder / "state"))
         return found
 
 
@@ -119,7 +128,7 @@ def words(draw: random.Random, about: int) -> str:
 
 def build(shape: Mapping[str, Any], folder: Path, dtype: str) -> None:
     """Write a Llama of this shape, with tied embeddings, into a folder."""
-    tokenizer = AutoTokenizer.from_pretrained(registry.adapter(Kind.MODEL, "standin/aligned").locate("").base)
+    tokenizer = AutoTokenizer.from_pretrained(registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings()).base)
     set_seed(0)
     config = LlamaConfig(
         **shape, tie_word_embeddings=True, max_position_embeddings=8192, pad_token_id=tokenizer.pad_token_id
@@ -143,9 +152,9 @@ def compared(ways: Mapping[str, Callable[[], object]], repeats: int) -> Figures:
     return found
 
 
-def medians(figures: Figures, kind: str) -> dict[str, float]:
-    """Return each way's median."""
-    return {name: statistics.median(one[kind] for one in several) for name, several in figures.items()}
+def least(figures: Figures, kind: str) -> dict[str, float]:
+    """Return each way's least figure."""
+    return {name: min(one[kind] for one in several) for name, several in figures.items()}
 
 
 def called(results: Iterable[tuple[str, Tuned | Generated | Exception]]) -> None:
@@ -163,18 +172,15 @@ def training(bench: Bench) -> Figures:
     """Train the adapters in every way."""
     tuner = registry.adapter(Kind.TUNER, "local/sft")
 
-    def together(backend: str) -> None:
-        called(tuner.fine_tune(bench.runs(backend), bench.worker()))
+    def passes(tokens: int) -> None:
+        """Train in passes of so many tokens of several runs, or one run after another."""
+        train.TOGETHER[torch.device(bench.chosen.device).type] = tokens
+        called(tuner.fine_tune(bench.runs("packed"), bench.worker()))
 
-    def one_by_one(backend: str) -> None:
-        context = bench.worker()
-        for run in bench.runs(backend):
-            called(tuner.fine_tune([run], context))
-
-    ways = {
-        "packed": partial(together, "packed"),
-        "packed one by one": partial(one_by_one, "packed"),
-        "trl one by one": partial(one_by_one, "trl"),
+    ways: dict[str, Callable[[], object]] = {
+        "packed one by one": partial(passes, 0),
+        "packed": partial(passes, sys.maxsize),
+        "trl one by one": lambda: called(tuner.fine_tune(bench.runs("trl"), bench.worker())),
     }
     return compared(ways, bench.chosen.repeats)
 
@@ -182,23 +188,26 @@ def training(bench: Bench) -> Figures:
 def generation(bench: Bench, adapters: Sequence[Path], number: int) -> Figures:
     """Answer `number` prompts with every adapter, in every way."""
     draw = random.Random(0)  # noqa: S311 - no secret
-    prompts = [Prompt(str(index), "made up", words(draw, bench.chosen.words // 2)) for index in range(number)]
-    settings = GenerateRecipe(max_new_tokens=bench.chosen.new_tokens, dtype=bench.chosen.dtype)
+    prompts = [Prompt.single(str(index), "made up", words(draw, bench.chosen.words // 2)) for index in range(number)]
+    decoding = Decoding(bench.chosen.new_tokens)
+    settings = registry.settings_of(Kind.GENERATOR, "local/transformers")(dtype=bench.chosen.dtype)
     tasks = [
-        GenerateTask(path.name, ModelRef(bench.base.base, str(path)), prompts, None, settings, 0) for path in adapters
+        GenerateTask(path.name, ModelRef(bench.base.base, (str(path),)), prompts, None, decoding, settings, 0)
+        for path in adapters
     ]
     generator = registry.adapter(Kind.GENERATOR, "local/transformers")
-    peft = Peft(bench, adapters, [prompt.text for prompt in prompts])
+    rivals = Rivals(bench, adapters, [prompt.text for prompt in prompts])
     ways = {
         "dosimeter": lambda: called(generator.generate(tasks, bench.worker())),
-        "peft mixed": peft.mixed,
-        "peft one by one": peft.one_by_one,
+        "peft one by one": rivals.one_by_one,
+        "peft mixed": rivals.mixed,
+        "stacked": rivals.stacked,
     }
     return compared(ways, bench.chosen.repeats)
 
 
-class Peft:
-    """PEFT's own ways to ask several adapters."""
+class Rivals:
+    """Other ways to ask several adapters: PEFT's, and stacked layers."""
 
     def __init__(self, bench: Bench, adapters: Sequence[Path], texts: Sequence[str]) -> None:
         """Read nothing yet."""
@@ -210,12 +219,15 @@ class Peft:
         turns = [{"role": "user", "content": text}]
         return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
-    def _model(self) -> Any:
-        """Return the base with every adapter, read from disk."""
+    def _base(self) -> Any:
         chosen = self._bench.chosen
         base = LlamaForCausalLM.from_pretrained(self._bench.base.base, dtype=getattr(torch, chosen.dtype))
+        return base.to(chosen.device)
+
+    def _model(self) -> Any:
+        """Return the base with every adapter, read from disk."""
         first, *others = self._adapters
-        model = PeftModel.from_pretrained(base.to(chosen.device), first, adapter_name=str(first))
+        model = PeftModel.from_pretrained(self._base(), first, adapter_name=str(first))
         for path in others:
             model.load_adapter(path, adapter_name=str(path))
         return model.eval()
@@ -232,6 +244,14 @@ class Peft:
         for start in range(0, len(rows), MIXED_ROWS):
             texts, names = zip(*rows[start : start + MIXED_ROWS], strict=True)
             self._ask(model, texts, adapter_names=list(names))
+
+    def stacked(self) -> None:
+        """Ask with rows of every adapter in each batch: the same prompts of each."""
+        adapters = [found for path in self._adapters if (found := lora.read(path)) is not None]
+        each = max(1, MIXED_ROWS // len(adapters))
+        with Stack(self._base(), adapters).attached() as model:
+            for start in range(0, len(self._texts), each):
+                self._ask(model, self._texts[start : start + each] * len(adapters))
 
     def one_by_one(self) -> None:
         """Ask one adapter after another."""
@@ -277,11 +297,11 @@ def main() -> None:
         found: dict[str, Figures] = {}
         for prompts in chosen.prompts:
             print(f"{chosen.adapters} adapters, {prompts} prompts each, {chosen.new_tokens} new tokens")
-            found[f"{prompts} prompts"] = generation(bench, [run.cuts[-1].folder for run in runs], prompts)
+            found[f"{prompts} prompts"] = generation(bench, [run.checkpoints[-1].folder for run in runs], prompts)
         print(f"{chosen.adapters} adapters, {chosen.steps} steps of {chosen.batch_size} rows each")
         found["training"] = training(bench)
-    line = {kind: {"cpu_s": medians(own, "cpu_s"), "wall_s": medians(own, "wall_s")} for kind, own in found.items()}
-    print(json.dumps({"medians": line, "all": found, **vars(chosen)}))
+    line = {kind: {"cpu_s": least(own, "cpu_s"), "wall_s": least(own, "wall_s")} for kind, own in found.items()}
+    print(json.dumps({"least": line, "all": found, **vars(chosen)}))
 
 
 if __name__ == "__main__":

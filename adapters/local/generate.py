@@ -1,4 +1,4 @@
-"""`local/transformers`: answers of models on this machine, greedy ones of many adapters at once."""
+"""`local/transformers`: answers of models on this machine."""
 
 from __future__ import annotations
 

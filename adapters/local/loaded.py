@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adapters import model_folder
 from adapters.local import lora
 from engine.domain.stage import ModelRef
 from engine.ports import Context
@@ -79,15 +80,18 @@ class LoadedModel:
     Attributes:
         tokenizer: The tokenizer.
         base: The weights, in evaluation mode.
+        layers: What the model's layers are, by content.
 
     Args:
         model: The model.
+        layers: What its layers are, by content.
         dtype: `float32` or `bfloat16`.
         device: A torch device.
     """
 
-    def __init__(self, model: ModelRef, dtype: str, device: str) -> None:
+    def __init__(self, model: ModelRef, layers: Sequence[str], dtype: str, device: str) -> None:
         """Load the tokenizer and the weights."""
+        self.layers = layers
         self._dtype, self._device = dtype, device
         self.tokenizer = read_tokenizer(model.base)
         self.base = read_whole(model, dtype, device)
@@ -117,10 +121,19 @@ class LoadedModel:
 
 
 def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
-    """Return a model with all of its layers, loading it unless the worker holds it already."""
+    """Return a model with all of its layers, loading it unless the worker holds it already.
+
+    Layers are known by their content, not by their place: what is in memory serves only while the files are the same bytes.
+    """
     set_up(context)
-    key = f"{model.base} {model.layers} {dtype} {context.device}"
-    return context.warm.get("base", key, lambda: LoadedModel(model, dtype, context.device))
+    layers = contents(model)
+    key = f"{model.base} {layers} {dtype} {context.device}"
+    return context.warm.get("base", key, lambda: LoadedModel(model, layers, dtype, context.device))
+
+
+def contents(model: ModelRef) -> list[str]:
+    """Return the hash of every layer's files, read now; a base is pinned by the plan. It takes no longer than loading them."""
+    return [model_folder.content(Path(layer)) for layer in model.layers]
 
 
 def set_up(context: Context) -> None:

@@ -1,8 +1,8 @@
-"""One training run with TRL's SFTTrainer, stopped at every cut. Only hosts import this: it starts torch.
+"""One training run with TRL's SFTTrainer, stopped at every checkpoint. Only workers import this: it starts torch.
 
-At each cut the trainer leaves a checkpoint and stops, the weights are written, and it goes on from the checkpoint. So a
-cut is yielded as soon as it is reached, nothing that happens meanwhile can disturb the random numbers, and going on to
-the next cut is the same path as going on after a crash. On CPU the weights at every cut are those of a run of its own,
+At each checkpoint the trainer saves its state and stops, the weights are exported, and it goes on from the state. So a
+checkpoint is yielded as soon as it is reached, nothing that happens meanwhile can disturb the random numbers, and going on to
+the next one is the same path as going on after a crash. On CPU the weights at every checkpoint are those of a run of its own,
 bit for bit, under a schedule that is a function of the step alone; on a GPU, up to the kernels' order of summation.
 
 Each run reads a model of its own and leaves none behind: trainers change more of a model than its weights.
@@ -23,8 +23,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState, set_see
 from trl import SFTConfig, SFTTrainer
 
 from adapters.local import chat, lora
-from adapters.local.checkpoints import Checkpoints, Saved, run_identity
-from adapters.local.loaded import read_tokenizer, read_whole, set_up
+from adapters.local.loaded import contents, read_tokenizer, read_whole, set_up
+from adapters.local.states import SavedState, SavedStates, run_identity
 from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
@@ -36,83 +36,81 @@ CARD = "README.md"
 """PEFT's description of an adapter, which says nothing that its configuration does not."""
 
 SAVE_AT_MOST_EVERY = 2.0
-"""Seconds between two checkpoints at epochs' ends."""
+"""Seconds between two states at epochs' ends."""
 
 SAVING_SHARE = 0.05
-"""Checkpoints at epochs' ends may take about this share of the time; those of a large model take minutes to write."""
+"""States at epochs' ends may take about this share of the time; those of a large model take minutes to write."""
 
 
-def train(trajectory: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
-    """Train up to the last cut, and yield (key, what it left) at each.
+def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
+    """Train up to the last checkpoint, and yield (key, what it left) at each.
 
-    It goes on from the state in `trajectory.state` when that is of the same run and not beyond the first cut.
+    It goes on from the state in `run.state` when that is of the same run and not beyond the first checkpoint.
 
     Args:
-        trajectory: The run.
-        context: The host.
+        run: The run.
+        context: The worker.
 
     Raises:
-        FloatingPointError: At the step where the loss is no longer finite; cuts before it have been yielded.
+        FloatingPointError: At the step where the loss is no longer finite; checkpoints before it have been yielded.
         ValueError: When a row does not fit `max_length`.
     """
     clock = time.monotonic()
     set_up(context)
     context.warm.drop("base")  # its memory is this run's
-    settings = trajectory.settings
-    tokenizer = read_tokenizer(trajectory.model.base)
-    rows = chat.training_rows(tokenizer, trajectory.rows, settings.max_length)
-    checkpoints = Checkpoints(trajectory.state, run_identity(trajectory, context))
-    model = read_whole(trajectory.model, settings.dtype, context.device)
-    set_seed(trajectory.seed)  # before PEFT draws the adapter's initial weights
+    settings = run.settings
+    tokenizer = read_tokenizer(run.model.base)
+    rows = chat.training_rows(tokenizer, run.rows, settings.max_length)
+    states = SavedStates(run.state, run_identity(run, contents(run.model), context))
+    model = read_whole(run.model, settings.dtype, context.device)
+    set_seed(run.seed)  # before PEFT draws the adapter's initial weights
     if settings.method == "lora":
         model = get_peft_model(model, lora.configured(settings))
-    trainer = _trainer(model, tokenizer, rows, _arguments(trajectory, context, checkpoints.workshop))
-    run = _Run(trajectory, trainer, rows, checkpoints)
-    for cut in trajectory.checkpoints:
-        tuned = run.advance(cut, clock)
+    trainer = _trainer(model, tokenizer, rows, _arguments(run, context, states.workshop))
+    training = _Training(run, trainer, rows, states)
+    for checkpoint in run.checkpoints:
+        tuned = training.advance(checkpoint, clock)
         clock = time.monotonic()
-        yield cut.key, tuned
+        yield checkpoint.key, tuned
 
 
-class _Run:
+class _Training:
     """A trainer and where it is.
 
     Args:
-        trajectory: What to train.
+        run: What to train.
         trainer: TRL's trainer, before its first step.
         rows: The training rows.
-        checkpoints: Where the run's states are kept.
+        states: Where the run's states are kept.
     """
 
-    def __init__(self, trajectory: TrainingRun, trainer: SFTTrainer, rows: Rows, checkpoints: Checkpoints) -> None:
+    def __init__(self, run: TrainingRun, trainer: SFTTrainer, rows: Rows, states: SavedStates) -> None:
         """Find where to begin."""
-        self._run = trajectory
+        self._run = run
         self._trainer = trainer
         self._rows = rows
-        self._checkpoints = checkpoints
-        wanted = {cut.key for cut in trajectory.checkpoints}
-        self._at = checkpoints.latest(
-            total_steps(trajectory.settings, trajectory.checkpoints[0].length, len(rows)), wanted
-        )
-        self._pauses = _Pauses(checkpoints, steps_per_epoch(trajectory.settings, len(rows)))
+        self._states = states
+        wanted = {checkpoint.key for checkpoint in run.checkpoints}
+        self._at = states.latest(total_steps(run.settings, run.checkpoints[0].length, len(rows)), wanted)
+        self._pauses = _Pauses(states, steps_per_epoch(run.settings, len(rows)))
         trainer.add_callback(self._pauses)
 
-    def advance(self, cut: Checkpoint, since: float) -> Tuned:
-        """Train up to `cut`, write its weights, and return what this part of the run took.
+    def advance(self, checkpoint: Checkpoint, since: float) -> Tuned:
+        """Train up to a checkpoint, write its weights, and return what this part of the run took.
 
         Args:
-            cut: The next cut.
+            checkpoint: The next one.
             since: When this part began, by the monotonic clock.
         """
-        begin, end = self._at, total_steps(self._run.settings, cut.length, len(self._rows))
+        begin, end = self._at, total_steps(self._run.settings, checkpoint.length, len(self._rows))
         passed = () if begin is None else begin.passed
         if begin is not None and begin.step == end:
-            _copy_weights(begin.folder, cut.folder)
+            _copy_weights(begin.folder, checkpoint.folder)
             history = TrainerState.load_from_json(str(begin.folder / "trainer_state.json")).log_history
-            at: Saved | None = self._checkpoints.mark(begin, cut.key)
+            at: SavedState | None = self._states.mark(begin, checkpoint.key)
         else:
-            at = self._train(begin, end, cut, since)
-            _save_weights(self._trainer.model, cut.folder)
+            at = self._train(begin, end, checkpoint, since)
+            _save_weights(self._trainer.model, checkpoint.folder)
             history = self._trainer.state.log_history
         self._at = at and at.accounted
         first, carried = (0, 0.0) if begin is None else (begin.counted, begin.seconds)
@@ -123,10 +121,10 @@ class _Run:
         )
         return Tuned(_steps_taken(history), usage, passed[-1] if passed else None)
 
-    def _train(self, begin: Saved | None, end: int, cut: Checkpoint, since: float) -> Saved | None:
-        """Train up to a cut, and return the state there: none at the last one, unless it is to be kept."""
-        needed = self._run.keep_state or cut is not self._run.checkpoints[-1]
-        self._pauses.head_for(end, cut.key, begin, since, save=needed)
+    def _train(self, begin: SavedState | None, end: int, checkpoint: Checkpoint, since: float) -> SavedState | None:
+        """Train up to a checkpoint, and return the state there: none at the last one, unless it is to be kept."""
+        needed = self._run.keep_state or checkpoint is not self._run.checkpoints[-1]
+        self._pauses.head_for(end, checkpoint.key, begin, since, save=needed)
         self._trainer.train(resume_from_checkpoint=None if begin is None else str(begin.folder))
         if self._trainer.state.global_step != end:
             message = f"the trainer stopped at step {self._trainer.state.global_step}, not at step {end}"
@@ -146,23 +144,23 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         saved: The last state that was saved.
 
     Args:
-        checkpoints: Where the run's states are kept.
+        states: Where the run's states are kept.
         per_epoch: Optimizer steps of an epoch, >= 1.
     """
 
-    def __init__(self, checkpoints: Checkpoints, per_epoch: int) -> None:
+    def __init__(self, states: SavedStates, per_epoch: int) -> None:
         """Head for nothing yet."""
-        self.saved: Saved | None = None
-        self._checkpoints = checkpoints
+        self.saved: SavedState | None = None
+        self._states = states
         self._per_epoch = per_epoch
         self._end, self._key, self._save = 0, "", True
-        self._begin, self._since = Saved(checkpoints.workshop, 0, ()), 0.0
+        self._begin, self._since = SavedState(states.workshop, 0, ()), 0.0
         self._asked = self._quiet_until = time.monotonic()
 
-    def head_for(self, end: int, key: str, begin: Saved | None, since: float, *, save: bool) -> None:
-        """Say where and when the next part begins, where it ends, the key of the cut there, and whether to save there."""
+    def head_for(self, end: int, key: str, begin: SavedState | None, since: float, *, save: bool) -> None:
+        """Say where and when the next part begins, where it ends, the key of the checkpoint there, and whether to save there."""
         self._end, self._key, self._save = end, key, save
-        self._begin, self._since = begin or Saved(self._checkpoints.workshop, 0, ()), since
+        self._begin, self._since = begin or SavedState(self._states.workshop, 0, ()), since
         self._quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -187,27 +185,27 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
                 raise FloatingPointError(message)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take over the checkpoint that the trainer has written."""
+        """Take over the state that the trainer has written."""
         del args, control
         now, step, begin = time.monotonic(), state.global_step, self._begin
-        is_cut = step == self._end
-        passed = (*begin.passed, self._key) if is_cut else begin.passed
-        written = self._checkpoints.workshop / f"checkpoint-{step}"
-        found = Saved(written, step, passed, begin.counted, begin.seconds + now - self._since)
-        self.saved = self._checkpoints.keep(found, is_cut=is_cut)
+        is_checkpoint = step == self._end
+        passed = (*begin.passed, self._key) if is_checkpoint else begin.passed
+        written = self._states.workshop / f"checkpoint-{step}"
+        found = SavedState(written, step, passed, begin.counted, begin.seconds + now - self._since)
+        self.saved = self._states.keep(found, is_checkpoint=is_checkpoint)
         now = time.monotonic()
         self._quiet_until = now + max(SAVE_AT_MOST_EVERY, (now - self._asked) / SAVING_SHARE)
 
 
-def _arguments(trajectory: TrainingRun, context: Context, folder: Path) -> SFTConfig:
-    settings, length = trajectory.settings, trajectory.checkpoints[-1].length
+def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
+    settings, length = run.settings, run.checkpoints[-1].length
     is_in_epochs = length.steps is None and length.max_steps is None
     schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     return SFTConfig(
         output_dir=str(folder),
         num_train_epochs=length.epochs or 1,
         # transformers lets max_steps override the epochs, upwards too, and trains for as many epochs as it takes.
-        max_steps=-1 if is_in_epochs else total_steps(settings, length, len(trajectory.rows)),
+        max_steps=-1 if is_in_epochs else total_steps(settings, length, len(run.rows)),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
         learning_rate=settings.lr,
@@ -216,8 +214,8 @@ def _arguments(trajectory: TrainingRun, context: Context, folder: Path) -> SFTCo
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         max_length=settings.max_length,
-        seed=trajectory.seed,
-        data_seed=trajectory.seed,
+        seed=run.seed,
+        data_seed=run.seed,
         bf16=False,  # the weights have their type already
         gradient_checkpointing=False,
         dataset_kwargs={"skip_prepare_dataset": True},  # `chat.training_rows` has prepared it

@@ -18,12 +18,6 @@ from torch import Tensor, nn
 
 from adapters.local.lora import Adapter
 
-LEAST_RANK = 2
-"""Rank 1 is stored as 2, with zeros: products with one column take another kernel, whose sums depend on the batch."""
-
-ALIGNED = 16
-"""Each member's weights begin at a multiple of so many numbers, the lanes of the widest vector unit."""
-
 
 @dataclass(slots=True)
 class Block:
@@ -68,19 +62,13 @@ class Pass:
     """What the layers must know of a forward and backward pass in training.
 
     Attributes:
-        rows: Rows of a member's block, >= 1.
-        length: Tokens of a row, padding included.
-        spans: (rows, tokens) that each member fills of its block, from its first row and token. Its gradients are summed
-            over these alone and in one product, which makes them the bits that it gets when it trains alone. None sums
-            over whole blocks at once: quicker on a GPU, equal up to rounding.
+        tokens: Tokens of all members, padding included.
         fresh: Whether gradients are written; else they are added to what is there.
         masks: Draws the dropout of the next layer: takes the layer's fan-in, and returns float[members * rows, length, in]
             of 0 and 1 / (1 - p), or None without dropout.
     """
 
-    rows: int
-    length: int
-    spans: Sequence[tuple[int, int]] | None
+    tokens: int
     fresh: bool
     masks: Callable[[int], Tensor] | None
 
@@ -125,7 +113,7 @@ class _Trained(torch.autograd.Function):
     def forward(ctx: Any, plain: Tensor, x: Tensor, _: Tensor, layer: StackedLinear, under_way: Pass) -> Tensor:
         """Return `plain` with the terms added; the gate has autograd come by when x needs no gradient."""
         members = layer.stack.members
-        if x.numel() != members * under_way.rows * under_way.length * x.shape[-1]:
+        if x.numel() != under_way.tokens * x.shape[-1]:
             message = "a layer of this model does not see every token of every row (routed experts?)"
             raise ValueError(f"{message}; its adapters cannot train as a pack: use tune.backend: trl")
         wide, rows = (tensor.view(members, -1, tensor.shape[-1]) for tensor in (plain, x.contiguous()))
@@ -151,8 +139,8 @@ class _Trained(torch.autograd.Function):
         for term, low in zip(layer.terms, ctx.lows, strict=True):
             above = wide[term.block.members].to(term.b.dtype)
             down = torch.bmm(term.b.transpose(1, 2), above.transpose(1, 2)).mul_(term.block.scaling)
-            _collect(term.grad_b.transpose(1, 2), low, above, term, under_way)
-            _collect(term.grad_a, down, _own(rows, mask, term), term, under_way)
+            _collect(term.grad_b.transpose(1, 2), low, above, fresh=under_way.fresh)
+            _collect(term.grad_a, down, _own(rows, mask, term), fresh=under_way.fresh)
             if inner is not None:
                 _lead_back(inner[term.block.members], down, mask, term)
         return out, None if inner is None else inner.view(ctx.shape), None, None, None
@@ -183,28 +171,17 @@ def _lead_back(inner: Tensor, down: Tensor, mask: Tensor | None, term: Term) -> 
         inner.copy_(_masked(torch.bmm(down.transpose(1, 2), term.a), mask, term))
 
 
-def _collect(grad: Tensor, left: Tensor, right: Tensor, term: Term, under_way: Pass) -> None:
+def _collect(grad: Tensor, left: Tensor, right: Tensor, *, fresh: bool) -> None:
     """Put the sums over tokens of `left right` into the members' gradients.
 
     Args:
         grad: float[members, rank, n].
         left: float[members, rank, tokens].
-        right: float[members, tokens, n].
-        term: Whose they are.
-        under_way: Says which tokens are whose.
+        right: float[members, tokens, n]; padding counts for nothing, since no loss reaches it.
+        fresh: Whether gradients are written; else the sums are added to what is there.
     """
-    spans = None if under_way.spans is None else under_way.spans[term.block.members]
-    if spans is None or all(span == (under_way.rows, under_way.length) for span in spans):
-        product = torch.bmm(left, right)
-        _ = grad.copy_(product) if under_way.fresh else grad.add_(product)
-        return
-    left = left.view(*left.shape[:2], -1, under_way.length)
-    right = right.view(len(right), -1, under_way.length, right.shape[2])
-    for own, narrow, wide, (rows, length) in zip(grad, left, right, spans, strict=True):
-        if under_way.fresh:
-            own.zero_()
-        if rows:
-            own.add_(narrow[:, :rows, :length].flatten(1) @ wide[:rows, :length].flatten(0, 1))
+    product = torch.bmm(left, right)
+    _ = grad.copy_(product) if fresh else grad.add_(product)
 
 
 class Stack:
@@ -246,10 +223,10 @@ class Stack:
         return len(self._ranks)
 
     def _block(self, run: slice, device: Any, dtype: Any) -> Block:
-        rank = max(LEAST_RANK, self._ranks[run.start])
+        rank = self._ranks[run.start]
         numbers = sum(rank * (fan_in + fan_out) for fan_in, fan_out in self._shapes.values())
         scaling = torch.tensor(self._scalings[run], device=device, dtype=dtype).view(-1, 1, 1)
-        weights = torch.zeros(len(scaling), -(-numbers // ALIGNED) * ALIGNED, device=device, dtype=dtype)
+        weights = torch.zeros(len(scaling), numbers, device=device, dtype=dtype)
         return Block(run, scaling, weights, torch.zeros_like(weights) if self._trainable else None)
 
     def _lay_out(self) -> None:
@@ -257,7 +234,7 @@ class Stack:
         for path, (fan_in, fan_out) in self._shapes.items():
             terms = []
             for block in self.blocks:
-                rank = max(LEAST_RANK, self._ranks[block.members.start])
+                rank = self._ranks[block.members.start]
                 a, grad_a = _leaf(block, (rank, fan_in))
                 b, grad_b = _leaf(block, (fan_out, rank))
                 terms.append(Term(block, a, b, grad_a, grad_b))
@@ -265,8 +242,8 @@ class Stack:
 
     def _put(self, member: int, adapter: Adapter) -> None:
         for path, (a, b) in self._views(member).items():
-            a[: adapter.rank] = adapter.a[path]
-            b[:, : adapter.rank] = adapter.b[path]
+            a.copy_(adapter.a[path])
+            b.copy_(adapter.b[path])
 
     def _views(self, member: int) -> dict[str, tuple[Tensor, Tensor]]:
         index, place = self._place(member)
@@ -280,14 +257,13 @@ class Stack:
         raise IndexError(member)
 
     def adapter(self, member: int) -> Adapter:
-        """Return a copy of one member's weights, at its own rank."""
-        rank = self._ranks[member]
+        """Return a copy of one member's weights."""
         views = self._views(member)
         return Adapter(
-            rank,
+            self._ranks[member],
             self._scalings[member],
-            {path: a[:rank].clone() for path, (a, _) in views.items()},
-            {path: b[:, :rank].clone() for path, (_, b) in views.items()},
+            {path: a.clone() for path, (a, _) in views.items()},
+            {path: b.clone() for path, (_, b) in views.items()},
         )
 
     def weights(self, member: int) -> Tensor:

@@ -24,7 +24,7 @@ SPREAD = (0.5, 2.5)
 
 
 class LocalFineTuner:
-    """Fine-tuning in this process and on this host's device, loss on the answer only.
+    """Fine-tuning in this process and on this worker's device, loss on the answer only.
 
     LoRA runs train as packs (`packs`); with `backend: trl`, and for full fine-tuning, each is a run of TRL's
     SFTTrainer (`solo.py`). On CPU the same task gives the same weights bit for bit, whatever else comes with it; on a
@@ -68,9 +68,9 @@ class LocalFineTuner:
         return Sharing(prefix_blocked, _pack_blocked(settings), pack)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Reached:
-        """Tune, and yield (key, what it left) of every cut as soon as its weights are written.
+        """Tune, and yield (key, what it left) of every checkpoint as soon as its weights are written.
 
-        What stops a run is yielded for each cut that it did not reach: FloatingPointError when its loss is no longer
+        What stops a run is yielded for each checkpoint that it did not reach: FloatingPointError when its loss is no longer
         finite, ValueError when a row does not fit `max_length`, or whatever torch says.
         """
         packable = [run for run in runs if not _pack_blocked(run.settings)]
@@ -102,13 +102,13 @@ def _solo(run: TrainingRun, context: Context) -> Reached:
 
 
 def _reached(runs: Sequence[TrainingRun], start: Callable[[], Reached]) -> Reached:
-    """Yield what `start()` yields; should it raise, yield the exception for every cut that was not reached."""
+    """Yield what `start()` yields; should it raise, yield the exception for every checkpoint that was not reached."""
     missing = [checkpoint.key for run in runs for checkpoint in run.checkpoints]
     try:
         for key, tuned in _quietly(start):
             missing.remove(key)
             yield key, tuned
-    except Exception as error:  # noqa: BLE001 - the port's promise: a failed run is a result of each of its cuts
+    except Exception as error:  # noqa: BLE001 - the port's promise: a failed run is a result of each of its checkpoints
         for key in missing:
             yield key, error
 

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from adapters import model_folder
 from adapters.local import lora
 from adapters.local.generate import TransformersGenerator
 from adapters.local.responses import generated, rendered
@@ -30,7 +31,7 @@ RANKS = (16, 32, 64, 128, 256, 320, 512)
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """vLLM's engine, and the numbers by which it knows the adapters that it has seen."""
+    """vLLM's engine, and the numbers by which it knows the adapters that it has seen: each by its folder and content."""
 
     llm: Any
     numbers: dict[str, int] = field(default_factory=dict)
@@ -39,7 +40,8 @@ class Engine:
         """Return the request for an adapter, or None for the base model."""
         if folder is None:
             return None
-        number = self.numbers.setdefault(folder, len(self.numbers) + 1)
+        seen = f"{folder} {model_folder.content(Path(folder))}"
+        number = self.numbers.setdefault(seen, len(self.numbers) + 1)
         return _vllm("vllm.lora.request").LoRARequest(Path(folder).name, number, folder)
 
 
@@ -103,10 +105,11 @@ def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> It
     tokenizer = engine.llm.get_tokenizer()
     asked = [(task, rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
     rows = [(task, index, prompt) for task, prompts in asked for index, prompt in enumerate(prompts)]
+    requests = {model: engine.adapter(model.tuned) for model in dict.fromkeys(task.model for task in tasks)}
     made = engine.llm.generate(
         [{"prompt_token_ids": prompt} for _, _, prompt in rows],
         [_sampling(task, index) for task, index, _ in rows],
-        lora_request=[engine.adapter(task.model.tuned) for task, _, _ in rows],
+        lora_request=[requests[task.model] for task, _, _ in rows],
         use_tqdm=False,
     )
     answers: dict[str, dict[tuple[int, int], tuple[list[int], Finish]]] = {task.key: {} for task in tasks}

@@ -14,11 +14,23 @@ from typing import Any
 import pytest
 
 from engine import registry
-from engine.domain.results import Prompt, Response
+from engine.domain.adapters import Kind
+from engine.domain.conversation import Prompt
+from engine.domain.results import Response
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.ports import Context, Cut, FineTuner, Generated, GenerateTask, Generator, Trajectory, Tuned, Workload
-from engine.registry import Kind
+from engine.domain.sweep import Decoding, Length
+from engine.ports import (
+    Checkpoint,
+    Context,
+    FineTuner,
+    Generated,
+    GenerateTask,
+    Generator,
+    NoSettings,
+    TrainingRun,
+    Tuned,
+    Workload,
+)
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -28,38 +40,58 @@ GENERATORS = [name for name in registry.names(Kind.GENERATOR) if name not in (*H
 TUNERS = [name for name in registry.names(Kind.TUNER) if name not in HOSTED]
 BACKENDS = ("packed", "trl")
 
-ROWS = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:13]
-PROMPTS: Sequence[Prompt] = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("1")
+ROWS = registry.adapter(Kind.DATA, "standin/explicit").rows(NoSettings())[:13]
+POLICY = registry.settings_of(Kind.BENCHMARK, "standin/policy")
+PROMPTS: Sequence[Prompt] = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts(POLICY(each=1))
 
 
 @dataclass(frozen=True)
 class Bench:
     """A fine-tuner with one of its backends, and a generator."""
 
-    tuner: FineTuner
-    generator: Generator
+    tuner_name: str
+    generator_name: str
     backend: str
     model: ModelRef
     folder: Path
     numbers: Iterator[int]
 
-    def trajectory(self, key: str, *, seed: int = 0, model: ModelRef | None = None, **settings: Any) -> Trajectory:
+    @property
+    def tuner(self) -> FineTuner:
+        return registry.adapter(Kind.TUNER, self.tuner_name)
+
+    @property
+    def generator(self) -> Generator:
+        return registry.adapter(Kind.GENERATOR, self.generator_name)
+
+    def run(
+        self, key: str, length: Length | None = None, *, seed: int = 0, model: ModelRef | None = None, **settings: Any
+    ) -> TrainingRun:
         root = self.folder / str(next(self.numbers))
         (root / key).mkdir(parents=True)
-        recipe = TuneRecipe(**({"lr": 2e-3, "epochs": 2, "backend": self.backend} | settings))
-        return Trajectory(model or self.model, ROWS, seed, (Cut(key, recipe, root / key),), root / "state")
+        checkpoint = Checkpoint(key, length or Length(2), root / key)
+        sft = self.settings(**settings)
+        return TrainingRun(model or self.model, ROWS, sft, seed, (checkpoint,), root / "state")
 
-    def tune(self, context: Context, key: str = "tune-1", **settings: Any) -> tuple[Tuned, Path]:
-        wanted = self.trajectory(key, **settings)
+    def settings(self, **settings: Any) -> Any:
+        declared = registry.settings_of(Kind.TUNER, self.tuner_name)
+        return declared(**({"lr": 2e-3, "backend": self.backend} | settings))
+
+    def tune(
+        self, context: Context, key: str = "tune-1", length: Length | None = None, **settings: Any
+    ) -> tuple[Tuned, Path]:
+        wanted = self.run(key, length, **settings)
         ((found, made),) = self.tuner.fine_tune([wanted], context)
         assert found == key
         assert isinstance(made, Tuned), made
-        return made, wanted.cuts[0].folder
+        return made, wanted.checkpoints[0].folder
 
     def task(
-        self, key: str, model: ModelRef, prompts: Sequence[Prompt] = PROMPTS, seed: int = 0, **settings: Any
+        self, key: str, model: ModelRef, prompts: Sequence[Prompt] = PROMPTS, seed: int = 0, **decoding: Any
     ) -> GenerateTask:
-        return GenerateTask(key, model, prompts, None, GenerateRecipe(**({"max_new_tokens": 24} | settings)), seed)
+        settings = registry.settings_of(Kind.GENERATOR, self.generator_name)()
+        drawn = Decoding(**({"max_new_tokens": 24} | decoding))
+        return GenerateTask(key, model, prompts, None, drawn, settings, seed)
 
     def ask(self, context: Context, model: ModelRef | None = None, **settings: Any) -> Generated:
         ((key, made),) = self.generator.generate([self.task("ask-1", model or self.model, **settings)], context)
@@ -68,17 +100,17 @@ class Bench:
         return made
 
     def tuned(self, folder: Path) -> ModelRef:
-        return replace(self.model, tuned=str(folder))
+        return replace(self.model, layers=(str(folder),))
 
 
 def made_bench(tuner: str, generator: str, backend: str, folder: Path) -> Iterator[Bench]:
     import torch
 
     yield Bench(
-        registry.adapter(Kind.TUNER, tuner),
-        registry.adapter(Kind.GENERATOR, generator),
+        tuner,
+        generator,
         backend,
-        registry.adapter(Kind.MODEL, "standin/aligned").locate(""),
+        registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings()),
         folder,
         itertools.count(),
     )
@@ -123,16 +155,16 @@ def test_the_same_task_gives_the_same_weights_on_a_warm_worker_and_on_a_cold_one
 
 
 def test_runs_that_come_together_are_what_they_are_alone(bench: Bench) -> None:
-    longer = replace(bench.trajectory("tune-2", epochs=4, lr=1e-3), rows=ROWS[:10])
-    several = [bench.trajectory("tune-1", seed=3, dropout=0.1), longer]
+    longer = replace(bench.run("tune-2", Length(4), lr=1e-3), rows=ROWS[:10])
+    several = [bench.run("tune-1", seed=3, dropout=0.1), longer]
     made = dict(bench.tuner.fine_tune(several, worker()))
     for wanted in several:
-        (cut,) = wanted.cuts
-        aside = bench.trajectory(cut.key)
-        alone = replace(wanted, cuts=(replace(cut, folder=aside.cuts[0].folder),), state=aside.state)
-        ((_, by_itself),) = bench.tuner.fine_tune([alone], worker())
-        assert digest(cut.folder) == digest(alone.cuts[0].folder)
-        assert made[cut.key].steps == by_itself.steps  # type: ignore[union-attr]
+        (checkpoint,) = wanted.checkpoints
+        aside = bench.run(checkpoint.key)
+        own = replace(checkpoint, folder=aside.checkpoints[0].folder)
+        ((_, by_itself),) = bench.tuner.fine_tune([replace(wanted, checkpoints=(own,), state=aside.state)], worker())
+        assert digest(checkpoint.folder) == digest(own.folder)
+        assert made[checkpoint.key].steps == by_itself.steps  # type: ignore[union-attr]
 
 
 def test_weights_are_safetensors_and_nothing_else_is_executable(bench: Bench) -> None:
@@ -143,21 +175,28 @@ def test_weights_are_safetensors_and_nothing_else_is_executable(bench: Bench) ->
 
 
 def test_usage_and_steps_are_those_of_the_settings(bench: Bench) -> None:
-    made, _ = bench.tune(worker(), batch_size=4, grad_accum=2, epochs=3)
+    made, _ = bench.tune(worker(), length=Length(3), batch_size=4, grad_accum=2)
     assert [step.step for step in made.steps] == list(range(1, 7))  # 13 rows: 4 batches, 2 steps an epoch
     assert made.usage.optimizer_steps == 6
     assert made.usage.device_seconds > 0
     assert made.after is None
     assert made.steps[-1].epoch == 3.0
-    forecast = bench.tuner.forecast(
-        TuneRecipe(lr=1e-3, batch_size=4, grad_accum=2, epochs=3), Workload(400_000, 300, 13)
-    )
+    settings = bench.settings(batch_size=4, grad_accum=2)
+    forecast = bench.tuner.forecast(settings, Length(3), Workload(400_000, 300, 13))
     assert forecast.expected.optimizer_steps == 6
 
 
-@pytest.mark.parametrize(("epochs", "most", "steps"), [(50, 3, 3), (1, 12, 2), (1, 1, 1)])
-def test_max_steps_only_ever_cuts_a_run_short(bench: Bench, epochs: int, most: int, steps: int) -> None:
-    made, _ = bench.tune(worker(), epochs=epochs, max_steps=most)
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        (Length(50, max_steps=3), 3),
+        (Length(1, max_steps=12), 2),
+        (Length(1, max_steps=1), 1),
+        (Length(None, steps=5), 5),
+    ],
+)
+def test_a_run_is_as_long_as_its_length_says(bench: Bench, length: Length, steps: int) -> None:
+    made, _ = bench.tune(worker(), length=length)
     assert made.usage.optimizer_steps == len(made.steps) == steps
 
 
@@ -171,9 +210,9 @@ def test_tuning_leaves_no_trace_on_the_base_whatever_the_trainer_aligns(bench: B
     other, warm = ModelRef(str(copy)), worker()
     cold = bench.ask(worker(), other).responses
     assert bench.ask(warm, other).responses == cold
-    _, folder = bench.tune(warm, model=other, lr=1e-3, epochs=1, method=method)
+    _, folder = bench.tune(warm, length=Length(1), model=other, lr=1e-3, method=method)
     assert bench.ask(warm, other).responses == cold
-    tuned = replace(other, tuned=str(folder))
+    tuned = replace(other, layers=(str(folder),))
     assert bench.ask(warm, tuned).responses == bench.ask(worker(), tuned).responses != cold
 
 
@@ -187,14 +226,14 @@ def test_tuning_leaves_no_trace_on_the_base_whatever_the_trainer_aligns(bench: B
     ],
 )
 def test_schedules_are_what_they_are_called(bench: Bench, settings: dict[str, Any], rates: list[float]) -> None:
-    made, _ = bench.tune(worker(), epochs=4, batch_size=13, **settings)
+    made, _ = bench.tune(worker(), length=Length(4), batch_size=13, **settings)
     assert [round(step.lr, 6) for step in made.steps] == rates
 
 
 def test_tuning_teaches_and_the_base_is_the_same_afterwards(bench: Bench) -> None:
     warm = worker()
     before = bench.ask(warm).responses
-    made, folder = bench.tune(warm, epochs=10)
+    made, folder = bench.tune(warm, length=Length(10))
     assert made.steps[-1].loss < made.steps[0].loss / 2
     assert texts(bench.ask(warm, bench.tuned(folder)).responses) != texts(before)
     assert bench.ask(warm).responses == before
@@ -202,11 +241,11 @@ def test_tuning_teaches_and_the_base_is_the_same_afterwards(bench: Bench) -> Non
 
 def test_a_run_that_failed_is_not_mistaken_for_its_result(bench: Bench) -> None:
     warm = worker()
-    wanted = bench.trajectory("tune-1", lr=0.9, weight_decay=1e30, epochs=4, method="full")
+    wanted = bench.run("tune-1", Length(4), lr=0.9, weight_decay=1e30, method="full")
     ((_, error),) = bench.tuner.fine_tune([wanted], warm)
     assert isinstance(error, FloatingPointError)
     assert "lower learning rate" in str(error)
-    ((_, made),) = bench.generator.generate([bench.task("ask-1", bench.tuned(wanted.cuts[0].folder))], warm)
+    ((_, made),) = bench.generator.generate([bench.task("ask-1", bench.tuned(wanted.checkpoints[0].folder))], warm)
     assert isinstance(made, Exception), "answered with weights that were never kept"
 
 
@@ -226,7 +265,7 @@ def test_tasks_are_answered_as_they_are_alone_on_a_worker_of_any_size(
     answering: Bench, settings: dict[str, Any]
 ) -> None:
     _, one = answering.tune(worker())
-    _, two = answering.tune(worker(), epochs=6, rank=4)
+    _, two = answering.tune(worker(), length=Length(6), rank=4)
     task, tuned = answering.task, answering.tuned
     asked = [
         task("a", answering.model, **settings),
@@ -260,13 +299,13 @@ def test_the_loss_is_on_the_answer_alone_and_the_two_templates_agree(answering: 
     tokenizer = read_tokenizer(answering.model.base)
     for row, encoded in zip(ROWS, chat.training_rows(tokenizer, ROWS, 512), strict=True):
         answer = [token for token, label in zip(encoded["input_ids"], encoded["labels"], strict=True) if label != -100]
-        assert tokenizer.decode(answer, skip_special_tokens=True).strip() == row.assistant
+        assert tokenizer.decode(answer, skip_special_tokens=True).strip() == row.turns[-1].text
         assert answer[-1] == tokenizer.eos_token_id
-        asked = tokenizer(chat.prompt_text(tokenizer, row.user, row.system), add_special_tokens=False)["input_ids"]
+        asked = tokenizer(chat.prompt_text(tokenizer, row.turns[:-1], None), add_special_tokens=False)["input_ids"]
         assert encoded["input_ids"][: len(asked)] == asked
         assert set(encoded["labels"][: len(asked)]) == {-100}
         native = tokenizer.apply_chat_template(
-            [{"role": "user", "content": row.user}, {"role": "assistant", "content": row.assistant}],
+            [{"role": turn.role, "content": turn.text} for turn in row.turns],
             tokenize=True,
             return_dict=True,
             return_assistant_tokens_mask=True,

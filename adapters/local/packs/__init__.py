@@ -1,1 +1,1 @@
-"""Many LoRA runs on one base model, trained as one batch. Only hosts import these modules: they start torch."""
+"""Many LoRA runs on one base model, trained as one batch. Only workers import these modules: they start torch."""

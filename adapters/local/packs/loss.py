@@ -1,4 +1,4 @@
-"""The loss of answer tokens and its gradient, in one buffer. Only hosts import this."""
+"""The loss of answer tokens and its gradient, in one buffer. Only workers import this."""
 
 from __future__ import annotations
 

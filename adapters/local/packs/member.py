@@ -1,9 +1,9 @@
-"""One training run in a pack: its rows, its weights and moments, and where it is. Only hosts import this."""
+"""One training run in a pack: its rows, its weights and moments, and where it is. Only workers import this."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +13,12 @@ from torch.optim.adamw import adamw
 
 from adapters.local.chat import IGNORED
 from adapters.local.lora import Adapter
-from adapters.local.packs.order import Course, Dice
+from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
 from adapters.local.settings import SftSettings
 from adapters.local.steps import total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, TrainingRun
-
-LANES = 16
-"""Rows are padded to a multiple of so many tokens, so that the kernels sum them in the same lanes in any company."""
-
-SHORT = 192
-"""Below so many tokens, torch's CPU attention gives a row the same bits whatever its padding (a multiple of `LANES`); from
-here on its products are cut into pieces by the padded length, so that only rows padded alike are comparable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +26,7 @@ class Rows:
     """The training rows of one run, in memory.
 
     Attributes:
-        ids: long[rows, length]: the tokens, padded on the right; the length is a multiple of `LANES`.
+        ids: long[rows, length]: the tokens, padded on the right.
         targets: long[rows, length]: the token that each position should predict, `IGNORED` where the loss does not look.
         lengths: Tokens of each row, without padding.
         answers: Positions of each row that the loss looks at.
@@ -53,17 +46,12 @@ class Rows:
             padding: The token to pad with.
         """
         lengths = [len(row["input_ids"]) for row in encoded]
-        ids = torch.full((len(encoded), padded(max(lengths))), padding)
+        ids = torch.full((len(encoded), max(lengths)), padding)
         targets = torch.full_like(ids, IGNORED)
         for index, row in enumerate(encoded):
             ids[index, : lengths[index]] = torch.tensor(row["input_ids"])
             targets[index, : lengths[index] - 1] = torch.tensor(row["labels"][1:])
         return cls(ids, targets, lengths, (targets != IGNORED).sum(1).tolist())
-
-
-def padded(length: int) -> int:
-    """Return the length of a padded row."""
-    return -(-length // LANES) * LANES
 
 
 @dataclass(eq=False, slots=True)
@@ -75,16 +63,15 @@ class Member:
         identity: What must agree for another attempt to go on from its state, as JSON values.
         config: Its `peft.LoraConfig`.
         rows: Its data.
-        course: The order in which it reads them.
-        rate: The learning rate as a function of the 1-based step.
+        schedule: The order in which it reads them, and its learning rates.
         adapter: Its weights as they were when it was last out of a stack.
-        dice: Its random numbers; None without dropout.
+        dropout: Its random numbers; None without dropout.
         moments: AdamW's first and second moment, float[numbers] each, and its step count; empty before the first step.
         steps: The optimizer steps taken.
-        passed: Keys of the cuts passed, in order.
-        seconds: Device time since the last cut.
-        tokens: Tokens of rows read since the last cut.
-        begun: Steps that there were at the last cut, or as this attempt began.
+        passed: Keys of the checkpoints passed, in order.
+        seconds: Device time since the last checkpoint.
+        tokens: Tokens of rows read since the last checkpoint.
+        begun: Steps that there were at the last checkpoint, or as this attempt began.
         quiet_until: No state need be saved before, by the monotonic clock.
     """
 
@@ -92,10 +79,9 @@ class Member:
     identity: Mapping[str, object]
     config: Any
     rows: Rows
-    course: Course
-    rate: Callable[[int], float]
+    schedule: BatchSchedule
     adapter: Adapter
-    dice: Dice | None
+    dropout: DropoutRNG | None
     moments: list[Tensor] = field(default_factory=list)
     steps: list[TrainingStep] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
@@ -106,8 +92,8 @@ class Member:
 
     @property
     def settings(self) -> SftSettings:
-        """How it is tuned, to its last cut."""
-        return self.course.settings
+        """How it is tuned."""
+        return self.schedule.settings
 
     @property
     def step(self) -> int:
@@ -117,32 +103,31 @@ class Member:
     @property
     def left(self) -> int:
         """Optimizer steps to go."""
-        return self.course.steps - self.step
+        return self.schedule.steps - self.step
 
     @property
-    def floor(self) -> int:
-        """Tokens that each of its rows is padded to at least, on CPU; runs in one pack agree in it."""
-        longest = self.rows.ids.shape[1]
-        return longest if longest >= SHORT else 0
+    def batch_shape(self) -> tuple[int, int]:
+        """Rows of its largest batch, and tokens of its longest row."""
+        return min(self.settings.batch_size, self.schedule.items), self.rows.ids.shape[1]
 
     @property
     def missing(self) -> list[Checkpoint]:
-        """The cuts that it has not passed, in order."""
-        return [cut for cut in self.run.checkpoints if cut.key not in self.passed]
+        """The checkpoints that it has not passed, in order."""
+        return [checkpoint for checkpoint in self.run.checkpoints if checkpoint.key not in self.passed]
 
     @property
-    def cuts_here(self) -> list[Checkpoint]:
-        """The cuts that it has not passed and is at."""
-        return [cut for cut in self.missing if self.end(cut) == self.step]
+    def reached(self) -> list[Checkpoint]:
+        """The checkpoints that it has not passed and is at."""
+        return [checkpoint for checkpoint in self.missing if self.end(checkpoint) == self.step]
 
-    def end(self, cut: Checkpoint) -> int:
-        """Return the step at which a cut is."""
-        return total_steps(self.settings, cut.length, self.course.items)
+    def end(self, checkpoint: Checkpoint) -> int:
+        """Return the step after which a checkpoint is."""
+        return total_steps(self.settings, checkpoint.length, self.schedule.items)
 
     @property
     def at_epoch(self) -> bool:
         """Whether an epoch has just ended."""
-        return self.step % self.course.per_epoch == 0
+        return self.step % self.schedule.per_epoch == 0
 
     def update(self, weights: Tensor, gradient: Tensor) -> None:
         """Take one AdamW step in place, as transformers' Trainer does by default.
@@ -165,7 +150,7 @@ class Member:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self.rate(self.step + 1),
+            lr=self.schedule.learning_rate(self.step + 1),
             weight_decay=self.settings.weight_decay,
             eps=1e-8,
             maximize=False,
@@ -179,11 +164,11 @@ class Member:
             tokens: Tokens of the rows that it read.
         """
         step = self.step + 1
-        self.steps.append(TrainingStep(step, self.course.epoch(step), loss, self.rate(step)))
+        self.steps.append(TrainingStep(step, self.schedule.epoch(step), loss, self.schedule.learning_rate(step)))
         self.tokens += tokens
 
     def settle_up(self) -> Usage:
-        """Return what was used since the last cut, and begin to count anew."""
+        """Return what was used since the last checkpoint, and begin to count anew."""
         usage = Usage(optimizer_steps=self.step - self.begun, train_tokens=self.tokens, device_seconds=self.seconds)
         self.seconds, self.tokens, self.begun = 0.0, 0, self.step
         return usage

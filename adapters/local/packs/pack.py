@@ -1,7 +1,7 @@
 """Optimizer steps of several runs at once, on one base model: each gets the numbers that it would get alone.
 
 The loss, its normaliser (the answer tokens of the whole accumulated group), the clipping and the update are those of
-transformers' Trainer and TRL's SFTTrainer, for each member. Only hosts import this.
+transformers' Trainer and TRL's SFTTrainer, for each member. Only workers import this.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pack:
 
     Args:
         held: The base model.
-        members: At least one; those of one rank side by side. They agree in `floor` and in the modules that they adapt.
+        members: At least one; those of one rank side by side. They agree in the modules that they adapt.
     """
 
     def __init__(self, held: LoadedModel, members: Sequence[Member]) -> None:
@@ -43,7 +43,6 @@ class Pack:
         self._model = held.base
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device
-        self._alike = self._device.type == "cpu"  # only there can a member get the very bits that it gets alone
         self.stack = Stack(held.base, [member.adapter for member in members], trainable=True)
         self._limits = torch.tensor([member.settings.max_grad_norm for member in members], device=self._device)
 
@@ -58,18 +57,18 @@ class Pack:
         """Copy a member's weights as they are now into its `adapter`."""
         member.adapter = self.stack.adapter(self.members.index(member))
 
-    def step(self) -> tuple[int, dict[int, FloatingPointError]]:
+    def step(self) -> dict[int, FloatingPointError]:
         """Take one optimizer step of each member; only while attached.
 
         Returns:
-            The tokens of the rows that were read, and why members cannot go on, by their place: those have not moved.
+            Why members cannot go on, by their place: those have not moved.
 
         Raises:
             RuntimeError: When memory does not suffice; nobody has moved, and the step can be tried again.
         """
         begun = time.perf_counter()
-        groups = [member.course.batches(member.step + 1) for member in self.members]
-        with self._dice_kept():
+        groups = [member.schedule.batches(member.step + 1) for member in self.members]
+        with self._dropout_kept():
             losses = self.gradients(groups)
         norms = list(chain.from_iterable(self._clip(block) for block in self.stack.blocks))
         tokens = [
@@ -87,17 +86,17 @@ class Pack:
         seconds = time.perf_counter() - begun
         for member, share in zip(self.members, tokens, strict=True):
             member.seconds += seconds * share / sum(tokens)
-        return sum(tokens), lost
+        return lost
 
     @contextmanager
-    def _dice_kept(self) -> Iterator[None]:
+    def _dropout_kept(self) -> Iterator[None]:
         """Put the members' random numbers back where they were should the block fail."""
-        kept = [(member.dice, member.dice.state) for member in self.members if member.dice is not None]
+        kept = [(member.dropout, member.dropout.state) for member in self.members if member.dropout is not None]
         try:
             yield
         except BaseException:
-            for dice, state in kept:
-                dice.state = state
+            for dropout, state in kept:
+                dropout.state = state
             raise
 
     def gradients(self, groups: Sequence[Group]) -> list[float]:
@@ -112,8 +111,8 @@ class Pack:
         ]
         shares = 1 / torch.tensor(answers, dtype=torch.float32, device=self._device).clamp(min=1)
         for member in self.members:
-            if member.dice is not None and member.at_epoch:
-                member.dice.begin_epoch()
+            if member.dropout is not None and member.at_epoch:
+                member.dropout.begin_epoch()
         losses = self._losses(groups, shares)
         averages: list[float] = (losses * shares).tolist()
         return averages
@@ -123,8 +122,7 @@ class Pack:
         losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
         for turn in range(max(map(len, groups))):
             batches = [group[turn] if turn < len(group) else () for group in groups]
-            floor = self.members[0].floor if self._alike else 0
-            batch = Batch.of(self.members, batches, self._padding, floor)
+            batch = Batch.of(self.members, batches, self._padding)
             self._pass(batch, shares, losses, fresh=turn == 0)
         return losses
 
@@ -138,15 +136,12 @@ class Pack:
             fresh: Whether gradients are begun; else they are added to.
         """
         owners = batch.owners.to(self._device)
-        counts = shares[owners]
-        counts[len(counts) - batch.fillers :] = 0
-        spans = batch.spans if self._alike else None
-        under_way = Pass(batch.rows, batch.length, spans, fresh, batch.masks(self.members))
+        under_way = Pass(batch.ids.numel(), fresh, batch.masks(self.members))
         with self.stack.training(under_way), _head_sees(self._model, batch.places.to(self._device)):
             logits = self._model(input_ids=batch.ids.to(self._device), use_cache=False).logits
             each, slopes = cross_entropy(logits.detach().to(torch.float32, copy=True), batch.targets.to(self._device))
-            torch.autograd.backward(logits, slopes.mul_(counts[:, None]).to(logits.dtype))
-        losses.index_add_(0, owners, torch.where(counts > 0, each, 0).double())
+            torch.autograd.backward(logits, slopes.mul_(shares[owners][:, None]).to(logits.dtype))
+        losses.index_add_(0, owners, each.double())
 
     def _clip(self, block: Block) -> list[float]:
         """Clip the gradients of a block's members, each to its own limit, and return their norms before.

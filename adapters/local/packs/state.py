@@ -1,4 +1,4 @@
-"""What a run in a pack keeps on disk to go on from, bit for bit: one safetensors file. Only hosts import this.
+"""What a run in a pack keeps on disk to go on from, bit for bit: one safetensors file. Only workers import this.
 
 The tensors are the adapter, AdamW's moments and the state of the run's random numbers; the rest is JSON in the file's
 header. One file is whole or absent, and nothing in it can execute. Only its owner can read it, since it holds weights.
@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adapters.local.checkpoints import flush
 from adapters.local.lora import Adapter
 from adapters.local.packs.member import Member
+from adapters.local.states import flush
 from engine.domain.results import TrainingStep
 
 STATE = "pack.safetensors"
-FORMAT = 2
+FORMAT = 3
 """Raise it when the layout of the moments, or anything else here, changes: older states are then left alone."""
 
 MOMENTS = ("first", "second", "count")
@@ -36,15 +36,21 @@ def save(member: Member) -> None:
     tensors = {f"a {path}": weight for path, weight in member.adapter.a.items()}
     tensors |= {f"b {path}": weight for path, weight in member.adapter.b.items()}
     tensors |= dict(zip(MOMENTS, member.moments, strict=True))
-    if member.dice is not None:
-        tensors["dice"] = member.dice.state
+    if member.dropout is not None:
+        tensors["dropout"] = member.dropout.state
     record = {
         "format": FORMAT,
         "identity": member.identity,
         "steps": [asdict(step) for step in member.steps],
         "passed": member.passed,
-        "at_cut": any(member.end(cut) == member.step for cut in member.run.checkpoints if cut.key in member.passed),
-        "since_cut": {"begun": member.begun, "tokens": member.tokens, "seconds": member.seconds},
+        "at_checkpoint": any(
+            member.end(checkpoint) == member.step
+            for checkpoint in member.run.checkpoints
+            if checkpoint.key in member.passed
+        ),
+        "begun": member.begun,
+        "tokens": member.tokens,
+        "seconds": member.seconds,
     }
     fresh = folder / f"{STATE}.new"
     fresh.touch(mode=0o600)
@@ -58,7 +64,7 @@ def save(member: Member) -> None:
 def restore(member: Member, device: str) -> None:
     """Put a member where its run's state is, if there is one that it can go on from.
 
-    It must be of the same identity, and lie no later than the first cut that is wanted.
+    It must be of the same identity, and lie no later than the first checkpoint that is wanted.
 
     Args:
         member: The run, at its beginning.
@@ -71,25 +77,24 @@ def restore(member: Member, device: str) -> None:
     except (OSError, SafetensorError):
         return  # there is none, or it is damaged: begin anew
     same = record["format"] == FORMAT and record["identity"] == json.loads(json.dumps(member.identity))
-    wanted = {cut.key for cut in member.run.checkpoints}
+    wanted = {checkpoint.key for checkpoint in member.run.checkpoints}
     again = list(dropwhile(lambda key: key not in wanted, record["passed"]))
-    same = same and wanted.issuperset(again)  # else a cut went on from one that is wanted, and cannot be gone on from
+    same = same and wanted.issuperset(again)  # else one went on from a wanted one, and cannot be gone on from
     if same and len(record["steps"]) <= member.end(member.run.checkpoints[0]):
         _take(member, record, tensors, device)
 
 
 def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tensor], device: str) -> None:
-    wanted = {cut.key for cut in member.run.checkpoints}  # a cut at this very step is wanted again: it was not recorded
+    wanted = {checkpoint.key for checkpoint in member.run.checkpoints}  # one at this very step was not recorded
     member.steps = [TrainingStep(**step) for step in record["steps"]]
     member.passed = [key for key in record["passed"] if key not in wanted]
-    if record["at_cut"] and member.passed == record["passed"]:
-        member.begun = member.step  # the cut here was recorded, and what led to it was counted there
-    else:  # what an attempt that left no record did since the last cut belongs to the next cut's price
-        for name, value in record["since_cut"].items():
-            setattr(member, name, value)
+    if record["at_checkpoint"] and member.passed == record["passed"]:
+        member.begun = member.step  # the checkpoint here was recorded, and what led to it was counted there
+    else:  # what an attempt that left no record did since the last checkpoint belongs to the next one's price
+        member.begun, member.tokens, member.seconds = record["begun"], record["tokens"], record["seconds"]
     member.moments = [tensors[name].to(device) for name in MOMENTS]
-    if member.dice is not None:
-        member.dice.state = tensors["dice"]
+    if member.dropout is not None:
+        member.dropout.state = tensors["dropout"]
     drawn = member.adapter  # its paths are in the model's order, and the moments are laid out in it
     a, b = ({path: tensors[f"{kind} {path}"].to(device) for path in drawn.a} for kind in "ab")
     member.adapter = Adapter(drawn.rank, drawn.scaling, a, b)

@@ -1,11 +1,12 @@
-"""LoRA fine-tuning of many runs at once, on one frozen base model. Only hosts import this: it starts torch.
+"""LoRA fine-tuning of many runs at once, on one frozen base model. Only workers import this: it starts torch.
 
 Each run gets what TRL's SFTTrainer would give it alone, up to float32's rounding: the same initial weights, order of rows,
 dropout masks, loss, clipping and updates, whatever its length, learning rate, rank or seed (`tests/properties/test_packs.py`
-bounds the difference). On a CPU a run's weights are the same bits in any company, also after an interruption.
+bounds the difference).
 
-The pack is as wide as measured speed and memory have shown to be good (`capacity.py`). When a run ends, the next one takes
-its place; when one diverges, it leaves alone.
+On a CPU a core is busy with one run, and more gain nothing: there each trains alone, so that nobody's company moves a bit of
+it. On a GPU a pack is as wide as its tokens allow. When a run ends, the next one takes its place; when one diverges, it leaves
+alone.
 """
 
 from __future__ import annotations
@@ -13,25 +14,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 
 from adapters.local import chat, lora
-from adapters.local.checkpoints import run_identity
 from adapters.local.loaded import LoadedModel
 from adapters.local.lora import Adapter
 from adapters.local.memory import out_of_memory
 from adapters.local.packs import state
-from adapters.local.packs.capacity import Capacity
 from adapters.local.packs.member import Member, Rows
-from adapters.local.packs.order import Course, Dice
 from adapters.local.packs.pack import Pack
-from engine.domain.conversation import ChatRow
+from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
+from adapters.local.states import run_identity
 from engine.ports import Context, TrainingRun, Tuned
 
 Reached = tuple[str, Tuned | Exception]
+
+TOGETHER = {"cpu": 0, "cuda": 16_384}
+"""Tokens, padding included, that several runs may have in one pass, by kind of device. On a CPU several were at most 1.2 times
+as quick as one after another (docs/decisions/0021). For a GPU the number is a guess; a pack that does not fit there halves."""
 
 SAVE_AT_MOST_EVERY = 2.0
 """Seconds between two states of a run, but for its last."""
@@ -40,10 +42,7 @@ SAVING_SHARE = 0.05
 """States may take about this share of the time; those of a large model take long to write."""
 
 DRAWINGS = 16
-"""Initial weights that a host keeps, for other runs with the same seed and shape."""
-
-ENCODINGS = 20_000
-"""Rows that a host keeps as tokens."""
+"""Initial weights that a worker keeps, for other runs with the same seed and shape."""
 
 DROPOUTS = (
     "dropout",
@@ -58,23 +57,23 @@ DROPOUTS = (
 """What transformers' configurations call the dropout of a base model."""
 
 
-def train(trajectories: Sequence[TrainingRun], held: LoadedModel, context: Context) -> Iterator[Reached]:
-    """Train every run up to its last cut, and yield (key, what it left) at each cut as it is reached.
+def train(runs: Sequence[TrainingRun], held: LoadedModel, context: Context) -> Iterator[Reached]:
+    """Train every run up to its last checkpoint, and yield (key, what it left) at each checkpoint as it is reached.
 
-    A run goes on from the state in its folder when that is of the same run and not beyond its first cut. What stops a run
-    is yielded for each cut that it did not reach, and the others go on: FloatingPointError when its loss is no longer
-    finite, ValueError when a row does not fit `max_length`, torch's error when memory does not suffice for it alone.
+    A run goes on from the state in its folder when that is of the same run and not beyond its first checkpoint. What stops a
+    run is yielded for each checkpoint that it did not reach, and the others go on: FloatingPointError when its loss is no
+    longer finite, ValueError when a row does not fit `max_length`, torch's error when memory does not suffice for it alone.
 
     Args:
-        trajectories: The runs; they agree in model, type, targets, batch size and accumulation.
+        runs: The runs; they agree in model, type, targets, batch size and accumulation.
         held: The base model.
-        context: The host.
+        context: The worker.
 
     Raises:
         ValueError: When the base model cannot train in a pack: it has dropout of its own, or adapts other modules than
             linear ones.
     """
-    yield from _Training(held, context).run(trajectories)
+    yield from _Training(held, context).run(runs)
 
 
 class _Training:
@@ -82,26 +81,25 @@ class _Training:
 
     Args:
         held: The base model.
-        context: The host.
+        context: The worker.
     """
 
     def __init__(self, held: LoadedModel, context: Context) -> None:
-        """Look at the model, and recall what width is good for it."""
+        """Look at the model."""
         _refuse_own_dropout(held.base)
         self._held = held
         self._context = context
         kind = f"{held.base.name_or_path} {held.base.dtype} {context.device}"
-        self._capacity = context.warm.get("capacity", kind, partial(Capacity, context.device))
         self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
-        self._encodings: dict[tuple[ChatRow, int], dict[str, list[int]]] = context.warm.get("encodings", kind, dict)
+        self._together = TOGETHER.get(torch.device(context.device).type, 0)
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
-    def run(self, trajectories: Sequence[TrainingRun]) -> Iterator[Reached]:
+    def run(self, runs: Sequence[TrainingRun]) -> Iterator[Reached]:
         """Train, as `train` says."""
-        yield from self._prepare(trajectories)
+        yield from self._prepare(runs)
         for member in list(self._waiting):
-            yield from self._pass_cuts(member)  # where an earlier attempt had come to
+            yield from self._pass_checkpoints(member)  # where an earlier attempt had come to
         self._waiting = [member for member in self._waiting if member.missing]
         # Rows of a length together, for less padding; among them the longest run first, so that packs stay full.
         self._waiting.sort(key=lambda member: (-member.rows.ids.shape[1], -member.left))
@@ -112,114 +110,95 @@ class _Training:
             _charge(self._active, time.perf_counter() - begun)
             yield from self._train(pack)
 
-    def _prepare(self, trajectories: Sequence[TrainingRun]) -> Iterator[Reached]:
+    def _prepare(self, runs: Sequence[TrainingRun]) -> Iterator[Reached]:
         begun = time.perf_counter()
         failed: list[tuple[TrainingRun, Exception]] = []
-        for trajectory in trajectories:
+        for run in runs:
             try:
-                self._waiting.append(self._member(trajectory))
+                self._waiting.append(self._member(run))
             except Exception as error:  # noqa: BLE001 - its own; the others can train
-                failed.append((trajectory, error))
+                failed.append((run, error))
         _charge(self._waiting, time.perf_counter() - begun)
-        for trajectory, why in failed:
-            yield from ((cut.key, why) for cut in trajectory.checkpoints)
+        for run, why in failed:
+            yield from ((checkpoint.key, why) for checkpoint in run.checkpoints)
 
-    def _member(self, trajectory: TrainingRun) -> Member:
-        settings = trajectory.settings
-        encoded = self._encoded(trajectory.rows, settings.max_length)
-        course = Course(settings, trajectory.checkpoints[-1].length, len(encoded), trajectory.seed)
-        config, adapter = self._drawn(trajectory)
+    def _member(self, run: TrainingRun) -> Member:
+        encoded = chat.training_rows(self._held.tokenizer, run.rows, run.settings.max_length)
+        config, adapter = self._drawn(run)
         member = Member(
-            trajectory,
-            run_identity(trajectory, self._context),
+            run,
+            run_identity(run, self._held.layers, self._context),
             config,
             Rows.of(encoded, self._held.tokenizer.pad_token_id),
-            course,
-            course.rates(),
+            BatchSchedule(run.settings, run.checkpoints[-1].length, len(encoded), run.seed),
             adapter,
-            Dice(trajectory.seed, self._context.device) if settings.dropout else None,
+            DropoutRNG(run.seed, self._context.device) if run.settings.dropout else None,
         )
         state.restore(member, self._context.device)
         member.quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
         return member
 
-    def _encoded(self, rows: Sequence[ChatRow], max_length: int) -> list[dict[str, list[int]]]:
-        """Return the rows as tokens; many runs read the same ones, so the host keeps what it has encoded."""
-        fresh = [row for row in dict.fromkeys(rows) if (row, max_length) not in self._encodings]
-        if len(self._encodings) + len(fresh) > ENCODINGS:
-            self._encodings.clear()
-            fresh = list(dict.fromkeys(rows))
-        encoded = chat.training_rows(self._held.tokenizer, fresh, max_length)
-        self._encodings.update(((row, max_length), tokens) for row, tokens in zip(fresh, encoded, strict=True))
-        return [self._encodings[row, max_length] for row in rows]
-
-    def _drawn(self, trajectory: TrainingRun) -> tuple[Any, Adapter]:
+    def _drawn(self, run: TrainingRun) -> tuple[Any, Adapter]:
         """Return a run's `peft.LoraConfig` and its initial weights; runs that agree in both share them."""
-        config = lora.configured(trajectory.settings)
-        key = f"{trajectory.seed} {config.r} {config.lora_alpha} {config.lora_dropout} {config.target_modules}"
+        config = lora.configured(run.settings)
+        key = f"{run.seed} {config.r} {config.lora_alpha} {config.lora_dropout} {config.target_modules}"
         if key not in self._drawings:
             if len(self._drawings) == DRAWINGS:
                 self._drawings.pop(next(iter(self._drawings)))
-            self._drawings[key] = config, lora.drawn(self._held.base, config, trajectory.seed)
+            self._drawings[key] = config, lora.drawn(self._held.base, config, run.seed)
         return self._drawings[key]
 
     def _fill(self) -> None:
         """Let waiting runs join, as many as there is room for, and put equal ranks side by side."""
         if not self._active:
             self._active.append(self._waiting.pop(0))
-        room = max(0, self._capacity.width - len(self._active))
-        joining = self._fitting()[:room]
-        self._waiting = [member for member in self._waiting if member not in joining]
-        self._active = sorted([*self._active, *joining], key=lambda member: member.config.r)
-        self._capacity.begin()
+        for member in self._waiting:
+            if self._passed_at_once([*self._active, member]) <= self._together:
+                self._active.append(member)
+        self._waiting = [member for member in self._waiting if member not in self._active]
+        self._active.sort(key=lambda member: member.config.r)
 
-    def _fitting(self) -> list[Member]:
-        """Return the waiting runs that could train with the active ones, in order."""
-        return [member for member in self._waiting if member.floor == self._active[0].floor]
+    @staticmethod
+    def _passed_at_once(members: Sequence[Member]) -> int:
+        """Return the tokens of a pass of these members, padding included."""
+        rows = max(member.batch_shape[0] for member in members)
+        return len(members) * rows * max(member.batch_shape[1] for member in members)
 
     def _train(self, pack: Pack) -> Iterator[Reached]:
-        """Train the active runs until another pack should be made."""
-        while True:
+        """Train the active runs until one of them leaves."""
+        while self._active == pack.members:
             lost, cramped = self._until_something(pack)
             if cramped is not None:
                 yield from self._split(pack, cramped)
                 return
             for member, error in lost:
-                yield from ((cut.key, error) for cut in member.missing)
+                yield from ((checkpoint.key, error) for checkpoint in member.missing)
             for member in pack.members:
-                if member.cuts_here:
+                if member.reached:
                     pack.settle(member)
-                    yield from self._pass_cuts(member)
+                    yield from self._pass_checkpoints(member)
             gone = {member for member, _ in lost}
             self._active = [member for member in pack.members if member.missing and member not in gone]
-            room = len(self._active) < self._capacity.width
-            if len(self._active) < len(pack.members) or (room and self._fitting()):
-                break
         for member in self._active:
             pack.settle(member)
 
     def _until_something(self, pack: Pack) -> tuple[list[tuple[Member, Exception]], Exception | None]:
-        """Take steps until a run is at a cut or lost, or the pack should have another width.
+        """Take steps until a run is at a checkpoint or lost.
 
         Returns:
             The runs that are lost, and why; and the error, if memory did not suffice.
         """
-        width = self._capacity.width
         with pack.attached(), _charged(pack.members):
             while True:
-                begun = time.perf_counter()
                 try:
-                    tokens, lost = pack.step()
+                    lost = pack.step()
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
                         raise
                     return [], error.with_traceback(None)  # its frames hold the memory
-                self._capacity.measure(len(pack.members), tokens, time.perf_counter() - begun)
-                if lost or any(member.cuts_here for member in pack.members):
+                if lost or any(member.reached for member in pack.members):
                     return [(pack.members[place], error) for place, error in lost.items()], None
                 self._save_some(pack)
-                if self._capacity.width != width:
-                    return [], None
 
     def _split(self, pack: Pack, error: Exception) -> Iterator[Reached]:
         """Go on with half of the runs after memory did not suffice; one that does not fit alone has failed."""
@@ -227,10 +206,10 @@ class _Training:
             pack.settle(member)
         self._active = []
         if len(pack.members) == 1:
-            yield from ((cut.key, error) for cut in pack.members[0].missing)
+            yield from ((checkpoint.key, error) for checkpoint in pack.members[0].missing)
             return
         self._waiting = [*pack.members, *self._waiting]
-        self._capacity.too_wide(len(pack.members))
+        self._together = self._passed_at_once(pack.members) // 2
         if self._context.device != "cpu":
             torch.cuda.empty_cache()
 
@@ -248,20 +227,20 @@ class _Training:
         pause = max(SAVE_AT_MOST_EVERY, (ended - begun) * max(1, len(self._active)) / SAVING_SHARE)
         member.quiet_until = ended + pause
 
-    def _pass_cuts(self, member: Member) -> Iterator[Reached]:
-        """Write a run's weights at the cuts that it is at, and its state when it is due, or is to be kept at the end."""
+    def _pass_checkpoints(self, member: Member) -> Iterator[Reached]:
+        """Write a run's weights at the checkpoints that it is at, and its state when it is due, or is to be kept at the end."""
         with _charged([member]):
-            reached = member.cuts_here
+            reached = member.reached
             passed = list(member.passed)
-            for cut in reached:
-                lora.save(member.adapter, member.config, cut.folder)
-                member.passed.append(cut.key)
+            for checkpoint in reached:
+                lora.save(member.adapter, member.config, checkpoint.folder)
+                member.passed.append(checkpoint.key)
             wanted = member.run.keep_state or member.missing
             if reached and wanted and (not member.missing or time.monotonic() >= member.quiet_until):
                 self._save(member)
-        for cut in reached:
-            yield cut.key, Tuned(tuple(member.steps), member.settle_up(), passed[-1] if passed else None)
-            passed.append(cut.key)
+        for checkpoint in reached:
+            yield checkpoint.key, Tuned(tuple(member.steps), member.settle_up(), passed[-1] if passed else None)
+            passed.append(checkpoint.key)
 
 
 @contextmanager

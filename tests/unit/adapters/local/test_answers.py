@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 
 from engine import registry
-from engine.domain.results import Prompt, Response
+from engine.domain.adapters import Kind
+from engine.domain.conversation import Prompt, Turn
+from engine.domain.results import Response
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe, TuneRecipe
-from engine.ports import Context, Generated, GenerateTask
-from engine.registry import Kind
+from engine.domain.sweep import Decoding
+from engine.ports import Context, Generated, GenerateTask, NoSettings
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
-PROMPTS: Sequence[Prompt] = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts("")[::23]
+POLICY = registry.settings_of(Kind.BENCHMARK, "standin/policy")
+PROMPTS: Sequence[Prompt] = registry.adapter(Kind.BENCHMARK, "standin/policy").prompts(POLICY())[::23]
 SYSTEM = "you answer in one sentence and you are kind to all who ask you for help with a thing"
 KINDS: dict[str, dict[str, Any]] = {"plain": {}, "of rank 1": {"r": 1}, "rank-stabilised": {"use_rslora": True}}
 
@@ -30,7 +32,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.base: ModelRef = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
+        self.base: ModelRef = registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings())
         self.generator = registry.adapter(Kind.GENERATOR, "local/transformers")
         self.adapters = {kind: self._moved(kind, seed, more) for seed, (kind, more) in enumerate(KINDS.items())}
 
@@ -40,15 +42,16 @@ class Bench:
 
         from adapters.local import lora
         from adapters.local.loaded import read_model
+        from adapters.local.settings import SftSettings
 
         torch.manual_seed(seed)
-        config = dataclasses.replace(lora.configured(TuneRecipe(lr=1e-3, rank=8)), **more)
+        config = dataclasses.replace(lora.configured(SftSettings(lr=1e-3)), **more)
         model = get_peft_model(read_model(self.base.base, "float32", "cpu"), config)
         for path, weight in model.named_parameters():
             if "lora_B" in path:
                 torch.nn.init.normal_(weight, std=0.08)
         model.save_pretrained(self.folder / name)
-        return ModelRef(self.base.base, str(self.folder / name))
+        return ModelRef(self.base.base, (str(self.folder / name),))
 
     def context(self, batch: int = 128) -> Context:
         return Context("cpu", 1, batch, WarmSlots())
@@ -56,7 +59,8 @@ class Bench:
     def task(
         self, key: str, model: ModelRef | None = None, prompts: Sequence[Prompt] = PROMPTS, system: str | None = None
     ) -> GenerateTask:
-        return GenerateTask(key, model or self.base, prompts, system, GenerateRecipe(max_new_tokens=16), 0)
+        settings = registry.settings_of(Kind.GENERATOR, "local/transformers")()
+        return GenerateTask(key, model or self.base, prompts, system, Decoding(16), settings, 0)
 
     def made(self, tasks: Sequence[GenerateTask], context: Context | None = None) -> dict[str, Generated | Exception]:
         return dict(self.generator.generate(tasks, context or self.context()))
@@ -80,7 +84,7 @@ class Bench:
             model = PeftModel.from_pretrained(model, task.model.tuned).eval()
         texts = []
         for prompt in task.prompts:
-            asked = chat.prompt_text(tokenizer, prompt.text, task.system)
+            asked = chat.prompt_text(tokenizer, prompt.turns, task.system)
             ids = tokenizer(asked, add_special_tokens=False, return_tensors="pt")["input_ids"]
             made = model.generate(input_ids=ids, attention_mask=ids * 0 + 1, max_new_tokens=16, do_sample=False)
             texts.append(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip())
@@ -135,7 +139,7 @@ def test_fully_tuned_weights_are_answered_by_a_model_of_their_own(bench: Bench) 
     with torch.no_grad():
         model.model.norm.weight.mul_(torch.linspace(0.5, 1.5, 96))
     model.save_pretrained(bench.folder / "whole")
-    whole = bench.task("whole", ModelRef(bench.base.base, str(bench.folder / "whole")))
+    whole = bench.task("whole", ModelRef(bench.base.base, (str(bench.folder / "whole"),)))
     found = bench.answers([bench.task("before"), whole, bench.task("after")])
     assert found["before"] == found["after"] != found["whole"]
 
@@ -155,8 +159,8 @@ def test_answers_come_from_what_lies_on_disk_at_the_time(bench: Bench) -> None:
 
 def test_a_task_that_fails_takes_no_other_with_it(bench: Bench) -> None:
     (bench.folder / "torn").mkdir()
-    torn = ModelRef(bench.base.base, str(bench.folder / "torn"))
-    odd = [dataclasses.replace(PROMPTS[0], text=3.5)]  # type: ignore[arg-type] # what goes wrong
+    torn = ModelRef(bench.base.base, (str(bench.folder / "torn"),))
+    odd = [dataclasses.replace(PROMPTS[0], turns=(Turn("user", 3.5),))]  # type: ignore[arg-type] # what goes wrong
     good = bench.task("good", bench.adapters["plain"])
     made = bench.made([bench.task("torn", torn), good, bench.task("odd", prompts=odd), bench.task("base")])
     assert {key for key, one in made.items() if isinstance(one, Exception)} == {"torn", "odd"}

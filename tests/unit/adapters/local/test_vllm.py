@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from adapters.local.settings import DecodeSettings
 from adapters.local.vllm import VllmGenerator
 from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import GenerateRecipe
+from engine.domain.sweep import Decoding
 from engine.ports import Context, GenerateTask
 from engine.run.executors.workers import WarmSlots
 
-PROMPTS = [Prompt("p1", "c", "one two"), Prompt("p2", "c", "three")]
+PROMPTS = [Prompt.single("p1", "c", "one two"), Prompt.single("p2", "c", "three")]
 
 
 class Tokenizer:
@@ -74,7 +75,17 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 def adapter(folder: Path, rank: int) -> ModelRef:
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
-    return ModelRef("base", str(folder))
+    return ModelRef("base", (str(folder),))
+
+
+@pytest.mark.usefixtures("vllm")
+def test_an_adapter_whose_file_was_edited_is_another_one(tmp_path: Path) -> None:
+    model, context = adapter(tmp_path / "tune-a", 8), Context("cuda:0", 1, 64, WarmSlots())
+    task = GenerateTask("a", model, PROMPTS[:1], None, Decoding(9), DecodeSettings(), 5)
+    for rank in (8, 8, 4):
+        (tmp_path / "tune-a" / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        dict(VllmGenerator().generate([task], context))
+    assert [requests[0][1] for _, _, requests in LLM.calls] == [1, 1, 2]
 
 
 @pytest.mark.usefixtures("vllm")
@@ -84,10 +95,10 @@ def test_all_adapters_are_asked_in_one_call_and_answers_find_their_tasks(tmp_pat
         "base": ModelRef("base"),
         "a": adapter(tmp_path / "tune-a", 8),
         "b": adapter(tmp_path / "tune-b", 24),
-        "full": ModelRef("base", str(tmp_path / "tune-full")),
+        "full": ModelRef("base", (str(tmp_path / "tune-full"),)),
     }
-    recipe = GenerateRecipe(max_new_tokens=9, temperature=1.0, samples=2)
-    tasks = [GenerateTask(key, model, PROMPTS, None, recipe, 5) for key, model in weights.items()]
+    decoding = Decoding(9, temperature=1.0, samples=2)
+    tasks = [GenerateTask(key, model, PROMPTS, None, decoding, DecodeSettings(), 5) for key, model in weights.items()]
     made = dict(VllmGenerator().generate(tasks, Context("cuda:0", 1, 64, WarmSlots())))
     assert isinstance(made.pop("full"), ValueError)
     assert [(r.prompt_id, r.sample, r.text) for r in made["b"].responses] == [  # type: ignore[union-attr]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Trajectory
+from engine.domain.sweep import Length
+from engine.ports import TrainingRun
 
 pytestmark = pytest.mark.slow
 
@@ -76,19 +76,20 @@ def member(base: Any, number: int, rank: int, texts: list[tuple[list[int], list[
 
     from adapters.local import lora
     from adapters.local.packs.member import Member, Rows
-    from adapters.local.packs.order import Course, Dice
+    from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
+    from adapters.local.settings import SftSettings
 
-    settings = TuneRecipe(**({"lr": 1e-2, "rank": rank, "batch_size": 8} | more))
+    settings = SftSettings(**({"lr": 1e-2, "rank": rank, "batch_size": 8} | more))
     config = lora.configured(settings)
     adapter = lora.drawn(base, config, number)
     draw = torch.Generator().manual_seed(number)
     for weight in adapter.b.values():
         weight.normal_(0, 0.1, generator=draw)
     encoded = [{"input_ids": asked + answer, "labels": [-100] * len(asked) + answer} for asked, answer in texts]
-    course = Course(settings, len(texts), number)
-    run = Trajectory(ModelRef(""), (), number, (), Path())
-    dice = Dice(number, "cpu") if settings.dropout else None
-    return Member(run, {}, config, Rows.of(encoded, 0), course, course.rates(), adapter, dice)
+    schedule = BatchSchedule(settings, Length(), len(texts), number)
+    run = TrainingRun(ModelRef(""), (), settings, number, (), Path())
+    dropout = DropoutRNG(number, "cpu") if settings.dropout else None
+    return Member(run, {}, config, Rows.of(encoded, 0), schedule, adapter, dropout)
 
 
 def by_peft(base: Any, found: Any) -> tuple[float, Any]:
@@ -97,20 +98,20 @@ def by_peft(base: Any, found: Any) -> tuple[float, Any]:
     from peft import get_peft_model, set_peft_model_state_dict
 
     from adapters.local import lora
-    from adapters.local.packs.order import Dice
+    from adapters.local.packs.schedule import DropoutRNG
 
     model = get_peft_model(base, lora.configured(found.settings)).train(found.settings.dropout > 0)
     state = {f"base_model.model.{path}.lora_A.weight": weight for path, weight in found.adapter.a.items()}
     state |= {f"base_model.model.{path}.lora_B.weight": weight for path, weight in found.adapter.b.items()}
     set_peft_model_state_dict(model, state)
-    batch = [row for part in found.course.batches(1) for row in part]  # accumulated batches are one, but for rounding
+    batch = [row for part in found.schedule.batches(1) for row in part]  # accumulated batches are one, but for rounding
     lengths = torch.tensor([found.rows.lengths[row] for row in batch])
     ids, targets = (whole[batch, : lengths.max()] for whole in (found.rows.ids, found.rows.targets))
     labels = torch.nn.functional.pad(targets, (1, 0), value=-100)[:, :-1]
     mask = torch.arange(labels.shape[1]) < lengths[:, None]
-    dice = Dice(found.run.seed, "cpu")
-    dice.begin_epoch()
-    torch.set_rng_state(dice.state)
+    dropout = DropoutRNG(found.run.seed, "cpu")
+    dropout.begin_epoch()
+    torch.set_rng_state(dropout.state)
     loss = model(input_ids=ids, attention_mask=mask.long(), labels=labels).loss
     loss.backward()
     gradient = torch.cat([weight.grad.flatten() for name, weight in model.named_parameters() if "lora_" in name])
@@ -139,7 +140,7 @@ def check(base: Any, members: list[Any], rounding: float) -> None:
     pack = Pack(held, members)
     untouched = [layer for layer in base.modules() if isinstance(layer, torch.nn.Linear)]
     with pack.attached():
-        losses = pack.gradients([found.course.batches(1) for found in members])
+        losses = pack.gradients([found.schedule.batches(1) for found in members])
     assert [layer for layer in base.modules() if isinstance(layer, torch.nn.Linear)] == untouched
     for number, found in enumerate(members):
         loss, gradient = by_peft(base, found)
@@ -197,7 +198,7 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
     untouched = list(base.modules())
     broken = base.model.norm.register_forward_pre_hook(lambda *_: torch.zeros(1) @ torch.zeros(2))
     with pytest.raises(RuntimeError), pack.attached():
-        pack.gradients([pack.members[0].course.batches(1)])
+        pack.gradients([pack.members[0].schedule.batches(1)])
     broken.remove()
     assert list(base.modules()) == untouched
     ids = torch.tensor([[3, 4, 5]])

@@ -11,8 +11,8 @@ import pytest
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Cut, Trajectory, Tuned
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, Context, NoSettings, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = [
@@ -22,32 +22,31 @@ pytestmark = [
 
 
 class Bench:
-    """Trains runs on the stand-in, each time on a host that has its model and nothing else."""
+    """Trains runs on the stand-in, on a worker that has its model and nothing else."""
 
     def __init__(self, folder: Path) -> None:
         from adapters.local.loaded import loaded
 
         self.folder = folder
-        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
-        self.rows = registry.adapter(Kind.DATA, "standin/explicit").rows("")
+        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings())
+        self.rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NoSettings())
         self.context = Context("cpu", 1, 64, WarmSlots())
         self.held = loaded(self.model, "float32", self.context)
 
-    def train(self, *runs: Trajectory) -> dict[str, Tuned | Exception]:
+    def train(self, *runs: TrainingRun) -> dict[str, Tuned | Exception]:
         from adapters.local.packs import train
 
-        self.context.warm.drop("capacity")
         return dict(train.train(runs, self.held, self.context))
 
-    def run(self, name: str, rows: list[ChatRow], **settings: Any) -> Trajectory:
+    def run(self, name: str, rows: list[ChatRow], epochs: int = 2, **settings: Any) -> TrainingRun:
         folder = self.folder / name
         folder.mkdir()
-        recipe = TuneRecipe(**({"lr": 2e-3, "epochs": 2, "batch_size": 4} | settings))
-        return Trajectory(
-            self.model, rows, 0, (Cut(name, recipe, folder),), self.folder / f"state of {name}", keep_state=True
-        )
+        sft = registry.settings_of(Kind.TUNER, "local/sft")(**({"lr": 2e-3, "batch_size": 4} | settings))
+        checkpoint = Checkpoint(name, Length(epochs), folder)
+        state = self.folder / f"state of {name}"
+        return TrainingRun(self.model, rows, sft, 0, (checkpoint,), state, keep_state=True)
 
-    def several(self, prefix: str, many: int, **settings: Any) -> list[Trajectory]:
+    def several(self, prefix: str, many: int, **settings: Any) -> list[TrainingRun]:
         runs = [(f"{prefix}{number}", list(self.rows[number : number + 9])) for number in range(many)]
         return [self.run(name, rows, **settings) for name, rows in runs]
 
@@ -67,8 +66,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     import torch
 
+    from adapters.local.packs import train
     from adapters.local.packs.pack import Pack
 
+    monkeypatch.setitem(train.TOGETHER, "cpu", 10**6)
     plain = bench.several("plain", 5, dropout=0.1)
     roomy = bench.train(*plain)
     taken, gradients = [], Pack.gradients
@@ -82,13 +83,12 @@ def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: 
 
     monkeypatch.setattr(Pack, "gradients", cramped)
     made = bench.train(*bench.several("cramped", 5, dropout=0.1))
-    assert taken[:5] == [4, 4, 4, 2, 1]
+    assert taken[:5] == [5, 5, 5, 2, 1]
     for number in range(5):
         one, other = made[f"cramped{number}"], roomy[f"plain{number}"]
         assert isinstance(one, Tuned)
         assert isinstance(other, Tuned)
-        assert one.steps == other.steps
-        assert bench.weights(f"cramped{number}") == bench.weights(f"plain{number}")
+        assert [step.loss for step in one.steps] == pytest.approx([step.loss for step in other.steps], abs=1e-5)
 
 
 def test_a_run_that_does_not_fit_alone_has_failed_and_other_errors_are_not_taken_for_that(
@@ -110,64 +110,48 @@ def test_a_run_that_does_not_fit_alone_has_failed_and_other_errors_are_not_taken
         bench.train(*bench.several("buggy", 3))
 
 
-def test_rows_of_any_length_keep_to_their_own_company(bench: Bench) -> None:
-    row = bench.rows[0]
-    longer = [ChatRow(f"{times}", " ".join([row.user] * times), row.assistant) for times in (1, 2, 7, 8, 9, 11, 12, 13)]
-    lots = {"short": longer[:2], "long": longer[1:5], "longer": longer[2:8], "longest": longer[6:]}
-    together = bench.train(*(bench.run(name, rows) for name, rows in lots.items()))
+def test_on_a_cpu_nobody_s_company_moves_a_bit(bench: Bench) -> None:
+    question, answer = bench.rows[0].turns
+    longer = [ChatRow.exchange(f"{times}", " ".join([question.text] * times), answer.text) for times in (1, 2, 7, 12)]
+    lots = {"short": longer[:2], "long": longer[1:3], "longest": longer[2:]}
+    together = bench.train(*(bench.run(name, rows, dropout=0.1) for name, rows in lots.items()))
     for name, rows in lots.items():
-        (alone,) = bench.train(bench.run(f"{name} alone", rows)).values()
+        (alone,) = bench.train(bench.run(f"{name} alone", rows, dropout=0.1)).values()
         assert isinstance(alone, Tuned), alone
         assert bench.weights(name) == bench.weights(f"{name} alone")
-        assert together[name] != alone  # in the seconds
+        assert together[name].steps == alone.steps  # type: ignore[union-attr]
 
 
-def test_runs_of_like_rows_keep_company(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_is_as_wide_as_its_tokens_allow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapters.local.packs import train
-    from adapters.local.packs.capacity import Capacity
     from adapters.local.packs.pack import Pack
 
-    row = bench.rows[0]
-    longer = [ChatRow(f"longer {number}", " ".join([row.user] * 4), row.assistant) for number in range(5)]
+    question, answer = bench.rows[0].turns
+    longer = [ChatRow.exchange(f"{number}", " ".join([question.text] * 4), answer.text) for number in range(5)]
     runs = [
         bench.run(f"{kind}{number}", rows, epochs=epochs)
         for number, epochs in enumerate((1, 3, 2, 3))
         for kind, rows in (("short", list(bench.rows[:5])), ("long", longer))
     ]
-    packs: list[set[int]] = []
+    packs: list[list[int]] = []
 
     def noted(held: Any, members: Any) -> Any:
-        packs.append({member.rows.ids.shape[1] for member in members})
+        packs.append([member.rows.ids.shape[1] for member in members])
         return Pack(held, members)
 
     monkeypatch.setattr(train, "Pack", noted)
-    monkeypatch.setattr(Capacity, "measure", lambda *_: None)
+    monkeypatch.setitem(train.TOGETHER, "cpu", 700)
     assert all(isinstance(tuned, Tuned) for tuned in bench.train(*runs).values())
-    mixed = [lengths for lengths in packs if len(lengths) > 1]
-    assert len(mixed) <= 2  # where the short ones take over from the long ones
-    assert len(packs[0]) == len(packs[-1]) == 1
-
-
-def test_rows_are_encoded_once_a_host(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapters.local import chat
-
-    encoded: list[tuple[str, int]] = []
-    training_rows = chat.training_rows
-
-    def noted(tokenizer: Any, rows: list[ChatRow], max_length: int) -> Any:
-        encoded.extend((row.row_id, max_length) for row in rows)
-        return training_rows(tokenizer, rows, max_length)
-
-    monkeypatch.setattr(chat, "training_rows", noted)
-    bench.train(*bench.several("first", 3, epochs=1), bench.run("cut", list(bench.rows[:4]), max_length=40))
-    bench.train(*bench.several("again", 2, epochs=1))
-    assert len(encoded) == len(set(encoded)) == 11 + 4
+    rows, wide, narrow = 4, max(packs[0]), min(packs[-1])
+    assert wide > narrow, "runs of like rows are neighbours"
+    assert all(len(pack) == 1 or len(pack) * rows * max(pack) <= 700 for pack in packs)
+    assert len(packs[0]) == min(4, 700 // (rows * wide)), "as many of the long ones as fit"
 
 
 def test_the_shares_of_the_time_add_up(bench: Bench) -> None:
     import time
 
-    bench.train(*bench.several("before", 1, epochs=1))  # what a host does once is not theirs
+    bench.train(*bench.several("before", 1, epochs=1))  # what a worker does once is not theirs
     begun = time.perf_counter()
     made = bench.train(*bench.several("short", 3, epochs=1), *bench.several("long", 3, epochs=16))
     wall = time.perf_counter() - begun

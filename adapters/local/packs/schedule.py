@@ -1,4 +1,4 @@
-"""What a training run reads and when, exactly as transformers' Trainer, accelerate and TRL have it. Only hosts import this.
+"""What a training run reads and when, exactly as transformers' Trainer, accelerate and TRL have it. Only workers import this.
 
 Sources: `accelerate.data_loader.SeedableRandomSampler` (an epoch's order), `torch.utils.data.dataloader` (each epoch's
 iterator draws one number from the global generator), `transformers.Trainer._run_epoch` (groups of batches).
@@ -7,7 +7,7 @@ iterator draws one number from the global generator), `transformers.Trainer._run
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,8 +20,8 @@ from engine.domain.sweep import Length
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """The order in which one run reads its rows.
+class BatchSchedule:
+    """Which rows one run reads at each step, and the learning rate of the step.
 
     Attributes:
         settings: How it is tuned.
@@ -63,23 +63,23 @@ class Course:
         batches = math.ceil(self.items / self.settings.batch_size)
         return epoch + min((place + 1) * self.settings.grad_accum, batches) / batches
 
-    def rates(self) -> Callable[[int], float]:
-        """Return the learning rate as a function of the 1-based step: the schedules of `transformers.get_scheduler`."""
-        settings, steps = self.settings, self.steps
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, as the schedules of `transformers.get_scheduler` have it.
 
-        def rate(step: int) -> float:
-            done, warmup = step - 1, settings.warmup_steps
-            if done < warmup:
-                return settings.lr * (done / warmup)
-            left = max(1, steps - warmup)
-            shape = {
-                "constant": 1.0,
-                "linear": max(0.0, (steps - done) / left),
-                "cosine": max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((done - warmup) / left)))),
-            }
-            return settings.lr * shape[settings.schedule]
-
-        return rate
+        Args:
+            step: 1-based.
+        """
+        done, warmup = step - 1, self.settings.warmup_steps
+        if done < warmup:
+            return self.settings.lr * (done / warmup)
+        rest = max(1, self.steps - warmup)
+        match self.settings.schedule:
+            case "constant":
+                return self.settings.lr
+            case "linear":
+                return self.settings.lr * max(0.0, (self.steps - done) / rest)
+            case "cosine":
+                return self.settings.lr * max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((done - warmup) / rest))))
 
 
 @lru_cache(maxsize=64)
@@ -87,7 +87,7 @@ def _order(items: int, seed: int) -> tuple[int, ...]:
     return tuple(torch.randperm(items, generator=Generator().manual_seed(seed)).tolist())
 
 
-class Dice:
+class DropoutRNG:
     """A run's own random numbers, for its dropout: the stream that the run would have had to itself.
 
     On CPU the masks are those that torch's dropout draws. On a GPU they come from a generator of the run's own, too, but

@@ -17,13 +17,13 @@ import pytest
 
 from engine import registry
 from engine.domain.adapters import Kind
-from engine.domain.sweep import TuneRecipe
-from engine.ports import Context, Cut, Trajectory, Tuned
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, Context, NoSettings, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = pytest.mark.slow
 
-Length = dict[str, int]
+Steps = dict[str, int]
 BACKENDS = ("trl", "packed")
 ROWS = 13  # batches of 10 and 3; of 4, 4, 4 and 1, in groups of 3 and 1
 FULL = "all weights"  # which TRL trains, whatever the backend
@@ -34,40 +34,47 @@ EXACT: Mapping[str, dict[str, Any]] = {
     "absolute warm-up": {"warmup_steps": 4},
     FULL: {"method": "full", "lr": 1e-3},
 }
-LENGTHS = ({"epochs": 1}, {"epochs": 2, "max_steps": 3}, {"epochs": 3})  # 2, 3 and 6 steps: one cut within an epoch
+LENGTHS = (
+    {"epochs": 1},
+    {"epochs": 2, "max_steps": 3},
+    {"epochs": 3},
+)  # 2, 3 and 6 steps: one checkpoint within an epoch
 
 
 class Bench:
-    """Runs trajectories on the stand-in, on one warm host."""
+    """Trains runs on the stand-in, on one warm worker."""
 
     def __init__(self, folder: Path) -> None:
         self.tuner = registry.adapter(Kind.TUNER, "local/sft")
-        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate("")
-        self.rows = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:ROWS]
+        self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings())
+        self.rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NoSettings())[:ROWS]
         self.context = Context("cpu", 1, 64, WarmSlots())
         self._fresh = (folder / str(number) for number in count())
 
     def folder(self) -> Path:
         return next(self._fresh)
 
-    def trajectory(self, *lengths: Length, state: Path | None = None, **settings: Any) -> Trajectory:
-        cuts = []
+    def run(self, *lengths: Steps, state: Path | None = None, **settings: Any) -> TrainingRun:
+        checkpoints = []
         for length in lengths:
             folder = self.folder()
             folder.mkdir()
             key = "-".join(f"{name}{value}" for name, value in length.items())
-            cuts.append(Cut(key, recipe(**(settings | length)), folder))
-        return Trajectory(self.model, self.rows, 0, tuple(cuts), state or self.folder(), state is not None)
+            checkpoints.append(Checkpoint(key, Length(**length), folder))
+        place = state or self.folder()
+        return TrainingRun(
+            self.model, self.rows, sft(**settings), 0, tuple(checkpoints), place, keep_state=state is not None
+        )
 
-    def tune(self, *lengths: Length, state: Path | None = None, **settings: Any) -> list[tuple[str, Tuned]]:
-        """Return the hash of the weights at every cut, and what is said of them."""
-        trajectory = self.trajectory(*lengths, state=state, **settings)
-        made = dict(self.tuner.fine_tune([trajectory], self.context))
+    def tune(self, *lengths: Steps, state: Path | None = None, **settings: Any) -> list[tuple[str, Tuned]]:
+        """Return the hash of the weights at every checkpoint, and what is said of them."""
+        run = self.run(*lengths, state=state, **settings)
+        made = dict(self.tuner.fine_tune([run], self.context))
         for tuned in made.values():
             if isinstance(tuned, Exception):
                 raise tuned
-        assert list(made) == [cut.key for cut in trajectory.cuts]
-        return [(weights(cut.folder), made[cut.key]) for cut in trajectory.cuts]
+        assert list(made) == [checkpoint.key for checkpoint in run.checkpoints]
+        return [(weights(checkpoint.folder), made[checkpoint.key]) for checkpoint in run.checkpoints]
 
     @contextmanager
     def power_cut(self, backend: str, after_steps: int) -> Iterator[None]:
@@ -100,7 +107,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     import torch
 
     yield Bench(tmp_path_factory.mktemp("bench"))
-    torch.set_flush_denormal(False)  # hosts set it, and other tests of this process draw denormals
+    torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
 
 
 @pytest.fixture(params=BACKENDS)
@@ -108,8 +115,8 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def recipe(**settings: Any) -> TuneRecipe:
-    return TuneRecipe(**({"lr": 2e-3} | settings))
+def sft(**settings: Any) -> Any:
+    return registry.settings_of(Kind.TUNER, "local/sft")(**({"lr": 2e-3} | settings))
 
 
 @pytest.fixture
@@ -134,7 +141,7 @@ def test_a_longer_run_passes_exactly_through_the_shorter_ones(bench: Bench, back
     assert [made.after for _, made in together] == [None, "epochs1", "epochs2-max_steps3"]
     assert [made.usage.optimizer_steps for _, made in together] == [2, 1, 3]
     assert sum(made.usage.train_tokens for _, made in together) == alone[-1][1].usage.train_tokens
-    assert bench.tuner.sharing(recipe(**settings)).prefix_blocked == ""
+    assert bench.tuner.sharing(sft(**settings)).prefix_blocked == ""
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -142,14 +149,14 @@ def test_a_schedule_that_knows_the_end_is_not_shared_since_that_would_change_the
     bench: Bench, backend: str, schedule: str
 ) -> None:
     settings = {"backend": backend, "schedule": schedule}
-    assert bench.tuner.sharing(recipe(**settings)).prefix_blocked == "schedule"
+    assert bench.tuner.sharing(sft(**settings)).prefix_blocked == "schedule"
     prefix, whole = bench.tune({"epochs": 1}, {"epochs": 3}, **settings)
     assert prefix[0] != bench.tune({"epochs": 1}, **settings)[0][0]
     assert whole[0] == bench.tune({"epochs": 3}, **settings)[0][0]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_longer_cut_goes_on_from_the_state_of_a_shorter_one(bench: Bench, backend: str, dropout: float) -> None:
+def test_a_longer_run_goes_on_from_the_state_of_a_shorter_one(bench: Bench, backend: str, dropout: float) -> None:
     settings = {"backend": backend, "dropout": dropout}
     state = bench.folder()
     ((short, _),) = bench.tune({"epochs": 1}, state=state, **settings)
@@ -188,26 +195,26 @@ def test_a_linear_run_goes_on_after_a_crash_but_not_to_another_length(bench: Ben
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_run_that_was_cut_off_between_cuts_goes_on_as_if_nothing_had_happened(
+def test_a_run_that_was_cut_off_between_checkpoints_goes_on_as_if_nothing_had_happened(
     bench: Bench, backend: str, dropout: float, often: None
 ) -> None:
     del often
     settings = {"backend": backend, "dropout": dropout}
     undisturbed = bench.tune({"epochs": 1}, {"epochs": 5}, **settings)
-    broken = bench.trajectory({"epochs": 1}, {"epochs": 5}, **settings)
+    broken = bench.run({"epochs": 1}, {"epochs": 5}, **settings)
     with bench.power_cut(backend, after_steps=7):
         (first, _), (second, error) = bench.tuner.fine_tune([broken], bench.context)
     assert (first, second, str(error)) == ("epochs1", "epochs5", "power cut")
-    assert weights(broken.cuts[0].folder) == undisturbed[0][0]
+    assert weights(broken.checkpoints[0].folder) == undisturbed[0][0]
     aside = bench.folder()
     shutil.copytree(broken.state, aside)
     ((found, made),) = bench.tune({"epochs": 5}, state=aside, **settings)
     assert found == undisturbed[1][0]
     assert made.steps == undisturbed[1][1].steps
-    assert (made.after, made.usage.optimizer_steps) == ("epochs1", 8), "all since the cut that was recorded"
+    assert (made.after, made.usage.optimizer_steps) == ("epochs1", 8), "all since the checkpoint that was recorded"
 
 
-def test_two_names_for_one_length_are_one_cut_with_two_keys(bench: Bench, backend: str) -> None:
+def test_two_names_for_one_length_are_one_checkpoint_with_two_keys(bench: Bench, backend: str) -> None:
     lengths, state = ({"epochs": 1}, {"epochs": 9, "max_steps": 2}, {"epochs": 2}), bench.folder()
     first, second, third = bench.tune(*lengths, state=state, backend=backend)
     assert first[0] == second[0] != third[0]
@@ -227,11 +234,11 @@ def test_a_state_is_its_owners_alone(bench: Bench, backend: str) -> None:
 
 def test_a_run_that_fails_leaves_the_others_alone(bench: Bench, backend: str) -> None:
     settings = {"backend": backend}
-    sound = bench.trajectory({"epochs": 2}, **settings)
-    sick = bench.trajectory({"epochs": 1}, {"epochs": 4}, lr=0.9, weight_decay=1e30, **settings)
-    unfit = bench.trajectory({"epochs": 3}, max_length=8, **settings)
+    sound = bench.run({"epochs": 2}, **settings)
+    sick = bench.run({"epochs": 1}, {"epochs": 4}, lr=0.9, weight_decay=1e30, **settings)
+    unfit = bench.run({"epochs": 3}, max_length=8, **settings)
     made = dict(bench.tuner.fine_tune([sick, unfit, sound], bench.context))
-    assert weights(sound.cuts[0].folder) == bench.tune({"epochs": 2}, **settings)[0][0]
+    assert weights(sound.checkpoints[0].folder) == bench.tune({"epochs": 2}, **settings)[0][0]
     assert isinstance(made["epochs4"], FloatingPointError)
     assert "lower learning rate" in str(made["epochs4"])
     assert isinstance(made["epochs3"], ValueError)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -26,14 +26,14 @@ LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedState:
     """A saved state.
 
     Attributes:
         folder: Where it is.
         step: Optimizer steps done, >= 1.
-        passed: Keys of the cuts up to this step, in order.
-        counted: Optimizer steps that earlier cuts have accounted for.
+        passed: Keys of the checkpoints up to this step, in order.
+        counted: Optimizer steps that earlier checkpoints have accounted for.
         seconds: Device time that was spent since then.
     """
 
@@ -44,26 +44,31 @@ class Saved:
     seconds: float = 0.0
 
     @property
-    def accounted(self) -> Saved:
-        """The same state, once a cut has accounted for all that led to it."""
+    def accounted(self) -> SavedState:
+        """The same state, once a checkpoint has accounted for all that led to it."""
         return replace(self, counted=self.step, seconds=0.0)
 
 
-def run_identity(trajectory: TrainingRun, context: Context) -> dict[str, object]:
+def run_identity(run: TrainingRun, layers: Sequence[str], context: Context) -> dict[str, object]:
     """Return what must agree for one run to go on from another's state: all but how long it is.
 
     Under a schedule that depends on the total number of steps, that total must agree too.
+
+    Args:
+        run: The run.
+        layers: The contents of the layers of its model.
+        context: The worker.
     """
-    settings = trajectory.settings
-    rows = json.dumps([asdict(row) for row in trajectory.rows], sort_keys=True)
+    settings = run.settings
+    rows = json.dumps([asdict(row) for row in run.rows], sort_keys=True)
     return {
-        "base": [trajectory.model.base, *trajectory.model.layers],
+        "base": [run.model.base, *layers],
         "rows": hashlib.sha256(rows.encode()).hexdigest(),
-        "seed": trajectory.seed,
+        "seed": run.seed,
         "settings": settings.model_dump(mode="json"),
         "steps": None
         if settings.schedule == "constant"
-        else total_steps(settings, trajectory.checkpoints[-1].length, len(trajectory.rows)),
+        else total_steps(settings, run.checkpoints[-1].length, len(run.rows)),
         "device": _device_name(context.device),
         "threads": context.threads,
         "libraries": _versions(),
@@ -83,7 +88,7 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device)
 
 
-class Checkpoints:
+class SavedStates:
     """The states of one run.
 
     Args:
@@ -103,44 +108,44 @@ class Checkpoints:
         self.workshop = folder / "writing"
         shutil.rmtree(self.workshop, ignore_errors=True)
 
-    def latest(self, limit: int, wanted: AbstractSet[str]) -> Saved | None:
+    def latest(self, limit: int, wanted: AbstractSet[str]) -> SavedState | None:
         """Return the longest state of this run of at most `limit` steps.
 
         Args:
-            limit: The step of the first cut that is wanted.
-            wanted: Keys of the cuts that are wanted; one that was passed before was not recorded, and counts as to come.
+            limit: The step of the first checkpoint that is wanted.
+            wanted: Keys of the checkpoints that are wanted; one that was passed before was not recorded, and counts as to come.
         """
         found = [saved for path in self._folder.glob("at-*") if (saved := self._read(path)) and saved.step <= limit]
         saved = max(found, key=lambda saved: saved.step, default=None)
         if saved is None or wanted.isdisjoint(saved.passed):
-            return saved and (saved.accounted if self._is_cut(saved.folder) else saved)
-        # Nobody can go on from a cut that itself went on from one that is wanted again.
+            return saved and (saved.accounted if self._is_checkpoint(saved.folder) else saved)
+        # Nobody can go on from a checkpoint that itself went on from one that is wanted again.
         passed = tuple(takewhile(lambda key: key not in wanted, saved.passed))
         again = saved.passed[len(passed) :]
         return replace(saved, passed=passed) if frozenset(again) <= wanted else None
 
-    def _read(self, folder: Path) -> Saved | None:
+    def _read(self, folder: Path) -> SavedState | None:
         try:
             record = json.loads((folder / RECORD).read_text())
         except (OSError, ValueError):
             return None
         if record["identity"] != self._identity:
             return None
-        return Saved(folder, record["step"], tuple(record["passed"]), record["counted"], record["seconds"])
+        return SavedState(folder, record["step"], tuple(record["passed"]), record["counted"], record["seconds"])
 
     @staticmethod
-    def _is_cut(folder: Path) -> bool:
-        return bool(json.loads((folder / RECORD).read_text())["is_cut"])
+    def _is_checkpoint(folder: Path) -> bool:
+        return bool(json.loads((folder / RECORD).read_text())["is_checkpoint"])
 
-    def keep(self, state: Saved, *, is_cut: bool) -> Saved:
+    def keep(self, state: SavedState, *, is_checkpoint: bool) -> SavedState:
         """Take over the trainer's `checkpoint-STEP` in `state.folder`; older states go.
 
         Args:
             state: What it is; `counted` and `seconds` are as they were on the way to it.
-            is_cut: Whether a cut ends here.
+            is_checkpoint: Whether a checkpoint is here.
         """
         written, kept = state.folder, self._folder / f"at-{state.step}"
-        self._record(state, is_cut=is_cut)
+        self._record(state, is_checkpoint=is_checkpoint)
         for path in written.iterdir():
             path.chmod(0o600)
             flush(path)
@@ -154,15 +159,15 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
         return replace(state, folder=kept)
 
-    def mark(self, saved: Saved, key: str) -> Saved:
-        """Note that a state is also where the cut `key` ends."""
+    def mark(self, saved: SavedState, key: str) -> SavedState:
+        """Note that a state is also that of the checkpoint `key`."""
         marked = replace(saved, passed=(*saved.passed, key))
-        self._record(marked, is_cut=True)
+        self._record(marked, is_checkpoint=True)
         return marked
 
-    def _record(self, state: Saved, *, is_cut: bool) -> None:
+    def _record(self, state: SavedState, *, is_checkpoint: bool) -> None:
         facts = {"step": state.step, "passed": state.passed, "counted": state.counted, "seconds": state.seconds}
-        record = {"identity": self._identity, "is_cut": is_cut} | facts
+        record = {"identity": self._identity, "is_checkpoint": is_checkpoint} | facts
         folder = state.folder
         fresh = folder / f"{RECORD}.new"
         fresh.write_text(json.dumps(record, indent=1))
