@@ -33,6 +33,9 @@ CONNECT_SECONDS = 10.0
 POOLS = 16
 """Clients that take turns: one pool of connections looks at every one of them before each request."""
 
+CONNECTIONS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=3.0)
+"""Idle connections are closed before servers close them, which many do after five seconds."""
+
 MOST_BYTES = 64 * 2**20
 MOST_FILE_BYTES = 2**30
 """A longer reply, or file, is not read to its end, whatever the server says of its length; unpacked, where it is compressed."""
@@ -144,6 +147,7 @@ class Client:
             http = BoundedClient(
                 timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
                 verify=verify,
+                limits=CONNECTIONS,
                 follow_redirects=False,  # they would carry the key to another host
                 trust_env=not is_here,  # it names proxies
             )

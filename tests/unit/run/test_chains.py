@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from engine import registry
 from engine.domain.adapters import Kind
-from engine.domain.stage import MODEL_STAGES, Plan, PlannedCell, StageKind
+from engine.domain.plan import Plan, PlannedCell
+from engine.domain.stage import MODEL_STAGES, StageKind
 from engine.run.drive.order import Ending
 from engine.run.executors.inline import InlineExecutor
 from engine.run.executors.work import WorkerSettings
