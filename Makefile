@@ -20,15 +20,15 @@ quickstart: .venv/runtime ## Install, run the quickstart sweep, and write its re
 
 setup: .venv/dev ## Install for development
 
-test: .venv/dev ## Run every test
-	$(BIN)/python -m pytest -q
+test: .venv/dev ## Run every test, on two workers
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: .venv/dev ## Format check, ruff, mypy, import law, and every test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 format: .venv/dev ## Format the code and apply safe fixes
 	$(BIN)/ruff format .
