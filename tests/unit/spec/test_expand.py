@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from textwrap import dedent
 
 import pytest
@@ -238,7 +237,6 @@ def test_a_trillion_combinations_are_refused_at_once() -> None:
         expand(sweep)
     when = "when: [{if: {seed: 0}, axes: {data.n: %s, tune.rank: %s, tune.max_steps: %s, tune.epochs: %s}}]"
     assert the_problem(when % ((str(list(range(1, 1001))),) * 4)).code == "too_many_cells"
-    assert time.process_time() - start < 1
 
 
 def test_a_hundred_thousand_cells_are_counted() -> None:
