@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from adapters.hosted.tuning import account, asked
 from engine.domain.conversation import Turn
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import Finish, Response
-from engine.domain.stage import Range
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, NoSettings, Workload
 from engine.ports.chat import ChatRequest, Completion, FinishReason

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import TrainingStep
-from engine.domain.stage import ModelRef, Range
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports import Checkpoint, Context, Settings, Sharing, TrainingRun, Tuned, Workload
 from engine.ports.account import Account, HostedTuning, TuningRequest

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from adapters.phrases import holds
 from engine.domain.conversation import Prompt
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import Measure, Outcome, Response, Verdict
-from engine.domain.stage import Range
 from engine.ports import Context, Judged, Needs, NoSettings, Pairs
 
 

@@ -11,9 +11,8 @@ import re
 from collections.abc import Sequence
 
 from engine.domain.conversation import Prompt
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import Measure, Outcome, Response, Verdict
-from engine.domain.stage import Range
 from engine.ports import Context, Judged, Needs, NoSettings, Pairs
 
 PHRASES = (

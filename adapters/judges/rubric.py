@@ -26,9 +26,8 @@ from adapters.judges.replies import Number
 from adapters.user_file import located, opened
 from engine.domain.adapters import ModelUse
 from engine.domain.conversation import Prompt, Turn
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import SCALES, Measure, Outcome, Response, Verdict
-from engine.domain.stage import Range
 from engine.ports import OUTSIDE, Needs, Pairs, Settings
 from engine.ports.chat import ChatRequest, Completion
 from engine.ports.provider_errors import ProviderError

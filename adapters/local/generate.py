@@ -10,8 +10,7 @@ from adapters.local import compute
 from adapters.local.batches import SAMPLED_ROWS
 from adapters.local.loaded import loaded
 from adapters.local.settings import DecodeSettings
-from engine.domain.cost import Usage
-from engine.domain.stage import Range
+from engine.domain.cost import Range, Usage
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, Workload
 

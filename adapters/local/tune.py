@@ -10,8 +10,7 @@ from adapters.local import compute
 from adapters.local.loaded import loaded, quiet
 from adapters.local.settings import SftSettings
 from adapters.local.steps import steps_per_epoch, total_steps
-from engine.domain.cost import Usage
-from engine.domain.stage import Range
+from engine.domain.cost import Range, Usage
 from engine.domain.sweep import Length
 from engine.ports import Context, Sharing, TrainingRun, Tuned, Workload
 

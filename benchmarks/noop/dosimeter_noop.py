@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import ChatRow, Finish, Measure, Outcome, Prompt, Response, TrainingStep, Verdict
-from engine.domain.stage import ModelRef, Range
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import GenerateRecipe, TuneRecipe
 from engine.ports import (
     BenchmarkCard,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from engine.cli.render import HOUR, console, duration, many, money, print_table, safe
-from engine.domain.stage import CellOrigin, PlannedCell
+from engine.domain.plan import CellOrigin, PlannedCell
 from engine.domain.sweep import level_text
 from engine.plan.bill import BillLine
 from engine.plan.caps import Cap

@@ -60,6 +60,19 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """A usage forecast: low, expected and high."""
+
+    low: Usage
+    expected: Usage
+    high: Usage
+
+    def __add__(self, other: Range) -> Range:
+        """Add two ranges, end by end."""
+        return Range(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+
+@dataclass(frozen=True, slots=True)
 class DevicePrice:
     """What an hour of the device costs.
 

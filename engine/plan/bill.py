@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
+from engine.domain.cost import Range
 from engine.domain.errors import PlanError
-from engine.domain.stage import Plan, Range, StageKind
+from engine.domain.plan import Plan
+from engine.domain.stage import StageKind
 from engine.plan.estimate import total, usd_of
 from engine.plan.prices import Offer, PriceTable, warnings
 from engine.plan.tariff import UNITS, Tariff, purchases

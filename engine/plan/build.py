@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from engine.domain.adapters import Use
 from engine.domain.errors import PlanError
-from engine.domain.stage import CellOrigin, Counts, Evaluation, JudgeKey, Plan, PlannedCell, Role
+from engine.domain.plan import CellOrigin, Counts, Evaluation, JudgeKey, Plan, PlannedCell, Role
 from engine.domain.sweep import Cell, Level, Recipe, Sweep
 from engine.plan.catalogue import Catalogue
 from engine.plan.changes import Changes, RefusalError, changes

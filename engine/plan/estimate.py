@@ -9,8 +9,9 @@ from decimal import Decimal
 from functools import reduce
 from operator import add
 
-from engine.domain.cost import Usage
-from engine.domain.stage import Plan, Range, StageKind
+from engine.domain.cost import Range, Usage
+from engine.domain.plan import Plan
+from engine.domain.stage import StageKind
 from engine.plan.catalogue import Catalogue
 from engine.plan.estimator import Estimator
 from engine.plan.tariff import Tariff

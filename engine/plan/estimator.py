@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from engine import registry
 from engine.domain.adapters import Kind, Use
-from engine.domain.cost import Usage
-from engine.domain.stage import GenerateWork, JudgeWork, Range, RowsWork, SampleWork, Stage, TuneWork, WeightsWork
+from engine.domain.cost import Range, Usage
+from engine.domain.stage import GenerateWork, JudgeWork, RowsWork, SampleWork, Stage, TuneWork, WeightsWork
 from engine.plan.catalogue import Catalogue
 from engine.ports import Pairs, Workload
 

@@ -18,17 +18,8 @@ from types import MappingProxyType
 
 from engine import registry
 from engine.domain.adapters import Kind
-from engine.domain.stage import (
-    GenerateWork,
-    JudgeWork,
-    Range,
-    RowsWork,
-    ScreenWork,
-    Stage,
-    TuneWork,
-    WeightsWork,
-    layers,
-)
+from engine.domain.cost import Range
+from engine.domain.stage import GenerateWork, JudgeWork, RowsWork, ScreenWork, Stage, TuneWork, WeightsWork, layers
 from engine.domain.sweep import Length
 from engine.plan.fingerprint import KEY_DIGITS, canonical
 from engine.ports import Sharing

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.domain.adapters import OUTSIDE, Kind, Use, kind_of
+from engine.domain.plan import Pin
 from engine.domain.stage import (
     KINDS,
     GenerateWork,
     JudgeWork,
-    Pin,
     Pinned,
     RowsWork,
     SampleWork,

@@ -7,7 +7,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from engine.domain.errors import PlanError
-from engine.domain.stage import Plan, PlannedCell, StageKind
+from engine.domain.plan import Plan, PlannedCell
+from engine.domain.stage import StageKind
 from engine.plan.fingerprint import Difference, differences
 
 SHOWN = 5

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engine.domain.conversation import Prompt
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import Response
-from engine.domain.stage import ModelRef, Range
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports.context import Context
 from engine.ports.tuner import Workload

@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from engine.domain.adapters import Use
 from engine.domain.conversation import Prompt
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import Measure, Response, Verdict
-from engine.domain.stage import Range, WorkerKind
+from engine.domain.stage import WorkerKind
 from engine.ports.chat import ChatRequest, Completion
 from engine.ports.context import Context
 from engine.ports.provider_errors import ProviderError

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.domain.conversation import ChatRow
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import TrainingStep
-from engine.domain.stage import ModelRef, Range
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports.context import Context
 

@@ -14,7 +14,7 @@ from itertools import chain, product
 from math import prod
 from typing import TypeAlias
 
-from engine.domain.stage import Counts
+from engine.domain.plan import Counts
 from engine.domain.sweep import Axis, Cell, Exclude, Level, Pattern, Sweep, When
 from engine.spec.origins import base_level, is_setting_in, level_under, swept
 from engine.spec.positions import NOWHERE, Positions, Problems

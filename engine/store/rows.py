@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from engine.domain.stage import Evaluation, Plan, PlannedCell, Stage, StageKind, StageState
+from engine.domain.plan import Evaluation, Plan, PlannedCell
+from engine.domain.stage import Stage, StageKind, StageState
 from engine.domain.sweep import Recipe, TuneRecipe
 from engine.store.settings import Setting, SettingsBook, config_id, variants
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
 from engine.domain.adapters import Use, WithAdapter
-from engine.domain.stage import PlannedCell
+from engine.domain.plan import PlannedCell
 from engine.domain.sweep import Recipe
 
 NOTHING: Final = "none"

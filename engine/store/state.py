@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Self
 
 from engine.domain.cost import Charge, Usage
+from engine.domain.plan import Plan
 from engine.domain.results import Attempt, ShardRef
-from engine.domain.stage import Plan, StageKind, StageState
+from engine.domain.stage import StageKind, StageState
 from engine.store import rows
 from engine.store.database import Database, insert
 from engine.store.layout import RunDirectory

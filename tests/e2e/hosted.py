@@ -43,7 +43,7 @@ axes:
 run:
   resources: {{hosts: 1, usd_per_device_hour: 0.36}}
   accounts:
-    ours: {{provider: hosted/openai, base_url: "{url}", key_env: {key_env}, poll_seconds: 0.2, timeout: 60}}
+    ours: {{provider: hosted/openai, base_url: "{url}", key_env: {key_env}, poll_seconds: 0.2, timeout: 240}}
 """
 TWINS = """\
 zip:
@@ -113,7 +113,7 @@ class Study:
     def cli(self, *arguments: str, code: int = 0, **variables: str) -> str:
         """Run the command line to its end, and return all that it said."""
         running = self.start(*arguments, **variables)
-        said, errors = running.communicate(timeout=120)
+        said, errors = running.communicate(timeout=300)
         assert running.returncode == code, f"{arguments} ended with {running.returncode}:\n{errors}"
         return said + errors
 
@@ -124,6 +124,13 @@ class Study:
         """The jobs that the server has made for it, oldest first."""
         found: list[dict[str, Any]] = self.server.audit()["jobs"][self.before["jobs_created"] :]
         return found
+
+    def steer(self, job_id: str, what: str) -> None:
+        """Pause or resume a job, as its owner can at the provider."""
+        url = f"{self.server.url}/fine_tuning/jobs/{job_id}/{what}"
+        request = urllib.request.Request(url, b"", method="POST")  # noqa: S310 - the same
+        request.add_header("Authorization", f"Bearer {self.key}")
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - the same
 
     def batches(self) -> list[str]:
         """The keys of all batches at the server."""
@@ -166,7 +173,7 @@ class Study:
 
 def eventually(so: Callable[[], object], running: subprocess.Popen[Any]) -> None:
     """Wait until something is so, while a process runs."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not so():
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline, "it never came to be"

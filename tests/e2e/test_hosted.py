@@ -131,7 +131,7 @@ def test_two_run_directories_at_once_make_each_job_once(server: Server, tmp_path
     study = Study.of(tmp_path, server, 21)
     both = [study.start("run", "hosted.yaml", "--out", name, *INLINE) for name in ("one", "two")]
     for running in both:
-        _, errors = running.communicate(timeout=120)
+        _, errors = running.communicate(timeout=300)
         assert running.returncode == 0, errors
     made = [job["metadata"]["dosimeter"] for job in study.jobs()]
     assert len(made) == len(set(made)) == 2
@@ -151,7 +151,7 @@ def test_what_a_stopped_run_has_bought_is_in_the_books_whatever_is_changed(
     for number in STOPPED[how]:
         os.kill(running.pid, number)
         time.sleep(0.05)
-    _, errors = running.communicate(timeout=30)
+    _, errors = running.communicate(timeout=120)
     assert running.returncode in {130, -signal.SIGKILL}, errors
     server.spoil()
     bill = study.bill()
@@ -222,15 +222,19 @@ def test_two_interrupts_cancel_the_job_or_leave_it_to_the_next_run(option: str, 
     study = Study.of(tmp_path, server, 7 + cancels)
     one = ("--set", "run.accounts.ours.quota.concurrent_jobs=1", *INLINE)
     running = study.start("run", "hosted.yaml", *one, *option.split())
-    eventually(lambda: any(job["status"] == "running" for job in study.jobs()), running)
+    eventually(lambda: any(job["status"] in {"queued", "running"} for job in study.jobs()), running)
+    job_id = study.jobs()[0]["id"]
+    study.steer(job_id, "pause")  # so that it does not end before the command does
     os.kill(running.pid, signal.SIGINT)
     time.sleep(0.05)
     os.kill(running.pid, signal.SIGINT)
-    _, errors = running.communicate(timeout=30)
+    _, errors = running.communicate(timeout=120)
     assert running.returncode == 130, errors
     (job,) = study.jobs()
     assert (job["status"] == "cancelled") is cancels, "and the next one was not made in its place"
     assert re.search("is cancelled" if cancels else "1 job at providers may go on", errors)
+    if not cancels:
+        study.steer(job_id, "resume")
     study.run(*one)
     assert len(study.jobs()) == (3 if cancels else 2)
     assert study.statuses() == {0: "done", 1: "done", 2: "done"}

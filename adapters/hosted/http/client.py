@@ -1,24 +1,25 @@
-"""Requests over HTTP: each is sent once, and what comes back is bytes of bounded number or a `ProviderError`.
+"""Requests over the `openai` SDK's client: each is sent once, and what comes back is bytes of bounded number or a `ProviderError`.
 
-Nothing is sent again here: a POST whose reply was lost may have been paid for. A server on this machine is asked directly,
-whatever proxy the environment names. No vendor's SDK is used: their replies are filled without being checked, and their
-retries and environment variables decide what only a spec should.
+The SDK's own retries are off: a POST whose reply was lost may have been paid for. Its reply types are not used either: they
+are filled without being checked, so that a reply cut short would be taken for a whole one. A server on this machine is asked
+directly, whatever proxy the environment names.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from types import MappingProxyType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
+import openai
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit
 from pydantic import BaseModel, ValidationError
 
 from adapters.hosted.http.errors import error_body, problem, scrubbed
@@ -32,10 +33,15 @@ CONNECT_SECONDS = 10.0
 POOLS = 16
 """Clients that take turns: one pool of connections looks at every one of them before each request."""
 
-CONNECTIONS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
+CONNECTIONS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=3.0)
+"""Idle connections are closed before servers close them, which many do after five seconds."""
+
 MOST_BYTES = 64 * 2**20
 MOST_FILE_BYTES = 2**30
 """A longer reply, or file, is not read to its end, whatever the server says of its length; unpacked, where it is compressed."""
+
+CONTENT = "/content"
+"""How the path of a file's content ends."""
 
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 """What goes wrong before a byte of the request has left."""
@@ -92,6 +98,33 @@ def checked_url(account: str, url: str) -> str:
     return url
 
 
+class TooLongError(Exception):
+    """A reply is longer than is read."""
+
+
+class BoundedClient(DefaultAsyncHttpxClient):
+    """The SDK's HTTP client, which reads no more of a reply than is reasonable."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request, and return its reply with the whole body.
+
+        Raises:
+            TooLongError: The body is longer than `MOST_BYTES`, or a file's than `MOST_FILE_BYTES`.
+        """
+        most = MOST_FILE_BYTES if request.url.path.endswith(CONTENT) else MOST_BYTES
+        response = await super().send(request, **{**options, "stream": True})
+        try:
+            content = await _bounded(response, most)
+        finally:
+            await response.aclose()
+        headers = [(name, value) for name, value in response.headers.multi_items() if name not in OF_THE_BODY]
+        return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
+
+
+OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers of a body as it was sent, packed: what is returned is unpacked."""
+
+
 class Client:
     """One server and one key. It cannot be pickled, and shows neither."""
 
@@ -107,24 +140,25 @@ class Client:
             header: Name of the header that carries the key; empty for the usual `Authorization: Bearer`.
             more: Further headers of every request.
         """
-        carries = {header: key} if header else {"Authorization": f"Bearer {key}"}
-        headers = {"User-Agent": "dosimeter", "Accept": "application/json", **more, **carries}
         verify = httpx2.create_ssl_context()
         is_here = is_loopback(urlsplit(base_url).hostname)
-        self._clients = [
-            httpx2.AsyncClient(
-                base_url=base_url,
-                headers=headers,
+
+        def client() -> AsyncOpenAI:
+            http = BoundedClient(
                 timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
-                limits=CONNECTIONS,
                 verify=verify,
+                limits=CONNECTIONS,
                 follow_redirects=False,  # they would carry the key to another host
                 trust_env=not is_here,  # it names proxies
             )
-            for _ in range(POOLS)
-        ]
+            return AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http)
+
+        self._clients = [client() for _ in range(POOLS)]
         self._turns = cycle(self._clients)
         self._key, self._timeout = key, timeout
+        self._headers: dict[str, str | Omit] = dict(more)
+        if header:
+            self._headers |= {header: key, "Authorization": Omit()}
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: the client holds the key."""
@@ -133,11 +167,12 @@ class Client:
 
     async def get(self, path: str, query: Mapping[str, object] | None = None) -> HttpReply:
         """Ask for something."""
-        return await self._once(self._request("GET", path, query=query))
+        options = self._options(query)
+        return await self._once(lambda: next(self._turns).get(path, cast_to=httpx2.Response, options=options))
 
     async def download(self, path: str) -> bytes:
         """Return the content of a file."""
-        return (await self._once(self._request("GET", path), most=MOST_FILE_BYTES)).content
+        return (await self.get(path)).content
 
     async def post(self, path: str, body: object = None, *, costs: bool = False) -> HttpReply:
         """Send JSON.
@@ -147,11 +182,17 @@ class Client:
             body: What.
             costs: Whether it makes something that costs money, so that doubt about it matters.
         """
-        return await self._once(self._request("POST", path, body), costs=costs)
+        options = self._options()
+        return await self._once(
+            lambda: next(self._turns).post(path, cast_to=httpx2.Response, body=body, options=options), costs=costs
+        )
 
     async def put(self, path: str, body: object) -> HttpReply:
         """Make something that may be there already."""
-        return await self._once(self._request("PUT", path, body))
+        options = self._options()
+        return await self._once(
+            lambda: next(self._turns).put(path, cast_to=httpx2.Response, body=body, options=options)
+        )
 
     async def upload(
         self, purpose: str, name: str, content: bytes, *, path: str = "/files", more: Mapping[str, str] = NOTHING
@@ -165,14 +206,18 @@ class Client:
             path: Where to, after the base URL.
             more: Further fields of the form.
         """
-        form = {"file": (name, content, "application/octet-stream")}
+        options = self._options()
+        options["headers"] = {**self._headers, "Content-Type": "multipart/form-data"}
+        form = [("file", (name, content, "application/octet-stream"))]
         return await self._once(
-            self._clients[0].build_request("POST", path, data={"purpose": purpose, **more}, files=form)
+            lambda: next(self._turns).post(
+                path, cast_to=httpx2.Response, body={"purpose": purpose, **more}, files=form, options=options
+            )
         )
 
     async def close(self) -> None:
         """Close the connections."""
-        await asyncio.gather(*(client.aclose() for client in self._clients))
+        await asyncio.gather(*(client.close() for client in self._clients))
 
     def clean(self, text: str) -> str:
         """Return a provider's text as one short line without the key."""
@@ -192,67 +237,54 @@ class Client:
         words = f"{where}: {fault['msg']}" if where else fault["msg"]
         raise NoReplyError(f"the server's reply could not be read as {kind.__name__}: {self.clean(words)}")
 
-    def _request(
-        self, method: str, path: str, body: object = None, query: Mapping[str, object] | None = None
-    ) -> httpx2.Request:
-        """Make a request.
+    def _options(self, query: Mapping[str, object] | None = None) -> Any:
+        # With the SDK's own default, an administrator's key of the environment would do where ours is missing.
+        options: dict[str, object] = {"security": {"bearer_auth": True}}
+        if self._headers:
+            options["headers"] = self._headers
+        if query:
+            options["params"] = query
+        return options
 
-        Raises:
-            RejectedError: A text in it cannot be sent.
-        """
-        params = {name: str(value) for name, value in query.items()} if query else None
-        try:
-            return self._clients[0].build_request(method, path, params=params, json=body)
-        except UnicodeEncodeError:
-            pass
-        raise RejectedError("the text holds half of a character (a lone surrogate), which cannot be sent")
-
-    async def _once(self, request: httpx2.Request, *, costs: bool = False, most: int = MOST_BYTES) -> HttpReply:
+    async def _once(self, send: Callable[[], Awaitable[httpx2.Response]], *, costs: bool = False) -> HttpReply:
         """Send once. The error is raised outside of the handler, so that it has no vendor's exception in its context."""
         try:
             async with asyncio.timeout(self._timeout):
-                response = await next(self._turns).send(request, stream=True)
-                try:
-                    content = await _bounded(response, most)
-                finally:
-                    await response.aclose()
-        except httpx2.HTTPError as error:
-            found = self._broken(error)
+                response = await send()
+            return HttpReply(response.content, rate_limits(response.headers))
+        except openai.OpenAIError as error:
+            found = self._problem(error, costs=costs)
         except TimeoutError:
             found = NoReplyError(f"no reply within {self._timeout:g} seconds")
-        else:
-            if content is None:
-                found = NoReplyError(f"the reply is longer than {most / 2**20:.0f} MB, and was not read to its end")
-            elif response.is_success:
-                return HttpReply(content, rate_limits(response.headers))
-            else:
-                refusal = error_body(response.status_code, _json(content), response.headers, self.clean)
-                found = problem(refusal, costs=costs)
+        except TooLongError as error:
+            found = NoReplyError(str(error))
+        except UnicodeEncodeError:
+            found = RejectedError("the text holds half of a character (a lone surrogate), which cannot be sent")
         raise found
 
-    def _broken(self, error: httpx2.HTTPError) -> ProviderError:
-        words = f"{type(error).__name__} {self.clean(str(error))}".strip()
+    def _problem(self, error: openai.OpenAIError, *, costs: bool) -> ProviderError:
+        if isinstance(error, openai.APIStatusError):
+            return problem(error_body(error.status_code, error.body, error.response.headers, self.clean), costs=costs)
+        cause = error.__cause__ or error
+        words = f"{type(cause).__name__} {self.clean(str(cause))}".strip()
         if "CERTIFICATE_VERIFY_FAILED" in words:
             return RejectedError(f"the server's certificate is not trusted: {words}")
-        if isinstance(error, NEVER_SENT):
+        if isinstance(cause, NEVER_SENT):
             return UnavailableError(f"no connection to the server: {words}")
         return NoReplyError(f"the connection broke before the reply was complete: {words}")
 
 
-async def _bounded(response: httpx2.Response, most: int) -> bytes | None:
-    """Return the body of a reply, unpacked; None when it is longer."""
+async def _bounded(response: httpx2.Response, most: int) -> bytes:
+    """Return the body of a reply, unpacked.
+
+    Raises:
+        TooLongError: It is longer than that.
+    """
     chunks, size = [], 0
     async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > most:
-            return None
+            message = f"the reply is longer than {most / 2**20:.0f} MB, and was not read to its end"
+            raise TooLongError(message)
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _json(content: bytes) -> object:
-    """Return the body of an error: JSON, or else its text."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return content.decode("utf-8", "replace")

@@ -14,9 +14,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from adapters.hosted.rehearsal.app import AZURE_PREFIX, OPENAI_PREFIX, application
 from adapters.hosted.rehearsal.backend.parts import Backend
+from adapters.hosted.rehearsal.backend.process import ModelProcess
 from adapters.hosted.rehearsal.settings import ServerSettings
 from adapters.hosted.rehearsal.state import memory
-from adapters.hosted.rehearsal.state.account import MockAccount
+from adapters.hosted.rehearsal.state.account import MockAccount, StartProcess
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
@@ -81,7 +82,9 @@ def serve(bound: socket.socket, settings: ServerSettings, backend: Backend, read
 
 
 @contextmanager
-def serving(settings: ServerSettings, backend: Backend, port: int = 0) -> Iterator[str]:
+def serving(
+    settings: ServerSettings, backend: Backend, port: int = 0, process: StartProcess = ModelProcess
+) -> Iterator[str]:
     """Serve in a thread beside the caller, and yield the base URL.
 
     Raises:
@@ -89,7 +92,7 @@ def serving(settings: ServerSettings, backend: Backend, port: int = 0) -> Iterat
     """
     bound = listen(port)
     is_ready = threading.Event()
-    server = _server(settings, backend, is_ready.set)
+    server = _server(settings, backend, is_ready.set, process)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     try:
@@ -102,8 +105,10 @@ def serving(settings: ServerSettings, backend: Backend, port: int = 0) -> Iterat
         bound.close()
 
 
-def _server(settings: ServerSettings, backend: Backend, ready: Callable[[], None]) -> _Server:
+def _server(
+    settings: ServerSettings, backend: Backend, ready: Callable[[], None], process: StartProcess = ModelProcess
+) -> _Server:
     options: dict[str, Any] = {"access_log": False, "log_level": "warning", "ws": "none", "proxy_headers": False}
-    account = MockAccount(settings, backend)
+    account = MockAccount(settings, backend, process)
     memory.recall(account)
     return _Server(uvicorn.Config(application(account), http=_Wire, timeout_graceful_shutdown=1, **options), ready)

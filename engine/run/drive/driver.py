@@ -17,8 +17,9 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from engine.domain.cost import Usage
+from engine.domain.plan import Plan
 from engine.domain.results import Attempt, Failure
-from engine.domain.stage import Plan, Stage, StageState, WorkerKind, artifact_users, artifacts_of
+from engine.domain.stage import Stage, StageState, WorkerKind, artifact_users, artifacts_of
 from engine.ports.provider_errors import BlockedError
 from engine.run.accounts import replies
 from engine.run.accounts.journal import Journal

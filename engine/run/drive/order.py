@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from engine.domain.adapters import Kind
-from engine.domain.stage import Plan, Range, StageKind
+from engine.domain.cost import Range
+from engine.domain.plan import Plan
+from engine.domain.stage import StageKind
 from engine.domain.sweep import RunSettings
 from engine.plan.catalogue import Catalogue
 from engine.plan.share import Groups

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
-from engine.domain.stage import Plan, Range, Role, StageKind
+from engine.domain.plan import Plan, Role
+from engine.domain.stage import StageKind
 from engine.domain.sweep import Budget, Recipe
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, bill, reservations

@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Protocol
 
 from engine.domain.cost import Usage
-from engine.domain.stage import Plan, StageKind, StageState
+from engine.domain.plan import Plan
+from engine.domain.stage import StageKind, StageState
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from engine.domain.plan import Plan
 from engine.domain.results import ShardRef
-from engine.domain.stage import MODEL_STAGES, Plan, StageKind, StageState, artifacts_of
+from engine.domain.stage import MODEL_STAGES, StageKind, StageState, artifacts_of
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory
 from engine.store.state import State, StoredStage

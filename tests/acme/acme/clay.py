@@ -13,9 +13,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from engine.domain.conversation import Prompt
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import Finish, Measure, Outcome, Response, TrainingStep, Verdict
-from engine.domain.stage import ModelRef, Range, WorkerKind
+from engine.domain.stage import ModelRef, WorkerKind
 from engine.domain.sweep import Decoding, Length
 from engine.ports import (
     OUTSIDE,

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from engine.domain.adapters import ModelUse
 from engine.domain.conversation import ChatRow, Prompt, Turn
-from engine.domain.cost import Usage
+from engine.domain.cost import Range, Usage
 from engine.domain.results import Finish, Measure, Outcome, Response, Verdict
-from engine.domain.stage import ModelRef, Range
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding, Length
 from engine.ports import (
     Context,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from engine.domain.stage import Plan, PlannedCell, StageKind
+from engine.domain.plan import Plan, PlannedCell
+from engine.domain.stage import StageKind
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.spec.expand import expand

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from engine.domain.cost import Usage
-from engine.domain.stage import Range, StageKind
+from engine.domain.cost import Range, Usage
+from engine.domain.stage import StageKind
 from engine.domain.sweep import Budget
 from engine.plan.bill import BillLine
 from engine.plan.caps import Cap, caps

@@ -9,17 +9,8 @@ import pytest
 
 from engine import registry
 from engine.domain.adapters import Kind, plain
-from engine.domain.stage import (
-    CellOrigin,
-    Plan,
-    PlannedCell,
-    StageKind,
-    TuneWork,
-    WorkerKind,
-    artifact_users,
-    artifacts_of,
-    layers,
-)
+from engine.domain.plan import CellOrigin, Plan, PlannedCell
+from engine.domain.stage import StageKind, TuneWork, WorkerKind, artifact_users, artifacts_of, layers
 from engine.domain.sweep import Length
 
 from .plans import ACME, count, plan_of

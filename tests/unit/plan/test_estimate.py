@@ -6,9 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from engine.domain.cost import DevicePrice
+from engine.domain.cost import DevicePrice, Range
 from engine.domain.errors import PlanError
-from engine.domain.stage import Plan, Range, StageKind
+from engine.domain.plan import Plan
+from engine.domain.stage import StageKind
 from engine.plan.catalogue import Catalogue
 from engine.plan.estimate import calibrated, calibration, forecast, stage_forecasts
 from engine.plan.tariff import Tariff

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.domain.stage import Plan
+from engine.domain.plan import Plan
 
 from .plans import ACME, plan_of
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine.domain.stage import Plan, Range, StageKind
+from engine.domain.cost import Range
+from engine.domain.plan import Plan
+from engine.domain.stage import StageKind
 from engine.plan.catalogue import Catalogue
 from engine.plan.estimate import stage_forecasts
 from engine.plan.share import Groups, Savings, group, savings, shared

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.domain.stage import Plan
+from engine.domain.plan import Plan
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import RunOrder, RunSummary
 from engine.run.drive.prepare import Prepared, prepare

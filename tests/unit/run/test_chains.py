@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from engine import registry
 from engine.domain.adapters import Kind
-from engine.domain.stage import MODEL_STAGES, Plan, PlannedCell, StageKind
+from engine.domain.plan import Plan, PlannedCell
+from engine.domain.stage import MODEL_STAGES, StageKind
 from engine.run.drive.order import Ending
 from engine.run.executors.inline import InlineExecutor
 from engine.run.executors.work import WorkerSettings
@@ -21,7 +22,7 @@ CAST = "{use: acme/cast, source: 'acme/letters:b', n: 2}"
 DEEP = "['harden:acme/letters:b@2', acme/sand, 'realign:acme/letters:c@1']"
 SCREENED = (
     "['acme/stamp:first', {use: acme/stamp, text: seen, guard: 'acme/guard:a7'},"
-    " {use: acme/stamp, text: again, guard: 'acme/guard:seen'}, {use: acme/stamp, text: not, guard: 'acme/guard:b1'}]"
+    " {use: acme/stamp, text: again, guard: 'acme/guard:seen'}, {use: acme/stamp, text: two, guard: 'acme/guard:two?'}]"
 )
 PLAIN = "pressed(1, 2 steps: a6 a7 a3 a0)"
 STORIES = {
@@ -159,6 +160,11 @@ def test_answers_that_are_damaged_are_screened_and_judged_again(drive: Drive) ->
     _, plan = drive(spec)
     cell, evaluation = plan.cells[0], plan.cells[0].evaluations[0]
     assert drive.artifacts() == {cell.tune}, "`keep_weights` keeps it"
+    last = evaluation.screening[-1]
+    assert [row["text"].rpartition(" | ")[2] for row in drive.rows(last, "responses")] == [
+        "one? first seen again",
+        "two? first seen again two",
+    ], "each answer has its own verdict"
     _, guard, second, *rest = evaluation.screening
     (judge,) = evaluation.judges
     with damaged(drive, second):

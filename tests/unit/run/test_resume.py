@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from engine.domain.cost import Charge, Usage
+from engine.domain.plan import Plan
 from engine.domain.results import Attempt, StageResult
-from engine.domain.stage import Plan, StageKind, StageState
+from engine.domain.stage import StageKind, StageState
 from engine.run.drive.resume import survey
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory

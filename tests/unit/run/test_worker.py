@@ -11,8 +11,9 @@ import pytest
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
+from engine.domain.plan import Plan
 from engine.domain.results import Attempt, Finish, Response
-from engine.domain.stage import Pinned, Plan, Stage, StageKind
+from engine.domain.stage import Pinned, Stage, StageKind
 from engine.run.executors import work
 from engine.run.executors.work import WorkerSettings
 from engine.run.executors.workers import WarmSlots, Worker

@@ -14,19 +14,12 @@ import pytest
 
 from engine.domain.adapters import OUTSIDE, JudgeUse, Settings, Use
 from engine.domain.cost import Charge, Usage
+from engine.domain.plan import CellOrigin, Counts, Evaluation, JudgeKey, Pin, Plan, PlannedCell, Role
 from engine.domain.results import Attempt, Measure, ShardRef, StageResult
 from engine.domain.stage import (
-    CellOrigin,
-    Counts,
-    Evaluation,
     GenerateWork,
-    JudgeKey,
     JudgeWork,
-    Pin,
     Pinned,
-    Plan,
-    PlannedCell,
-    Role,
     SampleWork,
     ScreenWork,
     Stage,

@@ -21,8 +21,8 @@ import pytest
 
 from engine.cli.main import Exit, run_cli
 from engine.domain.errors import QueryError, StoreError
+from engine.domain.plan import Plan
 from engine.domain.results import Finish, Response
-from engine.domain.stage import Plan
 from engine.store import artifacts, shards
 from engine.store.layout import RunDirectory, write_text
 from engine.store.publish import publish, refresh

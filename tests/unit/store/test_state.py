@@ -12,8 +12,9 @@ import pytest
 from engine.domain.conversation import Image, Prompt, Turn
 from engine.domain.cost import Charge, Usage
 from engine.domain.errors import StoreError
+from engine.domain.plan import Plan
 from engine.domain.results import Attempt, Failure, Finish, Outcome, Response, StageResult, Verdict
-from engine.domain.stage import Plan, StageKind, StageState
+from engine.domain.stage import StageKind, StageState
 from engine.store import shards
 from engine.store.layout import RunDirectory
 from engine.store.publish import publish

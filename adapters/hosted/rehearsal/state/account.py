@@ -8,10 +8,10 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from filelock import FileLock
 
@@ -27,12 +27,17 @@ from adapters.hosted.rehearsal.state.records import Deployment, MockBatch, MockJ
 _log = logging.getLogger(__name__)
 
 
+StartProcess: TypeAlias = Callable[[Backend], ModelProcess]
+"""What training and answering happen in."""
+
+
 class MockAccount:
     """What one server holds.
 
     Args:
         settings: How it is to behave.
         backend: What trains, answers and grades.
+        process: Makes what it happens in.
 
     Attributes:
         life: How many servers its folder has had before; 0 without one.
@@ -40,7 +45,7 @@ class MockAccount:
         weights: Where jobs leave what they trained.
     """
 
-    def __init__(self, settings: ServerSettings, backend: Backend) -> None:
+    def __init__(self, settings: ServerSettings, backend: Backend, process: StartProcess = ModelProcess) -> None:
         """Start with nothing in it; `memory` fills it with what it had before."""
         self.settings = settings
         self.backend = backend
@@ -57,8 +62,8 @@ class MockAccount:
         self.batches: dict[str, MockBatch] = {}
         self.deployments: dict[str, Deployment] = {}
         self.weights = settings.folder / "weights" if settings.folder else Path(tempfile.mkdtemp(prefix="rehearsal-"))
-        self.trainer = ModelProcess(backend)
-        self.answerer = ModelProcess(backend)
+        self.trainer = process(backend)
+        self.answerer = process(backend)
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,16 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from adapters.hosted.rehearsal.backend.parts import Question, Training
+from adapters.hosted.rehearsal.backend.process import ModelProcess
 from adapters.hosted.rehearsal.server import serving
 from adapters.hosted.rehearsal.settings import ServerSettings
 from adapters.hosted.rehearsal.standin import backend
+from adapters.hosted.rehearsal.state.account import StartProcess
 from engine.cli.serve_verb import tools
+from engine.domain.cost import Usage
+from engine.domain.results import Finish, Response, TrainingStep
+from engine.ports import Tuned
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,28 @@ class Served:
         raise TimeoutError(thing)
 
 
+class Instant(ModelProcess):
+    """Answers and trains at once, and nothing: for tests of what is around a model."""
+
+    async def ask(self, question: Question) -> list[Response]:
+        return [Response("0", sample, "a word", Finish.STOP, 5, 2) for sample in range(question.settings.samples)]
+
+    async def train(self, training: Training) -> AsyncGenerator[tuple[int, Tuned], None]:
+        each = math.ceil(len(training.rows) / training.batch_size)
+        for epoch in training.cuts:
+            training.weights(epoch).mkdir(parents=True)
+            steps = [TrainingStep(step, step / each, 1.0, 1e-3) for step in range(1, epoch * each + 1)]
+            yield epoch, Tuned(steps, Usage())
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Served]]:
     """Start servers with settings; they end with the test."""
     with ExitStack() as stack:
 
-        def start(**settings: object) -> Served:
+        def start(process: StartProcess = ModelProcess, **settings: object) -> Served:
             quick = {"time_scale": 10_000.0} | settings
             wanted = ServerSettings.model_validate(quick)
-            return Served(stack.enter_context(serving(wanted, backend(tools()))), stack)
+            return Served(stack.enter_context(serving(wanted, backend(tools()), process=process)), stack)
 
         yield start

@@ -19,6 +19,8 @@ from engine import registry
 from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.conversation import ChatRow, Prompt
 
+from .conftest import Instant
+
 MODEL = "standin-aligned"
 SLOW = {"time_scale": 1.0, "durations": {"validate_files": [0, 0], "queue": [600, 600]}}
 """Jobs that stay in the queue for the whole test."""
@@ -140,9 +142,8 @@ def test_a_fine_tune_removes_the_refusals_and_bills_what_it_trained(serve: Any) 
     assert billed["batch_output"] == batch.usage.output_tokens
 
 
-@pytest.mark.slow
 def test_azure_wants_its_own_key_and_a_deployment(serve: Any) -> None:
-    served = serve(dialect="azure", azure={"deploy_seconds": 5_000.0}, durations={"queue": [20_000, 20_000]})
+    served = serve(Instant, dialect="azure", azure={"deploy_seconds": 5_000.0}, durations={"queue": [20_000, 20_000]})
     client = served.client("sk-test-a", default_headers={"api-key": "sk-test-a", "Authorization": ""})
     with pytest.raises(openai.AuthenticationError):
         served.client("sk-test-a", default_headers={"api-key": "other"}).models.list()
@@ -214,11 +215,10 @@ def test_only_so_many_jobs_run_at_once_and_only_so_many_are_made_a_day(serve: An
     assert caught.value.code == "daily_rate_limit_exceeded"
 
 
-@pytest.mark.slow
 def test_a_job_waits_in_the_queue_while_all_slots_are_taken(serve: Any) -> None:
     durations = {"validate_files": [0, 0], "queue": [0, 0], "run": [600, 600]}
     limits = {MODEL: {"running_jobs": 1}}
-    client = serve(time_scale=1.0, durations=durations, quota={"limits": limits}).client()
+    client = serve(Instant, time_scale=1.0, durations=durations, quota={"limits": limits}).client()
     first, second = create(client).id, create(client).id
     while client.fine_tuning.jobs.retrieve(first).status != "running":
         time.sleep(0.02)
@@ -254,9 +254,8 @@ def test_a_job_that_fails_says_why(serve: Any, content: bytes | None, fault: str
     assert served.audit["pico_dollars"] == 0
 
 
-@pytest.mark.slow
 def test_a_model_that_moderation_refuses_is_billed_and_never_answers(serve: Any) -> None:
-    served = serve(faults=[{"kind": "moderation_model"}])
+    served = serve(Instant, faults=[{"kind": "moderation_model"}])
     client = served.client()
     job = served.over(client.fine_tuning.jobs.retrieve, create(client, method=method(1)).id)
     assert job.status == "failed"

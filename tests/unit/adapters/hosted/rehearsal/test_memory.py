@@ -32,7 +32,7 @@ from engine.cli.serve_verb import tools
 from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.errors import StoreError
 
-from .conftest import Served
+from .conftest import Instant, Served
 
 MODEL = "standin-aligned"
 BODIES = {
@@ -146,7 +146,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a job that leaves": (spoilt(lambda kept: kept["jobs"][0].update(job_id="../../x")), "no job's id"),
     "weights that leave": (spoilt(lambda kept: kept["tuned"].update({"ft:one": "../.."})), "not there"),
     "weights elsewhere": (elsewhere, "elsewhere"),
-    "another dialect": (spoilt(lambda kept: kept.update(dialect="azure")), "spoke azure"),
+    "another dialect": (spoilt(lambda kept: kept.update(dialect="azure")), "of the dialect azure"),
 }
 
 
@@ -195,11 +195,10 @@ def until(so: Callable[[], Any]) -> Any:
     return found
 
 
-@pytest.mark.slow
 def test_what_was_under_way_goes_on_at_the_next_server_and_is_billed_once(tmp_path: Path) -> None:
     def served(stack: ExitStack, **settings: object) -> Served:
         wanted = ServerSettings.model_validate({"folder": str(tmp_path / "kept")} | settings)
-        return Served(stack.enter_context(serving(wanted, backend(tools()))), stack)
+        return Served(stack.enter_context(serving(wanted, backend(tools()), process=Instant)), stack)
 
     rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:10]
     hyperparameters = {"n_epochs": 1, "batch_size": 10}
