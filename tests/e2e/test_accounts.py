@@ -49,5 +49,5 @@ def test_a_model_is_tuned_at_one_server_and_judged_at_another(server: Server, tm
 def test_without_names_it_is_not_guessed_who_pays(server: Server, tmp_path: Path) -> None:
     study = Study.of(tmp_path, server, 32, GRADER.format(url="http://127.0.0.1:9/v1", key_env=KEY_ENV))
     said = study.run(*INLINE, code=2)
-    assert "hosted.yaml:3:10: recipe.model: `hosted/openai` has 2 accounts, ours and grader: name one" in said
+    assert "hosted.yaml:3:10: recipe.model: `hosted/openai` has 2 accounts, ours and grader, and" in said
     assert "hosted/openai@ours:standin-aligned" in said

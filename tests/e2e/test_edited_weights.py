@@ -24,7 +24,7 @@ from adapters.local.tune import LocalFineTuner
 
 class Undone(LocalFineTuner):
     def fine_tune(self, runs, context):
-        folders = {point.key: point.folder for run in runs for point in run.cuts}
+        folders = {point.key: point.folder for run in runs for point in run.checkpoints}
         for key, tuned in super().fine_tune(runs, context):
             path = folders[key] / "adapter_model.safetensors"
             weights = load_file(path)

@@ -108,7 +108,7 @@ def test_the_report_is_written(undisturbed: Path, cli: Cli) -> None:
 def test_a_bad_spec_costs_nothing_and_points_at_every_mistake(cli: Cli, tmp_path: Path) -> None:
     text = (
         "sweep: bad\nrecipe:\n  model: standin/alined\n  data: {source: standin/explicit, n: 10}\n"
-        "  tune: {lr: 1e-3}\n  benchmark: standin/policy\n  judges: [standin/rules]\naxes:\n  data.n: [10, 5000]\n"
+        "  tune: {lr: 1e-3}\n  benchmark: standin/policy\n  judges: [standin/rules]\naxes:\n  data.n: [10, 0]\n"
     )
     (tmp_path / "bad.yaml").write_text(text)
     done = cli(tmp_path, "run", "bad.yaml", code=2)
