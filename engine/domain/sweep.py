@@ -258,7 +258,7 @@ class Resources(Written):
     hosts: int | None = Field(default=None, ge=1, description="Host processes; as many as fit when omitted.")
     cpus_per_host: float = Field(default=1.0, gt=0, description="CPU cores per host; also its torch threads.")
     gpus_per_host: float = Field(default=0.0, ge=0, description="GPUs per host; a fraction shares one GPU.")
-    generate_batch: int = Field(default=128, ge=1, description="Prompts decoded together.")
+    generate_batch: int = Field(default=128, ge=1, description="Prompts decoded together on a GPU.")
     usd_per_device_hour: Usd | None = Field(
         default=None, description="What an hour of one host costs you; without it, USD columns are NULL."
     )

@@ -15,7 +15,7 @@ class Context:
     Attributes:
         device: A torch device, such as `cpu` or `cuda:0`.
         threads: CPU threads, >= 1.
-        generate_batch: Prompts to decode together, >= 1.
+        generate_batch: Prompts to decode together on a GPU, >= 1.
         warm: Keeps loaded models between stages.
         account: The provider's account that this worker is for; None on a worker with a device of its own.
     """

@@ -34,7 +34,7 @@ class WorkerSettings:
         run_root: The run directory.
         device: A torch device, such as `cpu` or `cuda:0`.
         threads: CPU threads, >= 1.
-        generate_batch: Prompts decoded together for one model, >= 1.
+        generate_batch: Prompts decoded together on a GPU, >= 1.
         accounts: Accounts at providers, by name.
     """
 
