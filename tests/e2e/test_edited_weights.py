@@ -14,23 +14,7 @@ from engine.store.reader import open_results
 pytestmark = pytest.mark.slow
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
-UNDONE = '''
-"""A fine-tuner that trains as local/sft does, and then takes everything back: B of every module becomes zero."""
-
-from safetensors.torch import load_file, save_file
-
-from adapters.local.tune import LocalFineTuner
-
-
-class Undone(LocalFineTuner):
-    def fine_tune(self, runs, context):
-        folders = {point.key: point.folder for run in runs for point in run.cuts}
-        for key, tuned in super().fine_tune(runs, context):
-            path = folders[key] / "adapter_model.safetensors"
-            weights = load_file(path)
-            save_file({name: weight * ("lora_A" in name) for name, weight in weights.items()}, path, {"format": "pt"})
-            yield key, tuned
-'''
+UNDONE = Path(__file__).parents[1] / "undone"
 SPEC = """\
 sweep: edited
 recipe:
@@ -50,13 +34,8 @@ run:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the spec, and the fine-tuner installed for every process."""
-    site, info = tmp_path / "site", tmp_path / "site" / "undone-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "undone.py").write_text(UNDONE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: undone\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[dosimeter.tuners]\nthird/undone = undone:Undone\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])))
+    """A folder with the spec; every process finds the fine-tuner as if it were installed."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(UNDONE), os.environ.get("PYTHONPATH")])))
     (tmp_path / "edited.yaml").write_text(SPEC)
     return tmp_path
 
