@@ -21,14 +21,14 @@ quickstart: .venv/runtime ## Install, run the quickstart sweep, and write its re
 setup: .venv/dev ## Install for development
 
 test: .venv/dev ## Run every test, on two workers
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev ## Format check, ruff, mypy, import law, and every test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 format: .venv/dev ## Format the code and apply safe fixes
 	$(BIN)/ruff format .

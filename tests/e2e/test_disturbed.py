@@ -25,6 +25,7 @@ from .tables import final_tables
 
 pytestmark = pytest.mark.slow
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+INLINE = ("--executor", "inline")
 
 
 @pytest.fixture
@@ -87,11 +88,10 @@ def test_a_killed_run_resumes_on_ray_without_running_anything_twice(folder: Path
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-@pytest.mark.parametrize("executor", ["ray", "inline"])
 def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
-    executor: str, folder: Path, cli: Cli, undisturbed: Path
+    folder: Path, cli: Cli, undisturbed: Path
 ) -> None:
-    run_dir, running = under_way(folder, 5, "--executor", executor)
+    run_dir, running = under_way(folder, 5, *INLINE)
     os.killpg(running.pid, signal.SIGINT)  # a terminal tells every process of the command
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
@@ -101,7 +101,7 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     assert db.execute("SELECT count(*) FROM attempts WHERE state <> 'done'").fetchone() == (0,)
     db.close()
     assert json.loads(cli(folder, "status", "--json").stdout)["phase"] == "interrupted"
-    cli(folder, "run", "tiny.yaml", "--executor", executor)
+    cli(folder, "run", "tiny.yaml", *INLINE)
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
