@@ -115,6 +115,15 @@ class MockServer(Protocol):
         """
         ...
 
+    def environment(self, base_url: str, key_env: str) -> Mapping[str, str]:
+        """Return the variables that an account needs to reach a running server: its key, and what else its provider reads.
+
+        Args:
+            base_url: Where the server is.
+            key_env: The variable of the account's key.
+        """
+        ...
+
     def audit(self, base_url: str) -> MockAudit:
         """Return what a running server has done so far."""
         ...

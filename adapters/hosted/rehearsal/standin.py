@@ -30,6 +30,10 @@ MICRO = 1_000_000
 PRICES = {"train": PriceUnit.TRAIN_MTOK, "input": PriceUnit.IN_MTOK, "output": PriceUnit.OUT_MTOK}
 
 
+MANAGED = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/rehearsal"
+"""Where Azure's deployments are managed, on any server of this kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class StandinServer:
     """Serves the stand-in; implements `engine.ports.mock_server.MockServer`.
@@ -75,13 +79,26 @@ class StandinServer:
         url = base_url(bound, settings)
         serve(bound, settings, backend(tools), lambda: ready(url))
 
+    def environment(self, base_url: str, key_env: str) -> Mapping[str, str]:
+        """Return the variables that an account needs to reach a running server."""
+        found = {key_env: self.key}
+        if self.defaults.get("dialect") == "azure":
+            found[f"{key_env}_DEPLOYMENTS_URL"] = _root(base_url) + MANAGED
+            found[f"{key_env}_DEPLOYMENTS_TOKEN"] = self.key
+        return found
+
     def audit(self, base_url: str) -> MockAudit:
         """Return what a running server has done so far."""
-        root = base_url.rpartition("/v1")[0].removesuffix("/openai")
+        root = _root(base_url)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
         with opener.open(f"{root}/__audit", timeout=AUDIT_SECONDS) as reply:
             found = json.load(reply)
         return MockAudit(found["requests"], found["rate_limited"], found["peak_in_flight"], Decimal(found["usd"]))
+
+
+def _root(base_url: str) -> str:
+    """Return a server's address, without the path of its API."""
+    return base_url.rpartition("/v1")[0].removesuffix("/openai")
 
 
 def backend(tools: Tools) -> Backend:

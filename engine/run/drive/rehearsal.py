@@ -197,8 +197,9 @@ def serving(wanted: Mapping[str, Wanted]) -> Iterator[list[Served]]:
             served = []
             for number, (account, process) in enumerate(zip(wanted, processes, strict=True), start=1):
                 server = wanted[account].server
-                os.environ[KEY_ENV.format(number=number)] = server.key
-                served.append(Served(account, number, _url(folder, account, process), server))
+                url = _url(folder, account, process)
+                os.environ.update(server.environment(url, KEY_ENV.format(number=number)))
+                served.append(Served(account, number, url, server))
             yield served
         finally:
             for process in processes:
