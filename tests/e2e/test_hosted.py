@@ -6,18 +6,29 @@ key of its stage, whichever run directory has paid for it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from engine import registry
+from engine.domain.adapters import NO_SETTINGS, Kind
+from engine.domain.conversation import Turn
+from engine.domain.sweep import Account
+from engine.ports.account import TuningRequest
+from engine.ports.chat import ChatRequest
+from engine.ports.provider import Access, Provider
+from engine.run.accounts.backoff import Patience
+
 from .hosted import ASKS, CREATE, INLINE, KEY_ENV, TWINS, Server, Study, eventually
+from .mortal import Process
 
 pytestmark = pytest.mark.slow
 
@@ -70,31 +81,55 @@ def test_what_moderation_refuses_is_a_result_and_is_not_bought_again(server: Ser
     assert study.books() == study.bill()
 
 
-MOMENTS: dict[str, tuple[Any, ...]] = {
-    "its reply was lost": ("inline", {"kind": "lost_reply", "on": CREATE, "count": 1}),
-    "its reply is awaited": ("ray", {"kind": "stall", "on": CREATE, "seconds": 4.0}),
-    "its id is known": ("inline",),
-}
-"""Where it runs, and what the server does wrong."""
+def test_a_process_that_died_after_any_effect_at_a_provider_pays_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each trace of `test_crashes.py` once more, at a real server, all at the same time."""
+    study = Study.of(tmp_path, server, 10)
+    monkeypatch.setenv(KEY_ENV, study.key)
+    provider: Provider = registry.adapter(Kind.PROVIDER, "hosted/openai")
+    rows = tuple(registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:20])
+    account = Account(provider="hosted/openai", base_url=server.url, key_env=KEY_ENV, poll_seconds=1.0, timeout=30.0)
+
+    def died_after(effects: int | None) -> tuple[Process, list[str]]:
+        name, first = f"{tmp_path} {effects}", effects or 0
+        own = rows[first:] + rows[:first]  # a file of its own, and as many tokens
+        process = Process(
+            tmp_path / f"died-{effects}",
+            lambda: provider.connect(Access("ours", server.url, KEY_ENV, 30.0)),
+            TuningRequest(f"tune-{digest(name)}", "standin-aligned", own, 1, 10, 8.0, 10),
+            [ChatRequest("standin-aligned", (Turn("user", text),), 4) for text in ("one", "two", "one")],
+            f"generate-{digest(name)}",
+            account,
+            Patience(0.5, 0.1),
+        )
+        seen = process.live(effects)
+        process.live()
+        return process, seen
+
+    whole, effects = died_after(None)
+    with ThreadPoolExecutor(len(effects)) as pool:
+        found = list(pool.map(died_after, range(1, len(effects) + 1)))
+    assert [len(seen) for _, seen in found] == list(range(1, len(effects) + 1))
+    assert {seen[-1] for _, seen in found} == set(effects)
+    assert {(sum(one.ledger), tuple(one.answers)) for one, _ in found} == {(sum(whole.ledger), tuple(whole.answers))}
+    assert sum(whole.ledger) > 0 < len(whole.answers)
+    made = [job["metadata"]["dosimeter"] for job in study.jobs()]
+    assert len(made) == len(set(made)) == len(effects) + 1
+    taken = [key for key in study.batches() if key.partition(".")[0] in {one.ask_key for one, _ in found}]
+    assert len(taken) == len(set(taken)) == len(effects)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_that_is_killed_while_a_job_is_made_pays_for_it_once(moment: str, server: Server, tmp_path: Path) -> None:
-    executor, *faults = MOMENTS[moment]
-    study = Study.of(tmp_path, server, 10 + list(MOMENTS).index(moment))
-    server.spoil(*faults)
-    running = study.start("run", "hosted.yaml", "--executor", executor)
-
-    def has_come() -> bool:
-        if faults:
-            return bool(study.jobs()) and study.books() > 0  # the untuned model has been asked: no answer is in flight
-        return bool(study.records("jobs", "job_id"))
-
-    eventually(has_come, running)
+def test_a_run_that_is_killed_when_the_reply_to_a_job_was_lost_pays_for_it_once(server: Server, tmp_path: Path) -> None:
+    study = Study.of(tmp_path, server, 11)
+    server.spoil({"kind": "lost_reply", "on": CREATE, "count": 1})
+    running = study.start("run", "hosted.yaml", *INLINE)
+    # Once the untuned model has been asked, no answer is in flight.
+    eventually(lambda: study.jobs() and study.books() > 0, running)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
     server.spoil()
-    study.run(*INLINE)  # at once: Ray's hosts live a few seconds longer than their driver
+    study.run(*INLINE)
     made = [job["metadata"]["dosimeter"] for job in study.jobs()]
     assert len(made) == len(set(made)) == 2, "one job a tune stage"
     assert study.statuses() == {0: "done", 1: "done", 2: "done"}
@@ -102,29 +137,14 @@ def test_a_run_that_is_killed_while_a_job_is_made_pays_for_it_once(moment: str, 
     assert study.books() == study.bill()
 
 
+def digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
 def asked(study: Study) -> int:
     """Answers that the server has made for a study."""
     log = study.server.audit(log=True)["log"][study.before["requests"] :]
     return sum(call == "POST /v1/chat/completions" and status == 200 for _, call, _, status, *_ in log)
-
-
-BATCH = "POST /v1/batches"
-
-
-def test_batches_that_a_killed_run_has_handed_in_are_read_by_the_next_one(server: Server, tmp_path: Path) -> None:
-    study = Study.of(tmp_path, server, 20)
-    batched = ("--set", "run.accounts.ours.batch=true", *INLINE)
-    server.spoil({"kind": "lost_reply", "on": BATCH, "count": 1})
-    running = study.start("run", "hosted.yaml", *batched)
-    eventually(lambda: any(study.records("batches", "job_id")), running)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.communicate()
-    study.run(*batched)
-    made = [key for key in study.batches() if key.partition(".")[0] in {row["key"] for row in study.stages()}]
-    assert len(made) == len(set(made)) == 3, "one batch a generate stage"
-    assert study.records("batches", "state") == ["succeeded"] * 3
-    assert study.statuses() == {0: "done", 1: "done", 2: "done"}
-    assert study.books() == study.bill() > 0
 
 
 def test_two_run_directories_at_once_make_each_job_once(server: Server, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import operator
 import time
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ class Jobs:
         if record is not None and record.job_id:
             job = await repeated(partial(self.session.job, record.job_id))
             if job.state not in UNPAID:
-                return job
+                return self._noted(request.key, job)
             self._given_up(record, job)
         return self._noted(
             request.key, await self._once.made(request.key, partial(self._file, request), partial(self._made, request))
@@ -118,10 +119,17 @@ class Jobs:
         return await self.session.create_job(_order(request, file_id))
 
     async def _look(self, key: str) -> Job | None:
-        """Return the newest job of a key that left something, or still may."""
-        jobs = await self.session.jobs(time.time() - SINCE)
-        ours = [job for job in jobs if job.key == key and job.state not in UNPAID]
-        return max(ours, key=operator.attrgetter("created_at"), default=None)
+        """Return the newest job of a key that left something, or still may; else one of our last request that ended for nothing.
+
+        What the latter cost is to be booked, though the process that made it died before it knew its id. Providers tell
+        `created_at` in whole seconds.
+        """
+        record = self.journal.read(key)
+        is_pending = record is not None and record.latest_arrival(self.account.timeout) is not None
+        since = int(record.intended_at) if record is not None and is_pending else math.inf
+        jobs = [job for job in await self.session.jobs(time.time() - SINCE) if job.key == key]
+        ours = [job for job in jobs if job.state not in UNPAID or job.created_at >= since]
+        return max(ours, key=lambda job: (job.state not in UNPAID, job.created_at), default=None)
 
     async def _file(self, request: TuningRequest) -> str:
         """Return the id of the sample at the provider, uploaded once whatever cells have it."""
