@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .command import DOSIMETER, Cli, environment
+from .command import Cli, start
 from .hosted import server
 
 __all__ = ["server"]
@@ -38,15 +38,9 @@ def cli() -> Cli:
     """Run the command line to its end: `cli(folder, "plan", "tiny.yaml")`."""
 
     def run(folder: Path, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*DOSIMETER, *arguments],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        running = start(arguments, folder)
+        said, errors = running.communicate(timeout=300)
+        done = subprocess.CompletedProcess(arguments, running.returncode or 0, said, errors)
         assert code is None or done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
         assert not re.search("nanobind|leaked", done.stderr), "libraries complain at exit"
         return done

@@ -20,7 +20,7 @@ import pytest
 
 from engine.store.reader import open_results
 
-from .command import DOSIMETER, environment
+from .command import DOSIMETER, Running, start
 
 KEY_ENV = "HOSTED_TEST_KEY"
 INLINE = ("--executor", "inline")
@@ -98,17 +98,9 @@ class Study:
     def run_dir(self) -> Path:
         return self.folder / "runs" / "hosted"
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **variables: str) -> Running:
         """Start the command line in a session of its own, with the key in its environment."""
-        return subprocess.Popen(
-            [*DOSIMETER, *arguments],
-            cwd=self.folder,
-            env={**environment(), KEY_ENV: self.key, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return start(arguments, self.folder, **{KEY_ENV: self.key, **variables})
 
     def cli(self, *arguments: str, code: int = 0, **variables: str) -> str:
         """Run the command line to its end, and return all that it said."""
@@ -171,7 +163,7 @@ class Study:
         return {row["epochs"]: row["status"] for row in self.rows("SELECT epochs, status FROM v_cells ORDER BY 1")}
 
 
-def eventually(so: Callable[[], object], running: subprocess.Popen[Any]) -> None:
+def eventually(so: Callable[[], object], running: Running | subprocess.Popen[Any]) -> None:
     """Wait until something is so, while a process runs."""
     deadline = time.monotonic() + 180
     while not so():

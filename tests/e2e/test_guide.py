@@ -16,7 +16,7 @@ import pytest
 from engine import registry
 from engine.domain.adapters import Kind, NoSettings
 
-from .conftest import Cli, environment
+from .command import Cli, environment
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
