@@ -59,20 +59,6 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
         thread.join()
 
 
-def test_a_rehearsal_needs_no_key_and_never_passes_for_results(cli: Cli, proxy: Recorder, tmp_path: Path) -> None:
-    spec = SPEC.format(seed=9, url="http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY")
-    (tmp_path / "one.yaml").write_text(spec.replace("standin-aligned", "gpt-4o-mini-2024-07-18"))
-    done = cli(tmp_path, "rehearse", "one.yaml", "--speed", "600", "--out", "rehearsed", *INLINE)
-    billed = re.search(r"\$([\d.]+)\s*$", done.stdout)
-    assert billed is not None, done.stdout
-    assert f"The ledger: ${billed[1]} in" in done.stderr
-    assert proxy.asked == [], "nothing leaves this machine"
-    again = ("rehearse", "one.yaml", "--speed", "600", "--out", "real", *INLINE)
-    with closing(State.open(RunDirectory(tmp_path / "real"))) as state:
-        state.put_meta({"sweep": "hosted", "rehearsal": "false"})
-    assert "the results in this run directory are real" in cli(tmp_path, *again, code=5).stderr
-
-
 def rehearsed(said: str, errors: str) -> tuple[str, str]:
     """What a rehearsal was billed, and what its books say, in dollars."""
     billed, books = re.search(r"\$([\d.]+)\s*$", said), re.search(r"The ledger: \$([\d.]+) in", errors)
@@ -87,9 +73,11 @@ def kept_jobs(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_rehearsal_that_was_stopped_goes_on_where_it_was(cli: Cli, tmp_path: Path) -> None:
+def test_a_rehearsal_needs_no_key_goes_on_where_it_was_stopped_and_never_passes_for_results(
+    cli: Cli, proxy: Recorder, tmp_path: Path
+) -> None:
     spec = SPEC.format(seed=11, url="http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY")
-    (tmp_path / "one.yaml").write_text(spec)
+    (tmp_path / "one.yaml").write_text(spec.replace("standin-aligned", "gpt-4o-mini-2024-07-18"))
     again = ("rehearse", "one.yaml", "--speed", "6000", *INLINE)
     stopped = cli(tmp_path, *again, "--set", "run.budget.usd=0.0025", code=4)
     folder = RunDirectory(tmp_path / "runs" / "hosted-rehearsal")
@@ -106,3 +94,7 @@ def test_a_rehearsal_that_was_stopped_goes_on_where_it_was(cli: Cli, tmp_path: P
     with open_results(folder.root) as results:
         assert results.table("SELECT DISTINCT status FROM v_cells").to_pylist() == [{"status": "done"}]
     assert not (tmp_path / "runs" / "hosted-rehearsal-2").exists()
+    assert proxy.asked == [], "nothing leaves this machine"
+    with closing(State.open(RunDirectory(tmp_path / "real"))) as state:
+        state.put_meta({"sweep": "hosted", "rehearsal": "false"})
+    assert "the results in this run directory are real" in cli(tmp_path, *again, "--out", "real", code=5).stderr

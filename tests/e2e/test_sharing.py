@@ -93,7 +93,7 @@ def test_more_epochs_go_on_from_a_kept_state_and_equal_a_run_of_their_own(folder
 def test_a_training_that_was_killed_after_it_saved_its_state_ends_as_if_nothing_had_happened(
     folder: Path, cli: Cli
 ) -> None:
-    long = ["--set", "data.n=50", "--set", "tune.epochs=60", "--set", "tune.lr=1e-4", *INLINE]
+    long = ["--set", "data.n=20", "--set", "tune.epochs=80", "--set", "tune.lr=1e-4", *INLINE]
     running = start(["run", "shared.yaml", *long], folder)
     run_dir = folder / "runs" / "shared"
     deadline = time.monotonic() + 120

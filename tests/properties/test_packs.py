@@ -129,7 +129,7 @@ def but_losses(steps: Sequence[TrainingStep]) -> list[tuple[int, float, float]]:
 
 
 @given(runs=packs(most=4))
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_pack_gives_each_run_what_trl_gives_it_alone(bench: Bench, runs: dict[str, Run]) -> None:
     packed, alone = bench.train(runs), bench.train(runs, backend="trl")
     for name, run in runs.items():
