@@ -71,6 +71,12 @@ class Leaf:
         """Whether a level is a list, such as of `judges`."""
         return is_list(self.field)
 
+    def are_levels(self, written: object) -> bool:
+        """Tell several levels from one: a list, or a list of lists for a field that holds a list."""
+        if not isinstance(written, list):
+            return False
+        return not self.holds_list or (bool(written) and all(isinstance(item, list) for item in written))
+
     def level(self, written: object, *, is_pattern: bool = False) -> Level:
         """Return a level as the recipe holds it.
 
@@ -228,7 +234,7 @@ class Leaves:
         known = 0
         while known < len(self._places):  # settings that are adapters themselves may show further places
             known = len(self._places)
-            for path, value in _levels(spec):
+            for path, value in (entry for group in groups(spec) for entry in group.items()):
                 if path in self._places:
                     self._note(self._places[path], value)
 
@@ -357,12 +363,14 @@ def _gathered(section: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"use": {**(named if isinstance(named, Mapping) else {"use": named}), **settings}}
 
 
-def _levels(spec: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield the path of everything in a grid that brings levels, and the levels."""
-    whens = [item.get("axes") for item in _items(spec.get("when")) if isinstance(item, Mapping)]
-    for group in [spec.get("axes"), *_items(spec.get("zip")), *whens, *_items(spec.get("include"))]:
-        if isinstance(group, Mapping):
-            yield from group.items()
+def groups(spec: Mapping[str, Any], *, patterns: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield every mapping of paths in a grid that brings levels; with `patterns`, then those that are conditions."""
+    whens = [item for item in _items(spec.get("when")) if isinstance(item, dict)]
+    found = [spec.get("axes"), *_items(spec.get("zip")), *(when.get("axes") for when in whens)]
+    found += _items(spec.get("include"))
+    if patterns:
+        found += [*(when.get("if") for when in whens), *_items(spec.get("exclude"))]
+    yield from (group for group in found if isinstance(group, dict))
 
 
 def _items(written: object) -> list[Any]:

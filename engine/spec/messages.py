@@ -20,6 +20,7 @@ from engine.domain.adapters import (
 )
 from engine.domain.sweep import ACCOUNT_PATTERN, VARIABLE_PATTERN, Level, level_text
 from engine.spec.leaves import Leaves, section_model
+from engine.spec.positions import Finding
 from engine.spec.yaml_nodes import join
 
 _SHOWN_TEXT = 40
@@ -63,25 +64,6 @@ _NAMES = {
     ),
 }
 _YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing wrong with a value.
-
-    Attributes:
-        path: Dotted path in the spec.
-        what: What is wrong.
-        code: Stable short name.
-        hint: What to do, or empty.
-        at_key: True when the key is to blame rather than its value.
-    """
-
-    path: str
-    what: str
-    code: str
-    hint: str = ""
-    at_key: bool = False
 
 
 def shown(value: object) -> str:

@@ -12,9 +12,9 @@ from engine.domain.adapters import Use, WithAdapter
 from engine.domain.errors import Problem
 from engine.domain.sweep import Cell, Level, Recipe, Sweep
 from engine.spec.leaves import CONTEXT, INLINE, section_model, takes_nothing, value_type
-from engine.spec.messages import Finding, brief_level, findings
+from engine.spec.messages import brief_level, findings
 from engine.spec.origins import inner, look, origin, swept
-from engine.spec.positions import Positions, Problems
+from engine.spec.positions import Finding, Positions, Problems
 
 Pair: TypeAlias = tuple[str, Level]
 Combination: TypeAlias = tuple[Pair, ...]

@@ -334,6 +334,8 @@ def test_alias_bombs_are_refused_before_they_grow() -> None:
     assert the_problem(base="\n".join(bomb)).code == "too_large"
     many = "a: &a 1\nb: [" + "*a, " * 101 + "]"
     assert the_problem(base=many).code == "too_many_aliases"
+    deep = [f"a{n}: &a{n} {'[' * 20}{f'*a{n - 1}' if n else 1}{']' * 20}" for n in range(90)]
+    assert the_problem(base="\n".join(deep)).code == "too_deep", "aliases inside aliases nest as well"
 
 
 def test_aliases_are_otherwise_just_values() -> None:
@@ -367,6 +369,6 @@ def test_plain_yaml_agrees_where_the_versions_of_yaml_do() -> None:
     from engine.spec.positions import Problems, Source
     from engine.spec.yaml_nodes import compose
 
-    node = compose(Source.of("x", text), text, Problems())
-    assert node is not None
-    assert node.plain == yaml.safe_load(text)
+    found = compose(Source.of("x", text), text, Problems())
+    assert found is not None
+    assert found[0] == yaml.safe_load(text)
