@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from engine.domain.cost import SECONDS_PER_HOUR, Usage
+from engine.domain.cost import Usage, device_usd
 
 
 class PriceUnit(StrEnum):
@@ -121,8 +121,7 @@ def charge(usage: Usage, quote: Quote | None, *, is_batch: bool = False) -> Deci
         _tokens(usage.generated_tokens, quote.usd(made)),
     ]
     known = [usd for usd in parts if usd is not None]
-    hour = quote.usd(PriceUnit.DEVICE_HOUR) or Decimal()
-    held = Decimal(repr(usage.device_seconds)) * hour / SECONDS_PER_HOUR if hour else Decimal()
+    held = device_usd(usage, quote.usd(PriceUnit.DEVICE_HOUR) or Decimal())
     return sum(known, held) if len(known) == len(parts) else None
 
 
