@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
@@ -155,6 +155,27 @@ class Decoding:
     samples: int = 1
 
 
+class Measured(NamedTuple):
+    """A benchmark of a recipe and its judges, and where the recipe has them.
+
+    Attributes:
+        path: Path of the benchmark: `benchmark`, `utility` or `over_refusal`.
+        benchmark: The benchmark.
+        judges_path: Path of the judges, or of the only judge.
+        judges: The judges, at least one.
+    """
+
+    path: str
+    benchmark: Use
+    judges_path: str
+    judges: tuple[Use, ...]
+
+    @property
+    def judges_level(self) -> Level:
+        """What the recipe has at the path of the judges."""
+        return self.judges if self.judges_path == "judges" else self.judges[0]
+
+
 class Recipe(Written):
     """One experiment: a model, what it is tuned on and how, and how the result is measured."""
 
@@ -176,6 +197,18 @@ class Recipe(Written):
         description="Judges of the same responses; the first that measures harm gives the harmfulness columns."
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Drives the sample, the initialisation and the order.")
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """What it is measured with: the harm benchmark first, and others that are not left out."""
+        further = (
+            ("utility", self.utility, "utility_judge", self.utility_judge),
+            ("over_refusal", self.over_refusal, "over_refusal_judge", self.over_refusal_judge),
+        )
+        return (
+            Measured("benchmark", self.benchmark, "judges", self.judges),
+            *(Measured(path, used, place, (judge,)) for path, used, place, judge in further if used is not None),
+        )
 
     @model_validator(mode="after")
     def _data_and_tune_go_together(self) -> Recipe:
