@@ -308,13 +308,14 @@ class AdapterOf:
 def plain(use: Use) -> dict[str, object]:
     """Return a use as a spec could have it: a mapping of `use` and the settings that are not defaults."""
     named = f"{use.name}@{use.account}" if use.account else use.name
-    return {"use": named} | {name: _plain(value) for name, value in use.settings.written().items()}
+    return {"use": named} | {name: plain_level(value) for name, value in use.settings.written().items()}
 
 
-def _plain(value: object) -> object:
+def plain_level(value: object) -> object:
+    """Return a setting's value, or an axis' level, as a spec could have it."""
     if isinstance(value, Use):
         return plain(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return [plain_level(item) for item in value] if isinstance(value, tuple) else value
 
 
 ModelUse = Annotated[Use, AdapterOf(Kind.MODEL)]

@@ -71,6 +71,14 @@ class Range:
         """Add two ranges, end by end."""
         return Range(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
+    def __sub__(self, other: Range) -> Range:
+        """Subtract a range, end by end; never to less than nothing."""
+        return Range(self.low - other.low, self.expected - other.expected, self.high - other.high)
+
+    def scaled(self, factor: float) -> Range:
+        """Return this range times `factor`."""
+        return Range(self.low.scaled(factor), self.expected.scaled(factor), self.high.scaled(factor))
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:

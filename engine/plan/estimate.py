@@ -34,7 +34,6 @@ class KindForecast:
     """The forecast of one kind of stage.
 
     Attributes:
-        kind: The kind.
         stages: Distinct stages of this kind in the plan.
         new: Those that have not run yet.
         usage: What the new ones will use.
@@ -76,24 +75,13 @@ class Forecast:
 
 
 def stage_forecasts(plan: Plan, catalogue: Catalogue) -> dict[str, Range]:
-    """Return the forecast of every distinct stage, by key.
-
-    Args:
-        plan: The plan.
-        catalogue: The adapters' cards; tokens are counted with each model's own tokenizer.
-    """
+    """Return the forecast of every distinct stage, by key; tokens are counted with each model's own tokenizer."""
     estimator = _Estimator(plan.stages, catalogue)
     return {key: estimator(stage) for key, stage in plan.stages.items()}
 
 
 def calibration(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str, float]) -> dict[StageKind, float]:
-    """Return, by kind of stage, how many times the forecast device-seconds its finished stages took.
-
-    Args:
-        forecasts: Forecast by stage key.
-        plan: The plan.
-        seconds: Measured device-seconds by stage key.
-    """
+    """Return, by kind of stage, how many times the forecast device-seconds its finished stages took."""
     factors = {}
     for kind in StageKind:
         done = [key for key in seconds if key in plan.stages and plan.stages[key].kind is kind]
@@ -104,13 +92,7 @@ def calibration(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str
 
 
 def calibrated(forecasts: Mapping[str, Range], plan: Plan, factors: Mapping[StageKind, float]) -> dict[str, Range]:
-    """Return the forecasts with device-seconds corrected by what finished stages of the same kind took.
-
-    Args:
-        forecasts: Forecast by stage key.
-        plan: The plan.
-        factors: As `calibration` returns them.
-    """
+    """Return the forecasts with device-seconds corrected by what `calibration` returns."""
     return {
         key: _corrected(forecast, factors[plan.stages[key].kind]) if plan.stages[key].kind in factors else forecast
         for key, forecast in forecasts.items()
@@ -125,15 +107,7 @@ def forecast(
     *,
     is_calibrated: bool = False,
 ) -> Forecast:
-    """Return the forecast of what is still to run.
-
-    Args:
-        plan: The plan.
-        forecasts: Forecast by stage key.
-        cached: Keys of the stages that need not run.
-        tariff: What stages cost.
-        is_calibrated: Whether the forecasts were corrected by finished stages.
-    """
+    """Return the forecast of what is still to run: of the stages whose keys are not in `cached`."""
     kinds = []
     for kind in StageKind:
         keys = [key for key, stage in plan.stages.items() if stage.kind is kind]
@@ -152,14 +126,10 @@ def _corrected(forecast_: Range, factor: float) -> Range:
     seconds = forecast_.expected.device_seconds * factor
     low, high = CALIBRATION_SPREAD
     return Range(
-        _with_seconds(forecast_.low, seconds * low),
-        _with_seconds(forecast_.expected, seconds),
-        _with_seconds(forecast_.high, seconds * high),
+        replace(forecast_.low, device_seconds=seconds * low),
+        replace(forecast_.expected, device_seconds=seconds),
+        replace(forecast_.high, device_seconds=seconds * high),
     )
-
-
-def _with_seconds(usage: Usage, seconds: float) -> Usage:
-    return replace(usage, device_seconds=seconds)
 
 
 def usd_of(
@@ -189,23 +159,13 @@ def total(ranges: Iterable[Range]) -> Range:
     counted: dict[int, tuple[Range, int]] = {}
     for entry in ranges:
         counted[id(entry)] = (entry, counted.get(id(entry), (entry, 0))[1] + 1)
-    return reduce(add, (_times(entry, count) for entry, count in counted.values()), NOTHING)
-
-
-def _times(entry: Range, count: int) -> Range:
-    return Range(entry.low.scaled(count), entry.expected.scaled(count), entry.high.scaled(count))
+    return reduce(add, (entry.scaled(count) for entry, count in counted.values()), NOTHING)
 
 
 class _Estimator:
-    """Forecasts stages of one plan.
-
-    Args:
-        stages: Every distinct stage by key.
-        catalogue: The adapters' cards.
-    """
+    """Forecasts stages of one plan; each adapter is asked once per distinct settings and workload."""
 
     def __init__(self, stages: Mapping[str, Stage], catalogue: Catalogue) -> None:
-        """Start with nothing forecast."""
         self._stages = stages
         self._catalogue = catalogue
         self._memo: dict[object, Range] = {}
