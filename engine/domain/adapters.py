@@ -262,11 +262,9 @@ class Adapters(Protocol):
             UnreadableUseError: It is not written as an adapter is.
             ValueError: It does not take the argument or the account.
         """
-        ...
 
     def default(self, path: str) -> str | None:
         """Return the name of the adapter that stands at a path of the recipe when the spec says none; None for no such."""
-        ...
 
 
 def adapters_of(info: ValidationInfo) -> Adapters:

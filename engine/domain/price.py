@@ -71,14 +71,7 @@ class PriceRow:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The prices of one model on one day.
-
-    Attributes:
-        provider: The provider's adapter.
-        model: The model.
-        on: The day.
-        rows: At most one row a unit; never empty.
-    """
+    """The prices of one model on one day: at most one row per unit, and never none."""
 
     provider: str
     model: str

@@ -406,12 +406,7 @@ def level_text(level: Level) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One level per axis, and the Recipe that they give.
-
-    Attributes:
-        coordinates: (path, level) pairs in the order of the axes; what tells this cell from its neighbours.
-        recipe: The resolved recipe.
-    """
+    """A recipe of the sweep; `coordinates` are (path, level) pairs in the order of the axes, which tell it from its neighbours."""
 
     coordinates: tuple[tuple[str, Level], ...]
     recipe: Recipe
