@@ -73,9 +73,6 @@ class PriceRow:
 class Quote:
     """The prices of one model on one day: at most one row per unit, and never none."""
 
-    provider: str
-    model: str
-    on: date
     rows: tuple[PriceRow, ...]
 
     def usd(self, unit: PriceUnit) -> Decimal | None:
@@ -98,7 +95,7 @@ def charge(usage: Usage, quote: Quote | None, *, is_batch: bool = False) -> Deci
     >>> from datetime import date
     >>> day = date(2023, 10, 5)
     >>> row = PriceRow("p", "m", PriceUnit.TRAIN_MTOK, Decimal("8"), day, None, None, "Qi et al. 2023", day)
-    >>> charge(Usage(train_tokens=5_755_170), Quote("p", "m", day, (row,)))
+    >>> charge(Usage(train_tokens=5_755_170), Quote((row,)))
     Decimal('46.041360')
     """
     if quote is None:

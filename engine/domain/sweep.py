@@ -249,32 +249,11 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Zip:
-    """Axes of equal length that are walked together."""
-
-    axes: tuple[Axis, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class When:
     """Axes that apply only to the combinations that match every pattern."""
 
     patterns: tuple[Pattern, ...]
     axes: tuple[Axis, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exclude:
-    """Combinations that match every pattern are dropped."""
-
-    patterns: tuple[Pattern, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Include:
-    """Levels added to the combinations that they do not contradict; if there are none, a combination of its own."""
-
-    levels: tuple[tuple[str, Level], ...]
 
 
 class Budget(Written):
@@ -375,16 +354,23 @@ class Header(Written):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A whole spec, validated. `engine.spec.load` makes it from YAML."""
+    """A whole spec, validated. `engine.spec.load` makes it from YAML.
+
+    Attributes:
+        zips: Groups of axes of equal length that are walked together.
+        excludes: Groups of patterns; combinations that match every pattern of one are dropped.
+        includes: Groups of (path, level) pairs, added to the combinations that they do not contradict; if there are none, a
+            combination of its own.
+    """
 
     sweep: str
     recipe: Recipe
     description: str = ""
     axes: tuple[Axis, ...] = ()
-    zips: tuple[Zip, ...] = ()
+    zips: tuple[tuple[Axis, ...], ...] = ()
     whens: tuple[When, ...] = ()
-    excludes: tuple[Exclude, ...] = ()
-    includes: tuple[Include, ...] = ()
+    excludes: tuple[tuple[Pattern, ...], ...] = ()
+    includes: tuple[tuple[tuple[str, Level], ...], ...] = ()
     baselines: bool = True
     run: RunSettings = field(default_factory=RunSettings)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from pydantic import BaseModel
 
@@ -112,11 +113,11 @@ def pinned(pin: str, revision: int) -> str:
 def spec_digest(sweep: Sweep) -> str:
     """Return the SHA-256, in hex, of a sweep without its description and its run settings."""
     grid = {
-        "axes": _axes([*sweep.axes, *(axis for group in sweep.zips for axis in group.axes)]),
-        "zips": [len(group.axes) for group in sweep.zips],
+        "axes": _axes(chain(sweep.axes, *sweep.zips)),
+        "zips": [len(axes) for axes in sweep.zips],
         "when": [[_patterns(when.patterns), _axes(when.axes)] for when in sweep.whens],
-        "exclude": [_patterns(exclude.patterns) for exclude in sweep.excludes],
-        "include": [[[path, plain_level(level)] for path, level in include.levels] for include in sweep.includes],
+        "exclude": [_patterns(patterns) for patterns in sweep.excludes],
+        "include": [[[path, plain_level(level)] for path, level in levels] for levels in sweep.includes],
         "baselines": sweep.baselines,
     }
     whole = {"sweep": sweep.sweep, "recipe": sweep.recipe.model_dump(exclude_defaults=True), "grid": grid}

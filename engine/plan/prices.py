@@ -103,7 +103,7 @@ class PriceTable:
                 if row.holds(provider, model, on) and (row.unit not in best or row.rank > best[row.unit].rank):
                     best[row.unit] = row
             found = best | found
-        return Quote(provider, model, on, tuple(found[unit] for unit in PriceUnit if unit in found)) if found else None
+        return Quote(tuple(found[unit] for unit in PriceUnit if unit in found)) if found else None
 
     def reservations(
         self, provider: str, model: str, on: date, units: Collection[PriceUnit] = tuple(PriceUnit)

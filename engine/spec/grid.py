@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from engine.domain.adapters import Use
-from engine.domain.sweep import Axis, Exclude, Include, Level, Pattern, Recipe, When, Zip
+from engine.domain.sweep import Axis, Level, Pattern, Recipe, When
 from engine.spec.leaves import INLINE, Leaf, Leaves
 from engine.spec.messages import ambiguous, brief_level, closest, findings, unknown_path, wrong_type
 from engine.spec.origins import base_level, is_setting_in, level_under, missing_section
@@ -25,10 +25,10 @@ class Grid(NamedTuple):
     """Everything but the recipe that decides which cells there are."""
 
     axes: tuple[Axis, ...]
-    zips: tuple[Zip, ...]
+    zips: tuple[tuple[Axis, ...], ...]
     whens: tuple[When, ...]
-    excludes: tuple[Exclude, ...]
-    includes: tuple[Include, ...]
+    excludes: tuple[tuple[Pattern, ...], ...]
+    includes: tuple[tuple[tuple[str, Level], ...], ...]
 
 
 @dataclass(slots=True)
@@ -60,15 +60,15 @@ class GridReader:
         axes = () if given is None or given == {} else self._product(given, "axes", always=True)
         zips = tuple(self._zip(node, where) for where, node in self._items("zip"))
         whens = tuple(self._when(node, where) for where, node in self._items("when"))
-        excludes = tuple(Exclude(patterns=self._patterns(node, where)) for where, node in self._items("exclude"))
+        excludes = tuple(self._patterns(node, where) for where, node in self._items("exclude"))
         includes = tuple(self._include(node, where) for where, node in self._items("include"))
         for finding in self._doubtful if not self.problems.found else ():
             self._add(finding)
         return Grid(
             axes,
-            tuple(z for z in zips if z.axes),
+            tuple(axes for axes in zips if axes),
             tuple(when for when in whens if _can_hold(when.patterns)),
-            tuple(exclude for exclude in excludes if _can_hold(exclude.patterns)),
+            tuple(patterns for patterns in excludes if _can_hold(patterns)),
             includes,
         )
 
@@ -96,7 +96,7 @@ class GridReader:
 
     def _leaf(self, path: str, where: str) -> Leaf | None:
         """Return the field that a key names, or None when it names none that can be swept."""
-        leaf = self.leaves.get(path)
+        leaf = self.leaves.by_path.get(path)
         if leaf is None:
             finding = unknown_path(self.leaves, path, where)
             if self.leaves.is_unsure(path):
@@ -182,7 +182,7 @@ class GridReader:
                 self._add(Finding(finding.path, finding.what, finding.code, hint))
             return ()
 
-    def _zip(self, group: Plain, where: str) -> Zip:
+    def _zip(self, group: Plain, where: str) -> tuple[Axis, ...]:
         axes = self._axes(group, where, always=True)
         for axis in axes[1:]:
             if len(axis.levels) != len(axes[0].levels) and not self._unsure & {axis.path, axes[0].path}:
@@ -190,7 +190,7 @@ class GridReader:
                 hint = "zipped axes are walked together and need equal lengths"
                 self._add(Finding(join(where, axis.path), what, "unequal_zip", hint, at_key=True))
         self._once(axes, where)
-        return Zip(axes=axes)
+        return axes
 
     def _when(self, item: Plain, where: str) -> When:
         if not isinstance(item, dict):
@@ -259,13 +259,13 @@ class GridReader:
         what = f"no combination has the level {brief_level(level)}"
         self._add(Finding(where, what, "level_never_taken", closest(brief_level(level), words)))
 
-    def _include(self, group: Plain, where: str) -> Include:
+    def _include(self, group: Plain, where: str) -> tuple[tuple[str, Level], ...]:
         levels: list[tuple[str, Level]] = []
         for path, here, given in self._entries(group, where):
             leaf = self._leaf(path, here)
             if leaf is not None:
                 levels += [(leaf.path, level) for level in self._level(given, here, leaf)]
-        return Include(levels=tuple(levels))
+        return tuple(levels)
 
 
 def _can_hold(patterns: tuple[Pattern, ...]) -> bool:

@@ -172,7 +172,7 @@ def unknown_path(leaves: Leaves, path: str, where: str, further: Iterable[str] =
     inside = leaves.inside(path)
     if inside:
         what, hint = "this is a section, not a field", f"its fields: {', '.join(inside)}"
-    elif (elsewhere := Leaves.of_installed().get(path)) is not None:
+    elif (elsewhere := Leaves.of_installed().by_path.get(path)) is not None:
         owners = " or ".join(f"`{name}`" for name in elsewhere.adapters)
         what, hint = (
             f"it is a setting of {owners}, and the spec names no such adapter",

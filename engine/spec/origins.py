@@ -38,12 +38,12 @@ def _of_axes(axes: Iterable[Axis], prefix: str) -> Iterator[WrittenLevel]:
 def swept(sweep: Sweep) -> Iterator[WrittenLevel]:
     """Yield every level of the axes, zips, whens and includes, in that order."""
     yield from _of_axes(sweep.axes, "axes")
-    for index, group in enumerate(sweep.zips):
-        yield from _of_axes(group.axes, f"zip[{index}]")
+    for index, axes in enumerate(sweep.zips):
+        yield from _of_axes(axes, f"zip[{index}]")
     for index, when in enumerate(sweep.whens):
         yield from _of_axes(when.axes, f"when[{index}].axes")
     for index, include in enumerate(sweep.includes):
-        for path, level in include.levels:
+        for path, level in include:
             yield WrittenLevel(join(f"include[{index}]", path), path, level)
 
 

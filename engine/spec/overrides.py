@@ -118,7 +118,7 @@ def _apply(root: Map, new: _Override, leaves: Leaves, problems: Problems) -> set
     if new.path in _WHOLE or (head == "run" and rest):
         _put(root, new.path.split("."), new.value, new.place)
         return set()
-    leaf = leaves.get(path)
+    leaf = leaves.by_path.get(path)
     if leaf is None or path.startswith(tuple(leaves.doubled)):
         where = join("", new.path)
         finding = _unknown(where, path, leaves) if leaf is None else ambiguous(path, where)
@@ -141,7 +141,7 @@ def _unknown(key: str, path: str, leaves: Leaves) -> Finding:
 
 def _everywhere(root: Map, path: str, leaves: Leaves, new: _Override) -> set[str]:
     """Set an adapter's setting wherever the spec names the adapter; return the changed paths."""
-    places = {place.path: place for place in leaves.places if is_setting_in(place.path, path)}
+    places = {name: place for name, place in leaves.places.items() if is_setting_in(name, path)}
     rests = {place: inner(path).removeprefix(f"{place}.") for place in places}
     own = min(places.values(), key=lambda place: len(place.path))
     is_inherited = _in_recipe(root, own, rests[own.path], new) and own.is_inline

@@ -8,7 +8,7 @@ import yaml
 
 from engine.domain.adapters import Kind
 from engine.domain.errors import SpecError
-from engine.domain.sweep import Axis, Include, Pattern
+from engine.domain.sweep import Axis, Pattern
 from engine.spec.load import load_sweep, read_sweep
 from engine.spec.origins import base_level
 from engine.spec.yaml_nodes import core_value
@@ -43,11 +43,11 @@ def test_a_whole_spec() -> None:
         Axis(path="judges", levels=((rules,), (rules, use(Kind.JUDGE, "refusal/keywords")))),
         Axis(path="utility", levels=(None, use(Kind.BENCHMARK, "standin/utility"))),
     )
-    assert sweep.zips[0].axes[1] == Axis(path="tune.lr", levels=(5e-5, 0.1))
+    assert sweep.zips[0][1] == Axis(path="tune.lr", levels=(5e-5, 0.1))
     assert sweep.whens[0].patterns == (Pattern(path="tune.method", any_of=("full",)),)
     assert sweep.whens[0].axes == (Axis(path="tune.epochs", levels=(1, 2)),)
-    assert sweep.excludes[1].patterns[0] == Pattern(path="judges", any_of=((rules,),))
-    assert sweep.includes == (Include(levels=(("data.n", 7), ("seed", 3))),)
+    assert sweep.excludes[1][0] == Pattern(path="judges", any_of=((rules,),))
+    assert sweep.includes == ((("data.n", 7), ("seed", 3)),)
     assert sweep.recipe.tune is not None
     assert base_level(sweep.recipe, "tune.lr") == 0.001
     assert (sweep.baselines, sweep.run.budget.usd, sweep.run.max_cells) == (False, Decimal(1), 15)
