@@ -27,6 +27,7 @@ from engine.domain.adapters import (
     Use,
     WithAdapter,
     adapters_of,
+    level_text,
 )
 from engine.domain.quota import Quota
 from engine.domain.written import Written
@@ -373,21 +374,6 @@ class Sweep:
     includes: tuple[tuple[tuple[str, Level], ...], ...] = ()
     baselines: bool = True
     run: RunSettings = field(default_factory=RunSettings)
-
-
-def level_text(level: Level) -> str:
-    """Return a level as people read it: `1e-3` as `0.001`, a list as `a+b`, nothing as `none`.
-
-    >>> level_text(0.001), level_text(("a", "b")), level_text(None), level_text(())
-    ('0.001', 'a+b', 'none', 'none')
-    """
-    if level is None or level == ():
-        return "none"
-    if isinstance(level, tuple):
-        return "+".join(map(level_text, level))
-    if isinstance(level, float):
-        return f"{level:g}"
-    return str(level).lower() if isinstance(level, bool) else str(level)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ combinations are little more than pointers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from math import prod
@@ -53,10 +53,6 @@ def _zipped(sweep: Sweep) -> int:
 
 def expand(sweep: Sweep, positions: Positions = NOWHERE) -> Expansion:
     """Return every cell of a sweep, in grid order: the last axis varies fastest.
-
-    Args:
-        sweep: The sweep.
-        positions: Where it was written, for the errors.
 
     Raises:
         SpecError: There are more than `run.max_cells` combinations, or none; an `exclude` or `when` matches none; a
@@ -105,13 +101,7 @@ def _columns(axes: Sequence[Axis]) -> list[Combination]:
 
 
 class _Grid:
-    """The steps between the product and the recipes.
-
-    Args:
-        sweep: The sweep.
-        positions: Where it was written.
-        problems: Receives what is wrong.
-    """
+    """The steps between the product and the recipes."""
 
     def __init__(self, sweep: Sweep, positions: Positions, problems: Problems) -> None:
         self.sweep = sweep
@@ -234,7 +224,7 @@ class _Grid:
             levels = dict(include)
             fits = False
             for index, combination in enumerate(kept):
-                if not self.contradicts(combination, levels):
+                if all(levels.get(path, level) == level for path, level in combination):
                     fits = True
                     own = {path for path, _ in combination}
                     new = {pair[0]: pair for pair in include if pair[0] not in own}
@@ -242,20 +232,11 @@ class _Grid:
                         added.setdefault(index, {}).update(new)
             if not fits:
                 alone.append(include)
-        order = self.order()
-        extended = [
-            tuple(sorted((*c, *added[index].values()), key=order)) if index in added else c
-            for index, c in enumerate(kept)
-        ]
-        return extended, len(added), [tuple(sorted(levels, key=order)) for levels in alone]
+        rank = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in swept(self.sweep)))}
 
-    def contradicts(self, combination: Combination, levels: dict[str, Level]) -> bool:
-        """Tell whether a combination sweeps one of the paths at another level."""
-        return any(path in levels and levels[path] != level for path, level in combination)
+        def ordered(pairs: Iterable[Pair]) -> Combination:
+            """In the order in which the spec first sweeps the paths."""
+            return tuple(sorted(pairs, key=lambda pair: rank[pair[0]]))
 
-    def order(self) -> Callable[[Pair], int]:
-        """Return the sort key that puts pairs in the order in which the spec first sweeps their paths."""
-        rank: dict[str, int] = {}
-        for item in swept(self.sweep):
-            rank.setdefault(item.path, len(rank))
-        return lambda pair: rank[pair[0]]
+        extended = [ordered((*c, *added[index].values())) if index in added else c for index, c in enumerate(kept)]
+        return extended, len(added), list(map(ordered, alone))

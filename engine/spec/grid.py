@@ -39,7 +39,6 @@ class GridReader:
         root: The whole spec.
         leaves: What it may sweep.
         recipe: The base recipe, or None when it is not valid itself.
-        positions: Where everything stands.
         problems: Receives what is wrong.
     """
 
@@ -115,7 +114,6 @@ class GridReader:
         return leaf
 
     def _axes(self, group: Plain, where: str, *, always: bool) -> tuple[Axis, ...]:
-        """Return the axes in a mapping of path to levels."""
         axes = [self._axis(*entry, always=always) for entry in self._entries(group, where)]
         return tuple(axis for axis in axes if axis is not None)
 
@@ -141,7 +139,6 @@ class GridReader:
         return Axis(path=leaf.path, levels=levels)
 
     def _levels(self, given: Plain, where: str, leaf: Leaf) -> tuple[Level, ...]:
-        """Return an axis' levels."""
         if not isinstance(given, list):
             finding = wrong_type(where, "a list of levels", given)
             hint = "write the levels in brackets: [1, 2]; one value for all cells belongs in `recipe`"

@@ -35,12 +35,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class LoadedSweep:
-    """A validated sweep, and where each part of it was written.
-
-    Attributes:
-        sweep: The sweep.
-        positions: Gives later problems a position.
-    """
+    """A validated sweep, and where each part of it was written: what gives later problems a position."""
 
     sweep: Sweep
     positions: Positions
@@ -70,16 +65,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> LoadedSweep:
 
 
 def read_sweep(raw: bytes, name: str, overrides: Sequence[str] = ()) -> LoadedSweep:
-    """Validate the bytes of a spec; `load_sweep` says more.
-
-    Args:
-        raw: The file's bytes.
-        name: What to call the file in problems.
-        overrides: `PATH=VALUE` texts.
-
-    Raises:
-        SpecError: Something is wrong.
-    """
+    """Validate the bytes of a spec, which problems call `name`; `load_sweep` says more."""
     problems = Problems()
     source, text = _text(raw, visible(name), problems)
     start = Mark(source, 1, 1)

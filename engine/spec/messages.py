@@ -17,8 +17,9 @@ from engine.domain.adapters import (
     UnknownUseError,
     UnreadableUseError,
     WithAdapter,
+    level_text,
 )
-from engine.domain.sweep import ACCOUNT_PATTERN, VARIABLE_PATTERN, Level, level_text
+from engine.domain.sweep import ACCOUNT_PATTERN, VARIABLE_PATTERN, Level
 from engine.spec.leaves import Leaves, section_model
 from engine.spec.positions import Finding
 from engine.spec.yaml_nodes import join
@@ -161,14 +162,7 @@ class _Owner:
 
 
 def unknown_path(leaves: Leaves, path: str, where: str, further: Iterable[str] = ()) -> Finding:
-    """Return the finding for a path that no field has.
-
-    Args:
-        leaves: What the spec may sweep.
-        path: What was written.
-        where: Dotted path in the spec of what was written.
-        further: What else might have been meant.
-    """
+    """Return the finding for a path, written at `where`, that no field has; `further` might have been meant as well."""
     inside = leaves.inside(path)
     if inside:
         what, hint = "this is a section, not a field", f"its fields: {', '.join(inside)}"
@@ -204,12 +198,9 @@ def ambiguous(path: str, where: str) -> Finding:
 
 
 def findings(error: ValidationError, path: str, model: type[BaseModel] | None = None) -> Iterator[Finding]:
-    """Yield what is wrong, one finding per fault; faults in the settings of adapters have places of their own.
+    """Yield what is wrong with the value at a path, one finding per fault, and faults in adapters' settings at their own places.
 
-    Args:
-        error: From pydantic.
-        path: Dotted path of the value that was validated.
-        model: Its model, when it is a mapping of fields.
+    The model is that of the value, when it is a mapping of fields.
     """
     yield from _findings(error, path, _Owner(model))
 

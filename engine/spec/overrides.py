@@ -206,7 +206,7 @@ def _with(given: Plain, at: Mark, place: Place, rest: str, new: _Override, *, ke
     name, _, more = (rest.removeprefix(f"{reference.name}.") if place.is_list else rest).partition(".")
     if name not in model.model_fields or (keep_names and not isinstance(given, Map)):
         return None
-    named = f"{reference.name}@{reference.account}" if reference.account else reference.name
+    named = Use(reference.name, account=reference.account).reference
     # Where the short form gives the setting already, that is written out.
     written = {"use": named} | argument if name in argument else {} if isinstance(given, Map) else {"use": given}
     whole = given if isinstance(given, Map) else Map()

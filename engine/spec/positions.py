@@ -113,12 +113,7 @@ class Positions:
     overridden: frozenset[str] = frozenset()
 
     def mark(self, path: str, *, key: bool = False) -> Mark:
-        """Return the place of `path`, or of the nearest parent that is written.
-
-        Args:
-            path: Dotted path in the spec.
-            key: True for the place of its key rather than of its value.
-        """
+        """Return the place of a dotted path's value, or else key, or of the nearest parent that is written."""
         places = self.keys if key else self.values
         if path in places:
             return places[path]
