@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 
 from engine import registry
@@ -14,6 +14,7 @@ from engine.domain.adapters import Kind, Use
 from engine.domain.cost import Range, Usage
 from engine.domain.plan import Plan
 from engine.domain.stage import GenerateWork, JudgeWork, RowsWork, SampleWork, Stage, StageKind, TuneWork, WeightsWork
+from engine.domain.sweep import Decoding, Length
 from engine.plan.catalogue import Catalogue
 from engine.plan.tariff import Tariff
 from engine.ports import Pairs, Workload
@@ -168,32 +169,31 @@ class _Estimator:
     def __init__(self, stages: Mapping[str, Stage], catalogue: Catalogue) -> None:
         self._stages = stages
         self._catalogue = catalogue
-        self._memo: dict[object, Range] = {}
+        self.tune = cache(self._tune)
+        self.generate = cache(self._generate)
+        self.judge = cache(self._judge)
+        self.weights = cache(self._weights)
 
     def __call__(self, stage: Stage) -> Range:
         """Return the forecast of a stage."""
         match stage.work:
             case TuneWork() as work:
-                return self._tune(stage, work)
+                samples = tuple(self._samples(stage.need("rows")))
+                return self.tune(work.base.use, work.use, work.length, samples)
             case GenerateWork() as work:
-                return self._generate(work)
+                return self.generate(work.base.use, work.use, work.decoding, work.benchmark.use, work.system)
             case JudgeWork() as work:
-                return self._judge(stage, work)
+                answers = self._answers(stage)
+                return self.judge(work.use, work.benchmark.use, answers.base.use, answers.decoding)
             case WeightsWork() as work:
-                return self._weights(work)
+                return self.weights(work.base.use)
             case _:
                 return QUICK
 
-    def _tune(self, stage: Stage, work: TuneWork) -> Range:
-        samples = tuple(self._samples(stage.need("rows")))
-        memo = ("tune", work.base, work.use, work.length, samples)
-        if memo not in self._memo:
-            tokens = sum(self._catalogue.mean_row_tokens(work.base.use, source) * n for source, n in samples)
-            parameters = self._catalogue.model(work.base.use).parameters
-            workload = Workload(parameters, round(tokens), sum(n for _, n in samples))
-            tuner = registry.adapter(Kind.TUNER, work.use.name)
-            self._memo[memo] = tuner.forecast(work.use.settings, work.length, workload)
-        return self._memo[memo]
+    def _tune(self, base: Use, tuner: Use, length: Length, samples: tuple[tuple[Use, int], ...]) -> Range:
+        tokens = sum(self._catalogue.mean_row_tokens(base, source) * n for source, n in samples)
+        workload = Workload(self._catalogue.model(base).parameters, round(tokens), sum(n for _, n in samples))
+        return registry.adapter(Kind.TUNER, tuner.name).forecast(tuner.settings, length, workload)
 
     def _samples(self, key: str | None) -> Iterator[tuple[Use, int]]:
         """Yield the sources that rows come from, and how many of each at most: a mitigation may drop some."""
@@ -208,26 +208,17 @@ class _Estimator:
             for need in self._stages[key].needs:
                 yield from self._samples(need)
 
-    def _generate(self, work: GenerateWork) -> Range:
-        memo = ("generate", work.base, work.use, work.decoding, work.benchmark, work.system)
-        if memo not in self._memo:
-            tokens = self._catalogue.prompt_tokens(work.base.use, work.benchmark.use, work.system)
-            prompts = self._catalogue.benchmark(work.benchmark.use).prompts
-            workload = Workload(self._catalogue.model(work.base.use).parameters, tokens, prompts)
-            generator = registry.adapter(Kind.GENERATOR, work.use.name)
-            self._memo[memo] = generator.forecast(work.use.settings, work.decoding, workload)
-        return self._memo[memo]
+    def _generate(self, base: Use, generator: Use, decoding: Decoding, benchmark: Use, system: str | None) -> Range:
+        tokens = self._catalogue.prompt_tokens(base, benchmark, system)
+        prompts = self._catalogue.benchmark(benchmark).prompts
+        workload = Workload(self._catalogue.model(base).parameters, tokens, prompts)
+        return registry.adapter(Kind.GENERATOR, generator.name).forecast(generator.settings, decoding, workload)
 
-    def _judge(self, stage: Stage, work: JudgeWork) -> Range:
-        answers = self._answers(stage)
-        samples, longest = answers.decoding.samples, answers.decoding.max_new_tokens
-        memo = ("judge", work.use, answers.base, work.benchmark, samples, longest)
-        if memo not in self._memo:
-            tokens = self._catalogue.prompt_tokens(answers.base.use, work.benchmark.use, None)
-            items = self._catalogue.benchmark(work.benchmark.use).prompts * samples
-            judge = registry.adapter(Kind.JUDGE, work.use.name)
-            self._memo[memo] = judge.forecast(work.use.settings, Pairs(items, tokens * samples, longest))
-        return self._memo[memo]
+    def _judge(self, judge: Use, benchmark: Use, base: Use, decoding: Decoding) -> Range:
+        tokens = self._catalogue.prompt_tokens(base, benchmark, None) * decoding.samples
+        items = self._catalogue.benchmark(benchmark).prompts * decoding.samples
+        pairs = Pairs(items, tokens, decoding.max_new_tokens)
+        return registry.adapter(Kind.JUDGE, judge.name).forecast(judge.settings, pairs)
 
     def _answers(self, stage: Stage) -> GenerateWork:
         """Return how the responses came about that a stage judges, through all screens."""
@@ -239,10 +230,7 @@ class _Estimator:
             stage = self._stages[key]
         return stage.work
 
-    def _weights(self, work: WeightsWork) -> Range:
-        billions = max(1.0, (self._catalogue.model(work.base.use).parameters or 0) / 1e9)
-        memo = ("weights", billions)
-        if memo not in self._memo:
-            low, expected, high = (Usage(device_seconds=seconds * billions) for seconds in EDIT_SECONDS)
-            self._memo[memo] = Range(low, expected, high)
-        return self._memo[memo]
+    def _weights(self, base: Use) -> Range:
+        billions = max(1.0, (self._catalogue.model(base).parameters or 0) / 1e9)
+        low, expected, high = (Usage(device_seconds=seconds * billions) for seconds in EDIT_SECONDS)
+        return Range(low, expected, high)
