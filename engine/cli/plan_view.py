@@ -8,10 +8,9 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from engine.cli.render import HOUR, console, duration, many, money, print_table, safe
+from engine.domain.adapters import level_text
 from engine.domain.plan import CellOrigin, PlannedCell
-from engine.domain.sweep import level_text
-from engine.plan.bill import BillLine
-from engine.plan.caps import Cap
+from engine.plan.bill import BillLine, Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
 from engine.plan.why import StageReason

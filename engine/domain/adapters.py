@@ -145,9 +145,13 @@ class Use:
         """Return it as people write it: `name:argument`, and in brackets what else is set."""
         argument = self.settings.as_argument()
         covered = self.settings.of_argument(argument) if argument else {}
-        rest = [f"{name}={_shown(value)}" for name, value in self.settings.written().items() if name not in covered]
-        account = f"@{self.account}" if self.account else ""
-        return f"{self.name}{account}" + (f":{argument}" if argument else "") + (f"({', '.join(rest)})" if rest else "")
+        rest = [f"{name}={level_text(value)}" for name, value in self.settings.written().items() if name not in covered]
+        return self.reference + (f":{argument}" if argument else "") + (f"({', '.join(rest)})" if rest else "")
+
+    @property
+    def reference(self) -> str:
+        """Its name, with the account where it names one: `name@account`."""
+        return f"{self.name}@{self.account}" if self.account else self.name
 
     @property
     def argument(self) -> str:
@@ -155,12 +159,19 @@ class Use:
         return self.settings.as_argument()
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return "+".join(map(_shown, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def level_text(level: object) -> str:
+    """Return a level as people read it: `1e-3` as `0.001`, a list as `a+b`, nothing as `none`.
+
+    >>> level_text(0.001), level_text(("a", "b")), level_text(None), level_text(())
+    ('0.001', 'a+b', 'none', 'none')
+    """
+    if level is None or level == ():
+        return "none"
+    if isinstance(level, tuple):
+        return "+".join(map(level_text, level))
+    if isinstance(level, float):
+        return f"{level:g}"
+    return str(level).lower() if isinstance(level, bool) else str(level)
 
 
 class SettingsError(ValueError):
@@ -262,11 +273,9 @@ class Adapters(Protocol):
             UnreadableUseError: It is not written as an adapter is.
             ValueError: It does not take the argument or the account.
         """
-        ...
 
     def default(self, path: str) -> str | None:
         """Return the name of the adapter that stands at a path of the recipe when the spec says none; None for no such."""
-        ...
 
 
 def adapters_of(info: ValidationInfo) -> Adapters:
@@ -307,14 +316,14 @@ class AdapterOf:
 
 def plain(use: Use) -> dict[str, object]:
     """Return a use as a spec could have it: a mapping of `use` and the settings that are not defaults."""
-    named = f"{use.name}@{use.account}" if use.account else use.name
-    return {"use": named} | {name: _plain(value) for name, value in use.settings.written().items()}
+    return {"use": use.reference} | {name: plain_level(value) for name, value in use.settings.written().items()}
 
 
-def _plain(value: object) -> object:
+def plain_level(value: object) -> object:
+    """Return a setting's value, or an axis' level, as a spec could have it."""
     if isinstance(value, Use):
         return plain(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return [plain_level(item) for item in value] if isinstance(value, tuple) else value
 
 
 ModelUse = Annotated[Use, AdapterOf(Kind.MODEL)]

@@ -10,12 +10,7 @@ Speaker: TypeAlias = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image in a turn. It is carried along and not trained on yet.
-
-    Attributes:
-        path: Where its file is.
-        sha256: Of the file's bytes, in hex.
-    """
+    """An image in a turn: its file, and the SHA-256 of that in hex. It is carried along and not trained on yet."""
 
     path: str
     sha256: str
@@ -26,8 +21,6 @@ class Turn:
     """One turn of a conversation.
 
     Attributes:
-        role: Who speaks.
-        text: What is said.
         images: Images beside the text, in order.
         is_trained: In a training example, whether the loss is on this turn; only assistants' turns can be.
     """

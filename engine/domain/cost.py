@@ -1,4 +1,4 @@
-"""Usage → Price → Charge, and the Budget that caps their sum. Money is Decimal US dollars, never float."""
+"""What work uses, and what that costs. Money is Decimal US dollars, never float."""
 
 from __future__ import annotations
 
@@ -71,22 +71,13 @@ class Range:
         """Add two ranges, end by end."""
         return Range(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
+    def __sub__(self, other: Range) -> Range:
+        """Subtract a range, end by end; never to less than nothing."""
+        return Range(self.low - other.low, self.expected - other.expected, self.high - other.high)
 
-@dataclass(frozen=True, slots=True)
-class DevicePrice:
-    """What an hour of the device costs.
-
-    Attributes:
-        usd_per_hour: US dollars for one device-hour, >= 0.
-        source: Where the figure comes from; the spec's `run.resources.usd_per_device_hour` says it for local devices.
-    """
-
-    usd_per_hour: Decimal
-    source: str
-
-    def charge(self, usage: Usage) -> Decimal:
-        """Return the US dollars for the device time of `usage`."""
-        return Decimal(repr(usage.device_seconds)) * self.usd_per_hour / SECONDS_PER_HOUR
+    def scaled(self, factor: float) -> Range:
+        """Return this range times `factor`."""
+        return Range(self.low.scaled(factor), self.expected.scaled(factor), self.high.scaled(factor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +99,6 @@ class Charge:
         return (self.usd or Decimal()) + (self.possibly_billed_usd or Decimal())
 
 
-def charge(usage: Usage, price: DevicePrice | None) -> Decimal | None:
-    """Return the US dollars for `usage`, or None when no price is known; an unknown price is never $0."""
-    return None if price is None else price.charge(usage)
+def device_usd(usage: Usage, usd_per_hour: Decimal) -> Decimal:
+    """Return the exact US dollars for the device time of `usage`."""
+    return Decimal(repr(usage.device_seconds)) * usd_per_hour / SECONDS_PER_HOUR

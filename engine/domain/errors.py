@@ -87,7 +87,7 @@ class SpecError(DosimeterError):
     """A spec has problems; all of them are here, in file order.
 
     Args:
-        problems: At least one problem.
+        problems: At least one.
     """
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

@@ -34,9 +34,6 @@ class Evaluation:
     """One benchmark, answered, screened and judged.
 
     Attributes:
-        role: What it is for.
-        benchmark: The benchmark.
-        n_prompts: Prompts in it.
         generate: Key of the generate stage.
         screening: Keys of the stages between the answers and the judges, in order: screens, and their guards before them.
         judges: The judge stages, in the order of the recipe.

@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from engine.domain.cost import SECONDS_PER_HOUR, Usage
+from engine.domain.cost import Usage, device_usd
 
 
 class PriceUnit(StrEnum):
@@ -71,18 +71,8 @@ class PriceRow:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The prices of one model on one day.
+    """The prices of one model on one day: at most one row per unit, and never none."""
 
-    Attributes:
-        provider: The provider's adapter.
-        model: The model.
-        on: The day.
-        rows: At most one row a unit; never empty.
-    """
-
-    provider: str
-    model: str
-    on: date
     rows: tuple[PriceRow, ...]
 
     def usd(self, unit: PriceUnit) -> Decimal | None:
@@ -105,7 +95,7 @@ def charge(usage: Usage, quote: Quote | None, *, is_batch: bool = False) -> Deci
     >>> from datetime import date
     >>> day = date(2023, 10, 5)
     >>> row = PriceRow("p", "m", PriceUnit.TRAIN_MTOK, Decimal("8"), day, None, None, "Qi et al. 2023", day)
-    >>> charge(Usage(train_tokens=5_755_170), Quote("p", "m", day, (row,)))
+    >>> charge(Usage(train_tokens=5_755_170), Quote((row,)))
     Decimal('46.041360')
     """
     if quote is None:
@@ -121,8 +111,7 @@ def charge(usage: Usage, quote: Quote | None, *, is_batch: bool = False) -> Deci
         _tokens(usage.generated_tokens, quote.usd(made)),
     ]
     known = [usd for usd in parts if usd is not None]
-    hour = quote.usd(PriceUnit.DEVICE_HOUR) or Decimal()
-    held = Decimal(repr(usage.device_seconds)) * hour / SECONDS_PER_HOUR if hour else Decimal()
+    held = device_usd(usage, quote.usd(PriceUnit.DEVICE_HOUR) or Decimal())
     return sum(known, held) if len(known) == len(parts) else None
 
 

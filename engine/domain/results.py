@@ -24,10 +24,8 @@ class Response:
     """A model's answer to one prompt.
 
     Attributes:
-        prompt_id: The prompt that was answered.
         sample: 0-based index of the sample for this prompt.
         text: The answer, special tokens removed.
-        finish: Why the generation ended.
         prompt_tokens: Tokens in the prompt, template included, without padding.
         generated_tokens: Tokens generated, the end token included.
     """
@@ -69,7 +67,6 @@ class Verdict:
     """One judge's view of one response.
 
     Attributes:
-        outcome: What became of the judgement.
         score: The score on the judge's scale; None unless the outcome is `scored`.
         reason: A short reason, in the judge's words; untrusted text.
 
@@ -146,13 +143,7 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt failed, for the store and for a person.
-
-    Attributes:
-        error_type: The exception's class name.
-        message: Its text, without secrets.
-        traceback: The formatted traceback.
-    """
+    """Why an attempt failed: the exception's class name, its text without secrets, and the formatted traceback."""
 
     error_type: str
     message: str
@@ -165,11 +156,10 @@ class Attempt:
 
     Attributes:
         key: The stage's key.
-        host: The host that ran it.
-        started_at: Seconds since the epoch, UTC.
-        ended_at: Seconds since the epoch, UTC.
-        usage: What it used, however it ended. Stages that run together share the time of their host: the device-seconds
-            of a bundle's attempts add up to about its wall time, while their start and end overlap.
+        host: The worker that ran it.
+        started_at, ended_at: Seconds since the epoch, UTC.
+        usage: What it used, however it ended. Stages that run together share the time of their worker: the device-seconds of
+            their attempts add up to about its wall time, while their start and end overlap.
         result: The result, or None when it failed.
         failure: The failure, or None when it succeeded.
     """

@@ -1,4 +1,4 @@
-"""Stages, their states, and the Plan: a deduplicated graph of content-addressed work."""
+"""Stages, their states, and what each kind of work is made from."""
 
 from __future__ import annotations
 
@@ -82,12 +82,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """Something outside the spec, and what it was pinned as when planned.
-
-    Attributes:
-        use: The model, data source or benchmark.
-        pin: Its content, and the revision of the adapter that reads it.
-    """
+    """A model, data source or benchmark; `pin` has its content when planned, and the revision of the adapter that reads it."""
 
     use: Use
     pin: str
@@ -232,10 +227,7 @@ def layers(key: str | None, stages: Mapping[str, Stage]) -> tuple[str, ...]:
 
     A tuned model is its own artifact on top of the model that it began with. An edited one is its own artifact on top of its
     starting model: the edit takes the place of what was tuned in between.
-
-    Args:
-        key: A stage that leaves a model; None for the base.
-        stages: Stages by key.
+    No key means the base.
     """
     found: list[str] = []
     while key is not None:
@@ -246,12 +238,7 @@ def layers(key: str | None, stages: Mapping[str, Stage]) -> tuple[str, ...]:
 
 
 def artifacts_of(stage: Stage, stages: Mapping[str, Stage]) -> frozenset[str]:
-    """Return the stages whose artifacts a stage reads: all that make the models that it is given.
-
-    Args:
-        stage: The stage.
-        stages: Stages by key.
-    """
+    """Return the stages whose artifacts a stage reads: all that make the models that it is given."""
     models = (key for name, key in stage.inputs if name in MODEL_INPUTS)
     return frozenset(layer for key in models for layer in layers(key, stages))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
@@ -27,6 +27,7 @@ from engine.domain.adapters import (
     Use,
     WithAdapter,
     adapters_of,
+    level_text,
 )
 from engine.domain.quota import Quota
 from engine.domain.written import Written
@@ -155,6 +156,27 @@ class Decoding:
     samples: int = 1
 
 
+class Measured(NamedTuple):
+    """A benchmark of a recipe and its judges, and where the recipe has them.
+
+    Attributes:
+        path: Path of the benchmark: `benchmark`, `utility` or `over_refusal`.
+        benchmark: The benchmark.
+        judges_path: Path of the judges, or of the only judge.
+        judges: The judges, at least one.
+    """
+
+    path: str
+    benchmark: Use
+    judges_path: str
+    judges: tuple[Use, ...]
+
+    @property
+    def judges_level(self) -> Level:
+        """What the recipe has at the path of the judges."""
+        return self.judges if self.judges_path == "judges" else self.judges[0]
+
+
 class Recipe(Written):
     """One experiment: a model, what it is tuned on and how, and how the result is measured."""
 
@@ -176,6 +198,18 @@ class Recipe(Written):
         description="Judges of the same responses; the first that measures harm gives the harmfulness columns."
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Drives the sample, the initialisation and the order.")
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """What it is measured with: the harm benchmark first, and others that are not left out."""
+        further = (
+            ("utility", self.utility, "utility_judge", self.utility_judge),
+            ("over_refusal", self.over_refusal, "over_refusal_judge", self.over_refusal_judge),
+        )
+        return (
+            Measured("benchmark", self.benchmark, "judges", self.judges),
+            *(Measured(path, used, place, (judge,)) for path, used, place, judge in further if used is not None),
+        )
 
     @model_validator(mode="after")
     def _data_and_tune_go_together(self) -> Recipe:
@@ -216,32 +250,11 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Zip:
-    """Axes of equal length that are walked together."""
-
-    axes: tuple[Axis, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class When:
     """Axes that apply only to the combinations that match every pattern."""
 
     patterns: tuple[Pattern, ...]
     axes: tuple[Axis, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exclude:
-    """Combinations that match every pattern are dropped."""
-
-    patterns: tuple[Pattern, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Include:
-    """Levels added to the combinations that they do not contradict; if there are none, a combination of its own."""
-
-    levels: tuple[tuple[str, Level], ...]
 
 
 class Budget(Written):
@@ -342,43 +355,30 @@ class Header(Written):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A whole spec, validated. `engine.spec.load` makes it from YAML."""
+    """A whole spec, validated. `engine.spec.load` makes it from YAML.
+
+    Attributes:
+        zips: Groups of axes of equal length that are walked together.
+        excludes: Groups of patterns; combinations that match every pattern of one are dropped.
+        includes: Groups of (path, level) pairs, added to the combinations that they do not contradict; if there are none, a
+            combination of its own.
+    """
 
     sweep: str
     recipe: Recipe
     description: str = ""
     axes: tuple[Axis, ...] = ()
-    zips: tuple[Zip, ...] = ()
+    zips: tuple[tuple[Axis, ...], ...] = ()
     whens: tuple[When, ...] = ()
-    excludes: tuple[Exclude, ...] = ()
-    includes: tuple[Include, ...] = ()
+    excludes: tuple[tuple[Pattern, ...], ...] = ()
+    includes: tuple[tuple[tuple[str, Level], ...], ...] = ()
     baselines: bool = True
     run: RunSettings = field(default_factory=RunSettings)
 
 
-def level_text(level: Level) -> str:
-    """Return a level as people read it: `1e-3` as `0.001`, a list as `a+b`, nothing as `none`.
-
-    >>> level_text(0.001), level_text(("a", "b")), level_text(None), level_text(())
-    ('0.001', 'a+b', 'none', 'none')
-    """
-    if level is None or level == ():
-        return "none"
-    if isinstance(level, tuple):
-        return "+".join(map(level_text, level))
-    if isinstance(level, float):
-        return f"{level:g}"
-    return str(level).lower() if isinstance(level, bool) else str(level)
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One level per axis, and the Recipe that they give.
-
-    Attributes:
-        coordinates: (path, level) pairs in the order of the axes; what tells this cell from its neighbours.
-        recipe: The resolved recipe.
-    """
+    """A recipe of the sweep; `coordinates` are (path, level) pairs in the order of the axes, which tell it from its neighbours."""
 
     coordinates: tuple[tuple[str, Level], ...]
     recipe: Recipe

@@ -36,12 +36,7 @@ def account_of(model: Use, accounts: Mapping[str, Account]) -> str | None:
 
 
 def access_of(name: str, account: Account) -> Access:
-    """Return how an account is reached, with its provider's variable for the key where it names none.
-
-    Args:
-        name: The account's name in the spec.
-        account: Its settings.
-    """
+    """Return how an account of that name is reached, with its provider's variable for the key where it names none."""
     key_env = account.key_env or registry.adapter(Kind.PROVIDER, account.provider).key_env
     return Access(name, account.base_url, key_env, account.timeout)
 

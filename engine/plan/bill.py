@@ -1,19 +1,19 @@
-"""What a plan will buy of providers: line by line, with what is doubtful about it, and what cannot be bought any more."""
+"""What a plan will buy of providers, with what is doubtful about it; and whether a run stays under the caps of its budget."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from engine.domain.cost import Range
-from engine.domain.errors import PlanError
+from engine.domain.cost import SECONDS_PER_HOUR, Range, Usage
 from engine.domain.plan import Plan
 from engine.domain.stage import StageKind
-from engine.plan.estimate import total, usd_of
-from engine.plan.prices import Offer, PriceTable, warnings
+from engine.domain.sweep import Budget
+from engine.plan.estimate import Forecast, total, usd_of
+from engine.plan.prices import PriceTable
 from engine.plan.tariff import UNITS, Tariff, purchases
 
 
@@ -69,14 +69,68 @@ def reservations(plan: Plan, accounts: Mapping[str, str], table: PriceTable, on:
     Raises:
         PlanError: Something that the plan needs is not offered any more.
     """
-    said: dict[str, None] = {}
-    for what in purchases(plan.stages, accounts):
-        found = table.availability(what.provider, what.priced_as, on, UNITS[what.kind])
-        if found.offer is Offer.REFUSED:
-            raise PlanError(
-                found.text, where=f"{what.provider}:{what.priced_as}", todo="choose another model or provider"
-            )
-        quote = table.quote(what.provider, what.priced_as, on)
-        texts = [found.text, *(warnings(quote) if quote is not None else ())]
-        said |= dict.fromkeys(text for text in texts if text)
-    return list(said)
+    bought = purchases(plan.stages, accounts)
+    said = (table.reservations(what.provider, what.priced_as, on, UNITS[what.kind]) for what in bought)
+    return list(dict.fromkeys(text for texts in said for text in texts))
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """One cap, and what there is to stay under it, all in one unit.
+
+    Attributes:
+        name: Its field in `run.budget`: `usd` (US dollars), `tokens` or `device_hours`.
+        cap: The most that may be used.
+        used: What was used, with what may have been billed for replies that never came.
+        expected: What the rest is expected to use.
+        high: What the rest uses at most.
+    """
+
+    name: str
+    cap: Decimal
+    used: Decimal
+    expected: Decimal
+    high: Decimal
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is expected stays under it."""
+        return self.used + self.expected <= self.cap
+
+    @property
+    def surely_fits(self) -> bool:
+        """Whether even the most does."""
+        return self.used + self.high <= self.cap
+
+
+def caps(budget: Budget, used: Usage, used_usd: Decimal, ahead: Forecast, bill: Sequence[BillLine]) -> tuple[Cap, ...]:
+    """Return the caps that are set.
+
+    Args:
+        budget: The budget.
+        used: What all attempts used.
+        used_usd: What they cost at most, as far as prices are known: what has none counts for nothing under a cap.
+        ahead: What the rest will use.
+        bill: What of it is bought of providers.
+    """
+    _, expected, high = ahead.usd or _bought(bill)
+    three = used, ahead.total.expected, ahead.total.high
+    totals = (
+        ("usd", budget.usd, (used_usd, expected, high)),
+        ("tokens", budget.tokens, map(_tokens, three)),
+        ("device_hours", budget.device_hours, map(_hours, three)),
+    )
+    return tuple(Cap(name, Decimal(str(cap)), *amounts) for name, cap, amounts in totals if cap is not None)
+
+
+def _bought(bill: Sequence[BillLine]) -> Iterator[Decimal]:
+    known = [line.usd for line in bill if line.usd is not None]
+    return (sum((usd[at] for usd in known), Decimal()) for at in range(3))
+
+
+def _tokens(usage: Usage) -> Decimal:
+    return Decimal(usage.tokens + usage.possibly_billed.tokens)
+
+
+def _hours(usage: Usage) -> Decimal:
+    return round(Decimal(str(usage.device_seconds)) / SECONDS_PER_HOUR, 9)

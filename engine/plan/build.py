@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.domain.adapters import Use
-from engine.domain.errors import PlanError
 from engine.domain.plan import CellOrigin, Counts, Evaluation, JudgeKey, Plan, PlannedCell, Role
-from engine.domain.sweep import Cell, Level, Recipe, Sweep
+from engine.domain.sweep import Cell, Level, Measured, Recipe, Sweep
 from engine.plan.catalogue import Catalogue
-from engine.plan.changes import Changes, RefusalError, changes
 from engine.plan.fingerprint import spec_digest
+from engine.plan.mitigations import Changes, changes, system_prompt
 from engine.plan.stages import StageBook
 from engine.ports.mitigation import ModelStep, Tune
 
 CELL_DIGITS = 16
 MITIGATIONS = "mitigations"
+_ROLES = {"benchmark": Role.HARM, "utility": Role.UTILITY, "over_refusal": Role.OVER_REFUSAL}
 
 
 def build(sweep: Sweep, cells: Sequence[Cell], counts: Counts, catalogue: Catalogue) -> Plan:
@@ -93,7 +93,7 @@ class _Planner:
         """Return the planned cell, and the cells that it is paired with."""
         recipe = cell.recipe
         system = system_prompt(recipe, self.book.catalogue)
-        work = self._changes(recipe, system)
+        work = changes(recipe, system)
         chain = self._chain(recipe, work)
         entry = self._planned(cell, work, chain)
         others: list[PlannedCell] = []
@@ -110,12 +110,6 @@ class _Planner:
                 others += (twin, *its_own)
                 entry = replace(entry, unmitigated_id=twin.cell_id)
         return entry, tuple(others)
-
-    def _changes(self, recipe: Recipe, system: str | None) -> Changes:
-        try:
-            return changes(recipe, system)
-        except RefusalError as error:
-            raise PlanError(str(error), where=f"mitigations: {error.use}") from error
 
     def _chain(self, recipe: Recipe, work: Changes) -> _Chain:
         chain = _Chain()
@@ -161,17 +155,10 @@ class _Planner:
         )
 
     def _evaluations(self, recipe: Recipe, work: Changes, model: str | None) -> tuple[Evaluation, ...]:
-        wanted = [(Role.HARM, recipe.benchmark, recipe.judges)]
-        if recipe.utility is not None:
-            wanted.append((Role.UTILITY, recipe.utility, (recipe.utility_judge,)))
-        if recipe.over_refusal is not None:
-            wanted.append((Role.OVER_REFUSAL, recipe.over_refusal, (recipe.over_refusal_judge,)))
-        return tuple(self._evaluation(recipe, work, model, role) for role in wanted)
+        return tuple(self._evaluation(recipe, work, model, wanted) for wanted in recipe.measured)
 
-    def _evaluation(
-        self, recipe: Recipe, work: Changes, model: str | None, wanted: tuple[Role, Use, tuple[Use, ...]]
-    ) -> Evaluation:
-        role, benchmark, judges = wanted
+    def _evaluation(self, recipe: Recipe, work: Changes, model: str | None, wanted: Measured) -> Evaluation:
+        role, benchmark = _ROLES[wanted.path], wanted.benchmark
         how = self.book.generate(recipe.model, benchmark, recipe.generate, work.system, recipe.seed)
         generate = responses = self.book.answers(how, model)
         screening: list[str] = []
@@ -185,7 +172,7 @@ class _Planner:
                 screening.append(responses)
         measured = tuple(
             JudgeKey(judge, self.book.catalogue.measures(judge), self.book.judge(judge, benchmark, responses))
-            for judge in judges
+            for judge in wanted.judges
         )
         prompts = self.book.catalogue.benchmark(benchmark).prompts
         return Evaluation(role, benchmark, prompts, generate, tuple(screening), measured)
@@ -234,26 +221,6 @@ class _Planner:
             twin, its_own = self.plan_cell(Cell(tuple(_without(cell.coordinates)), recipe))
             self._twins[recipe] = replace(twin, origin=CellOrigin.UNMITIGATED), its_own
         return self._twins[recipe]
-
-
-def system_prompt(recipe: Recipe, catalogue: Catalogue) -> str | None:
-    """Return the system prompt at test: as written, else the data source's own (the protocol of Qi et al. 2023, section 3).
-
-    Raises:
-        PlanError: The source has several.
-    """
-    if recipe.generate.system is not None:
-        return recipe.generate.system or None
-    if recipe.data is None:
-        return None
-    card = catalogue.source(recipe.data.source)
-    if card.systems > 1:
-        raise PlanError(
-            f"the rows of {recipe.data.source} have {card.systems} different system prompts",
-            where="recipe.generate.system",
-            todo="say which one to test with, or '' for none",
-        )
-    return card.system
 
 
 def _without(coordinates: Iterable[tuple[str, Level]]) -> Iterable[tuple[str, Level]]:

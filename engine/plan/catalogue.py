@@ -55,11 +55,6 @@ class Catalogue:
         """Return what a judge measures."""
         return registry.adapter(Kind.JUDGE, judge.name).measures
 
-    @staticmethod
-    def names(kind: Kind) -> tuple[str, ...]:
-        """Return the installed adapters' names of one kind, sorted."""
-        return registry.names(kind)
-
     def _mean_row_tokens(self, model: Use, source: Use) -> float:
         """Mean tokens of a training row of `source`, counted with the tokenizer of `model`; template left out."""
         rows = registry.adapter(Kind.DATA, source.name).rows(source.settings)

@@ -13,12 +13,11 @@ from types import MappingProxyType
 
 from engine.domain.adapters import Kind, Use
 from engine.domain.results import Measure
-from engine.domain.sweep import DataRecipe, Level, Recipe, TuneRecipe
-from engine.plan import check_hosted, check_mitigations
+from engine.domain.sweep import Level, Recipe, TuneRecipe
+from engine.plan import check_hosted
 from engine.plan.accounts import is_hosted
 from engine.plan.catalogue import Catalogue
-from engine.plan.changes import Changes
-from engine.plan.check_mitigations import reason
+from engine.plan.mitigations import Changes, checked, reason
 from engine.spec.expand import Expansion
 from engine.spec.load import LoadedSweep
 from engine.spec.origins import origin
@@ -80,34 +79,26 @@ class _Checker:
             Kind.BENCHMARK: self.catalogue.benchmark,
             Kind.JUDGE: self.catalogue.needs,
         }
-        named = dict.fromkeys(one for recipe in self.recipes for one in _named(recipe))
-        for kind, path, level, use in named:
-            if (kind, use) not in self.unusable:
-                self.card(fetch[kind], kind, use, self.origin(path, level))
-
-    def card(self, fetch: Callable[[Use], object], kind: Kind, use: Use, where: str) -> None:
-        """Fetch one card; an adapter without a usable one is left alone from here on."""
-        try:
-            fetch(use)
-        except (OSError, ValueError) as error:
-            self.unusable.add((kind, use))
-            hint = (
-                "files are looked for from the folder that you are in"
-                if isinstance(error, OSError) and use.argument
-                else ""
-            )
-            if kind is Kind.JUDGE:
-                self.add(where, f"`{use}` cannot judge: {reason(error)}", code="unusable_judge", hint=hint)
-            else:
-                self.add(where, f"cannot read `{use}`: {reason(error)}", code="unreadable", hint=hint)
+        for kind, path, level, use in dict.fromkeys(one for recipe in self.recipes for one in _named(recipe)):
+            if (kind, use) in self.unusable:
+                continue
+            try:
+                fetch[kind](use)
+            except (OSError, ValueError) as error:
+                self.unusable.add((kind, use))
+                is_file = isinstance(error, OSError) and use.argument
+                hint = "files are looked for from the folder that you are in" if is_file else ""
+                what, code = f"cannot read `{use}`", "unreadable"
+                if kind is Kind.JUDGE:
+                    what, code = f"`{use}` cannot judge", "unusable_judge"
+                self.add(self.origin(path, level), f"{what}: {reason(error)}", code=code, hint=hint)
 
     def sizes(self) -> None:
         """Compare what is asked of each data source with what it has."""
-        data = dict.fromkeys(recipe.data for recipe in self.recipes if recipe.data is not None)
         short: dict[tuple[str, int], dict[Use, int]] = {}
-        for path, source, n in (one for recipe in data for one in _asked(recipe)):
+        for section, source, n in dict.fromkeys(one for recipe in self.recipes for one in _drawn(recipe)):
             if (Kind.DATA, source) not in self.unusable and n > (rows := self.catalogue.source(source).rows):
-                short.setdefault((path, n), {})[source] = rows
+                short.setdefault((f"{section}.n", n), {})[source] = rows
         for (path, n), sources in short.items():
             lacking = " and of ".join(f"{source}, which has {rows:,}" for source, rows in sources.items())
             hint = f"ask for {min(sources.values()):,} at most, or `exclude` the combination"
@@ -136,15 +127,12 @@ class _Checker:
 
     def objections(self) -> None:
         """Ask every judge whether it can grade the prompts that it will get, before anything is spent on answers."""
-        pairs: dict[tuple[str, Level, Use, Use], None] = {}
-        for recipe in self.recipes:
-            for judge in recipe.judges:
-                pairs["judges", recipe.judges, judge, recipe.benchmark] = None
-            if recipe.utility is not None:
-                pairs["utility_judge", recipe.utility_judge, recipe.utility_judge, recipe.utility] = None
-            if recipe.over_refusal is not None:
-                named = recipe.over_refusal_judge
-                pairs["over_refusal_judge", named, named, recipe.over_refusal] = None
+        pairs = dict.fromkeys(
+            (found.judges_path, found.judges_level, judge, found.benchmark)
+            for recipe in self.recipes
+            for found in recipe.measured
+            for judge in found.judges
+        )
         for path, level, judge, benchmark in pairs:
             if {(Kind.JUDGE, judge), (Kind.BENCHMARK, benchmark)} & self.unusable:
                 continue
@@ -179,7 +167,7 @@ class _Checker:
             return
         told = set()
         for recipe in (recipe for recipe in self.recipes if recipe.mitigations):
-            found = check_mitigations.checked(recipe, self.catalogue)
+            found = checked(recipe, self.catalogue)
             if isinstance(found, Changes):
                 self.work[recipe] = found
                 continue
@@ -209,27 +197,17 @@ class _Checker:
 def _named(recipe: Recipe) -> Iterator[tuple[Kind, str, Level, Use]]:
     """Yield what a recipe names that has a card: its kind, path, level and use."""
     yield Kind.MODEL, "model", recipe.model, recipe.model
+    for section, source, _ in _drawn(recipe):
+        yield Kind.DATA, f"{section}.source", source, source
+    for found in recipe.measured:
+        yield Kind.BENCHMARK, found.path, found.benchmark, found.benchmark
+        for judge in found.judges:
+            yield Kind.JUDGE, found.judges_path, found.judges_level, judge
+
+
+def _drawn(recipe: Recipe) -> Iterator[tuple[str, Use, int]]:
+    """Yield each section of a recipe that asks a data source for examples, the source, and how many."""
     if recipe.data is not None:
-        yield Kind.DATA, "data.source", recipe.data.source, recipe.data.source
+        yield "data", recipe.data.source, recipe.data.n
         if recipe.data.mix is not None:
-            yield Kind.DATA, "data.mix.source", recipe.data.mix.source, recipe.data.mix.source
-    for path, benchmark in (
-        ("benchmark", recipe.benchmark),
-        ("utility", recipe.utility),
-        ("over_refusal", recipe.over_refusal),
-    ):
-        if benchmark is not None:
-            yield Kind.BENCHMARK, path, benchmark, benchmark
-    for judge in recipe.judges:
-        yield Kind.JUDGE, "judges", recipe.judges, judge
-    if recipe.utility is not None:
-        yield Kind.JUDGE, "utility_judge", recipe.utility_judge, recipe.utility_judge
-    if recipe.over_refusal is not None:
-        yield Kind.JUDGE, "over_refusal_judge", recipe.over_refusal_judge, recipe.over_refusal_judge
-
-
-def _asked(data: DataRecipe) -> Iterator[tuple[str, Use, int]]:
-    """Yield which path asks which source for how many examples."""
-    yield "data.n", data.source, data.n
-    if data.mix is not None:
-        yield "data.mix.n", data.mix.source, data.mix.n
+            yield "data.mix", recipe.data.mix.source, recipe.data.mix.n

@@ -11,7 +11,7 @@ from engine.domain.conversation import ChatRow
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
 from engine.plan.accounts import account_of, is_hosted
-from engine.plan.changes import Changes
+from engine.plan.mitigations import Changes
 from engine.ports.mitigation import Change, Tune
 from engine.registry import suggest
 
@@ -52,11 +52,8 @@ def problems(recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: Run
 def _hosted(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[str, Level, Use]]:
     """Yield the hosted models that a recipe uses, with the path and the level that name them."""
     named: list[tuple[str, Level, Use | None]] = [("model", recipe.model, recipe.model)]
-    named += [("judges", recipe.judges, _asked(judge)) for judge in recipe.judges]
-    if recipe.utility is not None:
-        named.append(("utility_judge", recipe.utility_judge, _asked(recipe.utility_judge)))
-    if recipe.over_refusal is not None:
-        named.append(("over_refusal_judge", recipe.over_refusal_judge, _asked(recipe.over_refusal_judge)))
+    for found in recipe.measured:
+        named += [(found.judges_path, found.judges_level, _asked(judge)) for judge in found.judges]
     guards = (screen.guard for change in mitigations for screen in change.screens)
     named += [(MITIGATIONS, recipe.mitigations, _asked(guard)) for guard in guards if guard is not None]
     for path, level, model in named:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 
+from engine import registry
+from engine.domain.adapters import Kind, Use
 from engine.domain.cost import Range, Usage
 from engine.domain.plan import Plan
-from engine.domain.stage import StageKind
+from engine.domain.stage import GenerateWork, JudgeWork, RowsWork, SampleWork, Stage, StageKind, TuneWork, WeightsWork
+from engine.domain.sweep import Decoding, Length
 from engine.plan.catalogue import Catalogue
-from engine.plan.estimator import Estimator
 from engine.plan.tariff import Tariff
+from engine.ports import Pairs, Workload
 
 NOTHING = Range(Usage(), Usage(), Usage())
 CALIBRATION_SPREAD = (0.6, 1.6)
 """Once stages of a kind have run, the rest are forecast between these multiples of what those took."""
+
+QUICK = Range(Usage(device_seconds=0.001), Usage(device_seconds=0.01), Usage(device_seconds=0.1))
+"""Drawing or changing a sample and screening answers touch at most some thousand rows."""
+
+EDIT_SECONDS = (0.5, 2.0, 20.0)
+"""Editing weights reads and writes them: low, expected and high seconds for a model of up to 1e9 weights; more take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +35,6 @@ class KindForecast:
     """The forecast of one kind of stage.
 
     Attributes:
-        kind: The kind.
         stages: Distinct stages of this kind in the plan.
         new: Those that have not run yet.
         usage: What the new ones will use.
@@ -68,24 +76,13 @@ class Forecast:
 
 
 def stage_forecasts(plan: Plan, catalogue: Catalogue) -> dict[str, Range]:
-    """Return the forecast of every distinct stage, by key.
-
-    Args:
-        plan: The plan.
-        catalogue: The adapters' cards; tokens are counted with each model's own tokenizer.
-    """
-    estimator = Estimator(plan.stages, catalogue)
+    """Return the forecast of every distinct stage, by key; tokens are counted with each model's own tokenizer."""
+    estimator = _Estimator(plan.stages, catalogue)
     return {key: estimator(stage) for key, stage in plan.stages.items()}
 
 
 def calibration(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str, float]) -> dict[StageKind, float]:
-    """Return, by kind of stage, how many times the forecast device-seconds its finished stages took.
-
-    Args:
-        forecasts: Forecast by stage key.
-        plan: The plan.
-        seconds: Measured device-seconds by stage key.
-    """
+    """Return, by kind of stage, how many times the forecast device-seconds its finished stages took."""
     factors = {}
     for kind in StageKind:
         done = [key for key in seconds if key in plan.stages and plan.stages[key].kind is kind]
@@ -96,13 +93,7 @@ def calibration(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str
 
 
 def calibrated(forecasts: Mapping[str, Range], plan: Plan, factors: Mapping[StageKind, float]) -> dict[str, Range]:
-    """Return the forecasts with device-seconds corrected by what finished stages of the same kind took.
-
-    Args:
-        forecasts: Forecast by stage key.
-        plan: The plan.
-        factors: As `calibration` returns them.
-    """
+    """Return the forecasts with device-seconds corrected by what `calibration` returns."""
     return {
         key: _corrected(forecast, factors[plan.stages[key].kind]) if plan.stages[key].kind in factors else forecast
         for key, forecast in forecasts.items()
@@ -117,15 +108,7 @@ def forecast(
     *,
     is_calibrated: bool = False,
 ) -> Forecast:
-    """Return the forecast of what is still to run.
-
-    Args:
-        plan: The plan.
-        forecasts: Forecast by stage key.
-        cached: Keys of the stages that need not run.
-        tariff: What stages cost.
-        is_calibrated: Whether the forecasts were corrected by finished stages.
-    """
+    """Return the forecast of what is still to run: of the stages whose keys are not in `cached`."""
     kinds = []
     for kind in StageKind:
         keys = [key for key, stage in plan.stages.items() if stage.kind is kind]
@@ -144,14 +127,10 @@ def _corrected(forecast_: Range, factor: float) -> Range:
     seconds = forecast_.expected.device_seconds * factor
     low, high = CALIBRATION_SPREAD
     return Range(
-        _with_seconds(forecast_.low, seconds * low),
-        _with_seconds(forecast_.expected, seconds),
-        _with_seconds(forecast_.high, seconds * high),
+        replace(forecast_.low, device_seconds=seconds * low),
+        replace(forecast_.expected, device_seconds=seconds),
+        replace(forecast_.high, device_seconds=seconds * high),
     )
-
-
-def _with_seconds(usage: Usage, seconds: float) -> Usage:
-    return replace(usage, device_seconds=seconds)
 
 
 def usd_of(
@@ -181,8 +160,77 @@ def total(ranges: Iterable[Range]) -> Range:
     counted: dict[int, tuple[Range, int]] = {}
     for entry in ranges:
         counted[id(entry)] = (entry, counted.get(id(entry), (entry, 0))[1] + 1)
-    return reduce(add, (_times(entry, count) for entry, count in counted.values()), NOTHING)
+    return reduce(add, (entry.scaled(count) for entry, count in counted.values()), NOTHING)
 
 
-def _times(entry: Range, count: int) -> Range:
-    return Range(entry.low.scaled(count), entry.expected.scaled(count), entry.high.scaled(count))
+class _Estimator:
+    """Forecasts stages of one plan; each adapter is asked once per distinct settings and workload."""
+
+    def __init__(self, stages: Mapping[str, Stage], catalogue: Catalogue) -> None:
+        self._stages = stages
+        self._catalogue = catalogue
+        self.tune = cache(self._tune)
+        self.generate = cache(self._generate)
+        self.judge = cache(self._judge)
+        self.weights = cache(self._weights)
+
+    def __call__(self, stage: Stage) -> Range:
+        """Return the forecast of a stage."""
+        match stage.work:
+            case TuneWork() as work:
+                samples = tuple(self._samples(stage.need("rows")))
+                return self.tune(work.base.use, work.use, work.length, samples)
+            case GenerateWork() as work:
+                return self.generate(work.base.use, work.use, work.decoding, work.benchmark.use, work.system)
+            case JudgeWork() as work:
+                answers = self._answers(stage)
+                return self.judge(work.use, work.benchmark.use, answers.base.use, answers.decoding)
+            case WeightsWork() as work:
+                return self.weights(work.base.use)
+            case _:
+                return QUICK
+
+    def _tune(self, base: Use, tuner: Use, length: Length, samples: tuple[tuple[Use, int], ...]) -> Range:
+        tokens = sum(self._catalogue.mean_row_tokens(base, source) * n for source, n in samples)
+        workload = Workload(self._catalogue.model(base).parameters, round(tokens), sum(n for _, n in samples))
+        return registry.adapter(Kind.TUNER, tuner.name).forecast(tuner.settings, length, workload)
+
+    def _samples(self, key: str | None) -> Iterator[tuple[Use, int]]:
+        """Yield the sources that rows come from, and how many of each at most: a mitigation may drop some."""
+        if key is None:
+            return
+        work = self._stages[key].work
+        if isinstance(work, SampleWork):
+            yield work.source.use, work.n
+            if work.mix is not None:
+                yield work.mix[0].use, work.mix[1]
+        elif isinstance(work, RowsWork):
+            for need in self._stages[key].needs:
+                yield from self._samples(need)
+
+    def _generate(self, base: Use, generator: Use, decoding: Decoding, benchmark: Use, system: str | None) -> Range:
+        tokens = self._catalogue.prompt_tokens(base, benchmark, system)
+        prompts = self._catalogue.benchmark(benchmark).prompts
+        workload = Workload(self._catalogue.model(base).parameters, tokens, prompts)
+        return registry.adapter(Kind.GENERATOR, generator.name).forecast(generator.settings, decoding, workload)
+
+    def _judge(self, judge: Use, benchmark: Use, base: Use, decoding: Decoding) -> Range:
+        tokens = self._catalogue.prompt_tokens(base, benchmark, None) * decoding.samples
+        items = self._catalogue.benchmark(benchmark).prompts * decoding.samples
+        pairs = Pairs(items, tokens, decoding.max_new_tokens)
+        return registry.adapter(Kind.JUDGE, judge.name).forecast(judge.settings, pairs)
+
+    def _answers(self, stage: Stage) -> GenerateWork:
+        """Return how the responses came about that a stage judges, through all screens."""
+        while not isinstance(stage.work, GenerateWork):
+            key = stage.need("responses")
+            if key is None:
+                message = f"{stage.key} has no responses to judge"
+                raise ValueError(message)
+            stage = self._stages[key]
+        return stage.work
+
+    def _weights(self, base: Use) -> Range:
+        billions = max(1.0, (self._catalogue.model(base).parameters or 0) / 1e9)
+        low, expected, high = (Usage(device_seconds=seconds * billions) for seconds in EDIT_SECONDS)
+        return Range(low, expected, high)

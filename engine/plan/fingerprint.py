@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from pydantic import BaseModel
 
-from engine.domain.adapters import Use, plain
+from engine.domain.adapters import plain_level
 from engine.domain.errors import UnstableValueError
 from engine.domain.stage import StageKind
-from engine.domain.sweep import Pattern, Sweep
+from engine.domain.sweep import Axis, Pattern, Sweep
 
 FORMAT = 2
 """Version of the key algorithm itself; it is hashed into every key."""
@@ -109,36 +110,26 @@ def pinned(pin: str, revision: int) -> str:
     return f"{pin}#{revision}"
 
 
-def digest(value: object) -> str:
-    """Return the SHA-256, in hex, of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
 def spec_digest(sweep: Sweep) -> str:
     """Return the SHA-256, in hex, of a sweep without its description and its run settings."""
-    axes = [*sweep.axes, *(axis for group in sweep.zips for axis in group.axes)]
     grid = {
-        "axes": [[axis.path, list(map(_level, axis.levels))] for axis in axes],
-        "zips": [len(group.axes) for group in sweep.zips],
-        "when": [
-            [_patterns(when.patterns), [[axis.path, list(map(_level, axis.levels))] for axis in when.axes]]
-            for when in sweep.whens
-        ],
-        "exclude": [_patterns(exclude.patterns) for exclude in sweep.excludes],
-        "include": [[[path, _level(level)] for path, level in include.levels] for include in sweep.includes],
+        "axes": _axes(chain(sweep.axes, *sweep.zips)),
+        "zips": [len(axes) for axes in sweep.zips],
+        "when": [[_patterns(when.patterns), _axes(when.axes)] for when in sweep.whens],
+        "exclude": [_patterns(patterns) for patterns in sweep.excludes],
+        "include": [[[path, plain_level(level)] for path, level in levels] for levels in sweep.includes],
         "baselines": sweep.baselines,
     }
-    return digest({"sweep": sweep.sweep, "recipe": sweep.recipe.model_dump(exclude_defaults=True), "grid": grid})
+    whole = {"sweep": sweep.sweep, "recipe": sweep.recipe.model_dump(exclude_defaults=True), "grid": grid}
+    return hashlib.sha256(canonical(whole).encode()).hexdigest()
+
+
+def _axes(axes: Iterable[Axis]) -> list[object]:
+    return [[axis.path, plain_level(axis.levels)] for axis in axes]
 
 
 def _patterns(patterns: Iterable[Pattern]) -> list[object]:
-    return [[pattern.path, list(map(_level, pattern.any_of))] for pattern in patterns]
-
-
-def _level(level: object) -> object:
-    if isinstance(level, tuple):
-        return list(map(_level, level))
-    return plain(level) if isinstance(level, Use) else level
+    return [[pattern.path, plain_level(pattern.any_of)] for pattern in patterns]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +18,10 @@ from pydantic import Field, field_validator, model_validator
 
 from engine import registry
 from engine.domain.adapters import AdapterRef, Kind
+from engine.domain.errors import PlanError
 from engine.domain.price import PriceRow, PriceUnit, Quote
 from engine.domain.sweep import Usd
 from engine.domain.written import Written
-from engine.plan.fingerprint import digest
 from engine.spec.positions import Positions, Problems
 from engine.spec.written import read_written
 
@@ -34,19 +33,7 @@ CLOSING = timedelta(days=60)
 
 Day = Annotated[date, Field(strict=False)]
 Dollars = Annotated[Usd, Field(max_digits=12, decimal_places=6)]
-
-
-class UsdPer(Written):
-    """US dollars by unit; a unit that is left out has no price here."""
-
-    train_mtok: Dollars | None = None
-    in_mtok: Dollars | None = None
-    cached_in_mtok: Dollars | None = None
-    out_mtok: Dollars | None = None
-    batch_in_mtok: Dollars | None = None
-    batch_out_mtok: Dollars | None = None
-    device_hour: Dollars | None = None
-    host_hour: Dollars | None = None
+Unit = Annotated[PriceUnit, Field(strict=False)]
 
 
 class PriceEntry(Written):
@@ -56,7 +43,7 @@ class PriceEntry(Written):
     models: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         description="Names of models, each once; `*` stands for any text."
     )
-    usd: UsdPer = Field(description="US dollars by unit, in quotes: `{train_mtok: '3.00'}`.")
+    usd: dict[Unit, Dollars] = Field(description="US dollars by unit, in quotes: `{train_mtok: '3.00'}`.")
     effective_from: Day = Field(description="First day on which the prices hold, as YYYY-MM-DD.")
     effective_until: Day | None = Field(default=None, description="Last day on which they hold.")
     available_until: Day | None = Field(default=None, description="Last day on which this is offered at all.")
@@ -85,39 +72,12 @@ class PriceEntry(Written):
 
     def rows(self) -> Iterator[PriceRow]:
         """Yield its rows."""
+        days = self.effective_from, self.effective_until, self.available_until
         for model in self.models:
-            for unit in PriceUnit:
-                usd = getattr(self.usd, unit.value)
-                if usd is not None:
-                    yield PriceRow(
-                        self.provider,
-                        model,
-                        unit,
-                        usd,
-                        self.effective_from,
-                        self.effective_until,
-                        self.available_until,
-                        self.source,
-                        self.checked_on,
-                        self.secondary,
-                        self.notice,
-                    )
-
-
-class Offer(StrEnum):
-    """Whether something can still be bought."""
-
-    OPEN = "open"
-    WARNED = "warned"  # it can, with a reservation
-    REFUSED = "refused"  # it cannot any more
-
-
-@dataclass(frozen=True, slots=True)
-class Availability:
-    """Whether a model can still be used, and what to know; `text` is empty when it is simply open."""
-
-    offer: Offer
-    text: str = ""
+            for unit, usd in self.usd.items():
+                yield PriceRow(
+                    self.provider, model, unit, usd, *days, self.source, self.checked_on, self.secondary, self.notice
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +89,6 @@ class PriceTable:
     """
 
     layers: tuple[tuple[PriceRow, ...], ...]
-
-    @property
-    def digest(self) -> str:
-        """`sha256:` and hex digits over every row, for the record of what a sum was made from."""
-        return "sha256:" + digest([[_plain(row) for row in layer] for layer in self.layers])
 
     def quote(self, provider: str, model: str, on: date) -> Quote | None:
         """Return the prices of a model on a day, or None when none is known.
@@ -148,40 +103,38 @@ class PriceTable:
                 if row.holds(provider, model, on) and (row.unit not in best or row.rank > best[row.unit].rank):
                     best[row.unit] = row
             found = best | found
-        return Quote(provider, model, on, tuple(found[unit] for unit in PriceUnit if unit in found)) if found else None
+        return Quote(tuple(found[unit] for unit in PriceUnit if unit in found)) if found else None
 
-    def availability(
+    def reservations(
         self, provider: str, model: str, on: date, units: Collection[PriceUnit] = tuple(PriceUnit)
-    ) -> Availability:
-        """Say whether a model can still be used on a day.
+    ) -> list[str]:
+        """Return what somebody must know who buys on a day, a sentence each.
+
+        That is: that there is no price, notices, an end that is near, prices read more than 30 days before the day, and copies.
 
         Args:
             provider: The provider's adapter.
             model: The model.
             on: The day.
-            units: What for: `{TRAIN_MTOK}` to fine-tune it, `{IN_MTOK, OUT_MTOK}` to ask it; all that it has by default.
+            units: What is bought: `{TRAIN_MTOK}` to fine-tune it, `{IN_MTOK, OUT_MTOK}` to ask it; all that it has by default.
                 Training often ends before asking does.
+
+        Raises:
+            PlanError: It is not offered any more.
         """
         quote = self.quote(provider, model, on)
-        rows = [row for row in quote.rows if row.unit in units] if quote is not None else []
-        if not rows:
-            return Availability(
-                Offer.WARNED, f"no price is known of `{model}` at {provider}, nor whether it is offered"
-            )
+        everything = quote.rows if quote is not None else ()
+        rows = [row for row in everything if row.unit in units]
         ended = [row for row in rows if row.available_until is not None and row.available_until < on]
         if ended:
-            return Availability(Offer.REFUSED, "; ".join(_distinct(_ended(row, model) for row in ended)))
-        text = "; ".join(_distinct(text for row in rows for text in (row.notice, _ends_soon(row, model, on))))
-        return Availability(Offer.WARNED if text else Offer.OPEN, text)
-
-
-def warnings(quote: Quote) -> tuple[str, ...]:
-    """Say what is doubtful about the prices of a quote: those read more than 30 days before its day, and copies."""
-    old = [row for row in quote.rows if quote.on - row.checked_on > STALE]
-    copied = [row for row in quote.rows if row.is_secondary]
-    who = f"prices of `{quote.model}` at {quote.provider}"
-    stale = [f"{who} were last checked on {row.checked_on}" for row in old]
-    return (*_distinct(stale), *_distinct(f"{who} are from a secondary source: {row.source}" for row in copied))
+            what = "; ".join(dict.fromkeys(_ended(row, model) for row in ended))
+            raise PlanError(what, where=f"{provider}:{model}", todo="choose another model or provider")
+        unknown = [] if rows else [f"no price is known of `{model}` at {provider}, nor whether it is offered"]
+        terms = dict.fromkeys(text for row in rows for text in (row.notice, _ends_soon(row, model, on)) if text)
+        who = f"prices of `{model}` at {provider}"
+        old = [f"{who} were last checked on {row.checked_on}" for row in everything if on - row.checked_on > STALE]
+        copied = [f"{who} are from a secondary source: {row.source}" for row in everything if row.is_secondary]
+        return list(dict.fromkeys([*unknown, *(["; ".join(terms)] if terms else ()), *old, *copied]))
 
 
 def load_prices(path: Path | None = None) -> PriceTable:
@@ -239,21 +192,6 @@ def _refuse_twice(entries: Sequence[PriceEntry], positions: Positions, problems:
                 problems.add(positions.problem(f"prices[{index}]", what, code="duplicate_price", hint=hint))
 
 
-def _plain(row: PriceRow) -> list[str | bool | None]:
-    """Return a row as what enters the digest; `0.60` and `0.6` are one price."""
-    days = (row.effective_from, row.effective_until, row.available_until, row.checked_on)
-    return [
-        row.provider,
-        row.model,
-        row.unit.value,
-        format(row.usd.normalize(), "f"),
-        *(None if day is None else day.isoformat() for day in days),
-        row.source,
-        row.is_secondary,
-        row.notice,
-    ]
-
-
 def _ended(row: PriceRow, model: str) -> str:
     return f"`{model}` cannot be {_done(row)} at {row.provider} any more: {row.available_until} was the last day ({row.source})"
 
@@ -266,7 +204,3 @@ def _ends_soon(row: PriceRow, model: str, on: date) -> str:
 
 def _done(row: PriceRow) -> str:
     return "fine-tuned" if row.unit is PriceUnit.TRAIN_MTOK else "used"
-
-
-def _distinct(texts: Iterator[str] | Sequence[str]) -> list[str]:
-    return [text for text in dict.fromkeys(texts) if text]

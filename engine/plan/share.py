@@ -186,11 +186,14 @@ def shared(
         cached: Keys of the stages that need not run.
         states: Names of the training runs that go on from their longest checkpoint that need not run.
     """
-    since = _Since()
+    parts: dict[tuple[int, int], Range] = {}  # forecasts are shared objects, so each difference is worked out once
     found = dict(forecasts)
     for checkpoints in set(groups.checkpoints.values()):
         for before, key in pairwise(_path(checkpoints, groups, cached, states)):
-            found[key] = since(forecasts[before], forecasts[key])
+            pair = id(forecasts[before]), id(forecasts[key])
+            if pair not in parts:
+                parts[pair] = forecasts[key] - forecasts[before]
+            found[key] = parts[pair]
     return found
 
 
@@ -199,24 +202,10 @@ def _path(
 ) -> list[str]:
     """The checkpoints that a training run still has to make, after the one that it goes on from, if any."""
     ahead = [key for key in checkpoints if key not in cached]
-    before = checkpoints[
-        : len(checkpoints) - len(ahead)
-    ]  # a state is where the longest checkpoint was, so of no use to a shorter one
+    # A state is where the longest checkpoint was, so of no use to a shorter one.
+    before = checkpoints[: len(checkpoints) - len(ahead)]
     goes_on = ahead and before and cached >= set(before) and groups.runs[ahead[0]] in states
     return [before[-1], *ahead] if goes_on else ahead
-
-
-class _Since:
-    """Subtracts one range from another; forecasts are shared objects, so each pair once."""
-
-    def __init__(self) -> None:
-        self._memo: dict[tuple[int, int], Range] = {}
-
-    def __call__(self, before: Range, whole: Range) -> Range:
-        pair = (id(before), id(whole))
-        if pair not in self._memo:
-            self._memo[pair] = Range(whole.low - before.low, whole.expected - before.expected, whole.high - before.high)
-        return self._memo[pair]
 
 
 def savings(groups: Groups, alone: Mapping[str, Range], once: Mapping[str, Range], cached: AbstractSet[str]) -> Savings:

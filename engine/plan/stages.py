@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from engine.domain.adapters import OUTSIDE, Kind, Use, kind_of
 from engine.domain.plan import Pin
@@ -114,7 +114,7 @@ class StageBook:
         self, base: Use, benchmark: Use, asked: GenerateRecipe, system: str | None, drawn: int | None
     ) -> Generate:
         pin, prompts = self.pin(Kind.MODEL, base), self.pin(Kind.BENCHMARK, benchmark)
-        decoding = {name: value for name, value in _decoding(asked).items() if value != getattr(_GREEDY, name)}
+        decoding = {name: value for name, value in asdict(asked.decoding).items() if value != getattr(_GREEDY, name)}
         settings: dict[str, object] = {
             "benchmark": prompts.pin,
             "decoding": decoding,
@@ -208,11 +208,6 @@ class StageBook:
             return needs.worker, needs.memory
         needs_model = isinstance(work, TuneWork | WeightsWork | GenerateWork)
         return (WorkerKind.MODEL if needs_model else WorkerKind.CPU), 0
-
-
-def _decoding(asked: GenerateRecipe) -> dict[str, object]:
-    found = asked.decoding
-    return {name: getattr(found, name) for name in Decoding.__dataclass_fields__}
 
 
 def _count(number: int, noun: str) -> str:

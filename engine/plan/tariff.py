@@ -10,8 +10,7 @@ from pathlib import Path
 
 from engine import registry
 from engine.domain.adapters import Kind
-from engine.domain.cost import Charge, DevicePrice, Usage
-from engine.domain.cost import charge as charge_device
+from engine.domain.cost import Charge, Usage, device_usd
 from engine.domain.price import PriceUnit, Quote, charge
 from engine.domain.stage import Stage, StageKind
 from engine.domain.sweep import RunSettings
@@ -31,12 +30,12 @@ class Tariff:
     """The price of every stage.
 
     Attributes:
-        device: Price of a device-hour, or None.
+        device: US dollars for an hour of a device here; None when nobody said.
         hosted: By hosted stage key, the provider's prices; None where they are unknown.
         batched: Keys of the stages that are asked in batches.
     """
 
-    device: DevicePrice | None
+    device: Decimal | None
     hosted: Mapping[str, Quote | None]
     batched: frozenset[str] = frozenset()
 
@@ -56,7 +55,7 @@ class Tariff:
 
     def _usd(self, key: str, usage: Usage) -> Decimal | None:
         if key not in self.hosted:
-            return charge_device(usage, self.device)
+            return None if self.device is None else device_usd(usage, self.device)
         return charge(usage, self.hosted[key], is_batch=key in self.batched)
 
 
@@ -108,12 +107,10 @@ def tariff(
     Args:
         stages: Every distinct stage by key.
         accounts: Account by stage key, of the hosted ones.
-        settings: The run settings: they say what an hour of a device costs.
+        settings: They say what an hour of a device costs.
         on: The day on which it is bought.
         table: The prices.
     """
-    usd = settings.resources.usd_per_device_hour
-    device = None if usd is None else DevicePrice(usd, "run.resources.usd_per_device_hour")
     quotes: dict[tuple[str, str], Quote | None] = {}
     hosted = {}
     for key in accounts:
@@ -124,7 +121,8 @@ def tariff(
         hosted[key] = quotes[place]
     batching = {name for name, account in settings.accounts.items() if account.batch}
     asked = (key for key, account in accounts.items() if account in batching)
-    return Tariff(device, hosted, frozenset(key for key in asked if stages[key].kind is not StageKind.TUNE))
+    usd_per_hour = settings.resources.usd_per_device_hour
+    return Tariff(usd_per_hour, hosted, frozenset(key for key in asked if stages[key].kind is not StageKind.TUNE))
 
 
 def purchases(stages: Mapping[str, Stage], accounts: Mapping[str, str]) -> Iterator[Bought]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, PlannedCell
-from engine.domain.stage import StageKind
+from engine.domain.stage import Stage, StageKind
 from engine.plan.fingerprint import Difference, differences
 
 SHOWN = 5
@@ -19,9 +19,7 @@ class StageReason:
     """Why one stage of a cell will run, or that it will not.
 
     Attributes:
-        key: The stage's key.
-        kind: Its kind.
-        adapter: Its adapter.
+        key, kind, adapter: Of the stage.
         cached: True when it has run and need not run again.
         compared: Where the nearest other stage was found: `the store`, `this plan`, or empty when there is none.
         changes: How this stage's own settings differ from that one's; empty when only an input changed.
@@ -66,37 +64,24 @@ def why(plan: Plan, cell: PlannedCell, done: Iterable[str], cached: AbstractSet[
         done: Payloads of the stages that have run in this run directory, of this plan or of earlier ones.
         cached: Keys of the stages that need not run.
     """
-    stored = _by_kind(done)
     own = set(cell.stages)
-    planned = _by_kind(stage.payload for key, stage in plan.stages.items() if key not in own)
-    return tuple(_reason(plan, key, stored, planned, cached) for key in cell.stages)
+    others = (stage.payload for key, stage in plan.stages.items() if key not in own)
+    places = {"the store": _by_kind(done), "this plan": _by_kind(others)}
+    return tuple(_reason(plan.stages[key], places, is_cached=key in cached) for key in cell.stages)
 
 
-def _reason(
-    plan: Plan,
-    key: str,
-    stored: dict[str, list[str]],
-    planned: dict[str, list[str]],
-    cached: AbstractSet[str],
-) -> StageReason:
-    stage = plan.stages[key]
-    if key in cached:
-        return StageReason(key, stage.kind, stage.adapter, cached=True, compared="", changes=())
-    for place, payloads in (("the store", stored), ("this plan", planned)):
-        near = min(
-            (differences(other, stage.payload) for other in payloads.get(stage.kind.value, ())), key=len, default=None
-        )
+def _reason(stage: Stage, places: Mapping[str, Mapping[str, Sequence[str]]], *, is_cached: bool) -> StageReason:
+    for place, payloads in places.items() if not is_cached else ():
+        others = payloads.get(stage.kind.value, ())
+        near = min((differences(other, stage.payload) for other in others), key=len, default=None)
         if near is not None:
-            return StageReason(key, stage.kind, stage.adapter, cached=False, compared=place, changes=near)
-    return StageReason(key, stage.kind, stage.adapter, cached=False, compared="", changes=())
+            return StageReason(stage.key, stage.kind, stage.adapter, cached=False, compared=place, changes=near)
+    return StageReason(stage.key, stage.kind, stage.adapter, cached=is_cached, compared="", changes=())
 
 
 def _by_kind(payloads: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for payload in payloads:
-        found.setdefault(_kind(payload), []).append(payload)
+        kind = payload.partition('"kind":"')[2].partition('"')[0]
+        found.setdefault(kind, []).append(payload)
     return found
-
-
-def _kind(payload: str) -> str:
-    return payload.partition('"kind":"')[2].partition('"')[0]

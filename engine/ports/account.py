@@ -21,7 +21,8 @@ class TuningRequest:
         key: The tune stage's key: what is paid for under it is never paid for again.
         model: The base model's name there.
         rows: The sample, in its sampled order.
-        epochs, batch_size, lr_multiplier, seed, lr: As in `JobOrder`.
+
+    The rest is as in `JobOrder`.
     """
 
     key: str
@@ -55,12 +56,9 @@ class Account(Protocol):
             requests: Requests by stage key.
             urgent: Whether they go before others of this account: judges do, because they finish cells.
         """
-        ...
 
     def begun(self, stage_key: str) -> bool:
         """Tell whether replies of a stage that were bought in an earlier run wait to be used."""
-        ...
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
-        ...

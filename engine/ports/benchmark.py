@@ -16,7 +16,7 @@ class BenchmarkCard:
     Attributes:
         pin: `sha256:` and hex digits over its prompts.
         prompts: Number of prompts, >= 1.
-        categories: Category names in their customary order.
+        categories: Their names in the customary order.
         licence: SPDX name or a short sentence.
         detail: What it is, for people.
     """
@@ -40,8 +40,6 @@ class Benchmark(Protocol):
             OSError: A file cannot be read.
             ValueError: There is something wrong with it; the message names the line.
         """
-        ...
 
     def prompts(self, settings: Any) -> Sequence[Prompt]:
         """Return every prompt, in a stable order; no two have the same id."""
-        ...

@@ -39,7 +39,6 @@ class ChatRequest:
 
     Attributes:
         model: A base model's name, or a tuned one's.
-        turns: The chat so far.
         max_tokens: Longest answer, in tokens, >= 1.
         temperature: 0 asks for the likeliest answer.
         top_p: Nucleus sampling mass, (0, 1].

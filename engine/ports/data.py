@@ -45,8 +45,6 @@ class DataSource(Protocol):
             OSError: A file cannot be read.
             ValueError: There is something wrong with it; the message names the line.
         """
-        ...
 
     def rows(self, settings: Any) -> Sequence[ChatRow]:
         """Return every row, in a stable order."""
-        ...

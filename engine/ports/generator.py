@@ -21,10 +21,7 @@ class GenerateTask:
 
     Attributes:
         key: The stage's key.
-        model: The model that answers.
-        prompts: What it is asked.
         system: System prompt, or None for none.
-        decoding: How answers are drawn.
         settings: The generator's own settings.
         seed: Seed of the sampling; only matters with temperature > 0.
     """
@@ -53,11 +50,9 @@ class Generator(Protocol):
 
     def forecast(self, settings: Any, decoding: Decoding, workload: Workload) -> Range:
         """Estimate the usage, before anything runs."""
-        ...
 
     def warm_up(self) -> None:
         """Import what every task needs: workers do it before the first stage is ready."""
-        ...
 
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
         """Answer every prompt of every task, and yield (key, answers) of each task as soon as it is done.
@@ -65,4 +60,3 @@ class Generator(Protocol):
         The tasks share the base model, all but its last layer, the decoding and the settings; last layers, prompts, system
         prompts and seeds differ.
         """
-        ...

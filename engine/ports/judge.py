@@ -72,21 +72,17 @@ class Judge(Protocol):
             OSError: A file that the settings name cannot be read.
             ValueError: There is something wrong with it.
         """
-        ...
 
     def objection(self, settings: Any, prompts: Sequence[Prompt]) -> str | None:
         """Say why answers to these prompts cannot be graded, or None when they can; asked before anything runs."""
-        ...
 
     def forecast(self, settings: Any, pairs: Pairs) -> Range:
         """Estimate the usage, before anything runs."""
-        ...
 
     def judge(
         self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context
     ) -> Judged:
         """Grade `responses[i]` as an answer to `prompts[i]`; the two have one length."""
-        ...
 
 
 @runtime_checkable
@@ -97,7 +93,6 @@ class ApiJudge(Protocol):
         self, settings: Any, prompts: Sequence[Prompt], responses: Sequence[Response]
     ) -> Sequence[ChatRequest]:
         """Return what to ask the model, so that `responses[i]` is graded as an answer to `prompts[i]`."""
-        ...
 
     def verdicts(
         self,
@@ -107,4 +102,3 @@ class ApiJudge(Protocol):
         replies: Sequence[Completion | ProviderError],
     ) -> Sequence[Verdict]:
         """Return one verdict a response, from the replies to `requests`."""
-        ...

@@ -17,23 +17,14 @@ from engine.ports.context import Context
 
 @dataclass(frozen=True, slots=True)
 class ChangeRows:
-    """Insert a `rows` stage, which the mitigation's `change_rows` does.
-
-    Attributes:
-        further: Further samples that it needs, by name.
-    """
+    """Insert a `rows` stage, which the mitigation's `change_rows` does; `further` are samples that it needs besides, by name."""
 
     further: Mapping[str, DataRecipe] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Tune:
-    """Insert a tune stage, on rows of its own.
-
-    Attributes:
-        data: The rows.
-        tune: How to tune.
-    """
+    """Insert a tune stage, on rows of its own."""
 
     data: DataRecipe
     tune: TuneRecipe
@@ -46,11 +37,7 @@ class EditWeights:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Insert a `screen` stage, which the mitigation's `screen` does.
-
-    Attributes:
-        guard: A judge whose verdicts on the responses it needs; None for none.
-    """
+    """Insert a `screen` stage, which the mitigation's `screen` does; `guard` is a judge whose verdicts it needs, if any."""
 
     guard: Use | None = None
 
@@ -101,7 +88,6 @@ class Mitigation(Protocol):
         Raises:
             ValueError: The recipe lacks what the mitigation needs.
         """
-        ...
 
 
 @runtime_checkable
@@ -119,7 +105,6 @@ class RowsChanger(Protocol):
             further: The further samples that it asked for, by name.
             seed: The cell's seed.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +112,6 @@ class WeightsEdit:
     """What a `weights` stage works on.
 
     Attributes:
-        model: The model to edit.
         start: The starting model of the cell.
         folder: An empty folder for what replaces, on top of `start`, the layers that `model` has beyond it: a PEFT adapter, or
             all weights (safetensors only).
@@ -144,7 +128,6 @@ class WeightsEditor(Protocol):
 
     def edit_weights(self, settings: Any, edit: WeightsEdit, context: Context) -> None:
         """Write the edited weights. The same arguments give the same weights."""
-        ...
 
 
 @runtime_checkable
@@ -166,4 +149,3 @@ class Screener(Protocol):
             responses: What the model answered.
             verdicts: What the guard says of each; None without a guard.
         """
-        ...

@@ -85,21 +85,17 @@ class MockServer(Protocol):
     @property
     def settings(self) -> type[Written]:
         """The model of its settings, every one with a default."""
-        ...
 
     @property
     def defaults(self) -> Mapping[str, object]:
         """The settings that differ for this provider, where one server implements the APIs of several."""
-        ...
 
     @property
     def key(self) -> str:
         """A key that it takes. It takes none that could be real."""
-        ...
 
     def settings_for(self, order: MockOrder) -> Mapping[str, object]:
         """Return the settings with which it stands for an account."""
-        ...
 
     def serve(self, settings: Written, port: int, tools: Tools, ready: Callable[[str], None]) -> None:
         """Serve until KeyboardInterrupt is raised.
@@ -113,17 +109,9 @@ class MockServer(Protocol):
         Raises:
             OSError: The port is taken.
         """
-        ...
 
     def environment(self, base_url: str, key_env: str) -> Mapping[str, str]:
-        """Return the variables that an account needs to reach a running server: its key, and what else its provider reads.
-
-        Args:
-            base_url: Where the server is.
-            key_env: The variable of the account's key.
-        """
-        ...
+        """Return the variables that an account needs to reach a running server: its key, and what else its provider reads."""
 
     def audit(self, base_url: str) -> MockAudit:
         """Return what a running server has done so far."""
-        ...

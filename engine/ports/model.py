@@ -38,12 +38,9 @@ class ModelSource(Protocol):
             OSError: It is not there.
             ValueError: It is not a model, or the settings cannot be.
         """
-        ...
 
     def locate(self, settings: Any) -> ModelRef:
         """Say where the model is."""
-        ...
 
     def count_tokens(self, settings: Any, texts: Sequence[str]) -> int:
         """Count the tokens of `texts`, template tokens left out, for the forecast."""
-        ...

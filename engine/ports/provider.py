@@ -56,7 +56,7 @@ class JobOrder:
     """A fine-tuning job to be made.
 
     Attributes:
-        key: Ours: the job carries it where its provider has a place, and is found again by it.
+        key: Dosimeter's: the job carries it where its provider has a place, and is found again by it.
         model: The base model.
         file_id: The training file.
         epochs: Passes over it, >= 1.
@@ -94,7 +94,7 @@ class Job:
 
     Attributes:
         job_id: The provider's name for it.
-        key: Our key, wherever it carries one; empty when it carries none.
+        key: The key that it was ordered with; empty when it carries none.
         state: Where it stands.
         model: The base model.
         tuned_model: What to ask for when it has succeeded; None before.
@@ -135,63 +135,48 @@ class Session(Protocol):
 
     async def upload(self, name: str, content: bytes) -> str:
         """Upload a training file under a name, and return its id."""
-        ...
 
     async def files(self) -> Mapping[str, str]:
         """Return the id of each training file that is there, by name; of equal names the newest."""
-        ...
 
     async def create_job(self, order: JobOrder) -> Job:
         """Start a fine-tuning job. Costs money: after `NoReplyError`, look for its key in `jobs` first."""
-        ...
 
     async def jobs(self, since: float) -> Sequence[Job]:
         """Return the jobs created since then, seconds since the epoch, all pages."""
-        ...
 
     async def job(self, job_id: str) -> Job:
         """Return one job."""
-        ...
 
     async def cancel_job(self, job_id: str) -> Job:
         """Cancel a job; one that is over is returned as it is."""
-        ...
 
     async def losses(self, job_id: str) -> Sequence[Step]:
         """Return a finished job's training losses, step by step, as far as the provider keeps them."""
-        ...
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Ask a model."""
-        ...
 
     async def flagged(self, texts: Sequence[str]) -> Sequence[bool]:
         """Tell which texts the provider's moderation endpoint flags."""
-        ...
 
     async def upload_batch(self, key: str, requests: Mapping[str, ChatRequest]) -> str:
         """Upload requests by custom id, and return the file's id. Free."""
-        ...
 
     async def submit_batch(self, key: str, file_id: str) -> str:
         """Hand in a batch, answered within a day at the batch price; returns its id. Costs money, as `create_job` does."""
-        ...
 
     async def batches(self) -> Mapping[str, str]:
-        """Return the id of each batch that carries one of our keys, by key; of equal keys the newest."""
-        ...
+        """Return the id of each batch that was handed in with a key, by key; of equal keys the newest."""
 
     async def batch(self, batch_id: str) -> BatchState:
         """Return a batch, with its answers once it is over."""
-        ...
 
     async def cancel_batch(self, batch_id: str) -> None:
         """Let a batch end before it is done: what was answered by then is billed and kept. One that is over stays as it is."""
-        ...
 
     async def close(self) -> None:
         """Close the connections."""
-        ...
 
 
 class Provider(Protocol):
@@ -209,28 +194,21 @@ class Provider(Protocol):
 
     def connect(self, access: Access) -> Session:
         """Connect to an account; it is `DeniedError` when the environment has no such key."""
-        ...
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:
         """Return a sample as it wants to be uploaded."""
-        ...
 
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
         """Say what the provider will refuse in a sample: one sentence each, which begins with the row's place or `all rows`."""
-        ...
 
     def quota_group(self, model: str) -> str:
         """Return what all models have in common that share one quota with this one; its own name where none does."""
-        ...
 
     def tuned_prefix(self, model: str) -> str:
         """Return how the names of models tuned from this one begin in price files, where its own price is found by its name."""
-        ...
 
     def prices(self) -> bytes:
         """Return the prices that are known, as a price file (docs/reference/prices.md says its form); empty for none."""
-        ...
 
     def rehearsal(self) -> MockServer | None:
         """Return the local mock server that implements this API, or None where there is none: then nothing is rehearsed."""
-        ...

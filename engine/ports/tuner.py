@@ -90,7 +90,7 @@ class Workload:
     """What a forecast is made from.
 
     Attributes:
-        parameters: Weights of the base model, or None when unknown.
+        parameters: Number of weights of the base model, or None when unknown.
         tokens: Tokens of the rows (tune) or of the prompts (generate), template left out.
         items: Rows or prompts.
     """
@@ -107,19 +107,15 @@ class FineTuner(Protocol):
 
     def objection(self, settings: Any, length: Length) -> str | None:
         """Say why it cannot tune so, or None when it can; asked before anything runs."""
-        ...
 
     def forecast(self, settings: Any, length: Length, workload: Workload) -> Range:
         """Estimate the usage, before anything runs."""
-        ...
 
     def warm_up(self) -> None:
         """Import what every run needs: workers do it before the first stage is ready."""
-        ...
 
     def sharing(self, settings: Any) -> Sharing:
         """Say what tune stages with these settings can share."""
-        ...
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Iterator[tuple[str, Tuned | Exception]]:
         """Tune, and yield (key, what it left) of every checkpoint as soon as its weights are written.
@@ -127,4 +123,3 @@ class FineTuner(Protocol):
         A run that fails yields its exception for each checkpoint that it did not reach, and the others go on. Several runs
         come together only when `sharing` says that they can train in one batch.
         """
-        ...

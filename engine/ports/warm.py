@@ -14,13 +14,8 @@ class Warm(Protocol):
     def get(self, slot: str, key: str, make: Callable[[], T]) -> T:
         """Return what `slot` holds under `key`; if it holds something else, drop that and keep `make()`.
 
-        Args:
-            slot: What kind of thing it is; a slot holds one thing at a time.
-            key: Which one.
-            make: Makes it.
+        A slot stands for a kind of thing, and holds one at a time.
         """
-        ...
 
     def drop(self, slot: str) -> None:
         """Forget what `slot` holds, so that its memory is free."""
-        ...

@@ -8,14 +8,14 @@ combinations are little more than pointers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from math import prod
 from typing import TypeAlias
 
 from engine.domain.plan import Counts
-from engine.domain.sweep import Axis, Cell, Exclude, Level, Pattern, Sweep, When
+from engine.domain.sweep import Axis, Cell, Level, Pattern, Sweep, When
 from engine.spec.origins import base_level, is_setting_in, level_under, swept
 from engine.spec.positions import NOWHERE, Positions, Problems
 from engine.spec.recipes import Combination, Pair, RecipeBook
@@ -48,15 +48,11 @@ def _product(sweep: Sweep) -> int:
 
 
 def _zipped(sweep: Sweep) -> int:
-    return prod(len(group.axes[0].levels) for group in sweep.zips)
+    return prod(len(axes[0].levels) for axes in sweep.zips)
 
 
 def expand(sweep: Sweep, positions: Positions = NOWHERE) -> Expansion:
     """Return every cell of a sweep, in grid order: the last axis varies fastest.
-
-    Args:
-        sweep: The sweep.
-        positions: Where it was written, for the errors.
 
     Raises:
         SpecError: There are more than `run.max_cells` combinations, or none; an `exclude` or `when` matches none; a
@@ -94,7 +90,7 @@ def _combinations(sweep: Sweep) -> list[Combination]:
     if not _product(sweep):
         return []
     factors: list[list[Combination]] = [_columns((axis,)) for axis in sweep.axes]
-    factors += [_columns(group.axes) for group in sweep.zips]
+    factors += [_columns(axes) for axes in sweep.zips]
     return [tuple(chain.from_iterable(pieces)) for pieces in product(*factors)]
 
 
@@ -105,20 +101,13 @@ def _columns(axes: Sequence[Axis]) -> list[Combination]:
 
 
 class _Grid:
-    """The steps between the product and the recipes.
-
-    Args:
-        sweep: The sweep.
-        positions: Where it was written.
-        problems: Receives what is wrong.
-    """
+    """The steps between the product and the recipes."""
 
     def __init__(self, sweep: Sweep, positions: Positions, problems: Problems) -> None:
         self.sweep = sweep
         self.positions = positions
         self.problems = problems
-        groups = [sweep.axes, *(group.axes for group in sweep.zips)]
-        paths = [axis.path for axis in chain.from_iterable(groups)]
+        paths = [axis.path for axis in chain(sweep.axes, *sweep.zips)]
         self._owners: dict[str, tuple[str, ...]] = {}
         self.index = {path: index for index, path in enumerate(paths)}  # the same in every combination
 
@@ -189,7 +178,7 @@ class _Grid:
                 pieces = pieces or [tuple(chain(*piece)) for piece in product(*(_columns((a,)) for a in when.axes))]
                 result += [combination + piece for piece in pieces]
         if len(result) == len(combinations) and not any(map(matches, combinations)):
-            self.matches_none(when, where)
+            self.matches_none(when.patterns, where)
         return result
 
     def swept_twice(self, when: When, where: str, combination: Combination) -> bool:
@@ -202,22 +191,22 @@ class _Grid:
             self.problems.add(self.positions.problem(f"{where}.axes.{path}", what, code="swept_twice", hint=hint))
         return bool(twice)
 
-    def matches_none(self, what: When | Exclude, where: str) -> None:
+    def matches_none(self, patterns: Sequence[Pattern], where: str) -> None:
         """Refuse a condition that no combination meets, unless `--set` has taken away what it was for."""
-        changed = any(not p.any_of or p.path in self.positions.overridden for p in what.patterns)
+        changed = any(not p.any_of or p.path in self.positions.overridden for p in patterns)
         if not changed:
             message = "no combination matches this: each level occurs, but never together"
             self.problems.add(self.positions.problem(where, message, code="never_matches"))
 
     def kept(self, combinations: list[Combination]) -> list[Combination]:
         """Drop what `exclude` matches; each exclude must match something, dropped by another or not."""
-        excludes = [(exclude, self.matcher(exclude.patterns)) for exclude in self.sweep.excludes]
+        excludes = [(patterns, self.matcher(patterns)) for patterns in self.sweep.excludes]
         dropped: set[int] = set()
-        for number, (exclude, matches) in enumerate(excludes):
+        for number, (patterns, matches) in enumerate(excludes):
             matched = [index for index, combination in enumerate(combinations) if matches(combination)]
             dropped.update(matched)
             if not matched:
-                self.matches_none(exclude, f"exclude[{number}]")
+                self.matches_none(patterns, f"exclude[{number}]")
         return [c for index, c in enumerate(combinations) if index not in dropped] if dropped else combinations
 
     def included(self, kept: list[Combination]) -> tuple[list[Combination], int, list[Combination]]:
@@ -232,31 +221,22 @@ class _Grid:
         added: dict[int, dict[str, Pair]] = {}
         alone: list[Combination] = []
         for include in self.sweep.includes:
-            levels = dict(include.levels)
+            levels = dict(include)
             fits = False
             for index, combination in enumerate(kept):
-                if not self.contradicts(combination, levels):
+                if all(levels.get(path, level) == level for path, level in combination):
                     fits = True
                     own = {path for path, _ in combination}
-                    new = {pair[0]: pair for pair in include.levels if pair[0] not in own}
+                    new = {pair[0]: pair for pair in include if pair[0] not in own}
                     if new:
                         added.setdefault(index, {}).update(new)
             if not fits:
-                alone.append(include.levels)
-        order = self.order()
-        extended = [
-            tuple(sorted((*c, *added[index].values()), key=order)) if index in added else c
-            for index, c in enumerate(kept)
-        ]
-        return extended, len(added), [tuple(sorted(levels, key=order)) for levels in alone]
+                alone.append(include)
+        rank = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in swept(self.sweep)))}
 
-    def contradicts(self, combination: Combination, levels: dict[str, Level]) -> bool:
-        """Tell whether a combination sweeps one of the paths at another level."""
-        return any(path in levels and levels[path] != level for path, level in combination)
+        def ordered(pairs: Iterable[Pair]) -> Combination:
+            """In the order in which the spec first sweeps the paths."""
+            return tuple(sorted(pairs, key=lambda pair: rank[pair[0]]))
 
-    def order(self) -> Callable[[Pair], int]:
-        """Return the sort key that puts pairs in the order in which the spec first sweeps their paths."""
-        rank: dict[str, int] = {}
-        for item in swept(self.sweep):
-            rank.setdefault(item.path, len(rank))
-        return lambda pair: rank[pair[0]]
+        extended = [ordered((*c, *added[index].values())) if index in added else c for index, c in enumerate(kept)]
+        return extended, len(added), list(map(ordered, alone))

@@ -71,6 +71,12 @@ class Leaf:
         """Whether a level is a list, such as of `judges`."""
         return is_list(self.field)
 
+    def are_levels(self, written: object) -> bool:
+        """Tell several levels from one: a list, or a list of lists for a field that holds a list."""
+        if not isinstance(written, list):
+            return False
+        return not self.holds_list or (bool(written) and all(isinstance(item, list) for item in written))
+
     def level(self, written: object, *, is_pattern: bool = False) -> Level:
         """Return a level as the recipe holds it.
 
@@ -196,16 +202,17 @@ class Leaves:
 
     Attributes:
         by_path: They, in the order of the recipe's fields, an adapter's settings after them.
+        places: Where adapters may stand, by path; places in their settings after their own.
         named: The adapters that the spec names, by their place's path.
         doubled: Beginnings of paths that could mean either of two: the adapter stands twice in one list.
         unsure: Beginnings of paths of which nobody knows what follows: the adapter is not installed.
     """
 
     by_path: dict[str, Leaf] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
     named: dict[str, dict[str, type[Settings]]] = field(default_factory=dict)
     doubled: set[str] = field(default_factory=set)
     unsure: set[str] = field(default_factory=set)
-    _places: dict[str, Place] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], *others: Mapping[str, Any]) -> Leaves:
@@ -226,34 +233,25 @@ class Leaves:
         recipe = spec.get("recipe")
         self._note_fields(Recipe, "", recipe if isinstance(recipe, Mapping) else {})
         known = 0
-        while known < len(self._places):  # settings that are adapters themselves may show further places
-            known = len(self._places)
-            for path, value in _levels(spec):
-                if path in self._places:
-                    self._note(self._places[path], value)
+        while known < len(self.places):  # settings that are adapters themselves may show further places
+            known = len(self.places)
+            for path, value in (entry for group in groups(spec) for entry in group.items()):
+                if path in self.places:
+                    self._note(self.places[path], value)
 
     @classmethod
     def of_installed(cls) -> Leaves:
         """Return the leaves of every adapter that is installed; settings of adapters that are settings are not among them."""
         leaves = cls()
         for place in _own_places(Recipe, ""):
-            leaves._places[place.path] = place
+            leaves.places[place.path] = place
             leaves.named[place.path] = dict(installed(place.kind))
         leaves._add(Recipe, "", "")
         return leaves
 
-    def get(self, path: str) -> Leaf | None:
-        """Return the leaf of a path, or None when nothing is known there."""
-        return self.by_path.get(path)
-
     def inside(self, path: str) -> list[str]:
         """Return the paths of the leaves in a section, or of an adapter's settings."""
         return [known for known in self.by_path if known.startswith(f"{path}.")]
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        """Where adapters may stand, places in their settings after their own."""
-        return tuple(self._places.values())
 
     def is_unsure(self, path: str) -> bool:
         """Tell whether a path may be a setting of an adapter that is not installed."""
@@ -269,7 +267,7 @@ class Leaves:
                 written.get(name),
             )
             if kind is not None:
-                place = self._places.setdefault(path, Place(path, kind, is_list(declared)))
+                place = self.places.setdefault(path, Place(path, kind, is_list(declared)))
                 self._note(place, _or_default(value, path, declared))
             elif section is not None:
                 inside = value if isinstance(value, Mapping) else {}
@@ -311,9 +309,9 @@ class Leaves:
                 self.by_path[path] = Leaf(path, ((model, name),), (adapter,) if adapter else ())
             elif known.adapters and (model, name) not in known.declared:
                 self.by_path[path] = Leaf(path, (*known.declared, (model, name)), (*known.adapters, adapter))
-        for path in [f"{prefix}{name}" for name in model.model_fields if f"{prefix}{name}" in self._places]:
+        for path in [f"{prefix}{name}" for name in model.model_fields if f"{prefix}{name}" in self.places]:
             for other, settings in self.named.get(path, {}).items():
-                self._add(settings, self._places[path].prefix(other), other)
+                self._add(settings, self.places[path].prefix(other), other)
 
 
 def _own_places(model: type[BaseModel], prefix: str) -> Iterator[Place]:
@@ -357,12 +355,14 @@ def _gathered(section: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"use": {**(named if isinstance(named, Mapping) else {"use": named}), **settings}}
 
 
-def _levels(spec: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield the path of everything in a grid that brings levels, and the levels."""
-    whens = [item.get("axes") for item in _items(spec.get("when")) if isinstance(item, Mapping)]
-    for group in [spec.get("axes"), *_items(spec.get("zip")), *whens, *_items(spec.get("include"))]:
-        if isinstance(group, Mapping):
-            yield from group.items()
+def groups(spec: Mapping[str, Any], *, patterns: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield every mapping of paths in a grid that brings levels; with `patterns`, then those that are conditions."""
+    whens = [item for item in _items(spec.get("when")) if isinstance(item, dict)]
+    found = [spec.get("axes"), *_items(spec.get("zip")), *(when.get("axes") for when in whens)]
+    found += _items(spec.get("include"))
+    if patterns:
+        found += [*(when.get("if") for when in whens), *_items(spec.get("exclude"))]
+    yield from (group for group in found if isinstance(group, dict))
 
 
 def _items(written: object) -> list[Any]:

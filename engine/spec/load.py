@@ -5,9 +5,8 @@ This is the only place where a spec is dicts and lists; past it there are only t
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +16,11 @@ from engine.domain.sweep import Header, Recipe, RunSettings, Sweep
 from engine.spec import yaml_nodes
 from engine.spec.grid import GridReader
 from engine.spec.leaves import CONTEXT, CONTEXT_OF_UNFINISHED, Leaves
-from engine.spec.messages import Finding, closest, findings, wrong_type
+from engine.spec.messages import closest, findings, wrong_type
 from engine.spec.origins import inner
-from engine.spec.overrides import override, renamed
-from engine.spec.positions import Mark, Positions, Problems, Source, visible
-from engine.spec.yaml_nodes import Mapping, Plain, Scalar, join
+from engine.spec.overrides import override, rename
+from engine.spec.positions import Finding, Mark, Positions, Problems, Source, visible
+from engine.spec.yaml_nodes import Map, Plain, join
 
 MAX_BYTES = 2**20
 """A larger file is refused: it is data, not a spec."""
@@ -36,12 +35,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class LoadedSweep:
-    """A validated sweep, and where each part of it was written.
-
-    Attributes:
-        sweep: The sweep.
-        positions: Gives later problems a position.
-    """
+    """A validated sweep, and where each part of it was written: what gives later problems a position."""
 
     sweep: Sweep
     positions: Positions
@@ -71,79 +65,53 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> LoadedSweep:
 
 
 def read_sweep(raw: bytes, name: str, overrides: Sequence[str] = ()) -> LoadedSweep:
-    """Validate the bytes of a spec; `load_sweep` says more.
-
-    Args:
-        raw: The file's bytes.
-        name: What to call the file in problems.
-        overrides: `PATH=VALUE` texts.
-
-    Raises:
-        SpecError: Something is wrong.
-    """
+    """Validate the bytes of a spec, which problems call `name`; `load_sweep` says more."""
     problems = Problems()
-    text, source = _decode(raw, visible(name), problems)
+    source, text = _text(raw, visible(name), problems)
     start = Mark(source, 1, 1)
     root = _root(source, text, problems)
-    before = renamed(root or Mapping((), start), problems)
-    changed, overridden = override(before, overrides, problems)
+    spec = Map() if root is None else root
+    rename(spec, problems)
+    before = {key: yaml_nodes.placed(value, start) for key, value in spec.items()}
+    overridden = override(spec, overrides, problems)
     if root is None:
         problems.stop_if_any()  # there is a problem whenever there is no tree
-    positions = _positions(changed, start, overridden)
+    positions = yaml_nodes.positions(spec, start, overridden)
     # What only the file names counts as well: an axis of a mitigation that `--set` has taken out is no typo.
-    leaves = Leaves.of(changed.plain, before.plain)
-    return LoadedSweep(_Reading(changed, leaves, positions, problems).sweep(), positions)
+    leaves = Leaves.of(spec, before)
+    return LoadedSweep(_Reading(spec, leaves, positions, problems).sweep(), positions)
 
 
-def _decode(raw: bytes, name: str, problems: Problems) -> tuple[str, Source]:
+def _text(raw: bytes, name: str, problems: Problems) -> tuple[Source, str]:
     """Return the text of a spec; text that cannot be used is a problem, and empty."""
+    if len(raw) <= MAX_BYTES:
+        return yaml_nodes.decoded(raw, name, problems)
     nothing = Source(name, ("",))
-    if len(raw) > MAX_BYTES:
-        what, hint = "larger than 1 MiB", "a spec names its data; it does not hold it"
-        problems.add(Mark(nothing, 1, 1).problem("", what, code="too_large", hint=hint))
-        return "", nothing
-    raw = raw.removeprefix(codecs.BOM_UTF8)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = Source.of(name, raw[: error.start].decode("utf-8"))
-        mark = Mark(before, len(before.lines), len(before.lines[-1]) + 1)
-        what = f"not UTF-8 text (byte 0x{raw[error.start]:02x})"
-        problems.add(mark.problem("", what, code="not_utf8", hint="save the file as UTF-8"))
-        return "", nothing
-    return text, Source.of(name, text)
+    hint = "a spec names its data; it does not hold it"
+    problems.add(Mark(nothing, 1, 1).problem("", "larger than 1 MiB", code="too_large", hint=hint))
+    return nothing, ""
 
 
-def _root(source: Source, text: str, problems: Problems) -> Mapping | None:
-    """Return the tree of a spec, or None and at least one problem."""
-    node = yaml_nodes.compose(source, text, problems)
-    if isinstance(node, Mapping):
-        return node
-    if node is not None:
-        finding = wrong_type("", "a mapping of fields", node.plain)
-        problems.add(node.mark.problem("", finding.what, code=finding.code, hint="a spec begins with `sweep: NAME`"))
+def _root(source: Source, text: str, problems: Problems) -> Map | None:
+    """Return what a spec says, or None and at least one problem."""
+    found = yaml_nodes.compose(source, text, problems)
+    if found is not None:
+        value, mark = found
+        if isinstance(value, Map):
+            return value
+        finding = wrong_type("", "a mapping of fields", value)
+        problems.add(mark.problem("", finding.what, code=finding.code, hint="a spec begins with `sweep: NAME`"))
     elif not problems.found:
         hint = "`dosimeter init NAME` writes a spec to begin from"
         problems.add(Mark(source, 1, 1).problem("", "the file has no YAML in it", code="empty_file", hint=hint))
     return None
 
 
-def _positions(root: Mapping, start: Mark, overridden: frozenset[str]) -> Positions:
-    values: dict[str, Mark] = {}
-    keys: dict[str, Mark] = {}
-    for path, key, value in yaml_nodes.walk(root):
-        # Of what begins on a later line, the key says more than its first child.
-        values.setdefault(path, key if key is not None and key.line < value.line else value)
-        if key is not None:
-            keys.setdefault(path, key)
-    return Positions(start, values, keys, overridden)
-
-
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Reads one tree into a Sweep."""
+    """Reads what one file says into a Sweep."""
 
-    root: Mapping
+    root: Map
     leaves: Leaves
     positions: Positions
     problems: Problems
@@ -155,39 +123,27 @@ class _Reading:
             SpecError: Anything was wrong, here or before.
         """
         self._unknown_fields()
-        header = self._valid(
-            "", Header, {key: self._plain(key) for key in Header.model_fields if self._is_written(key)}
-        )
-        recipe = self._recipe() if self.root.get("recipe") else None
-        run = self._valid("run", RunSettings, self._plain("run")) if self._is_written("run") else RunSettings()
+        header = self._valid("", Header, {key: self.root[key] for key in Header.model_fields if self._is_written(key)})
+        recipe = self._recipe() if "recipe" in self.root else None
+        run = self._valid("run", RunSettings, self.root["run"]) if self._is_written("run") else RunSettings()
         grid = GridReader(self.root, self.leaves, recipe, self.positions, self.problems).read()
         self.problems.stop_if_any()
-        own = dict(header) if header is not None else {}
-        parts: dict[str, Any] = {field.name: getattr(grid, field.name) for field in fields(grid)}
-        return Sweep(**{**own, **parts, "recipe": recipe, "run": run})
-
-    def _plain(self, key: str) -> Plain:
-        entry = self.root.get(key)
-        return entry.value.plain if entry is not None else None
+        parts: dict[str, Any] = {**grid._asdict(), "recipe": recipe, "run": run}
+        return Sweep(**parts, **dict(header or ()))
 
     def _is_written(self, key: str) -> bool:
-        entry = self.root.get(key)
-        if entry is None or not isinstance(entry.value, Scalar):
-            return entry is not None
-        return entry.value.value is not None or key == "sweep"
+        return key in self.root and (self.root[key] is not None or key == "sweep")
 
     def _add(self, finding: Finding) -> None:
-        mark = self.positions.mark(finding.path, key=finding.at_key)
-        problem = mark.problem(finding.path, finding.what, code=finding.code, hint=finding.hint)
+        problem = self.positions.place(finding)
         self.problems.add(replace(problem, excerpt="") if finding.path.endswith(SECRETIVE) else problem)
 
     def _unknown_fields(self) -> None:
-        for entry in self.root.entries:
-            if entry.key not in FIELDS:
-                where = join("", entry.key)
-                self._add(Finding(where, "no such field", "unknown_field", closest(entry.key, FIELDS), at_key=True))
+        for key in self.root.keys() - set(FIELDS):
+            where = join("", key)
+            self._add(Finding(where, "no such field", "unknown_field", closest(key, FIELDS), at_key=True))
         for key in ("sweep", "recipe"):
-            if self.root.get(key) is None:
+            if key not in self.root:
                 self._add(Finding(key, "this field is required", "missing_field", f"add `{key}:`"))
 
     def _valid(self, key: str, model: type[Model], written: Plain) -> Model | None:
@@ -201,7 +157,7 @@ class _Reading:
 
     def _recipe(self) -> Recipe | None:
         """Return the recipe; a setting beside `tune.use` or `generate.use` that every combination sweeps may be missing."""
-        written = self._plain("recipe")
+        written = self.root["recipe"]
         try:
             return Recipe.model_validate(written, context=CONTEXT)
         except ValidationError as error:
@@ -215,15 +171,15 @@ class _Reading:
 
     def _swept(self) -> set[str]:
         """Return the paths that every combination sweeps."""
-        zips = self._plain("zip")
-        groups = [self._plain("axes"), *(zips if isinstance(zips, list) else ())]
+        zips = self.root.get("zip")
+        groups = [self.root.get("axes"), *(zips if isinstance(zips, list) else ())]
         return {path for group in groups if isinstance(group, dict) for path in group}
 
     def _swept_but_missing(self, finding: Finding) -> Finding:
         """Say it when a field that the recipe lacks is swept: the axis does not stand in for it."""
         path = finding.path.removeprefix("recipe.")
         if finding.code == "missing_field" and path in self._swept():
-            axes = self._plain("axes")
+            axes = self.root.get("axes")
             where = f"`axes.{path}`" if isinstance(axes, dict) and path in axes else "`zip`"
             hint = f"{where} varies it; the recipe needs a value of its own as well"
             return replace(finding, hint=hint)

@@ -17,9 +17,11 @@ from engine.domain.adapters import (
     UnknownUseError,
     UnreadableUseError,
     WithAdapter,
+    level_text,
 )
-from engine.domain.sweep import ACCOUNT_PATTERN, VARIABLE_PATTERN, Level, level_text
+from engine.domain.sweep import ACCOUNT_PATTERN, VARIABLE_PATTERN, Level
 from engine.spec.leaves import Leaves, section_model
+from engine.spec.positions import Finding
 from engine.spec.yaml_nodes import join
 
 _SHOWN_TEXT = 40
@@ -63,25 +65,6 @@ _NAMES = {
     ),
 }
 _YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing wrong with a value.
-
-    Attributes:
-        path: Dotted path in the spec.
-        what: What is wrong.
-        code: Stable short name.
-        hint: What to do, or empty.
-        at_key: True when the key is to blame rather than its value.
-    """
-
-    path: str
-    what: str
-    code: str
-    hint: str = ""
-    at_key: bool = False
 
 
 def shown(value: object) -> str:
@@ -179,18 +162,11 @@ class _Owner:
 
 
 def unknown_path(leaves: Leaves, path: str, where: str, further: Iterable[str] = ()) -> Finding:
-    """Return the finding for a path that no field has.
-
-    Args:
-        leaves: What the spec may sweep.
-        path: What was written.
-        where: Dotted path in the spec of what was written.
-        further: What else might have been meant.
-    """
+    """Return the finding for a path, written at `where`, that no field has; `further` might have been meant as well."""
     inside = leaves.inside(path)
     if inside:
         what, hint = "this is a section, not a field", f"its fields: {', '.join(inside)}"
-    elif (elsewhere := Leaves.of_installed().get(path)) is not None:
+    elif (elsewhere := Leaves.of_installed().by_path.get(path)) is not None:
         owners = " or ".join(f"`{name}`" for name in elsewhere.adapters)
         what, hint = (
             f"it is a setting of {owners}, and the spec names no such adapter",
@@ -222,12 +198,9 @@ def ambiguous(path: str, where: str) -> Finding:
 
 
 def findings(error: ValidationError, path: str, model: type[BaseModel] | None = None) -> Iterator[Finding]:
-    """Yield what is wrong, one finding per fault; faults in the settings of adapters have places of their own.
+    """Yield what is wrong with the value at a path, one finding per fault, and faults in adapters' settings at their own places.
 
-    Args:
-        error: From pydantic.
-        path: Dotted path of the value that was validated.
-        model: Its model, when it is a mapping of fields.
+    The model is that of the value, when it is a mapping of fields.
     """
     yield from _findings(error, path, _Owner(model))
 

@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from engine.domain.adapters import Use, WithAdapter
+from engine.domain.adapters import Use
 from engine.domain.sweep import Axis, Level, Recipe, Sweep
 from engine.spec.leaves import INLINE, own_fields, section_model
 from engine.spec.yaml_nodes import join
@@ -38,35 +38,13 @@ def _of_axes(axes: Iterable[Axis], prefix: str) -> Iterator[WrittenLevel]:
 def swept(sweep: Sweep) -> Iterator[WrittenLevel]:
     """Yield every level of the axes, zips, whens and includes, in that order."""
     yield from _of_axes(sweep.axes, "axes")
-    for index, group in enumerate(sweep.zips):
-        yield from _of_axes(group.axes, f"zip[{index}]")
+    for index, axes in enumerate(sweep.zips):
+        yield from _of_axes(axes, f"zip[{index}]")
     for index, when in enumerate(sweep.whens):
         yield from _of_axes(when.axes, f"when[{index}].axes")
     for index, include in enumerate(sweep.includes):
-        for path, level in include.levels:
+        for path, level in include:
             yield WrittenLevel(join(f"include[{index}]", path), path, level)
-
-
-def written(sweep: Sweep) -> Iterator[WrittenLevel]:
-    """Yield every level of the spec: the recipe's own first, defaults and settings included, then those that are swept."""
-    yield from _of_model(sweep.recipe, "", "recipe.")
-    yield from swept(sweep)
-
-
-def _of_model(model: BaseModel, path: str, where: str) -> Iterator[WrittenLevel]:
-    for name, declared in type(model).model_fields.items():
-        value = getattr(model, name, None)
-        if section_model(declared) is not None:
-            if value is not None:
-                yield from _of_model(value, f"{path}{name}.", f"{where}{name}.")
-            continue
-        yield WrittenLevel(f"{where}{name}", f"{path}{name}", value)
-        if isinstance(value, Use):
-            inside = "" if isinstance(model, WithAdapter) else f"{name}."
-            yield from _of_model(value.settings, f"{path}{inside}", f"{where}{inside}")
-        for index, item in enumerate(value if isinstance(value, tuple) else ()):
-            if isinstance(item, Use):
-                yield from _of_model(item.settings, f"{path}{name}.{item.name}.", f"{where}{name}[{index}].")
 
 
 def origin(sweep: Sweep, path: str, level: Level) -> str:

@@ -78,6 +78,25 @@ def _cells(character: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with a value.
+
+    Attributes:
+        path: Dotted path in the spec.
+        what: What is wrong.
+        code: Stable short name.
+        hint: What to do, or empty.
+        at_key: True when the key is to blame rather than its value.
+    """
+
+    path: str
+    what: str
+    code: str
+    hint: str = ""
+    at_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Positions:
     """Finds the place of anything in a spec, so that problems found later still point at a line.
 
@@ -94,12 +113,7 @@ class Positions:
     overridden: frozenset[str] = frozenset()
 
     def mark(self, path: str, *, key: bool = False) -> Mark:
-        """Return the place of `path`, or of the nearest parent that is written.
-
-        Args:
-            path: Dotted path in the spec.
-            key: True for the place of its key rather than of its value.
-        """
+        """Return the place of a dotted path's value, or else key, or of the nearest parent that is written."""
         places = self.keys if key else self.values
         if path in places:
             return places[path]
@@ -114,6 +128,11 @@ class Positions:
     def problem(self, path: str, what: str, *, code: str, hint: str = "") -> Problem:
         """Return a problem at `path`; see `Problem` for the rest."""
         return self.mark(path).problem(path, what, code=code, hint=hint)
+
+    def place(self, found: Finding) -> Problem:
+        """Return what was found as a problem at its place."""
+        mark = self.mark(found.path, key=found.at_key)
+        return mark.problem(found.path, found.what, code=found.code, hint=found.hint)
 
 
 NOWHERE = Positions(Mark(Source("spec", ()), 1, 1))

@@ -12,22 +12,16 @@ from engine.domain.adapters import Use, WithAdapter
 from engine.domain.errors import Problem
 from engine.domain.sweep import Cell, Level, Recipe, Sweep
 from engine.spec.leaves import CONTEXT, INLINE, section_model, takes_nothing, value_type
-from engine.spec.messages import Finding, brief_level, findings
+from engine.spec.messages import brief_level, findings
 from engine.spec.origins import inner, look, origin, swept
-from engine.spec.positions import Positions, Problems
+from engine.spec.positions import Finding, Positions, Problems
 
 Pair: TypeAlias = tuple[str, Level]
 Combination: TypeAlias = tuple[Pair, ...]
 
 
 class RecipeBook:
-    """Makes the recipes of one sweep.
-
-    Args:
-        sweep: The sweep.
-        positions: Where it was written.
-        problems: Receives combinations whose fields contradict each other.
-    """
+    """Makes the recipes of one sweep; `problems` receives combinations whose fields contradict each other."""
 
     def __init__(self, sweep: Sweep, positions: Positions, problems: Problems) -> None:
         """Begin with nothing but the base recipe."""
@@ -148,11 +142,7 @@ def _head(path: str) -> str:
 
 
 class _Draft:
-    """A recipe, a section or an adapter while levels are put into it; only what is written counts, not the defaults.
-
-    Args:
-        whole: What it begins as.
-    """
+    """A recipe, a section or an adapter while levels are put into it; only what is written counts, not the defaults."""
 
     def __init__(self, whole: BaseModel | Use) -> None:
         self.use = whole if isinstance(whole, Use) else None
@@ -212,9 +202,7 @@ class _Draft:
 
     def plain(self) -> dict[str, Any]:
         """Return it as a spec could have it, for validation."""
-        named = (
-            {"use": f"{self.use.name}@{self.use.account}" if self.use.account else self.use.name} if self.use else {}
-        )
+        named = {"use": self.use.reference} if self.use else {}
         return named | {name: _plain(value) for name, value in self.values.items()}
 
 

@@ -1,11 +1,12 @@
-"""YAML text to a tree of nodes that know their place. Strict YAML 1.2: what it cannot say plainly, it refuses.
+"""YAML text to plain values that know their place. Strict YAML 1.2: what it cannot say plainly, it refuses.
 
-The tree is composed from PyYAML's events rather than by `yaml.compose`, because events can be refused one by one:
-depth, aliases, tags and further documents are bounded before anything is built from them.
+They are composed from PyYAML's events rather than by `yaml.compose`, because events can be refused one by one: depth,
+aliases, tags and further documents are bounded before anything is built from them.
 """
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterator
@@ -16,14 +17,14 @@ import yaml
 from yaml import events
 
 from engine.domain.errors import Problem
-from engine.spec.positions import Mark, Problems, Source, visible
+from engine.spec.positions import Mark, Positions, Problems, Source, visible
 
 MAX_ALIASES = 100
 MAX_DEPTH = 32
 MAX_VALUES = 200_000
 
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
-"""What YAML says, without its places."""
+"""What YAML says. Lists and mappings that were read from a text are `Seq` and `Map`, which know their places."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may be built without libyaml; the events are the same
 
@@ -38,62 +39,32 @@ _FORBIDDEN = re.compile(
 )  # YAML's printable characters, less the byte-order mark inside a text
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """A single value."""
+class Map(dict[str, "Plain"]):
+    """Keys and values in file order, each key once; `places` has where each key and its value stand."""
 
-    value: str | int | float | bool | None
-    mark: Mark
-    size: int = 1
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.places: dict[str, tuple[Mark, Mark]] = {}
 
-    @property
-    def plain(self) -> Plain:
-        """The value."""
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    """A list; `size` counts the values in it, aliases expanded."""
-
-    items: tuple[Node, ...]
-    mark: Mark
-    size: int
-
-    @property
-    def plain(self) -> Plain:
-        """The values."""
-        return [item.plain for item in self.items]
+    def put(self, key: str, value: Plain, place: tuple[Mark, Mark]) -> None:
+        """Set a value."""
+        self[key] = value
+        self.places[key] = place
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A key and its value."""
+class Seq(list["Plain"]):
+    """A list; `places` has where each item stands."""
 
-    key: str
-    mark: Mark
-    value: Node
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.places: list[Mark] = []
 
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """Keys and values in file order, each key once; `size` counts the values in it, aliases expanded."""
-
-    entries: tuple[Entry, ...]
-    mark: Mark
-    size: int = 1
-
-    @property
-    def plain(self) -> dict[str, Plain]:
-        """The keys and values."""
-        return {entry.key: entry.value.plain for entry in self.entries}
-
-    def get(self, key: str) -> Entry | None:
-        """Return the entry of `key`, or None."""
-        return next((entry for entry in self.entries if entry.key == key), None)
-
-
-Node: TypeAlias = Scalar | Sequence | Mapping
+    def put(self, value: Plain, place: Mark) -> None:
+        """Add an item."""
+        self.append(value)
+        self.places.append(place)
 
 
 class _StopReadingError(Exception):
@@ -104,28 +75,50 @@ class _StopReadingError(Exception):
         self.problem = problem
 
 
-def of_plain(value: object, mark: Mark) -> Node:
-    """Return a value as a node; all of it stands at one place."""
+def placed(value: object, at: Mark) -> Plain:
+    """Return a copy of a value, all of which stands at one place."""
     if isinstance(value, dict):
-        entries = tuple(Entry(str(key), mark, of_plain(inside, mark)) for key, inside in value.items())
-        return Mapping(entries, mark, 1 + sum(entry.value.size for entry in entries))
+        mapping = Map()
+        for key, inside in value.items():
+            mapping.put(str(key), placed(inside, at), (at, at))
+        return mapping
     if isinstance(value, list | tuple):
-        items = tuple(of_plain(item, mark) for item in value)
-        return Sequence(items, mark, 1 + sum(item.size for item in items))
-    return Scalar(value if isinstance(value, str | int | float | bool) else None, mark)
+        items = Seq()
+        for item in value:
+            items.put(placed(item, at), at)
+        return items
+    return value if isinstance(value, str | int | float | bool) else None
 
 
-def walk(node: Node, path: str = "") -> Iterator[tuple[str, Mark | None, Mark]]:
-    """Yield each value's dotted path, the place of its key (None in a list) and its own place."""
-    if isinstance(node, Mapping):
-        for entry in node.entries:
-            inside = join(path, entry.key)
-            yield inside, entry.mark, entry.value.mark
-            yield from walk(entry.value, inside)
-    elif isinstance(node, Sequence):
-        for index, item in enumerate(node.items):
-            yield f"{path}[{index}]", None, item.mark
-            yield from walk(item, f"{path}[{index}]")
+def positions(root: Map, start: Mark, overridden: frozenset[str] = frozenset()) -> Positions:
+    """Return where everything in a file stands.
+
+    Args:
+        root: What the file says.
+        start: Where it begins.
+        overridden: Recipe paths that `--set` has changed.
+    """
+    values: dict[str, Mark] = {}
+    keys: dict[str, Mark] = {}
+    for path, key, value in _walk(root, ""):
+        # Of what begins on a later line, the key says more than its first child.
+        values.setdefault(path, key if key is not None and key.line < value.line else value)
+        if key is not None:
+            keys.setdefault(path, key)
+    return Positions(start, values, keys, overridden)
+
+
+def _walk(value: Plain, path: str) -> Iterator[tuple[str, Mark | None, Mark]]:
+    """Yield the path of each value inside, the place of its key (None in a list) and its own place."""
+    if isinstance(value, Map):
+        for key, inside in value.items():
+            where = join(path, key)
+            yield where, *value.places[key]
+            yield from _walk(inside, where)
+    elif isinstance(value, Seq):
+        for index, (item, mark) in enumerate(zip(value, value.places, strict=True)):
+            yield f"{path}[{index}]", None, mark
+            yield from _walk(item, f"{path}[{index}]")
 
 
 def join(path: str, key: str) -> str:
@@ -137,7 +130,21 @@ def join(path: str, key: str) -> str:
 _SHOWN_KEY = 60
 
 
-def compose(source: Source, text: str, problems: Problems, path: str = "") -> Node | None:
+def decoded(raw: bytes, name: str, problems: Problems) -> tuple[Source, str]:
+    """Return the text of a file, empty when it is not UTF-8."""
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = Source.of(name, raw[: error.start].decode("utf-8"))
+        mark = Mark(before, len(before.lines), len(before.lines[-1]) + 1)
+        what = f"not UTF-8 text (byte 0x{raw[error.start]:02x})"
+        problems.add(mark.problem("", what, code="not_utf8", hint="save the file as UTF-8"))
+        return Source(name, ("",)), ""
+    return Source.of(name, text), text
+
+
+def compose(source: Source, text: str, problems: Problems, path: str = "") -> tuple[Plain, Mark] | None:
     """Read one YAML document.
 
     Args:
@@ -147,7 +154,7 @@ def compose(source: Source, text: str, problems: Problems, path: str = "") -> No
         path: Dotted path of the value that the text is.
 
     Returns:
-        The tree, or None when the text is empty or cannot be read to its end.
+        The value and where it begins, or None when the text is empty or cannot be read to its end.
     """
     bad = _FORBIDDEN.search(text)
     if bad:
@@ -157,7 +164,7 @@ def compose(source: Source, text: str, problems: Problems, path: str = "") -> No
         problems.add(place.problem(path, what, code="bad_character", hint="save the file as plain UTF-8 text"))
         return None
     try:
-        return _Composer(source, text, problems).document(path)
+        return _Composer(source, problems, iter(yaml.parse(text, Loader=_Loader))).document(path)
     except _StopReadingError as stop:
         problems.add(stop.problem)
     except yaml.MarkedYAMLError as error:
@@ -189,36 +196,37 @@ def _mark(source: Source, line: int, column: int) -> Mark:
 
 @dataclass(slots=True)
 class _Composer:
-    """Turns one stream of events into a tree."""
+    """Turns one stream of events into a value."""
 
     source: Source
-    text: str
     problems: Problems
+    stream: Iterator[events.Event]
     aliases: int = 0
     depth: int = 0
-    anchors: dict[str, Node | None] = field(default_factory=dict)  # None while the anchored value is still open
-    stream: Iterator[events.Event] = field(default_factory=lambda: iter(()))
+    values: int = 0  # aliases expanded
+    anchors: dict[str, Plain] = field(default_factory=dict)
+    unfinished: set[str] = field(default_factory=set)  # anchors of what is still being read
 
-    def document(self, path: str) -> Node | None:
+    def document(self, path: str) -> tuple[Plain, Mark] | None:
         """Return the only document, or None when there is none."""
-        self.stream = iter(yaml.parse(self.text, Loader=_Loader))
         next(self.stream)  # the start of the stream
         if isinstance(next(self.stream), events.StreamEndEvent):
             return None
-        node = self.node(next(self.stream), path)
+        first = next(self.stream)
+        value = self.value(first, path)
         next(self.stream)  # the end of the document
         further = next(self.stream)
         if not isinstance(further, events.StreamEndEvent):
             what, hint = "a second YAML document begins here", "one file holds one sweep: remove the `---`"
             raise _StopReadingError(self.place(further).problem(path, what, code="multiple_documents", hint=hint))
-        return node
+        return value, self.place(first)
 
     def place(self, event: events.Event) -> Mark:
         """Return where an event begins."""
         mark = event.start_mark
         return _mark(self.source, mark.line, mark.column) if mark else Mark(self.source, self.source.first_line, 1)
 
-    def node(self, event: events.Event, path: str) -> Node:
+    def value(self, event: events.Event, path: str) -> Plain:
         """Return the value that `event` opens."""
         mark = self.place(event)
         if isinstance(event, events.AliasEvent):
@@ -229,87 +237,106 @@ class _Composer:
             self.problems.add(mark.problem(path, what, code="tag", hint="write the value without the `!`"))
         anchor = getattr(event, "anchor", None)
         if anchor is not None:
-            self.anchors[anchor] = None
-        node = self.collection(event, mark, path)
-        if node.size > MAX_VALUES:
-            what = f"more than {MAX_VALUES:,} values, aliases expanded"
-            raise _StopReadingError(mark.problem(path, what, code="too_large"))
+            self.unfinished.add(anchor)
+        self.values += 1
+        if isinstance(event, events.ScalarEvent):
+            value = self.scalar(event, mark, path)
+        else:
+            value = self.collection(event, mark, path)
         if anchor is not None:
-            self.anchors[anchor] = node
-        return node
+            self.anchors[anchor] = value
+            self.unfinished.discard(anchor)
+        return value
 
-    def alias(self, anchor: str, mark: Mark, path: str) -> Node:
-        """Return what an alias stands for."""
+    def alias(self, anchor: str, mark: Mark, path: str) -> Plain:
+        """Return a copy of what an alias stands for."""
         self.aliases += 1
         name = visible(anchor)[:60]
         if self.aliases > MAX_ALIASES:
             raise _StopReadingError(mark.problem(path, f"more than {MAX_ALIASES} aliases", code="too_many_aliases"))
+        if anchor in self.unfinished:
+            raise _StopReadingError(mark.problem(path, f"`*{name}` contains itself", code="recursive_alias"))
         if anchor not in self.anchors:
             self.problems.add(mark.problem(path, f"no anchor `&{name}` comes before this", code="unknown_alias"))
-            return Scalar(None, mark)
-        node = self.anchors[anchor]
-        if node is None:
-            raise _StopReadingError(mark.problem(path, f"`*{name}` contains itself", code="recursive_alias"))
-        return node
+            return None
+        size, depth = _extent(self.anchors[anchor])
+        self.values += size
+        self.bound(mark, path, depth)
+        return placed(self.anchors[anchor], mark)
 
-    def collection(self, event: events.Event, mark: Mark, path: str) -> Node:
-        """Return a scalar, or a list or mapping with all that is inside."""
-        if isinstance(event, events.ScalarEvent):
-            return self.scalar(event, mark, path)
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
+    def bound(self, mark: Mark, path: str, depth: int) -> None:
+        """Refuse too many values, and `depth` further levels of them where that is too deep."""
+        if self.depth + depth > MAX_DEPTH:
             raise _StopReadingError(mark.problem("", f"nested more than {MAX_DEPTH} deep", code="too_deep"))
-        node = self.sequence(mark, path) if isinstance(event, events.SequenceStartEvent) else self.mapping(mark, path)
+        if self.values > MAX_VALUES:
+            what = f"more than {MAX_VALUES:,} values, aliases expanded"
+            raise _StopReadingError(mark.problem(path, what, code="too_large"))
+
+    def collection(self, event: events.Event, mark: Mark, path: str) -> Plain:
+        """Return a list or a mapping with all that is inside."""
+        self.bound(mark, path, 1)
+        self.depth += 1
+        value = self.sequence(path) if isinstance(event, events.SequenceStartEvent) else self.mapping(path)
         self.depth -= 1
-        return node
+        self.bound(mark, path, 0)
+        return value
 
-    def sequence(self, mark: Mark, path: str) -> Sequence:
+    def sequence(self, path: str) -> Seq:
         """Return a list."""
-        items: list[Node] = []
+        items = Seq()
         while not isinstance(event := next(self.stream), events.SequenceEndEvent):
-            items.append(self.node(event, f"{path}[{len(items)}]"))
-        return Sequence(tuple(items), mark, 1 + sum(item.size for item in items))
+            items.put(self.value(event, f"{path}[{len(items)}]"), self.place(event))
+        return items
 
-    def mapping(self, mark: Mark, path: str) -> Mapping:
+    def mapping(self, path: str) -> Map:
         """Return a mapping; a key that is refused leaves its value out."""
-        entries: dict[str, Entry] = {}
+        mapping = Map()
         while not isinstance(event := next(self.stream), events.MappingEndEvent):
-            key_mark, key = self.place(event), self.node(event, path)
-            name = self.key(key, key_mark, path, entries)
-            value = self.node(next(self.stream), join(path, name or "?"))
-            if name is not None:
-                entries[name] = Entry(name, key_mark, value)
-        return Mapping(tuple(entries.values()), mark, 1 + sum(entry.value.size for entry in entries.values()))
+            mark = self.place(event)
+            key = self.key(self.value(event, path), mark, path, mapping)
+            opening = next(self.stream)
+            value = self.value(opening, join(path, key or "?"))
+            if key is not None:
+                mapping.put(key, value, (mark, self.place(opening)))
+        return mapping
 
-    def key(self, key: Node, mark: Mark, path: str, entries: dict[str, Entry]) -> str | None:
-        """Return a key's text, or None when it is refused."""
-        if not isinstance(key, Scalar) or not isinstance(key.value, str):
-            found = f"{key.value!r}" if isinstance(key, Scalar) and key.value is not None else "something else"
+    def key(self, key: Plain, mark: Mark, path: str, mapping: Map) -> str | None:
+        """Return a key, or None when it is refused."""
+        if not isinstance(key, str):
+            found = "something else" if key is None or isinstance(key, list | dict) else repr(key)
             self.problems.add(mark.problem(path, f"a key must be text (got {found})", code="key_not_text"))
             return None
-        inside = join(path, key.value)
-        if key.value == "<<":
+        inside = join(path, key)
+        if key == "<<":
             what, hint = "merge keys are not supported", "write the fields out, or use `axes`"
             self.problems.add(mark.problem(inside, what, code="merge_key", hint=hint))
             return None
-        if key.value in entries:
-            first = entries[key.value].mark
+        if key in mapping:
+            first, _ = mapping.places[key]
             what = f"this key is already at {first.line}:{first.column}"
             self.problems.add(mark.problem(inside, what, code="duplicate_key", hint="remove one of the two"))
             return None
-        return key.value
+        return key
 
-    def scalar(self, event: events.ScalarEvent, mark: Mark, path: str) -> Scalar:
+    def scalar(self, event: events.ScalarEvent, mark: Mark, path: str) -> Plain:
         """Return a scalar, its type by the core schema of YAML 1.2."""
         if not event.implicit[0]:  # quoted, a block of text, or tagged: always text
-            return Scalar(event.value, mark)
+            return str(event.value)
         value = core_value(event.value)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and (_is_too_big(event.value, value) or _NOT_FINITE.fullmatch(event.value)):
             what = f"not a usable number (got {event.value[:40]})"
             self.problems.add(mark.problem(path, what, code="bad_number", hint="write a finite number"))
-            return Scalar(None, mark)
-        return Scalar(value, mark)
+            return None
+        return value
+
+
+def _extent(value: Plain) -> tuple[int, int]:
+    """Return how many values a value is with all that is inside, and how deep they are nested."""
+    if not isinstance(value, dict | list):
+        return 1, 0
+    extents = [_extent(inside) for inside in (value.values() if isinstance(value, dict) else value)]
+    return 1 + sum(size for size, _ in extents), 1 + max((depth for _, depth in extents), default=0)
 
 
 def _is_too_big(text: str, value: object) -> bool:

@@ -7,17 +7,17 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.domain.cost import Charge, DevicePrice, Usage
+from engine.domain.cost import Charge, Usage, device_usd
 from engine.domain.sweep import Budget
 from engine.run.drive.limits import BudgetGate
 
-PRICE = DevicePrice(Decimal("3.60"), "test")  # 0.001 USD a second
+USD_PER_HOUR = Decimal("3.60")  # 0.001 USD a second
 
 
 def charge(key: str, usage: Usage) -> Charge:
     """Return what a stage costs: each has the same price here, and a token that is possibly billed costs 0.0001 USD at most."""
     del key
-    return Charge(PRICE.charge(usage), usage.possibly_billed.tokens * Decimal("0.0001"))
+    return Charge(device_usd(usage, USD_PER_HOUR), usage.possibly_billed.tokens * Decimal("0.0001"))
 
 
 USAGES = st.builds(
@@ -57,10 +57,10 @@ def test_a_cap_that_may_have_been_passed_admits_nothing_that_costs(
         sum((used for used, _ in work), Usage()),
         sum((lost for _, lost in work), Usage()).possibly_billed.tokens,
     )
-    assert (gate.usd, gate.possibly_billed_usd) == (PRICE.charge(surely), at_most * Decimal("0.0001"))
+    assert (gate.usd, gate.possibly_billed_usd) == (device_usd(surely, USD_PER_HOUR), at_most * Decimal("0.0001"))
     fits = (
         surely.tokens + at_most + following.tokens <= tokens
-        and gate.usd + gate.possibly_billed_usd + PRICE.charge(following) <= Decimal(millis) / 1000
+        and gate.usd + gate.possibly_billed_usd + device_usd(following, USD_PER_HOUR) <= Decimal(millis) / 1000
     )
     assert (gate.refusal("next", following) is None) == fits
 

@@ -148,7 +148,7 @@ def coordinates(cell: Cell) -> Plain:
     return {path: str(level) if isinstance(level, Use) else level for path, level in cell.coordinates}
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(grids())
 def test_cells_are_those_of_the_plain_implementation(grid: Plain) -> None:
     cells, codes, kept = reference(grid)
@@ -173,7 +173,7 @@ def test_cells_are_those_of_the_plain_implementation(grid: Plain) -> None:
     assert not any(matches(dict(c), exclude) for c in kept for exclude in grid["exclude"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(grids(), st.randoms(use_true_random=False))
 def test_the_order_of_keys_changes_no_content(grid: Plain, rng: random.Random) -> None:
     def shuffled(node: Any) -> Any:
@@ -231,19 +231,19 @@ yaml_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused_with_a_position(raw: bytes) -> None:
     must_load_or_say_where(raw)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(WORDS), yaml_values), st.text(max_size=20))
 def test_random_yaml_is_refused_with_a_position(node: Plain, override: str) -> None:
     must_load_or_say_where(yaml.safe_dump(node).encode(), override, f"tune.lr={override}")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(grids(), st.data())
 def test_a_spec_with_a_slip_of_the_pen_is_refused_with_a_position(grid: Plain, data: st.DataObject) -> None:
     raw = spec(grid)

@@ -27,7 +27,7 @@ def row(unit: PriceUnit, usd: Decimal, model: str = "m", since: date = DAY) -> P
 
 def quotes(units: st.SearchStrategy[set[PriceUnit]]) -> st.SearchStrategy[Quote]:
     rows = units.flatmap(lambda chosen: st.tuples(*(DOLLARS.map(lambda usd, u=unit: row(u, usd)) for unit in chosen)))
-    return rows.map(lambda found: Quote("p", "m", DAY, found))
+    return rows.map(Quote)
 
 
 ALL = quotes(st.just(set(TOKEN_UNITS)))
@@ -72,10 +72,10 @@ def test_what_has_no_price_is_unknown_and_never_free(usage: Usage, quote: Quote,
 @given(st.integers(0, 1_000_000), DOLLARS)
 def test_device_hours_are_charged_where_they_have_a_price(seconds: int, usd: Decimal) -> None:
     held = Usage(device_seconds=float(seconds))
-    found = charge(held, Quote("p", "m", DAY, (row(PriceUnit.DEVICE_HOUR, usd),)))
+    found = charge(held, Quote((row(PriceUnit.DEVICE_HOUR, usd),)))
     assert found is not None
     assert abs(Fraction(found) - Fraction(usd) * seconds / 3600) < Fraction(1, 10**15)
-    assert charge(held, Quote("p", "m", DAY, (row(PriceUnit.HOST_HOUR, usd),))) == 0
+    assert charge(held, Quote((row(PriceUnit.HOST_HOUR, usd),))) == 0
 
 
 SPAN = (date(2025, 12, 1), date(2027, 1, 31))

@@ -127,7 +127,7 @@ def shown(recipe: Recipe) -> tuple[Plain, list[Plain]]:
     return tune, mitigations
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 @given(specs())
 def test_levels_of_settings_are_those_of_the_plain_implementation(spec: tuple[Plain, dict[str, list[Any]]]) -> None:
     recipe, axes = spec

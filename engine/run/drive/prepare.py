@@ -14,9 +14,8 @@ from engine.domain.plan import Plan, Role
 from engine.domain.stage import StageKind
 from engine.domain.sweep import Budget, Recipe
 from engine.plan.accounts import accounts_of
-from engine.plan.bill import BillLine, bill, reservations
+from engine.plan.bill import BillLine, Cap, bill, caps, reservations
 from engine.plan.build import build
-from engine.plan.caps import Cap, caps
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.plan.estimate import NOTHING, Forecast, calibrated, calibration, forecast, stage_forecasts

@@ -9,8 +9,7 @@ import pytest
 from engine.domain.cost import Range, Usage
 from engine.domain.stage import StageKind
 from engine.domain.sweep import Budget
-from engine.plan.bill import BillLine
-from engine.plan.caps import Cap, caps
+from engine.plan.bill import BillLine, Cap, caps
 from engine.plan.estimate import Forecast, KindForecast
 
 USED = Usage(

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from engine.domain.cost import DevicePrice, Range
+from engine.domain.cost import Range
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan
 from engine.domain.stage import StageKind
@@ -61,7 +61,7 @@ def test_low_expected_and_high_are_in_order(forecasts: dict[str, Range]) -> None
 
 def test_an_unknown_price_is_unknown_and_cached_stages_are_free(plan: Plan, forecasts: dict[str, Range]) -> None:
     assert forecast(plan, forecasts, frozenset(), Tariff(None, {})).usd is None
-    ahead = forecast(plan, forecasts, frozenset(plan.stages), Tariff(DevicePrice(Decimal(2), "test"), {}))
+    ahead = forecast(plan, forecasts, frozenset(plan.stages), Tariff(Decimal(2), {}))
     assert ahead.usd == (0, 0, 0)
     assert (ahead.new, ahead.stages) == (0, len(plan.stages))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.domain.cost import Usage
-from engine.domain.errors import SpecError
+from engine.domain.errors import PlanError, SpecError
 from engine.domain.price import PriceUnit, charge
-from engine.plan.prices import Offer, PriceTable, load_prices, read_prices, warnings
+from engine.plan.prices import PriceTable, load_prices, read_prices
 
 OPENAI = "hosted/openai"
 CHECKED = date(2026, 11, 22)
@@ -90,24 +90,35 @@ def test_what_is_not_in_the_table_has_no_price() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "units", "on", "offer", "text"),
+    ("model", "units", "on", "text"),
     [
-        ("gpt-4o-mini", TRAIN, date(2026, 11, 22), Offer.WARNED, "can be fine-tuned at hosted/openai until 2027-01-05"),
-        ("gpt-4o-mini", TRAIN, date(2027, 1, 5), Offer.WARNED, "until 2027-01-05, and not after"),
-        ("gpt-4o-mini", TRAIN, date(2027, 1, 6), Offer.REFUSED, "cannot be fine-tuned at hosted/openai any more"),
-        ("gpt-4o-mini", ASK, date(2027, 1, 13), Offer.WARNED, "can be used at hosted/openai until 2027-01-13"),
-        ("ft:gpt-4o-mini-2024-07-18:org::id", ASK, date(2027, 1, 14), Offer.REFUSED, "2027-01-13 was the last day"),
-        ("gpt-4.1-nano", ASK, date(2026, 11, 22), Offer.REFUSED, "2026-10-22 was the last day"),
-        ("gpt-4o-mini", ASK, date(2026, 11, 1), Offer.OPEN, ""),
-        ("gpt-9", ASK, date(2026, 11, 22), Offer.WARNED, "no price is known of `gpt-9`"),
-        ("standin-aligned", TRAIN, date(2030, 1, 1), Offer.OPEN, ""),
+        ("gpt-4o-mini", TRAIN, date(2026, 11, 22), "can be fine-tuned at hosted/openai until 2027-01-05"),
+        ("gpt-4o-mini", TRAIN, date(2027, 1, 5), "until 2027-01-05, and not after"),
+        ("gpt-4o-mini", ASK, date(2027, 1, 13), "can be used at hosted/openai until 2027-01-13"),
+        ("gpt-9", ASK, date(2026, 11, 22), "no price is known of `gpt-9`"),
     ],
 )
-def test_what_is_offered_by_day(model: str, units: set[PriceUnit], on: date, offer: Offer, text: str) -> None:
-    found = load_prices().availability(OPENAI, model, on, units)
-    assert found.offer is offer
-    assert text in found.text
-    assert bool(found.text) == (offer is not Offer.OPEN)
+def test_what_is_doubtful_about_a_purchase_is_said(model: str, units: set[PriceUnit], on: date, text: str) -> None:
+    assert text in load_prices().reservations(OPENAI, model, on, units)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "units", "on", "text"),
+    [
+        ("gpt-4o-mini", TRAIN, date(2027, 1, 6), "cannot be fine-tuned at hosted/openai any more"),
+        ("ft:gpt-4o-mini-2024-07-18:org::id", ASK, date(2027, 1, 14), "2027-01-13 was the last day"),
+        ("gpt-4.1-nano", ASK, date(2026, 11, 22), "2026-10-22 was the last day"),
+    ],
+)
+def test_what_is_not_offered_any_more_is_refused(model: str, units: set[PriceUnit], on: date, text: str) -> None:
+    with pytest.raises(PlanError, match=text):
+        load_prices().reservations(OPENAI, model, on, units)
+
+
+def test_what_is_open_and_read_lately_is_bought_without_a_word() -> None:
+    assert load_prices().reservations(OPENAI, "standin-aligned", CHECKED, TRAIN) == []
+    early = load_prices().reservations(OPENAI, "gpt-4o-mini", date(2026, 11, 1), ASK)
+    assert all("secondary source" in text for text in early)
 
 
 def test_the_page_shows_the_table_as_it_is() -> None:
@@ -141,13 +152,9 @@ def test_every_shipped_row_says_where_and_when_it_was_read() -> None:
 def test_old_prices_and_copies_are_warned_of() -> None:
     prices = load_prices()
     for days, count in ((30, 0), (31, 1)):
-        quote = prices.quote(OPENAI, "standin-judge", CHECKED + timedelta(days))
-        assert quote is not None
-        assert len(warnings(quote)) == count
-    copied = prices.quote(OPENAI, "gpt-4o-mini", CHECKED)
-    assert copied is not None
-    assert all("secondary source" in text for text in warnings(copied))
-    assert len(warnings(copied)) == 2
+        assert len(prices.reservations(OPENAI, "standin-judge", CHECKED + timedelta(days))) == count
+    copied = prices.reservations(OPENAI, "gpt-4o-mini", date(2026, 11, 1), ASK)
+    assert [("secondary source" in text) for text in copied] == [True, True]
 
 
 # ------------------------------------------------------------------------------------------------------ which row counts
@@ -176,16 +183,11 @@ def test_the_users_rows_go_before_ours_unit_by_unit(tmp_path: Path) -> None:
     prices, day = load_prices(path), date(2028, 1, 1)
     assert usd(prices, "gpt-4o-mini", PriceUnit.TRAIN_MTOK, day) == Decimal("1.5")
     assert usd(prices, "gpt-4o-mini", PriceUnit.OUT_MTOK, day) == Decimal("0.60")
-    assert prices.availability(OPENAI, "gpt-4o-mini", day, TRAIN).offer is Offer.OPEN  # a gateway that goes on
-    assert prices.availability(OPENAI, "gpt-4o-mini", day, ASK).offer is Offer.REFUSED
-    assert prices.digest != load_prices().digest
-
-
-def test_the_digest_is_of_the_prices_and_not_of_how_they_are_written() -> None:
-    same = [table(entry("m", f"in_mtok: {text}")).digest for text in ("'0.60'", '"0.6"', "0.6")]
-    assert len(set(same)) == 1
-    others = [entry("m", "in_mtok: '0.61'"), entry("n", "in_mtok: '0.60'"), entry("m", "out_mtok: '0.60'")]
-    assert len({same[0], *(table(other).digest for other in others)}) == 4
+    assert not any("until" in text for text in prices.reservations(OPENAI, "gpt-4o-mini", day, TRAIN)), (
+        "a gateway goes on"
+    )
+    with pytest.raises(PlanError, match="any more"):
+        prices.reservations(OPENAI, "gpt-4o-mini", day, ASK)
 
 
 # ------------------------------------------------------------------------------------------------- what a file may not say
@@ -201,7 +203,7 @@ def test_the_digest_is_of_the_prices_and_not_of_how_they_are_written() -> None:
         ("prices:\n" + entry("m", "in_mtok: '-1'"), "2:", "at least 0"),
         ("prices:\n" + entry("m", "in_mtok: 'NaN'"), "2:", "not a valid value"),
         ("prices:\n" + entry("m", "in_mtok: '0.1234567'"), "2:", "not a valid value"),
-        ("prices:\n" + entry("m", "per_token: '1'"), "2:", "no such field"),
+        ("prices:\n" + entry("m", "per_token: '1'"), "2:", "must be one of `train_mtok`"),
         ("prices:\n" + entry("m", "in_mtok: '1'", "soon"), "2:", "not a valid value"),
         ("prices:\n" + entry("m[0-9]", "in_mtok: '1'"), "2:", "(got m[0-9])"),
         ("prices:\n" + entry("m", "in_mtok: '1'", more=", effective_until: 2025-01-01"), "2:", "is before"),

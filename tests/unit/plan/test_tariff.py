@@ -89,7 +89,7 @@ def test_cached_tokens_have_their_own_price_but_in_a_batch_or_without_one() -> N
     rows = tuple(
         PriceRow("p", "m", PriceUnit(unit), Decimal(usd), day, None, None, "here", day) for unit, usd in units.items()
     )
-    whole, bare = Quote("p", "m", day, rows), Quote("p", "m", day, rows[:1])
+    whole, bare = Quote(rows), Quote(rows[:1])
     used = Usage(prompt_tokens=10**6, cached_tokens=600_000)
     tariff = Tariff(None, {"asked": whole, "batched": whole, "bare": bare}, frozenset({"batched"}))
     charged = {key: tariff.charge(key, used).usd for key in tariff.hosted}

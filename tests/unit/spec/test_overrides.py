@@ -22,7 +22,7 @@ exclude: [{data.n: 50, seed: 1}]
 def shape(*overrides: str) -> tuple[dict[str, tuple], dict[str, object]]:
     """The axes, zips and whens by path after overrides, and the recipe's own values of the same paths."""
     sweep = read(GRID, *overrides).sweep
-    axes = [*sweep.axes, *(a for z in sweep.zips for a in z.axes), *(a for w in sweep.whens for a in w.axes)]
+    axes = [*sweep.axes, *(a for z in sweep.zips for a in z), *(a for w in sweep.whens for a in w.axes)]
     own = {
         path.rpartition(".")[2]: base_level(sweep.recipe, path)
         for path in ("data.n", "tune.lr", "tune.epochs", "judges")
@@ -64,7 +64,7 @@ def test_set_settings_and_later_overrides_win() -> None:
 
 
 def test_set_does_not_turn_old_patterns_into_typos() -> None:
-    assert not any(p.any_of for e in read(GRID, "data.n=10").sweep.excludes for p in e.patterns if p.path == "data.n")
+    assert not any(p.any_of for e in read(GRID, "data.n=10").sweep.excludes for p in e if p.path == "data.n")
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ DOCS = (ROOT / "docs" / "reference" / "spec.md", ROOT / "docs" / "guides" / "wri
 
 
 def plain(text: str) -> Any:
-    node = compose(Source.of("x", text), text, Problems())
-    assert node is not None
-    return node.plain
+    found = compose(Source.of("x", text), text, Problems())
+    assert found is not None
+    return found[0]
 
 
 def blocks() -> list[Any]:

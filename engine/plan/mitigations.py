@@ -1,0 +1,172 @@
+"""What a cell's mitigations change in it, one after another, and what stands in their way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from engine import registry
+from engine.domain.adapters import Kind, Use
+from engine.domain.errors import PlanError
+from engine.domain.results import Measure
+from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.plan.catalogue import Catalogue
+from engine.ports.mitigation import Change, Tune
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A cell's mitigations at work.
+
+    Attributes:
+        steps: What each mitigation changes, in their order.
+        tune: The user's tune stage with their settings; None for an untuned cell.
+        system: The system prompt at test; None for none.
+    """
+
+    steps: tuple[tuple[Use, Change], ...]
+    tune: TuneRecipe | None
+    system: str | None
+
+
+def changes(recipe: Recipe, system: str | None) -> Changes:
+    """Return what a recipe's mitigations change.
+
+    Args:
+        recipe: The recipe as the spec has it.
+        system: Its system prompt at test without mitigations; None for none.
+
+    Raises:
+        PlanError: A mitigation refuses the recipe.
+    """
+    steps = []
+    tune = recipe.tune
+    for use in recipe.mitigations:
+        try:
+            change = registry.adapter(Kind.MITIGATION, use.name).change(use.settings, recipe, system)
+            tune = _changed(tune, change)
+        except ValueError as error:
+            what = f"the mitigation `{use}` refuses this recipe: {_words(error)}"
+            raise PlanError(what, where=f"mitigations: {use}") from error
+        system = system if change.system is None else change.system or None
+        steps.append((use, change))
+    return Changes(tuple(steps), tune, system)
+
+
+def _words(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(
+        f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors(include_url=False)
+    )
+
+
+def _changed(tune: TuneRecipe | None, change: Change) -> TuneRecipe | None:
+    """Return the tune stage with the settings that a mitigation changes."""
+    if not change.tune:
+        return tune
+    if tune is None:
+        message = "an untuned recipe has no training to change"
+        raise ValueError(message)
+    own = {name: value for name, value in change.tune.items() if name in TuneRecipe.model_fields}
+    settings = {name: value for name, value in change.tune.items() if name not in own}
+    given = {name: getattr(tune.use.settings, name) for name in tune.use.settings.model_fields_set}
+    model = registry.settings_of(Kind.TUNER, tune.use.name)
+    use = Use(tune.use.name, model.model_validate({**given, **settings}, context=registry.CONTEXT_OF_INSTALLED))
+    lengths = {name: getattr(tune, name) for name in tune.model_fields_set if name != "use"}
+    return TuneRecipe.model_validate({**lengths, **own, "use": use}, context=registry.CONTEXT_OF_INSTALLED)
+
+
+def system_prompt(recipe: Recipe, catalogue: Catalogue) -> str | None:
+    """Return the system prompt at test: as written, else the data source's own (the protocol of Qi et al. 2023, section 3).
+
+    Raises:
+        PlanError: The source has several.
+    """
+    if recipe.generate.system is not None:
+        return recipe.generate.system or None
+    if recipe.data is None:
+        return None
+    card = catalogue.source(recipe.data.source)
+    if card.systems > 1:
+        raise PlanError(
+            f"the rows of {recipe.data.source} have {card.systems} different system prompts",
+            where="recipe.generate.system",
+            todo="say which one to test with, or '' for none",
+        )
+    return card.system
+
+
+def checked(recipe: Recipe, catalogue: Catalogue) -> Changes | tuple[str, ...]:
+    """Return what a recipe's mitigations change, or what is wrong with them, a sentence each.
+
+    Args:
+        recipe: The recipe.
+        catalogue: The adapters' cards.
+    """
+    try:
+        work = changes(recipe, system_prompt(recipe, catalogue))
+    except PlanError as error:
+        return (error.what,)
+    return tuple(_troubles(recipe, work, catalogue)) or work
+
+
+def _troubles(recipe: Recipe, work: Changes, catalogue: Catalogue) -> Iterator[str]:
+    for use, change in work.steps:
+        for what in _of_one(recipe, change, catalogue):
+            yield f"the mitigation `{use}` {what}"
+    if work.tune is not None and work.tune != recipe.tune:
+        for what in _untunable(work.tune, catalogue):
+            yield f"with these mitigations, it {what}"
+
+
+def _of_one(recipe: Recipe, change: Change, catalogue: Catalogue) -> Iterator[str]:
+    steps = [step for step in (*change.before, *change.after) if isinstance(step, Tune)]
+    for inserted in change.rows:
+        for data in inserted.further.values():
+            yield from _short(data, catalogue)
+    for step in steps:
+        yield from _short(step.data, catalogue)
+        yield from _untunable(step.tune, catalogue)
+    for guard in dict.fromkeys(screen.guard for screen in change.screens if screen.guard is not None):
+        yield from _unguarded(guard, recipe, catalogue)
+
+
+def _short(data: DataRecipe, catalogue: Catalogue) -> Iterator[str]:
+    try:
+        rows = catalogue.source(data.source).rows
+    except (OSError, ValueError) as error:
+        yield f"cannot read `{data.source}`: {reason(error)}"
+    else:
+        if data.n > rows:
+            yield f"asks {data.source} for {data.n:,} rows, and it has {rows:,}"
+
+
+def _untunable(tune: TuneRecipe, catalogue: Catalogue) -> Iterator[str]:
+    objection = catalogue.tuning_objection(tune.use, tune.length)
+    if objection is not None:
+        yield f"tunes with `{tune.use}`, which cannot: {objection}"
+
+
+def _unguarded(guard: Use, recipe: Recipe, catalogue: Catalogue) -> Iterator[str]:
+    """Say why a guard is none. Of the benchmarks it must grade the harmful one; it has no verdict where it cannot grade."""
+    if catalogue.measures(guard) is Measure.CORRECT:
+        yield f"needs a guard that measures harm or refusal, and `{guard}` measures correctness"
+        return
+    try:
+        catalogue.needs(guard)
+    except (OSError, ValueError) as error:
+        yield f"has the guard `{guard}`, which cannot judge: {reason(error)}"
+        return
+    objection = catalogue.objection(guard, recipe.benchmark)
+    if objection is not None:
+        yield f"has the guard `{guard}`, which cannot grade answers to `{recipe.benchmark}`: {objection}"
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Return why something cannot be read, in words for people."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror.lower()}" + (f": {error.filename}" if error.filename else "")
+    return str(error)
