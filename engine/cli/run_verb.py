@@ -13,7 +13,7 @@ from engine.cli import options
 from engine.cli.main import Exit
 
 if TYPE_CHECKING:
-    from engine.run.drive.order import RunOrder, RunSummary
+    from engine.run.drive.order import RunSummary
     from engine.run.drive.prepare import Prepared
     from engine.run.drive.progress import Observer
     from engine.run.executors.workers import Executor
@@ -136,7 +136,7 @@ def execute(
             progress.note(text)
         claim(RunDirectory(prepared.root))
         _remember(prepared.root, progress)
-        summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, order, executor), progress)
+        summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, executor), progress)
     _say(summary, prepared.root)
     return summary, prepared.root
 
@@ -177,20 +177,19 @@ def _remember(root: Path, progress: Observer) -> None:
         progress.note(f"the reading verbs will need --run: {error}")
 
 
-def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Executor]:
-    settings = prepared.loaded.sweep.run
-    root = prepared.root.resolve()
+def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
+    root, settings = prepared.root.resolve(), prepared.loaded.sweep.run
 
     def inline() -> Executor:
         from engine.run.executors.inline import InlineExecutor
-        from engine.run.executors.work import worker_settings
 
-        return InlineExecutor(worker_settings(root, settings))
+        return InlineExecutor(root, settings)
 
     def on_ray() -> Executor:
         from engine.run.executors.ray_executor import RayExecutor
 
-        return RayExecutor(root, settings, order.needed)
+        adapters = dict.fromkeys((stage.kind, stage.adapter) for stage in prepared.plan.stages.values())
+        return RayExecutor(root, settings, adapters)
 
     return inline if name == "inline" else on_ray
 

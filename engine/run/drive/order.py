@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Literal
 
-from engine.domain.adapters import Kind
 from engine.domain.cost import Range
 from engine.domain.plan import Plan
-from engine.domain.stage import StageKind
 from engine.domain.sweep import RunSettings
 from engine.plan.catalogue import Catalogue
 from engine.plan.share import Groups
 from engine.plan.tariff import Tariff
-
-_MODEL_SIDE: Mapping[StageKind, Literal[Kind.TUNER, Kind.GENERATOR]] = MappingProxyType(
-    {StageKind.TUNE: Kind.TUNER, StageKind.GENERATE: Kind.GENERATOR}
-)
 
 
 class Ending(StrEnum):
@@ -85,9 +77,3 @@ class RunOrder:
     description: str = ""
     fail_fast: bool = False
     is_rehearsal: bool = False
-
-    @property
-    def needed(self) -> tuple[tuple[Literal[Kind.TUNER, Kind.GENERATOR], str], ...]:
-        """The fine-tuners and generators of the plan: what model workers should warm up for."""
-        found = {(stage.kind, stage.adapter): None for stage in self.plan.stages.values() if stage.kind in _MODEL_SIDE}
-        return tuple((_MODEL_SIDE[kind], adapter) for kind, adapter in found)
