@@ -115,21 +115,8 @@ def execute(
     from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, out)
-    sweep = prepared.loaded.sweep
     _look_at_accounts(prepared)
-    order = RunOrder(
-        plan=prepared.plan,
-        forecasts=prepared.forecasts,
-        groups=prepared.groups,
-        settings=sweep.run,
-        catalogue=prepared.catalogue,
-        papers=_papers(prepared, spec, overrides),
-        tariff=prepared.tariff,
-        ahead=prepared.forecast.new,
-        description=sweep.description,
-        fail_fast=fail_fast,
-        is_rehearsal=is_rehearsal,
-    )
+    order = RunOrder(prepared, _files(prepared, spec, overrides), fail_fast, is_rehearsal)
     with LiveProgress() as progress:
         progress.note(_opening(prepared))
         for text in prepared.reservations if prepared.forecast.new else ():
@@ -194,7 +181,7 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
     return inline if name == "inline" else on_ray
 
 
-def _papers(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[str, str]:
+def _files(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[str, str]:
     """The spec and the plan, to keep beside the results."""
     from engine.cli.plan_verb import document
 

@@ -97,9 +97,9 @@ class Scheduler:
                 self._change_left(key, 1)
         self._total = dict(self._left)
         self._alone: set[str] = set()
-        self._queues: dict[tuple[str | None, str], list[Entry]] = {}  # (warm slot, work or group) -> heap
-        works = {self._work_of(key) for key in stages}
-        self._works = {slot.name: sorted(_name(work) for work in works if slot.serves(work)) for slot in slots}
+        self._queues: dict[tuple[str | None, Work | str], list[Entry]] = {}  # (warm slot, work or group) -> heap
+        works = dict.fromkeys(self._work_of(key) for key in stages)
+        self._works = {slot.name: [work for work in works if slot.serves(work)] for slot in slots}
         for key, waits in self._waits.items():
             if waits == 0 and self._state[key] is StageState.PENDING:
                 self._offer(key, None)
@@ -111,15 +111,6 @@ class Scheduler:
     def state(self, key: str) -> StageState:
         """Return where a stage stands."""
         return self._state[key]
-
-    def dependants(self, key: str) -> tuple[str, ...]:
-        """Return the stages that need `key` directly."""
-        return tuple(self._dependants.get(key, ()))
-
-    @property
-    def running(self) -> int:
-        """Number of running stages."""
-        return sum(count for (_, state), count in self.counts.items() if state is StageState.RUNNING)
 
     @property
     def finished(self) -> bool:
@@ -205,16 +196,10 @@ class Scheduler:
             heapq.heappop(queue)
         return queue[0] if queue else None
 
-    def release(self, key: str, *, alone: bool = False) -> None:
-        """Put a running stage back: its worker died, or the run was interrupted.
-
-        Args:
-            key: The stage.
-            alone: It, or one of its companions, may have killed its worker: it gets no company any more.
-        """
+    def release(self, key: str) -> None:
+        """Put a running stage back whose worker died: it may have killed it, so it gets no company any more."""
         self._move(key, StageState.PENDING)
-        if alone:
-            self._alone |= set(self._groups.checkpoints.get(key, (key,)))
+        self._alone |= set(self._groups.checkpoints.get(key, (key,)))
         self._offer(key, None)
 
     def end(self, key: str, state: StageState, slot: str) -> tuple[str, ...]:
@@ -255,7 +240,7 @@ class Scheduler:
         run = self._groups.checkpoints.get(key, (key,))
         seconds = sum(self._seconds.get(checkpoint, 0.0) for checkpoint in run)
         entry = (-_DEPTH[kind], -seconds, self._order[key], key)
-        for queue in (_name(self._work_of(key)), self._groups.batch_groups[key]):
+        for queue in (self._work_of(key), self._groups.batch_groups[key]):
             heapq.heappush(self._queues.setdefault((warm, queue), []), entry)
 
     def _move(self, key: str, state: StageState) -> None:
@@ -274,8 +259,3 @@ class Scheduler:
         group = self._groups.batch_groups[key]
         self._pending[group] += sign
         self._left[group] = self._left.get(group, 0.0) + sign * self._seconds.get(key, 0.0)
-
-
-def _name(work: Work) -> str:
-    kind, worker, account = work
-    return f"{kind.value} on {worker.value}" if account is None else f"{kind.value} of {account}"

@@ -65,17 +65,7 @@ class Drive:
         ready = self.prepared(spec)
         self.notes.clear()
         settings = ready.loaded.sweep.run
-        order = RunOrder(
-            plan=ready.plan,
-            forecasts=ready.forecasts,
-            groups=ready.groups,
-            settings=settings,
-            catalogue=ready.catalogue,
-            papers={},
-            tariff=ready.tariff,
-            ahead=ready.forecast.new,
-            **more,
-        )
+        order = RunOrder(ready, **more)
         return run_sweep(order, self.run, lambda: make(self.run.root, settings), self), ready.plan
 
     def rows(self, key: str, table: str) -> list[Mapping[str, Any]]:

@@ -62,11 +62,8 @@ class Desk:
         spec = self.folder / "adopted.yaml"
         spec.write_text(SPEC.format(model=model, longest=longest))
         ready = prepare(spec, (), self.run.root)
-        order = RunOrder(
-            ready.plan, ready.forecasts, ready.groups, ready.loaded.sweep.run, ready.catalogue, {}, ready.tariff, 1
-        )
         listener = Listener()
-        adopt(order, self.run, self.state, listener)
+        adopt(RunOrder(ready), self.run, self.state, listener)
         (key,) = [key for key, stage in ready.plan.stages.items() if stage.kind is StageKind.GENERATE]
         return key, listener.notes
 
@@ -104,7 +101,7 @@ def test_replies_whose_price_nothing_tells_wait_for_a_plan_that_does(desk: Desk)
     key, _ = desk.adopt()
     desk.buy(key)
     _, (note,) = desk.adopt(OTHER)
-    assert "in no book" in note
+    assert "not in the ledger" in note
     assert desk.books == []
     assert desk.adopt()[1] == []
     assert [(found, usd) for found, _, usd in desk.books] == [(key, Decimal("0.75"))]
