@@ -17,7 +17,7 @@ from engine.domain.stage import Pinned, Stage, StageKind
 from engine.domain.sweep import RunSettings
 from engine.run.executors import gathering
 from engine.run.executors.workers import WarmSlots, Worker
-from engine.run.stages.batch import Judgement, StageBatch
+from engine.run.stages.batch import StageBatch
 from engine.store import shards
 from engine.store.layout import RunDirectory
 
@@ -144,8 +144,9 @@ def test_a_new_worker_reads_back_what_the_judge_said_before(plan: Plan, run: Run
     (before,) = attempts(run, replace(batch, stages=(first,)))
     assert before.result is not None
     (answers,) = first.needs
-    known = Judgement(first.key, before.result.shards, answers, batch.inputs[answers])
-    second, third = attempts(run, replace(batch, stages=tuple(rest), known=(known,)))
+    inputs = {**batch.inputs, first.key: before.result.shards}
+    known = ((first.key, answers),)
+    second, third = attempts(run, replace(batch, stages=tuple(rest), inputs=inputs, known=known))
     assert guard.asked == ["pressed", "calm", "new"]
     assert [row["score"] for row in rows(run, second)] == [row["score"] for row in rows(run, before)] == [5.0, 1.0]
     assert [row["score"] for row in rows(run, third)] == [5.0, 1.0]
