@@ -1,6 +1,6 @@
 """Requests that are handed in as a batch, at half the price and within a day: made once, read once, and asked anew where expired.
 
-a stage's batches are numbered, and its requests have names that follow from what is asked. Whoever goes on after a crash finds the
+A stage's batches are numbered, and its requests have names that follow from what is asked. Whoever goes on after a crash finds the
 batch by its number, and of its answers those that are still wanted by their names, whatever was read before.
 """
 
@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.sweep import Account
-from engine.ports.chat import ChatRequest, Completion
+from engine.ports.chat import Completion
 from engine.ports.provider import BatchState, JobState, Provider, Session
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once, place_of
-from engine.run.accounts.replies import ReplyLog, asked
+from engine.run.accounts.replies import ReplyLog, Requests
 
 ROUNDS = 3
 """A batch may expire before all of it is done; what is left is handed in so often."""
 
-Requests = Mapping[str, ChatRequest]
 Answers = dict[str, Completion | ProviderError]
 """By name."""
 
@@ -61,7 +58,7 @@ class Batches:
 
         Args:
             stage_key: The stage that asks.
-            named: What, by the names of `names`.
+            named: What.
             log: Its replies, open: those that are there are not bought again, and new ones are written to it.
         """
         answers = await self.begun(stage_key, named, log)
@@ -81,9 +78,7 @@ class Batches:
 
     async def begun(self, stage_key: str, named: Requests, log: ReplyLog) -> Answers:
         """Return what was bought before, by name: the replies in the log, and those of batches that were not read."""
-        answers: Answers = {
-            name: reply for name, request in named.items() if (reply := log.taken(request, name)) is not None
-        }
+        answers: Answers = {name: log.bought[name] for name in named if name in log.bought}
         for record in self.unread(stage_key):
             left = _without(named, answers)
             try:
@@ -114,7 +109,7 @@ class Batches:
         answers = {name: reply for name, reply in state.replies.items() if name in left}
         for name, reply in answers.items():
             if isinstance(reply, Completion):
-                log.write(left[name], reply, name)
+                log.write(name, left[name], reply)
         log.sync()
         self._read(key, batch_id, JobState.SUCCEEDED if state.refusal is None else JobState.FAILED)
         if state.refusal is not None:
@@ -162,17 +157,6 @@ class Batches:
         self.journal.write(replace(record, job_id=found))
         await repeated(partial(self.session.cancel_batch, found))
         return found
-
-
-def names(requests: Sequence[ChatRequest]) -> Requests:
-    """Return requests, in their order, by names that follow from what is asked; equal ones are numbered."""
-    seen: Counter[str] = Counter()
-    named = {}
-    for request in requests:
-        what = asked(request)
-        seen[what] += 1
-        named[f"{what}-{seen[what]}"] = request
-    return named
 
 
 def _without(named: Requests, answers: Answers) -> Requests:

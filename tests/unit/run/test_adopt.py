@@ -69,7 +69,7 @@ class Desk:
 
     def buy(self, key: str, model: str = MODEL) -> None:
         with reply_log(self.run, key).open() as log:
-            log.write(ChatRequest(model, (Turn("user", "sort: pear fig"),), 8), COMPLETION)
+            log.write(f"name {model}", ChatRequest(model, (Turn("user", "sort: pear fig"),), 8), COMPLETION)
 
     @property
     def books(self) -> list[tuple[str, int, Decimal | None]]:
