@@ -148,15 +148,15 @@ class Batches:
                 return state
             await asyncio.sleep(self.account.poll_seconds)
 
-    async def cancel(self, record: JobRecord) -> str | None:
-        """Let a batch end, and return its id, or None where none was made; what it has answered is read by the next run."""
+    async def cancel(self, record: JobRecord) -> str:
+        """Let a batch end, and say so; '' where none was made. What it has answered is read by the next run."""
         found = record.job_id or await self._once.found(record.key, record.latest_arrival(self.account.timeout))
         if not found:
             self.journal.write(replace(record, state=JobState.FAILED.value))
-            return None
+            return ""
         self.journal.write(replace(record, job_id=found))
         await repeated(partial(self.session.cancel_batch, found))
-        return found
+        return f"{found} ends; what it has answered is paid for, and the next run reads it"
 
 
 def _without(named: Requests, answers: Answers) -> Requests:

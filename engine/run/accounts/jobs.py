@@ -150,16 +150,17 @@ class Jobs:
         self.journal.write(replace(record, job_id=job.job_id, state=job.state.value))
         return job
 
-    async def cancel(self, record: JobRecord) -> Job | None:
-        """Cancel a job of this run, or return None where none was made; one that is over stays as it is."""
-        found = (
-            None if record.job_id else await self._once.found(record.key, record.latest_arrival(self.account.timeout))
-        )
-        job_id = record.job_id if found is None else found.job_id
+    async def cancel(self, record: JobRecord) -> str:
+        """Cancel a job of this run, and say what it is now; '' where none was made. One that is over stays as it is."""
+        job_id = record.job_id
         if not job_id:
-            self.journal.write(replace(record, state=JobState.FAILED.value))
-            return None
-        return self._noted(record.key, await repeated(partial(self.session.cancel_job, job_id)))
+            found = await self._once.found(record.key, record.latest_arrival(self.account.timeout))
+            if found is None:
+                self.journal.write(replace(record, state=JobState.FAILED.value))
+                return ""
+            job_id = found.job_id
+        job = self._noted(record.key, await repeated(partial(self.session.cancel_job, job_id)))
+        return f"{job.job_id} is {job.state.value}"
 
 
 def _order(request: TuningRequest, file_id: str) -> JobOrder:
