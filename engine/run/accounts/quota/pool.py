@@ -80,14 +80,13 @@ class Pool:
 
     Args:
         quota: The limits that are known.
-        seed: Of the jitter.
 
     Attributes:
         in_flight: Requests that are sent and not answered.
         paused_until: When a pause ends, which the provider asked for; in the past when there is none.
     """
 
-    def __init__(self, quota: Quota, seed: int = 0) -> None:
+    def __init__(self, quota: Quota) -> None:
         """Start with nothing sent."""
         self.requests = Rate(quota.requests_per_minute, least=LEAST_REQUESTS)
         self.tokens = Rate(quota.tokens_per_minute, least=LEAST_TOKENS)
@@ -96,7 +95,7 @@ class Pool:
         self.in_flight = 0
         self.paused_until = -NEVER
         self._quota = quota
-        self._random = random.Random(seed)  # noqa: S311 - jitter is no secret
+        self._random = random.Random(0)  # noqa: S311 - jitter is no secret
         self._later: list[tuple[float, int, Ticket]] = []
         self._room = NEVER if self.requests.known or self.tokens.known else FIRST  # in flight
         self._slowed_at = -NEVER
