@@ -17,7 +17,7 @@ from engine.ports.provider import BatchState, JobState, Provider, Session
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
-from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once, place_of
+from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once
 from engine.run.accounts.replies import ReplyLog, Requests
 
 ROUNDS = 3
@@ -50,17 +50,11 @@ class Batches:
 
     def __post_init__(self) -> None:
         """Know how a batch is looked for."""
-        place = place_of(self.account, self.provider)
-        self._once = Once(self.name, self.account, place, self.journal, self._look, str, patience=self.patience)
+        own = self.name, self.account, self.provider, self.journal
+        self._once = Once(*own, self._look, str, patience=self.patience)
 
     async def complete_all(self, stage_key: str, named: Requests, log: ReplyLog) -> Answers:
-        """Return the reply to each request, by name.
-
-        Args:
-            stage_key: The stage that asks.
-            named: What.
-            log: Its replies, open: those that are there are not bought again, and new ones are written to it.
-        """
+        """Return the reply to each request of a stage. What is in its open log is not bought again; what is new goes there."""
         answers = await self.begun(stage_key, named, log)
         rounds, deadline = 0, time.monotonic() + LONGEST_DAY
         while rounds < ROUNDS and time.monotonic() < deadline and (left := _without(named, answers)):

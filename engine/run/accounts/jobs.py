@@ -24,7 +24,7 @@ from engine.ports.provider_errors import (
 )
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal
-from engine.run.accounts.once import Once, place_of
+from engine.run.accounts.once import Once
 from engine.run.accounts.quota.broker import Broker
 
 SINCE = 30 * 24 * 3600.0
@@ -61,9 +61,8 @@ class Jobs:
 
     def __post_init__(self) -> None:
         """Know how a job is looked for."""
-        place, name = place_of(self.account, self.provider), operator.attrgetter("job_id")
-        park = self.broker.park_jobs
-        self._once = Once(self.name, self.account, place, self.journal, self._look, name, park, self.patience)
+        name, park = operator.attrgetter("job_id"), self.broker.park_jobs
+        self._once = Once(self.name, self.account, self.provider, self.journal, self._look, name, park, self.patience)
 
     async def run(self, request: TuningRequest) -> HostedTuning:
         """Return what came of a job, made now or long ago.

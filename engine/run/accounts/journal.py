@@ -43,8 +43,7 @@ class JobRecord:
     def latest_arrival(self, timeout: float) -> float | None:
         """Return the latest moment at which the request may have arrived, in seconds since the epoch; None when what came of it is known.
 
-        Args:
-            timeout: Seconds that it may have taken.
+        It may have taken `timeout` seconds.
         """
         return None if self.state or self.job_id else min(time.time(), self.intended_at + timeout)
 
@@ -55,11 +54,7 @@ def batch_key(stage_key: str, number: int) -> str:
 
 
 class Journal:
-    """The records in a folder.
-
-    Args:
-        folder: `RunDirectory.jobs`, or `RunDirectory.batches`.
-    """
+    """The records in a folder: `RunDirectory.jobs`, or `RunDirectory.batches`."""
 
     def __init__(self, folder: Path) -> None:
         """Read nothing yet."""

@@ -47,12 +47,7 @@ def _open(journal: Journal) -> list[JobRecord]:
 
 
 def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
-    """Cancel whatever of a run may go on, and say what became of each.
-
-    Args:
-        run: The run directory.
-        accounts: The accounts by name.
-    """
+    """Cancel whatever of a run may go on, and say what became of each."""
     left = left_behind(run)
     said: list[str] = []
     for name in sorted({record.account for record in (*left.jobs, *left.batches)}):

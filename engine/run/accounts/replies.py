@@ -4,7 +4,7 @@ One sealed file a stage, of one line a reply, with what earlier sends of it may 
 its reply arrives; the file goes when the stage counts, or is read again by whoever runs the stage next. A line that was cut off
 by a crash is a reply that was in flight.
 
-An attempt that ends otherwise has in its books what was bought for it, and a mark says so: the attempt's number, and how many
+An attempt that ends otherwise is in the ledger with what was bought for it, and a mark says so: the attempt's number, and how many
 replies stood in the file. What is in the ledger is used again, and not counted again. The mark is written first, and counts once
 the store has an attempt of that number: a crash in between leaves a mark that nobody believes, and what it stands for unbooked.
 """
@@ -48,15 +48,12 @@ def names(requests: Sequence[ChatRequest]) -> Requests:
 class ReplyLog:
     """The replies of one stage.
 
-    Args:
-        path: The file; it need not be there.
-
     Attributes:
         bought: What was bought before, by the names of `names`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read what is there."""
+        """Read what is there, if anything is."""
         self._path = path
         found = _read(path)
         booked = found.booked()
@@ -164,10 +161,7 @@ class Unbooked:
 def unbooked(run: RunDirectory, stage_key: str, attempts: int) -> Unbooked | None:
     """Return what is not in the ledger of what was bought for a stage; None where there is no such thing.
 
-    Args:
-        run: The run directory.
-        stage_key: The stage.
-        attempts: How many attempts at its stage the store has.
+    `attempts` is how many attempts at the stage the store has.
     """
     path = _path(run, stage_key)
     found = _read(path)
@@ -181,10 +175,7 @@ def unbooked(run: RunDirectory, stage_key: str, attempts: int) -> Unbooked | Non
 def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
     """Return an attempt that left no result with what was bought for it, and mark that as booked. To be stored next.
 
-    Args:
-        run: The run directory.
-        attempt: The attempt; one that says which tokens it used has them all.
-        number: How many attempts at its stage there are with it.
+    One that says which tokens it used has them all. `number` is how many attempts at its stage there are with it.
     """
     new = unbooked(run, attempt.key, number - 1)
     if new is None:

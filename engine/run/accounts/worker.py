@@ -39,7 +39,7 @@ class AccountWorker:
     Args:
         name: The account's name in the spec.
         account: Its settings.
-        run: The run directory: where paid jobs are written down.
+        run: The run directory, where what is paid for is written down.
         patience: Seconds to wait for another worker of this account and run directory to end.
     """
 

@@ -41,13 +41,10 @@ def claim(run: RunDirectory) -> None:
 
 
 def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> frozenset[str]:
-    """Adopt the plan, forget what is damaged or unfinished, and return the keys of the stages that need not run.
+    """Adopt the plan in a run directory that is locked: forget what is damaged or unfinished, and tell the observer of it.
 
-    Args:
-        order: What the run is told to do.
-        run: The run directory, locked.
-        state: Its control plane, open for writing.
-        observer: Told of damage.
+    Returns:
+        The keys of the stages that need not run.
     """
     _refuse_mixture(order, run, state)
     for name, text in order.files.items():

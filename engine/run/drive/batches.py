@@ -14,13 +14,7 @@ from engine.store.state import State
 
 
 class Batches:
-    """Makes the stage batches of one run.
-
-    Args:
-        ready: The sweep, as it was planned.
-        state: The control plane, which knows the shards.
-        cached: Keys of the stages that need not run.
-    """
+    """Makes the stage batches of one run; `cached` are the keys of the stages that need not run."""
 
     def __init__(self, ready: Prepared, state: State, cached: frozenset[str]) -> None:
         """Start with nothing handed over."""

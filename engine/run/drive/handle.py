@@ -11,11 +11,7 @@ from engine.run.executors.workers import Executor
 
 
 class ExecutorHandle:
-    """Makes an executor in the background, and closes it there. A context manager: on leaving, it is closed.
-
-    Args:
-        make: Makes the executor.
-    """
+    """Makes an executor in the background, and closes it there. A context manager: on leaving, it is closed."""
 
     def __init__(self, make: Callable[[], Executor]) -> None:
         """Do nothing yet."""

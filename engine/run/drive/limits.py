@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TypeAlias
 
 from engine.domain.cost import Charge, Usage
 from engine.domain.sweep import Budget
@@ -13,9 +12,6 @@ from engine.plan.tariff import Tariff
 from engine.store.state import State
 
 SECONDS_PER_HOUR = 3600
-
-Pricing: TypeAlias = Callable[[str, Usage], Charge]
-"""Returns what a stage, by key, costs that used so much."""
 
 
 @dataclass(slots=True)
@@ -26,14 +22,14 @@ class BudgetGate:
 
     Attributes:
         budget: The caps.
-        charge: Prices what stages use.
+        charge: Returns what a stage, by key, costs that used so much.
         spent: Usage of all ended attempts.
         usd: Their charges, for what was surely used.
         possibly_billed_usd: Their charges, at most, for replies that never came.
     """
 
     budget: Budget
-    charge: Pricing
+    charge: Callable[[str, Usage], Charge]
     spent: Usage = field(default_factory=Usage)
     usd: Decimal = Decimal()
     possibly_billed_usd: Decimal = Decimal()

@@ -35,12 +35,7 @@ class Survey:
 
 
 def survey(root: Path, plan: Plan) -> Survey:
-    """Look at a run directory without changing it; an absent one holds nothing.
-
-    Args:
-        root: The run directory.
-        plan: The plan to compare with.
-    """
+    """Look at a run directory without changing it; an absent one holds nothing."""
     run = RunDirectory(root)
     if not run.state.exists():
         return Survey()

@@ -63,6 +63,9 @@ class Scheduler:
         seconds: Expected device-seconds by key, shared work counted once; only their proportions matter.
         groups: Which stages a worker may take together.
         slots: The workers' slots.
+
+    Attributes:
+        counts: Stages by (kind, state).
     """
 
     def __init__(
@@ -120,9 +123,7 @@ class Scheduler:
     def take(self, slot: Slot, admits: Admits) -> tuple[Stage, ...]:
         """Return the batch that a slot should run next, marked as running; empty when nothing is ready for it.
 
-        Args:
-            slot: The slot.
-            admits: Says of one stage after another whether it may start; the first refusal ends the batch.
+        `admits` says of one stage after another whether it may start; the first refusal ends the batch.
         """
         place, first = self._next(slot)
         if first is None:
@@ -203,16 +204,7 @@ class Scheduler:
         self._offer(key, None)
 
     def end(self, key: str, state: StageState, slot: str) -> tuple[str, ...]:
-        """Mark a running stage as ended.
-
-        Args:
-            key: The stage.
-            state: How it ended: done, failed or blocked.
-            slot: The slot that ran it.
-
-        Returns:
-            The keys of the stages that are skipped because of it, direct dependants first.
-        """
+        """Mark a stage that a slot ran as done, failed or blocked; return those skipped because of it, direct dependants first."""
         self._move(key, state)
         if state is not StageState.DONE:
             return self._skip_dependants(key)

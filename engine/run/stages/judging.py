@@ -141,13 +141,7 @@ def judged(
     """Have every response judged that has no verdict yet, and yield (key, usage) of each stage that has all of its own.
 
     A stage whose judge could not be asked gets the error, with what it used itself: what was answered is kept, and is not
-    asked again.
-
-    Args:
-        tasks: What each stage has to judge.
-        judge: The judge.
-        given: What it has said before; added to.
-        account: Whom to ask.
+    asked again. `given` is what the judge has said before; added to.
     """
     new = _shared_out(sorted(tasks, key=lambda task: not account.begun(task.key)), given)
     settings = tasks[0].judge.settings

@@ -78,9 +78,6 @@ def longest_answer(request: ChatRequest) -> int:
 class Pool:
     """Who waits, what is in flight, and what is left.
 
-    Args:
-        quota: The limits that are known.
-
     Attributes:
         in_flight: Requests that are sent and not answered.
         paused_until: When a pause ends, which the provider asked for; in the past when there is none.
@@ -145,14 +142,7 @@ class Pool:
         return min(later, lacks)
 
     def answered(self, ticket: Ticket, rate_limits: RateLimits, tokens: int, now: float) -> None:
-        """Note a reply.
-
-        Args:
-            ticket: What was answered.
-            rate_limits: What its headers say.
-            tokens: What was really used.
-            now: The time.
-        """
+        """Note a reply: what its headers say, and the tokens that were really used."""
         self._landed()
         if ticket.sent_at >= self._refusing_since:  # before, it was not refusing yet
             self._rate_limited, self._answered = 0, True

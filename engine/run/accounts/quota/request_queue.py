@@ -15,11 +15,7 @@ STIR_S = 0.001
 
 
 class RequestQueue:
-    """Lets requests through as fast as one quota allows.
-
-    Args:
-        quota: The limits that are known.
-        clock: Seconds, monotonic; those of the event loop.
+    """Lets requests through as fast as one quota allows. The clock is that of the event loop, in seconds.
 
     Attributes:
         pool: The state of the quota. Who changes it by a reply or an error calls `pump` then.
