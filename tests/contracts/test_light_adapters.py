@@ -147,7 +147,6 @@ def test_a_judge_says_what_it_needs(kind: Kind, name: str, given: Given) -> None
     needs: Needs = judge.needs(settings)
     assert needs == judge.needs(settings)
     assert (needs.model is not None) == isinstance(judge, ApiJudge)
-    assert needs.memory == 0 or needs.worker is WorkerKind.MODEL
     assert needs.pin == "" or needs.pin.startswith("sha256:")
 
 
