@@ -13,7 +13,6 @@ from engine import registry
 from engine.domain.adapters import Kind, Settings, SettingsError, Use, plain
 from engine.domain.conversation import Prompt
 from engine.domain.results import Finish, Measure, Outcome, Response
-from engine.domain.stage import WorkerKind
 from engine.ports import ApiJudge, Context, Needs
 
 from .examples import examples
