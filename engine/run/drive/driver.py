@@ -207,8 +207,8 @@ class _Loop:
         return None
 
     def _start_ready(self, observer: Observer) -> Stop | None:
-        """Give every idle slot a batch; return why nothing more may start, or None."""
-        accounts, refusals = self._ready.groups.accounts, list[str]()
+        """Give every idle slot a batch; where nothing runs and nothing may start, return why."""
+        accounts, refusals = self._ready.groups.accounts, set[str]()
 
         def admits(stage: Stage) -> bool:
             ahead, most = self._ready.forecasts[stage.key], self._ready.forecasts[stage.key].expected
@@ -216,20 +216,19 @@ class _Loop:
                 stage.key in accounts
             ):  # a provider's bill cannot be stopped half-way: all that it may come to is held back
                 most = ahead.high - replies.kept(self._run, stage.key)
-            refusals.append(self._gate.reserve(stage.key, most))
-            return not refusals[-1]
+            if refusal := self._gate.reserve(stage.key, most):
+                refusals.add(refusal)
+            return not refusal
 
         for slot in self._executor.slots:
-            if slot.name in self._busy:
-                continue
-            if stages := self._scheduler.take(slot, admits):
+            if slot.name not in self._busy and (stages := self._scheduler.take(slot, admits)):
                 open_ = dict.fromkeys(stage.key for stage in stages)
                 self._busy[slot.name] = _UnderWay(open_, stages[0].key not in accounts)
                 self._executor.submit(slot.name, self._batches.batch(slot, stages))
-            if refusals and refusals[-1]:
-                observer.note(f"budget: {refusals[-1]}")
-                return Ending.BUDGET, "raise the cap under run.budget, and the same command goes on."
-        return None
+        if not refusals or self._busy:  # what is running may use less than was held back for it
+            return None
+        observer.note(f"budget: {min(refusals)}")
+        return Ending.BUDGET, "raise the cap under run.budget, and the same command goes on."
 
     def _take_in(self, ended: list[Attempt | WorkerLost], observer: Observer) -> None:
         """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""

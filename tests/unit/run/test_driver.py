@@ -121,6 +121,20 @@ def test_a_cap_stops_a_run_before_the_stage_that_could_pass_it(drive: Drive) -> 
     assert len(asked) == 1
 
 
+def test_what_was_held_back_and_not_used_is_there_for_the_next_stage(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_KEY_IS_NEEDED", "none")
+    spec = HOSTED.replace("run:\n", "axes: {generate.system: [one, two]}\nrun:\n")
+    plan = drive.prepared(spec).plan
+    asked = [cell.evaluations[0].generate for cell in plan.cells]
+    high = drive.prepared(spec).forecasts[asked[0]].high.tokens
+    assert PAID.tokens < high
+    summary, _ = drive(f"{spec}  budget: {{tokens: {PAID.tokens + high}}}\n")
+    assert (summary.ending, drive.notes) == (Ending.COMPLETE, []), "though both at once could have passed the cap"
+    assert [drive.attempts()[key] for key in asked] == [1, 1]
+
+
 def test_what_a_judge_said_in_an_earlier_run_is_not_asked_again(drive: Drive) -> None:
     drive(UNTUNED)
     registry.refresh()  # and the worker of the next run is another one
