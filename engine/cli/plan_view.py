@@ -129,16 +129,16 @@ def _bill_row(line: BillLine) -> tuple[object, ...]:
 def _print_cost(prepared: Prepared) -> None:
     ahead, out = prepared.forecast, console()
     settings = prepared.loaded.sweep.run
-    hosts = settings.resources.hosts or max(1, int((os.cpu_count() or 1) // settings.resources.cpus_per_host))
+    workers = settings.resources.hosts or max(1, int((os.cpu_count() or 1) // settings.resources.cpus_per_host))
     ends = (ahead.total.low, ahead.total.expected, ahead.total.high)
-    low, expected, high = (duration(usage.device_seconds / hosts) for usage in ends)
+    low, expected, high = (duration(usage.device_seconds / workers) for usage in ends)
     basis = "from finished stages of this run" if ahead.calibrated else "from the adapters' default rates"
-    where = "" if settings.resources.gpus_per_host else f" on {many(hosts, 'host')}"
+    where = "" if settings.resources.gpus_per_host else f" on {many(workers, 'worker')}"
     out.print(f"Time    about {expected} ({low} to {high}){where}, start-up aside; {basis}", style="bold")
     if prepared.bill:
         out.print("        providers take their own time, within your quota: `dosimeter rehearse` shows how long")
     hosted = [line.usd for line in prepared.bill]
-    hint = "set run.resources.usd_per_device_hour to what an hour of a host costs"
+    hint = "set run.resources.usd_per_device_hour to what an hour of a worker costs"
     if ahead.usd is None and hosted and None not in hosted:
         cheap, likely, dear = (money(sum(column, Decimal())) for column in zip(*filter(None, hosted), strict=True))
         out.print(f"Cost    about {likely} ({cheap} to {dear}) at providers; for the rest, {hint}, or 0", style="bold")

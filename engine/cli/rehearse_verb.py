@@ -113,7 +113,7 @@ def _wanted(prepared: Prepared, folder: Path, speed: float, more: Sequence[str])
             user, _ = read_written(server.settings, b"", "--server", more)
             settings = server.settings_for(mock_order(account, what, folder / name, speed))
             set_ = user.model_dump(mode="json", exclude_unset=True)
-            found[name] = Wanted(account.provider, server, merged(settings, set_))
+            found[name] = Wanted(account.provider, merged(settings, set_))
     if not found:
         raise PlanError("this sweep asks nothing of a provider", where="run.accounts", todo="`dosimeter run` runs it")
     return found
@@ -127,7 +127,7 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: P
 
     rows = []
     for one in served:
-        audit = one.audit()
+        audit = one.server.audit(one.base_url)
         seen = (audit.requests, audit.rate_limited, audit.peak_in_flight)
         rows.append((one.account, *seen, f"${audit.usd.normalize():f}"))
     print_table(("account", "requests", "429s", "most at a time", "billed"), rows, numeric=("requests", "429s"))

@@ -13,7 +13,7 @@ from engine.cli import options
 from engine.cli.main import Exit
 
 if TYPE_CHECKING:
-    from engine.run.drive.order import RunOrder, RunSummary
+    from engine.run.drive.order import RunSummary
     from engine.run.drive.prepare import Prepared
     from engine.run.drive.progress import Observer
     from engine.run.executors.workers import Executor
@@ -115,28 +115,15 @@ def execute(
     from engine.store.layout import RunDirectory
 
     prepared = prepare(spec, overrides, out)
-    sweep = prepared.loaded.sweep
     _look_at_accounts(prepared)
-    order = RunOrder(
-        plan=prepared.plan,
-        forecasts=prepared.forecasts,
-        groups=prepared.groups,
-        settings=sweep.run,
-        catalogue=prepared.catalogue,
-        papers=_papers(prepared, spec, overrides),
-        tariff=prepared.tariff,
-        ahead=prepared.forecast.new,
-        description=sweep.description,
-        fail_fast=fail_fast,
-        is_rehearsal=is_rehearsal,
-    )
+    order = RunOrder(prepared, _files(prepared, spec, overrides), fail_fast, is_rehearsal)
     with LiveProgress() as progress:
         progress.note(_opening(prepared))
         for text in prepared.reservations if prepared.forecast.new else ():
             progress.note(text)
         claim(RunDirectory(prepared.root))
         _remember(prepared.root, progress)
-        summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, order, executor), progress)
+        summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, executor), progress)
     _say(summary, prepared.root)
     return summary, prepared.root
 
@@ -177,25 +164,24 @@ def _remember(root: Path, progress: Observer) -> None:
         progress.note(f"the reading verbs will need --run: {error}")
 
 
-def _maker(prepared: Prepared, order: RunOrder, name: str) -> Callable[[], Executor]:
-    settings = prepared.loaded.sweep.run
-    root = prepared.root.resolve()
+def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
+    root, settings = prepared.root.resolve(), prepared.loaded.sweep.run
 
     def inline() -> Executor:
         from engine.run.executors.inline import InlineExecutor
-        from engine.run.executors.work import worker_settings
 
-        return InlineExecutor(worker_settings(root, settings))
+        return InlineExecutor(root, settings)
 
     def on_ray() -> Executor:
         from engine.run.executors.ray_executor import RayExecutor
 
-        return RayExecutor(root, settings, order.needed)
+        adapters = dict.fromkeys((stage.kind, stage.adapter) for stage in prepared.plan.stages.values())
+        return RayExecutor(root, settings, adapters)
 
     return inline if name == "inline" else on_ray
 
 
-def _papers(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[str, str]:
+def _files(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[str, str]:
     """The spec and the plan, to keep beside the results."""
     from engine.cli.plan_verb import document
 

@@ -10,7 +10,7 @@
     ├── StoreError                the store is damaged or not a run directory
     └── QueryError                the SQL or the query's name is wrong, or the query ran too long
 
-Adapters raise plain Python exceptions; `engine.run.executors.work` is the one boundary that turns them into a failed
+Adapters raise plain Python exceptions; `engine.run.executors.workers` is the one boundary that turns them into a failed
 attempt, which is a row and not a crash.
 """
 

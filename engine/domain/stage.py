@@ -188,7 +188,6 @@ class Stage:
         inputs: (name, key) of the stages that it needs.
         payload: The canonical JSON that the key is the hash of.
         worker: The kind of worker that runs it.
-        memory: Bytes of device memory that it needs beside a base model, where its adapter says so; 0 otherwise.
     """
 
     key: str
@@ -198,7 +197,6 @@ class Stage:
     inputs: tuple[tuple[str, str], ...]
     payload: str
     worker: WorkerKind
-    memory: int = 0
 
     @property
     def kind(self) -> StageKind:

@@ -197,17 +197,14 @@ class StageBook:
         text = payload(stage_kind, adapter, revision, settings, given)
         key = stage_key(stage_kind, text)
         if key not in self.stages:
-            worker, memory = self._runs_on(work)
-            self.stages[key] = Stage(key, adapter, revision, work, given, text, worker, memory)
+            self.stages[key] = Stage(key, adapter, revision, work, given, text, self._runs_on(work))
         return key
 
-    def _runs_on(self, work: Work) -> tuple[WorkerKind, int]:
-        """Return the kind of worker that does some work, and the device memory that its adapter asks for."""
+    def _runs_on(self, work: Work) -> WorkerKind:
+        """Return the kind of worker that does some work."""
         if isinstance(work, JudgeWork):
-            needs = self.catalogue.needs(work.use)
-            return needs.worker, needs.memory
-        needs_model = isinstance(work, TuneWork | WeightsWork | GenerateWork)
-        return (WorkerKind.MODEL if needs_model else WorkerKind.CPU), 0
+            return self.catalogue.needs(work.use).worker
+        return WorkerKind.MODEL if isinstance(work, TuneWork | WeightsWork | GenerateWork) else WorkerKind.CPU
 
 
 def _count(number: int, noun: str) -> str:

@@ -45,13 +45,11 @@ class Needs:
 
     Attributes:
         worker: A CPU worker, or a model worker with its device.
-        memory: Bytes of device memory that its own model takes; 0 without one.
         model: The hosted model that it asks; None for a judge that runs here.
         pin: `sha256:` and hex digits over what it reads beside its settings, such as a folder or a policy; empty for nothing.
     """
 
     worker: WorkerKind = WorkerKind.CPU
-    memory: int = 0
     model: Use | None = None
     pin: str = ""
 

@@ -1,1 +1,1 @@
-"""The run: scheduler, hosts, executors, and the driver that joins them."""
+"""The run: scheduler, workers, executors, and the driver that joins them."""

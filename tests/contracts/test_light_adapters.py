@@ -13,7 +13,6 @@ from engine import registry
 from engine.domain.adapters import Kind, Settings, SettingsError, Use, plain
 from engine.domain.conversation import Prompt
 from engine.domain.results import Finish, Measure, Outcome, Response
-from engine.domain.stage import WorkerKind
 from engine.ports import ApiJudge, Context, Needs
 
 from .examples import examples
@@ -147,7 +146,6 @@ def test_a_judge_says_what_it_needs(kind: Kind, name: str, given: Given) -> None
     needs: Needs = judge.needs(settings)
     assert needs == judge.needs(settings)
     assert (needs.model is not None) == isinstance(judge, ApiJudge)
-    assert needs.memory == 0 or needs.worker is WorkerKind.MODEL
     assert needs.pin == "" or needs.pin.startswith("sha256:")
 
 

@@ -139,7 +139,7 @@ class Study:
     def bought(self) -> int:
         """Replies in the run directory that are no rows yet."""
         files = (self.run_dir / "replies").glob("*.jsonl")
-        return sum('"asked"' in line for path in files for line in path.read_text().splitlines())
+        return sum('"name"' in line for path in files for line in path.read_text().splitlines())
 
     def stages(self) -> list[dict[str, Any]]:
         return self.rows("SELECT stage_key AS key FROM v_stages")

@@ -32,11 +32,10 @@ LOST = st.builds(
 def test_admitted_work_never_passes_a_cap_when_forecasts_hold(
     work: list[tuple[Usage, bool]], tokens: int, millis: int
 ) -> None:
-    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge, Usage(), Decimal())
+    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge)
     waiting: list[tuple[str, Usage]] = []
     for index, (usage, ends_at_once) in enumerate(work):
-        if gate.refusal(str(index), usage) is None:
-            gate.reserve(str(index), usage)
+        if not gate.reserve(str(index), usage):
             waiting.append((str(index), usage))
         if ends_at_once and waiting:
             gate.settle(*waiting.pop(0))
@@ -50,7 +49,7 @@ def test_admitted_work_never_passes_a_cap_when_forecasts_hold(
 def test_a_cap_that_may_have_been_passed_admits_nothing_that_costs(
     work: list[tuple[Usage, Usage]], following: Usage, tokens: int, millis: int
 ) -> None:
-    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge, Usage(), Decimal())
+    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge)
     for index, (used, lost) in enumerate(work):
         gate.settle(str(index), used + lost)
     surely, at_most = (
@@ -62,12 +61,12 @@ def test_a_cap_that_may_have_been_passed_admits_nothing_that_costs(
         surely.tokens + at_most + following.tokens <= tokens
         and gate.usd + gate.possibly_billed_usd + device_usd(following, USD_PER_HOUR) <= Decimal(millis) / 1000
     )
-    assert (gate.refusal("next", following) is None) == fits
+    assert (gate.reserve("next", following) == "") == fits
 
 
 @given(st.lists(USAGES, max_size=30))
 def test_the_ledger_is_the_sum_of_its_charges_to_the_last_digit(work: list[Usage]) -> None:
-    gate = BudgetGate(Budget(), charge, Usage(), Decimal())
+    gate = BudgetGate(Budget(), charge)
     charges = [gate.settle(str(index), usage) for index, usage in enumerate(work)]
     assert gate.usd == sum((Decimal(repr(usage.device_seconds)) / 1000 for usage in work), Decimal())
     assert gate.usd == sum((charge.usd for charge in charges if charge.usd is not None), Decimal())
@@ -75,11 +74,11 @@ def test_the_ledger_is_the_sum_of_its_charges_to_the_last_digit(work: list[Usage
 
 
 def test_a_cap_of_nothing_admits_nothing_that_costs() -> None:
-    gate = BudgetGate(Budget(usd=Decimal(0)), charge, Usage(), Decimal())
-    assert gate.refusal("key", Usage(device_seconds=1.0)) is not None
-    assert gate.refusal("key", Usage()) is None
+    gate = BudgetGate(Budget(usd=Decimal(0)), charge)
+    assert "over the cap of 0 USD" in gate.reserve("key", Usage(device_seconds=1.0))
+    assert gate.reserve("key", Usage()) == ""
 
 
 def test_an_unknown_price_is_never_zero() -> None:
-    gate = BudgetGate(Budget(), lambda _, __: Charge(None), Usage(), Decimal())
+    gate = BudgetGate(Budget(), lambda _, __: Charge(None))
     assert gate.settle("key", Usage(device_seconds=10.0)).usd is None

@@ -97,20 +97,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(self.scheduler.state(entry) is StageState.SKIPPED for entry in skipped)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), alone=st.booleans())
-    def lose(self, data: st.DataObject, *, alone: bool) -> None:
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.running.values())))
         for key in [key for key, name in self.running.items() if name == worker]:
-            self.scheduler.release(key, alone=alone)
+            self.scheduler.release(key)
             self.running.pop(key)
             self.started.remove(key)
-            if alone:
-                self.killers |= set(self.groups.checkpoints.get(key, (key,)))
+            self.killers |= set(self.groups.checkpoints.get(key, (key,)))
 
     @invariant()
     def nothing_runs_twice(self) -> None:
         assert len(set(self.started)) == len(self.started)
-        assert self.scheduler.running == len(self.running)
+        running = {key for key in self.stages if self.scheduler.state(key) is StageState.RUNNING}
+        assert running == self.running.keys()
 
     @invariant()
     def counts_are_those_of_the_states(self) -> None:

@@ -1,6 +1,6 @@
 """Requests that are handed in as a batch, at half the price and within a day: made once, read once, and asked anew where expired.
 
-a stage's batches are numbered, and its requests have names that follow from what is asked. Whoever goes on after a crash finds the
+A stage's batches are numbered, and its requests have names that follow from what is asked. Whoever goes on after a crash finds the
 batch by its number, and of its answers those that are still wanted by their names, whatever was read before.
 """
 
@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.sweep import Account
-from engine.ports.chat import ChatRequest, Completion
+from engine.ports.chat import Completion
 from engine.ports.provider import BatchState, JobState, Provider, Session
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
-from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once, place_of
-from engine.run.accounts.replies import ReplyLog, asked
+from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once
+from engine.run.accounts.replies import ReplyLog, Requests
 
 ROUNDS = 3
 """A batch may expire before all of it is done; what is left is handed in so often."""
 
-Requests = Mapping[str, ChatRequest]
 Answers = dict[str, Completion | ProviderError]
 """By name."""
 
@@ -53,17 +50,11 @@ class Batches:
 
     def __post_init__(self) -> None:
         """Know how a batch is looked for."""
-        place = place_of(self.account, self.provider)
-        self._once = Once(self.name, self.account, place, self.journal, self._look, str, patience=self.patience)
+        own = self.name, self.account, self.provider, self.journal
+        self._once = Once(*own, self._look, str, patience=self.patience)
 
     async def complete_all(self, stage_key: str, named: Requests, log: ReplyLog) -> Answers:
-        """Return the reply to each request, by name.
-
-        Args:
-            stage_key: The stage that asks.
-            named: What, by the names of `names`.
-            log: Its replies, open: those that are there are not bought again, and new ones are written to it.
-        """
+        """Return the reply to each request of a stage. What is in its open log is not bought again; what is new goes there."""
         answers = await self.begun(stage_key, named, log)
         rounds, deadline = 0, time.monotonic() + LONGEST_DAY
         while rounds < ROUNDS and time.monotonic() < deadline and (left := _without(named, answers)):
@@ -81,9 +72,7 @@ class Batches:
 
     async def begun(self, stage_key: str, named: Requests, log: ReplyLog) -> Answers:
         """Return what was bought before, by name: the replies in the log, and those of batches that were not read."""
-        answers: Answers = {
-            name: reply for name, request in named.items() if (reply := log.taken(request, name)) is not None
-        }
+        answers: Answers = {name: log.bought[name] for name in named if name in log.bought}
         for record in self.unread(stage_key):
             left = _without(named, answers)
             try:
@@ -114,7 +103,7 @@ class Batches:
         answers = {name: reply for name, reply in state.replies.items() if name in left}
         for name, reply in answers.items():
             if isinstance(reply, Completion):
-                log.write(left[name], reply, name)
+                log.write(name, left[name], reply)
         log.sync()
         self._read(key, batch_id, JobState.SUCCEEDED if state.refusal is None else JobState.FAILED)
         if state.refusal is not None:
@@ -153,26 +142,15 @@ class Batches:
                 return state
             await asyncio.sleep(self.account.poll_seconds)
 
-    async def cancel(self, record: JobRecord) -> str | None:
-        """Let a batch end, and return its id, or None where none was made; what it has answered is read by the next run."""
+    async def cancel(self, record: JobRecord) -> str:
+        """Let a batch end, and say so; '' where none was made. What it has answered is read by the next run."""
         found = record.job_id or await self._once.found(record.key, record.latest_arrival(self.account.timeout))
         if not found:
             self.journal.write(replace(record, state=JobState.FAILED.value))
-            return None
+            return ""
         self.journal.write(replace(record, job_id=found))
         await repeated(partial(self.session.cancel_batch, found))
-        return found
-
-
-def names(requests: Sequence[ChatRequest]) -> Requests:
-    """Return requests, in their order, by names that follow from what is asked; equal ones are numbered."""
-    seen: Counter[str] = Counter()
-    named = {}
-    for request in requests:
-        what = asked(request)
-        seen[what] += 1
-        named[f"{what}-{seen[what]}"] = request
-    return named
+        return f"{found} ends; what it has answered is paid for, and the next run reads it"
 
 
 def _without(named: Requests, answers: Answers) -> Requests:

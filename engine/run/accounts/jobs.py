@@ -25,7 +25,7 @@ from engine.ports.provider_errors import (
 )
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal
-from engine.run.accounts.once import Once, place_of
+from engine.run.accounts.once import Once
 from engine.run.accounts.quota.broker import Broker
 
 SINCE = 30 * 24 * 3600.0
@@ -62,9 +62,8 @@ class Jobs:
 
     def __post_init__(self) -> None:
         """Know how a job is looked for."""
-        place, name = place_of(self.account, self.provider), operator.attrgetter("job_id")
-        park = self.broker.park_jobs
-        self._once = Once(self.name, self.account, place, self.journal, self._look, name, park, self.patience)
+        name, park = operator.attrgetter("job_id"), self.broker.park_jobs
+        self._once = Once(self.name, self.account, self.provider, self.journal, self._look, name, park, self.patience)
 
     async def run(self, request: TuningRequest) -> HostedTuning:
         """Return what came of a job, made now or long ago.
@@ -158,16 +157,17 @@ class Jobs:
         self.journal.write(replace(record, job_id=job.job_id, state=job.state.value))
         return job
 
-    async def cancel(self, record: JobRecord) -> Job | None:
-        """Cancel a job of this run, or return None where none was made; one that is over stays as it is."""
-        found = (
-            None if record.job_id else await self._once.found(record.key, record.latest_arrival(self.account.timeout))
-        )
-        job_id = record.job_id if found is None else found.job_id
+    async def cancel(self, record: JobRecord) -> str:
+        """Cancel a job of this run, and say what it is now; '' where none was made. One that is over stays as it is."""
+        job_id = record.job_id
         if not job_id:
-            self.journal.write(replace(record, state=JobState.FAILED.value))
-            return None
-        return self._noted(record.key, await repeated(partial(self.session.cancel_job, job_id)))
+            found = await self._once.found(record.key, record.latest_arrival(self.account.timeout))
+            if found is None:
+                self.journal.write(replace(record, state=JobState.FAILED.value))
+                return ""
+            job_id = found.job_id
+        job = self._noted(record.key, await repeated(partial(self.session.cancel_job, job_id)))
+        return f"{job.job_id} is {job.state.value}"
 
 
 def _order(request: TuningRequest, file_id: str) -> JobOrder:

@@ -11,7 +11,10 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from engine.store.errors import mapped
 from engine.store.layout import write_text
+
+DAMAGED = "Restore the file; or delete it, and the job or batch is looked for at the provider by its key."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,7 @@ class JobRecord:
     def latest_arrival(self, timeout: float) -> float | None:
         """Return the latest moment at which the request may have arrived, in seconds since the epoch; None when what came of it is known.
 
-        Args:
-            timeout: Seconds that it may have taken.
+        It may have taken `timeout` seconds.
         """
         return None if self.state or self.job_id else min(time.time(), self.intended_at + timeout)
 
@@ -55,20 +57,23 @@ def batch_key(stage_key: str, number: int) -> str:
 
 
 class Journal:
-    """The records in a folder.
-
-    Args:
-        folder: `RunDirectory.jobs`, or `RunDirectory.batches`.
-    """
+    """The records in a folder: `RunDirectory.jobs`, or `RunDirectory.batches`."""
 
     def __init__(self, folder: Path) -> None:
         """Read nothing yet."""
         self._folder = folder
 
     def read(self, key: str) -> JobRecord | None:
-        """Return what is known of a job, or None when nothing was ever intended."""
+        """Return what is known of a job, or None when nothing was ever intended.
+
+        Raises:
+            StoreError: The record is damaged.
+        """
         path = self._path(key)
-        return JobRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        if not path.is_file():
+            return None
+        with mapped("the record of something paid for cannot be read", path, ValueError, TypeError, todo=DAMAGED):
+            return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, record: JobRecord) -> None:
         """Keep a record; it is on the disk when this returns."""

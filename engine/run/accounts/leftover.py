@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine import registry
@@ -31,16 +31,6 @@ class Left:
     jobs: list[JobRecord] = field(default_factory=list)
     batches: list[JobRecord] = field(default_factory=list)
 
-    @property
-    def accounts(self) -> Sequence[str]:
-        """The accounts that they are of."""
-        return sorted({record.account for record in (*self.jobs, *self.batches)})
-
-    def of(self, account: str) -> Left:
-        """Return those of one account."""
-        jobs, batches = ([one for one in records if one.account == account] for records in (self.jobs, self.batches))
-        return Left(jobs, batches)
-
     def __len__(self) -> int:
         """Count them."""
         return len(self.jobs) + len(self.batches)
@@ -57,16 +47,12 @@ def _open(journal: Journal) -> list[JobRecord]:
 
 
 def cancel(run: RunDirectory, accounts: Mapping[str, Account]) -> Sequence[str]:
-    """Cancel whatever of a run may go on, and say what became of each.
-
-    Args:
-        run: The run directory.
-        accounts: The accounts by name.
-    """
+    """Cancel whatever of a run may go on, and say what became of each."""
     left = left_behind(run)
     said: list[str] = []
-    for name in left.accounts:
-        own = left.of(name)
+    for name in sorted({record.account for record in (*left.jobs, *left.batches)}):
+        jobs, batches = ([one for one in records if one.account == name] for records in (left.jobs, left.batches))
+        own = Left(jobs, batches)
         if name in accounts:
             said += asyncio.run(_cancelled(name, accounts[name], own, run))
         else:
@@ -84,26 +70,16 @@ async def _cancelled(name: str, account: Account, left: Left, run: RunDirectory)
     jobs = Jobs(name, account, provider, session, broker, Journal(run.jobs))
     batches = Batches(name, account, provider, session, Journal(run.batches))
     try:
-        return [await _ended_job(jobs, one) for one in left.jobs] + [
-            await _ended_batch(batches, one) for one in left.batches
+        return [await _said(one, "job", jobs.cancel) for one in left.jobs] + [
+            await _said(one, "batch", batches.cancel) for one in left.batches
         ]
     finally:
         await session.close()
 
 
-async def _ended_job(jobs: Jobs, record: JobRecord) -> str:
+async def _said(record: JobRecord, what: str, cancel: Callable[[JobRecord], Awaitable[str]]) -> str:
     try:
-        job = await jobs.cancel(record)
+        said = await cancel(record) or f"no {what} was made"
     except ProviderError as error:
-        return f"{record.key}: {record.job_id or 'its job'} could not be cancelled: {error}"
-    return f"{record.key}: no job was made" if job is None else f"{record.key}: {job.job_id} is {job.state.value}"
-
-
-async def _ended_batch(batches: Batches, record: JobRecord) -> str:
-    try:
-        batch_id = await batches.cancel(record)
-    except ProviderError as error:
-        return f"{record.key}: {record.job_id or 'its batch'} could not be cancelled: {error}"
-    if batch_id is None:
-        return f"{record.key}: no batch was made"
-    return f"{record.key}: {batch_id} ends; what it has answered is paid for, and the next run reads it"
+        said = f"{record.job_id or f'its {what}'} could not be cancelled: {error}"
+    return f"{record.key}: {said}"

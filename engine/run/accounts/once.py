@@ -43,11 +43,6 @@ LOCKS = 256
 """Files; what shares one by chance waits for a moment."""
 
 
-def place_of(account: Account, provider: Provider) -> str:
-    """Return where an account's API is, however that is written."""
-    return (account.base_url or provider.base_url or "").rstrip("/")
-
-
 def _unparked(_seconds: float) -> None:
     """Nobody else has to wait."""
 
@@ -59,7 +54,7 @@ class Once(Generic[T]):
     Attributes:
         name: The account's name.
         account: Its settings.
-        place: Where its API is.
+        provider: Its adapter.
         journal: Where records are kept.
         look: Looks once for what carries a key at the provider.
         identity: Returns the provider's name for it.
@@ -69,7 +64,7 @@ class Once(Generic[T]):
 
     name: str
     account: Account
-    place: str
+    provider: Provider
     journal: Journal
     look: Callable[[str], Awaitable[T | None]]
     identity: Callable[[T], str]
@@ -105,11 +100,9 @@ class Once(Generic[T]):
         raise UnavailableError(f"nothing could be made in {TRIES} tries")
 
     async def found(self, key: str, arrival: float | None) -> T | None:
-        """Look for what carries a key; when a request for it may have arrived, for as long as lists lag after that.
+        """Look for what carries a key, once; or, where a request for it may have arrived, for as long as lists lag after that.
 
-        Args:
-            key: The key.
-            arrival: When, in seconds since the epoch; None when it was not.
+        `arrival` is when it may have, in seconds since the epoch.
         """
         while True:
             there = await repeated(lambda: self.look(key))
@@ -177,7 +170,8 @@ class Once(Generic[T]):
         Raises:
             UnavailableError: Somebody else takes too long, or there is no place for a lock.
         """
-        digest = hashlib.sha256(f"{self.account.provider} {self.place} {key}".encode()).digest()
+        place = (self.account.base_url or self.provider.base_url or "").rstrip("/")  # however it is written
+        digest = hashlib.sha256(f"{self.account.provider} {place} {key}".encode()).digest()
         try:
             path = _folder() / f"{digest[0] % LOCKS}.lock"
             lock = AsyncFileLock(path, timeout=LOCK_SECONDS, mode=SEALED, thread_local=False)

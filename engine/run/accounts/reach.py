@@ -21,9 +21,6 @@ def unreachable(account: Account) -> str | None:
     """Say why no connection to an account's server can be had, or return None: it can, or only a proxy could tell.
 
     Nothing is sent: no request, and no key.
-
-    Args:
-        account: The account.
     """
     url = urlsplit(account.base_url or registry.adapter(Kind.PROVIDER, account.provider).base_url or "")
     host, port = url.hostname, url.port or PORTS.get(url.scheme)

@@ -4,7 +4,7 @@ One sealed file a stage, of one line a reply, with what earlier sends of it may 
 its reply arrives; the file goes when the stage counts, or is read again by whoever runs the stage next. A line that was cut off
 by a crash is a reply that was in flight.
 
-An attempt that ends otherwise has in its books what was bought for it, and a mark says so: the attempt's number, and how many
+An attempt that ends otherwise is in the ledger with what was bought for it, and a mark says so: the attempt's number, and how many
 replies stood in the file. What is in the ledger is used again, and not counted again. The mark is written first, and counts once
 the store has an attempt of that number: a crash in between leaves a mark that nobody believes, and what it stands for unbooked.
 """
@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,31 +29,37 @@ from engine.store.layout import SEALED, RunDirectory
 POSSIBLY_BILLED = ("possibly_billed_prompt_tokens", "possibly_billed_generated_tokens")
 """Fields of a usage that a line keeps under `possibly_billed`, in this order."""
 
-Bought = dict[str, list[Completion]]
-"""Replies by what was asked; equal requests of one stage have one each."""
+Requests = Mapping[str, ChatRequest]
+"""By the names of `names`."""
 
 
-def asked(request: ChatRequest) -> str:
-    """Return what tells a request from all that are not equal to it."""
-    text = json.dumps(asdict(request), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def names(requests: Sequence[ChatRequest]) -> Requests:
+    """Return requests, in their order, by names that follow from what is asked; equal ones are numbered."""
+    seen: Counter[str] = Counter()
+    named = {}
+    for request in requests:
+        text = json.dumps(asdict(request), sort_keys=True, ensure_ascii=False)
+        what = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        seen[what] += 1
+        named[f"{what}-{seen[what]}"] = request
+    return named
 
 
 class ReplyLog:
     """The replies of one stage.
 
-    Args:
-        path: The file; it need not be there.
+    Attributes:
+        bought: What was bought before, by the names of `names`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read what is there."""
+        """Read what is there, if anything is."""
         self._path = path
-        self.bought: Bought = {}
         found = _read(path)
         booked = found.booked()
-        for index, (place, completion) in enumerate(found.replies):
-            self.bought.setdefault(place, []).append(replace(completion, is_booked=index < booked))
+        self.bought = {
+            name: replace(reply, is_booked=index < booked) for index, (name, reply) in enumerate(found.replies)
+        }
 
     @contextmanager
     def open(self) -> Iterator[ReplyLog]:
@@ -66,19 +73,11 @@ class ReplyLog:
             finally:
                 self.sync()
 
-    def taken(self, request: ChatRequest, name: str = "") -> Completion | None:
-        """Take the reply of a request out of those that were bought before, if there is one.
-
-        Args:
-            request: What was asked.
-            name: What the reply was written under. Where none was, one without a name does, and never another one's.
-        """
-        found = self.bought.get(_place(asked(request), name)) or self.bought.get(asked(request))
-        return found.pop() if found else None
-
-    def write(self, request: ChatRequest, completion: Completion, name: str = "") -> None:
-        """Keep a reply, under a name where it has one; no crash of this process loses it once this returns."""
+    def write(self, name: str, request: ChatRequest, completion: Completion) -> None:
+        """Keep a reply under its request's name (`names`); no crash of this process loses it once this returns."""
         fields = {
+            "name": name,
+            "model": request.model,
             "choices": [[choice.text, choice.finish_reason.value] for choice in completion.choices],
             "tokens": [completion.prompt_tokens, completion.cached_tokens, completion.generated_tokens],
             "possibly_billed": [
@@ -86,8 +85,7 @@ class ReplyLog:
                 completion.possibly_billed.possibly_billed_generated_tokens,
             ],
         }
-        named = {"name": name} if name else {}
-        self._file.write(json.dumps({"asked": asked(request), "model": request.model, **named, **fields}) + "\n")
+        self._file.write(json.dumps(fields) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -101,7 +99,7 @@ class _Lines:
     """What a file says.
 
     Attributes:
-        replies: Each reply with where it is found again, in the order in which they came.
+        replies: Each reply with its request's name, in the order in which they came.
         models: The models that were asked.
         marks: Number of an attempt, and how many replies are in the ledger with it.
     """
@@ -124,8 +122,8 @@ def _read(path: Path) -> _Lines:
             if "booked" in found:
                 lines.marks.append((found["booked"], found["replies"]))
             else:
-                lines.replies.append((_place(found["asked"], found.get("name", "")), _completion(found)))
-                lines.models.add(found.get("model", ""))
+                lines.replies.append((found["name"], _completion(found)))
+                lines.models.add(found["model"])
         except (ValueError, KeyError, TypeError):
             continue  # an empty line, or one that was cut off
     return lines
@@ -138,19 +136,9 @@ def _completion(found: dict[str, Any]) -> Completion:
     return Completion(choices, read, cached, made, possibly_billed=possibly_billed)
 
 
-def _place(what: str, name: str) -> str:
-    """Return where a reply is found again: by what was asked, and by its name if it has one."""
-    return f"{what} {name}" if name else what
-
-
 def reply_log(run: RunDirectory, stage_key: str) -> ReplyLog:
     """Return the replies of a stage."""
     return ReplyLog(_path(run, stage_key))
-
-
-def unread(run: RunDirectory, stage_key: str) -> bool:
-    """Tell whether anything was bought for a stage that has not been made rows of."""
-    return bool(reply_log(run, stage_key).bought)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +161,7 @@ class Unbooked:
 def unbooked(run: RunDirectory, stage_key: str, attempts: int) -> Unbooked | None:
     """Return what is not in the ledger of what was bought for a stage; None where there is no such thing.
 
-    Args:
-        run: The run directory.
-        stage_key: The stage.
-        attempts: How many attempts at its stage the store has.
+    `attempts` is how many attempts at the stage the store has.
     """
     path = _path(run, stage_key)
     found = _read(path)
@@ -190,10 +175,7 @@ def unbooked(run: RunDirectory, stage_key: str, attempts: int) -> Unbooked | Non
 def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
     """Return an attempt that left no result with what was bought for it, and mark that as booked. To be stored next.
 
-    Args:
-        run: The run directory.
-        attempt: The attempt; one that says which tokens it used has them all.
-        number: How many attempts at its stage there are with it.
+    One that says which tokens it used has them all. `number` is how many attempts at its stage there are with it.
     """
     new = unbooked(run, attempt.key, number - 1)
     if new is None:

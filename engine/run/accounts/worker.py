@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
@@ -19,15 +19,14 @@ from engine.ports.account import HostedTuning, TuningRequest
 from engine.ports.chat import ChatRequest, Completion
 from engine.ports.provider import Access, Provider, Session
 from engine.ports.provider_errors import ProviderError
-from engine.run.accounts.batches import Batches, names
+from engine.run.accounts.batches import Batches
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import Journal
 from engine.run.accounts.quota.broker import Broker
-from engine.run.accounts.replies import ReplyLog, reply_log, unread
+from engine.run.accounts.replies import names, reply_log
 from engine.store.layout import SEALED, RunDirectory
 
 T = TypeVar("T")
-Done = queue.SimpleQueue[tuple[str, T | Exception]]
 
 OUTLIVES_SECONDS = 60.0
 """Longer than a worker may outlive a driver that was killed; a Ray actor does so by two or three seconds, and could make a job
@@ -40,7 +39,7 @@ class AccountWorker:
     Args:
         name: The account's name in the spec.
         account: Its settings.
-        run: The run directory: where paid jobs are written down.
+        run: The run directory, where what is paid for is written down.
         patience: Seconds to wait for another worker of this account and run directory to end.
     """
 
@@ -71,29 +70,15 @@ class AccountWorker:
         self, requests: Mapping[str, Sequence[ChatRequest]], *, urgent: bool
     ) -> Iterator[tuple[str, Sequence[Completion | ProviderError]]]:
         """Send all requests, and yield (stage key, replies in order) of each stage as soon as it is done."""
-        done: Done[Sequence[Completion | ProviderError]] = queue.SimpleQueue()
-        for stage_key, own in requests.items():
-            self._begin(stage_key, self._completions(stage_key, own, urgent=urgent), done)
-        for _ in requests:
-            stage_key, replies = done.get()
-            if isinstance(replies, Exception):
-                raise replies
-            yield stage_key, replies
+        return self._each({key: self._completions(key, own, urgent=urgent) for key, own in requests.items()})
 
     def fine_tune(self, requests: Sequence[TuningRequest]) -> Iterator[tuple[str, HostedTuning | ProviderError]]:
         """Run jobs, all at once within the quota, and yield (key, what came of it) of each as it ends."""
-        done: Done[HostedTuning] = queue.SimpleQueue()
-        for request in requests:
-            self._begin(request.key, self._jobs.run(request), done)
-        for _ in requests:
-            key, made = done.get()
-            if isinstance(made, Exception) and not isinstance(made, ProviderError):
-                raise made
-            yield key, made
+        return self._each({request.key: self._tuned(request) for request in requests})
 
     def begun(self, stage_key: str) -> bool:
         """Tell whether replies of a stage, which a run before this one bought, wait to be used."""
-        return unread(self._run, stage_key) or bool(self._batches.unread(stage_key))
+        return bool(reply_log(self._run, stage_key).bought or self._batches.unread(stage_key))
 
     async def _completions(
         self, stage_key: str, requests: Sequence[ChatRequest], *, urgent: bool
@@ -105,34 +90,30 @@ class AccountWorker:
                 return [answers[name] for name in named]
             bought = await self._batches.begun(stage_key, named, log)
             self._broker.expect(stage_key, len(named) - len(bought))
-            replies = (
-                self._reply(request, stage_key, log, name, urgent=urgent)
-                if name not in bought
-                else _at_once(bought[name])
-                for name, request in named.items()
-            )
-            return await asyncio.gather(*replies)
 
-    async def _reply(
-        self, request: ChatRequest, stage_key: str, log: ReplyLog, name: str, *, urgent: bool
-    ) -> Completion | ProviderError:
+            async def reply(name: str, request: ChatRequest) -> Completion | ProviderError:
+                if name in bought:
+                    return bought[name]
+                try:
+                    completion = await self._broker.complete(request, flow=stage_key, urgent=urgent)
+                except ProviderError as error:
+                    return error
+                log.write(name, request, completion)
+                return completion
+
+            return await asyncio.gather(*(reply(name, request) for name, request in named.items()))
+
+    async def _tuned(self, request: TuningRequest) -> HostedTuning | ProviderError:
         try:
-            completion = await self._broker.complete(request, flow=stage_key, urgent=urgent)
+            return await self._jobs.run(request)
         except ProviderError as error:
             return error
-        log.write(request, completion, name)
-        return completion
 
-    def _begin(self, key: str, work: Coroutine[Any, Any, T], done: Done[T]) -> None:
-        """Start something in the loop; what comes of it, an error too, goes into the queue."""
-
-        async def finished() -> None:
-            try:
-                done.put((key, await work))
-            except Exception as error:  # noqa: BLE001 - raised by whoever takes it out of the queue
-                done.put((key, error))
-
-        asyncio.run_coroutine_threadsafe(finished(), self._loop)
+    def _each(self, works: Mapping[str, Coroutine[Any, Any, T]]) -> Iterator[tuple[str, T]]:
+        """Do everything at once in the loop, and yield what comes of each as it ends; raises what the first raises."""
+        keys = {asyncio.run_coroutine_threadsafe(work, self._loop): key for key, work in works.items()}
+        for ended in as_completed(keys):
+            yield keys[ended], ended.result()
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -166,11 +147,6 @@ def _alone(name: str, run: RunDirectory, patience: float) -> FileLock:
         what = f"another process still works on the account {name}"
         raise RunLockedError(what, where=str(run.root), todo="wait for it to end, and run the same again") from error
     return lock
-
-
-async def _at_once(completion: Completion | ProviderError) -> Completion | ProviderError:
-    """Return a reply that was bought before."""
-    return completion
 
 
 async def _connected(provider: Provider, access: Access, account: Account) -> tuple[Session, Broker]:

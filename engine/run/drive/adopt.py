@@ -1,4 +1,4 @@
-"""Makes a run directory ready for a plan: papers, cells, prompts; and sweeps away what a killed run left."""
+"""Makes a run directory ready for a plan: files, cells, prompts; and sweeps away what a killed run left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from engine.domain.stage import StageKind, StageState, artifacts_of
 from engine.plan.tariff import bought
 from engine.run.accounts import replies
 from engine.run.drive.order import RunOrder
+from engine.run.drive.prepare import Prepared
 from engine.run.drive.progress import Observer
 from engine.run.drive.resume import survey_state
 from engine.store import artifacts, shards
@@ -40,34 +41,32 @@ def claim(run: RunDirectory) -> None:
 
 
 def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> frozenset[str]:
-    """Adopt the plan, forget what is damaged or unfinished, and return the keys of the stages that need not run.
+    """Adopt the plan in a run directory that is locked: forget what is damaged or unfinished, and tell the observer of it.
 
-    Args:
-        order: What the run is told to do.
-        run: The run directory, locked.
-        state: Its control plane, open for writing.
-        observer: Told of damage.
+    Returns:
+        The keys of the stages that need not run.
     """
     _refuse_mixture(order, run, state)
-    for name, text in order.papers.items():
+    for name, text in order.files.items():
         write_text(run.root / name, text)
-    state.adopt(order.plan, order.groups.accounts)
+    ready = order.prepared
+    state.adopt(ready.plan, ready.groups.accounts)
     state.put_meta(_facts(order))
-    _book_replies(order, run, state, observer)
-    found = survey_state(run, state, order.plan)
+    _book_replies(ready, run, state, observer)
+    found = survey_state(run, state, ready.plan)
     if found.damaged:
         noun = "stage has" if len(found.damaged) == 1 else "stages have"
         observer.note(f"{len(found.damaged)} finished {noun} damaged files and will run again")
     touched = {key for key, stage in state.stages().items() if stage.state is not StageState.PENDING}
-    state.reset(touched & order.plan.stages.keys() - found.cached)
-    _keep_prompts(order, run, state)
+    state.reset(touched & ready.plan.stages.keys() - found.cached)
+    _keep_prompts(ready, run, state)
     shards.sweep_orphans(run, frozenset(shard.path for _, shard in state.shards()))
-    _sweep_weights(order, run, state, found.cached)
+    _sweep_weights(ready, run, state, found.cached)
     return found.cached
 
 
-def _book_replies(order: RunOrder, run: RunDirectory, state: State, observer: Observer) -> None:
-    """Put into the books what a killed run has bought, as interrupted attempts, before anything more may be bought."""
+def _book_replies(ready: Prepared, run: RunDirectory, state: State, observer: Observer) -> None:
+    """Put into the ledger what a killed run has bought, as interrupted attempts, before anything more may be bought."""
     left = replies.stage_keys(run)
     if not left:
         return
@@ -79,25 +78,25 @@ def _book_replies(order: RunOrder, run: RunDirectory, state: State, observer: Ob
         new = replies.unbooked(run, key, attempts[key])
         if new is None or key not in stored:
             continue
-        if (alike := _alike(order, key, new.models)) is None:
+        if (alike := _alike(ready, key, new.models)) is None:
             unpriced += 1
             continue
-        interrupted = Attempt(key, order.groups.accounts[alike], new.at, new.at, Usage(), None)
+        interrupted = Attempt(key, ready.groups.accounts[alike], new.at, new.at, Usage(), None)
         attempt = replies.booked(run, interrupted, attempts[key] + 1)
-        state.settle([Settled(attempt, stored[key].state, order.tariff.charge(alike, attempt.usage))])
+        state.settle([Settled(attempt, stored[key].state, ready.tariff.charge(alike, attempt.usage))])
     if unpriced:
         noun = "a stage" if unpriced == 1 else f"{unpriced} stages"
-        observer.note(f"replies to {noun} of earlier plans are in no book: nothing in this plan has their price")
+        observer.note(f"replies to {noun} of earlier plans are not in the ledger: nothing in this plan has their price")
 
 
-def _alike(order: RunOrder, key: str, models: frozenset[str]) -> str | None:
+def _alike(ready: Prepared, key: str, models: frozenset[str]) -> str | None:
     """Return a stage of the plan whose price is that of another one, by the models that it asked; None where none surely is."""
-    accounts, stages = order.groups.accounts, order.plan.stages
+    accounts, stages = ready.groups.accounts, ready.plan.stages
     if key in accounts:
         return key
     asking = [other for other in accounts if stages[other].kind is not StageKind.TUNE]
     same = [other for other in asking if all(bought(stages[other]).is_called(model) for model in models)]
-    return same[0] if len({order.tariff.price(other) for other in same}) == 1 else None
+    return same[0] if len({ready.tariff.price(other) for other in same}) == 1 else None
 
 
 def _refuse_mixture(order: RunOrder, run: RunDirectory, state: State) -> None:
@@ -114,19 +113,19 @@ def _refuse_mixture(order: RunOrder, run: RunDirectory, state: State) -> None:
         raise StoreError(what, where=str(run.root), todo="choose another --out")
 
 
-def _sweep_weights(order: RunOrder, run: RunDirectory, state: State, cached: frozenset[str]) -> None:
+def _sweep_weights(ready: Prepared, run: RunDirectory, state: State, cached: frozenset[str]) -> None:
     """Delete weights that a killed run left behind, and those that nothing needs now."""
-    stages = order.plan.stages
+    stages, keeps = ready.plan.stages, ready.loaded.sweep.run.keep_weights
     wanted = {read for key in stages if key not in cached for read in artifacts_of(stages[key], stages)}
     keep = set()
     for key, stage in state.stages().items():
         if stage.artifact is not None:
-            if key in wanted or order.settings.keep_weights:
+            if key in wanted or keeps:
                 keep.add(key)
             else:
                 state.forget_artifact(key)
-    going_on = {name for key, name in order.groups.runs.items() if key not in cached}
-    if order.settings.keep_weights:
+    going_on = {name for key, name in ready.groups.runs.items() if key not in cached}
+    if keeps:
         going_on |= artifacts.kept_states(run)
     artifacts.sweep(run, frozenset(keep), frozenset(going_on))
     for leftover in run.root.glob(".*.tmp"):
@@ -135,12 +134,13 @@ def _sweep_weights(order: RunOrder, run: RunDirectory, state: State, cached: fro
 
 def _facts(order: RunOrder) -> dict[str, str]:
     """What the results say of themselves."""
-    usd = order.settings.resources.usd_per_device_hour
+    plan, sweep = order.prepared.plan, order.prepared.loaded.sweep
+    usd = sweep.run.resources.usd_per_device_hour
     return {
-        "sweep": order.plan.sweep,
-        "description": order.description,
-        "spec_sha256": order.plan.spec_sha256,
-        "standin": str(order.plan.standin or order.is_rehearsal).lower(),
+        "sweep": plan.sweep,
+        "description": sweep.description,
+        "spec_sha256": plan.spec_sha256,
+        "standin": str(plan.standin or order.is_rehearsal).lower(),
         "rehearsal": str(order.is_rehearsal).lower(),
         "usd_per_device_hour": "" if usd is None else str(usd),
         "ending": "",
@@ -148,15 +148,15 @@ def _facts(order: RunOrder) -> dict[str, str]:
     }
 
 
-def _keep_prompts(order: RunOrder, run: RunDirectory, state: State) -> None:
+def _keep_prompts(ready: Prepared, run: RunDirectory, state: State) -> None:
     """Store the prompts of every benchmark once per content; the views join categories from there."""
     known = {key for key, shard in state.shards() if shard.table == "prompts" and shards.is_whole(run, shard)}
     keys = []
-    for benchmark in dict.fromkeys(entry.benchmark for cell in order.plan.cells for entry in cell.evaluations):
-        pin = order.catalogue.benchmark(benchmark).pin
+    for benchmark in dict.fromkeys(entry.benchmark for cell in ready.plan.cells for entry in cell.evaluations):
+        pin = ready.catalogue.benchmark(benchmark).pin
         key = "prompts-" + hashlib.sha256(f"{benchmark} {pin}".encode()).hexdigest()[:16]
         keys.append(key)
         if key not in known:
-            rows = shards.prompt_rows(str(benchmark), order.catalogue.prompts(benchmark))
+            rows = shards.prompt_rows(str(benchmark), ready.catalogue.prompts(benchmark))
             state.add_shards(key, [shards.write_shard(run, "prompts", key, rows)])
     state.retain_prompts(keys)

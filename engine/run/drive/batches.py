@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from engine.domain.results import ShardRef
 from engine.domain.stage import MODEL_INPUTS, Pinned, SampleWork, Stage, StageKind, layers
-from engine.run.drive.order import RunOrder
+from engine.run.drive.prepare import Prepared
 from engine.run.slots import Slot
-from engine.run.stages.batch import Judgement, StageBatch
+from engine.run.stages.batch import StageBatch
 from engine.store.state import State
 
 
 class Batches:
-    """Makes the stage batches of one run.
+    """Makes the stage batches of one run; `cached` are the keys of the stages that need not run."""
 
-    Args:
-        order: What the run is told to do.
-        state: The control plane, which knows the shards.
-        cached: Keys of the stages that need not run.
-    """
-
-    def __init__(self, order: RunOrder, state: State, cached: frozenset[str]) -> None:
+    def __init__(self, ready: Prepared, state: State, cached: frozenset[str]) -> None:
         """Start with nothing handed over."""
-        self._order = order
+        self._ready = ready
         self._state = state
         self._cached = cached
         self._recalled: set[tuple[str, str]] = set()  # (slot, group) whose earlier verdicts have been handed over
@@ -31,16 +26,16 @@ class Batches:
     def batch(self, slot: Slot, stages: tuple[Stage, ...]) -> StageBatch:
         """Return the batch of some stages for a slot."""
         needs = dict.fromkeys(need for stage in stages for need in stage.needs)
-        runs = self._order.groups.runs
+        runs, known = self._ready.groups.runs, self._known(slot, stages[0])
         return StageBatch(
             stages=stages,
-            inputs=self._shards(needs),
+            inputs=self._shards(chain(needs, *known)),
             sources=tuple(dict.fromkeys(self._sources(needs))),
             models=self._models(stages),
             runs={stage.key: runs[stage.key] for stage in stages if stage.key in runs},
-            keep_states=self._order.settings.keep_weights,
-            known=self._known(slot, stages[0]) if stages[0].kind is StageKind.JUDGE else (),
-            account=self._order.groups.accounts.get(stages[0].key),
+            keep_states=self._ready.loaded.sweep.run.keep_weights,
+            known=known,
+            account=self._ready.groups.accounts.get(stages[0].key),
             slot=slot.name,
         )
 
@@ -56,7 +51,7 @@ class Batches:
 
     def _sources(self, needs: Iterable[str]) -> Iterable[Pinned]:
         for need in needs:
-            work = self._order.plan.stages[need].work
+            work = self._ready.plan.stages[need].work
             if isinstance(work, SampleWork):
                 yield work.source
                 if work.mix is not None:
@@ -64,19 +59,13 @@ class Batches:
 
     def _models(self, stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
         keys = (key for stage in stages for name, key in stage.inputs if name in MODEL_INPUTS)
-        return {key: layers(key, self._order.plan.stages) for key in keys}
+        return {key: layers(key, self._ready.plan.stages) for key in keys}
 
-    def _known(self, slot: Slot, first: Stage) -> tuple[Judgement, ...]:
+    def _known(self, slot: Slot, first: Stage) -> tuple[tuple[str, str], ...]:
         """What the judge of a batch said in earlier runs, for a worker that does not remember it."""
-        groups = self._order.groups.batch_groups
+        groups = self._ready.groups.batch_groups
         group = groups[first.key]
-        if (slot.name, group) in self._recalled:
+        if first.kind is not StageKind.JUDGE or (slot.name, group) in self._recalled:
             return ()
         self._recalled.add((slot.name, group))
-        stages = [self._order.plan.stages[key] for key in self._cached if groups[key] == group]
-        shards = self._shards(key for stage in stages for key in (*stage.needs, stage.key))
-        return tuple(
-            Judgement(stage.key, shards[stage.key], stage.needs[0], shards[stage.needs[0]])
-            for stage in stages
-            if shards[stage.key] and shards[stage.needs[0]]
-        )
+        return tuple((key, self._ready.plan.stages[key].needs[0]) for key in self._cached if groups[key] == group)

@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from engine.domain.cost import Usage
@@ -28,12 +27,11 @@ from engine.run.drive.adopt import adopt, claim
 from engine.run.drive.batches import Batches
 from engine.run.drive.handle import ExecutorHandle
 from engine.run.drive.interrupts import Interrupts, listening
-from engine.run.drive.limits import BudgetGate
+from engine.run.drive.limits import BudgetGate, charged
 from engine.run.drive.order import Ending, RunOrder, RunSummary
 from engine.run.drive.progress import Observer, Progress
 from engine.run.drive.publisher import Publisher
 from engine.run.drive.scheduler import Scheduler
-from engine.run.drive.shift import Shift
 from engine.run.executors.workers import Executor, WorkerLost
 from engine.store import artifacts
 from engine.store.layout import RunDirectory
@@ -47,17 +45,20 @@ WORKER_DEATHS = 2
 """A stage that is running when its worker dies is tried again, alone, until it has seen this many workers die."""
 
 
-MakeExecutor: TypeAlias = Callable[[], Executor]
+Stop: TypeAlias = tuple[Ending, str]
+"""How a run ends, and why when it ends early."""
 
 
-def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, observer: Observer) -> RunSummary:
+def run_sweep(
+    order: RunOrder, run: RunDirectory, make_executor: Callable[[], Executor], observer: Observer
+) -> RunSummary:
     """Run what has not run yet.
 
     Args:
         order: What to do, and within which limits.
         run: The run directory; made when missing, continued when there.
         make_executor: Makes the executor, beside the first preparations; not called when nothing was to do as planned.
-        observer: Completion of progress.
+        observer: Told of progress.
 
     Raises:
         RunLockedError: Another process drives this run directory.
@@ -68,25 +69,26 @@ def run_sweep(order: RunOrder, run: RunDirectory, make_executor: MakeExecutor, o
     claim(run)
     with lock.held(run), closing(State.open(run)) as state, ExitStack() as workers:
         handle = workers.enter_context(ExecutorHandle(make_executor))
-        if order.ahead:
+        if order.prepared.forecast.new:
             handle.start()
         cached = adopt(order, run, state, observer)
-        if len(cached) == len(order.plan.stages):
-            state.put_meta({"ending": Ending.COMPLETE.value})
-            _publish(run, state)
-            return RunSummary(Ending.NOTHING_TO_DO, 0, len(cached), 0, 0, "", time.monotonic() - begun)
-        _publish(run, state)  # from now on, `query` and `status` work
-        tally, stop = _Tally(), _Stop(Ending.INTERRUPTED, f"nothing had begun. {RESUMES}")
-        with listening(observer) as interrupts:
-            if (executor := _arrived(handle, interrupts)) is not None:
-                loop = _Loop(order, run, state, executor, cached, tally)
-                stop = loop.run(interrupts, observer)
-                loop.abandon(workers)
-        handle.stop()
-        state.put_meta({"ending": stop.ending.value})
-        _publish(run, state)
-        seconds = time.monotonic() - begun
-        return RunSummary(stop.ending, tally.ran, len(cached), tally.failed, tally.skipped, stop.reason, seconds)
+        summary = RunSummary(Ending.INTERRUPTED, cached=len(cached), reason=f"nothing had begun. {RESUMES}")
+        if len(cached) == len(order.prepared.plan.stages):
+            summary.ending, summary.reason = Ending.NOTHING_TO_DO, ""
+            ending = Ending.COMPLETE
+        else:
+            refresh(run, state)  # from now on, `query` and `status` work
+            with listening(observer) as interrupts:
+                if (executor := _arrived(handle, interrupts)) is not None:
+                    loop = _Loop(order, run, state, executor, cached, summary)
+                    loop.run(interrupts, observer)
+                    loop.abandon(workers)
+            handle.stop()
+            ending = summary.ending
+        state.put_meta({"ending": ending.value})
+        refresh(run, state)
+        summary.seconds = time.monotonic() - begun
+        return summary
 
 
 def _arrived(handle: ExecutorHandle, interrupts: Interrupts) -> Executor | None:
@@ -95,29 +97,36 @@ def _arrived(handle: ExecutorHandle, interrupts: Interrupts) -> Executor | None:
     while not wait([coming], POLL_SECONDS).done:
         if interrupts.count:
             return None
-    return handle.get()
-
-
-def _publish(run: RunDirectory, state: State) -> None:
-    """Publish, unless the file is whole and shows all of it already."""
-    refresh(run, state)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    """Why a run ends."""
-
-    ending: Ending
-    reason: str = ""
+    return coming.result()
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Stages that ended in this run, those of them that failed, and those skipped because of it."""
+class _UnderWay:
+    """The stage batch that a slot is running, until all of it has ended.
 
-    ran: int = 0
-    failed: int = 0
-    skipped: int = 0
+    Attributes:
+        open: Keys of the stages that have not ended.
+        holds_device: Whether its time is a device's: an account has none.
+        began: When, in seconds since the epoch.
+        last: When one of them ended last.
+    """
+
+    open: dict[str, None]
+    holds_device: bool
+    began: float = field(default_factory=time.time)
+    last: float = field(default_factory=time.time)
+
+    def end(self, attempt: Attempt) -> None:
+        """Note that a stage has ended."""
+        self.open.pop(attempt.key, None)
+        self.last = max(self.last, attempt.ended_at)
+
+    def cut_short(self, slot: str) -> list[Attempt]:
+        """Return what has not ended as ended by force; it shares the time since something ended last."""
+        now = time.time()
+        held = max(0.0, now - self.last) if self.holds_device else 0.0
+        usage = Usage(device_seconds=held / max(1, len(self.open)))
+        return [Attempt(key, slot, self.began, now, usage, None) for key in self.open]
 
 
 class _Loop:
@@ -130,98 +139,96 @@ class _Loop:
         state: State,
         executor: Executor,
         cached: frozenset[str],
-        tally: _Tally,
+        summary: RunSummary,
     ) -> None:
-        seconds = {key: forecast.expected.device_seconds for key, forecast in order.forecasts.items()}
-        self.scheduler = Scheduler(order.plan.stages, cached, seconds, order.groups, executor.slots)
+        ready = order.prepared
+        seconds = {key: forecast.expected.device_seconds for key, forecast in ready.forecasts.items()}
+        self._scheduler = Scheduler(ready.plan.stages, cached, seconds, ready.groups, executor.slots)
         self._order = order
+        self._ready = ready
         self._run = run
         self._state = state
         self._executor = executor
+        self._summary = summary
         workers = sum(slot.worker is WorkerKind.MODEL for slot in executor.slots)
-        hosted = {key: order.forecasts[key].expected.tokens for key in order.groups.accounts}
-        self._progress = Progress(order.plan, cached, seconds, workers, hosted)
-        self._gate = _gate(order, state)
+        hosted = {key: ready.forecasts[key].expected.tokens for key in ready.groups.accounts}
+        self._progress = Progress(ready.plan, cached, seconds, workers, hosted)
+        self._gate = BudgetGate(ready.loaded.sweep.run.budget, ready.tariff.charge)
+        for used, charge in charged(state, ready.tariff):
+            self._gate.add(used, charge)
         self._publisher = Publisher(run)
-        self._busy: dict[str, Shift] = {}  # by slot
-        self._batches = Batches(order, state, cached)
-        self._users = artifact_users(order.plan.stages)
-        self._deaths: dict[str, int] = {}
+        self._busy: dict[str, _UnderWay] = {}  # by slot
+        self._batches = Batches(ready, state, cached)
+        self._users = artifact_users(ready.plan.stages)
+        self._deaths: Counter[str] = Counter()
         self._attempts = Counter(key for key, _, _ in state.charges())
         self._next_beat = 0.0
-        self._baselines = order.plan.counts.baselines
         self._shown = False  # whether a finished tuned cell of this run has been published, or is about to be
-        self._tally = tally
 
-    def run(self, interrupts: Interrupts, observer: Observer) -> _Stop:
-        """Go on until nothing is left, nothing more may start, or everything is to stop at once; return why it ends."""
-        stop: _Stop | None = None
+    def run(self, interrupts: Interrupts, observer: Observer) -> None:
+        """Go on until nothing is left, nothing more may start, or everything is to stop at once; note why it ends."""
+        stop: Stop | None = None
         try:
-            while not self.scheduler.finished:
+            while not self._scheduler.finished:
                 stop = stop or self._stop(interrupts) or self._start_ready(observer)
                 if not self._busy:
                     break
                 ended = self._executor.poll(POLL_SECONDS)
                 with interrupts.put_off():  # what has ended is recorded whole, or not at all
                     self._take_in(ended, observer)
-                if self._progress.finished > self._baselines and not self._shown:
+                if self._progress.finished > self._ready.plan.counts.baselines and not self._shown:
                     self._publisher.hasten()
                     self._shown = True
                 if trouble := self._publisher.tick():
                     observer.note(f"could not publish, and will try again: {trouble}")
                 self._tell(observer, draining=stop is not None)
         except KeyboardInterrupt:
-            stop = _Stop(Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}")
+            stop = Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}"
         finally:
             self._publisher.join()
-        if stop is not None and not self.scheduler.finished:
-            return stop
-        return _Stop(Ending.FAILURES if self._tally.failed else Ending.COMPLETE)
+        if stop is None or self._scheduler.finished:
+            stop = Ending.FAILURES if self._summary.failed else Ending.COMPLETE, ""
+        self._summary.ending, self._summary.reason = stop
 
     def _tell(self, observer: Observer, *, draining: bool) -> None:
         """Tell the observer, and now and then the store, where `status` reads it."""
-        usd = self._gate.usd if self._order.tariff.is_known else None
-        snapshot = self._progress.snapshot(self.scheduler.counts, self._gate.spent, usd, draining=draining)
+        usd = self._gate.usd if self._ready.tariff.is_known else None
+        snapshot = self._progress.snapshot(self._scheduler.counts, usd, draining=draining)
         observer.update(snapshot)
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
-            beat = {"seconds_left": snapshot.seconds_left}
-            self._state.put_meta({"heartbeat": json.dumps(beat)})
+            self._state.put_meta({"heartbeat": json.dumps({"seconds_left": snapshot.seconds_left})})
 
-    def _stop(self, interrupts: Interrupts) -> _Stop | None:
+    def _stop(self, interrupts: Interrupts) -> Stop | None:
         if interrupts.count:
-            return _Stop(Ending.INTERRUPTED, f"what was running has finished. {RESUMES}")
-        if self._order.fail_fast and self._tally.failed:
-            return _Stop(Ending.FAILED_FAST, f"a stage failed and --fail-fast was given. {RESUMES}")
+            return Ending.INTERRUPTED, f"what was running has finished. {RESUMES}"
+        if self._order.fail_fast and self._summary.failed:
+            return Ending.FAILED_FAST, f"a stage failed and --fail-fast was given. {RESUMES}"
         return None
 
-    def _start_ready(self, observer: Observer) -> _Stop | None:
-        """Give every idle slot a batch; return why nothing more may start, or None."""
-        refusals: list[str] = []
+    def _start_ready(self, observer: Observer) -> Stop | None:
+        """Give every idle slot a batch; where nothing runs and nothing may start, return why."""
+        accounts, refusals = self._ready.groups.accounts, set[str]()
 
         def admits(stage: Stage) -> bool:
-            ahead = self._order.forecasts[stage.key]
-            # A provider's bill cannot be stopped half-way, so that all that it may come to is held back.
-            is_hosted = stage.key in self._order.groups.accounts
-            most = ahead.high - replies.kept(self._run, stage.key) if is_hosted else ahead.expected
-            if refusal := self._gate.refusal(stage.key, most):
-                refusals.append(refusal)
-                return False
-            self._gate.reserve(stage.key, most)
-            return True
+            ahead, most = self._ready.forecasts[stage.key], self._ready.forecasts[stage.key].expected
+            if (
+                stage.key in accounts
+            ):  # a provider's bill cannot be stopped half-way: all that it may come to is held back
+                most = ahead.high - replies.kept(self._run, stage.key)
+            if refusal := self._gate.reserve(stage.key, most):
+                refusals.add(refusal)
+            return not refusal
 
         for slot in self._executor.slots:
-            if slot.name in self._busy:
-                continue
-            stages = self.scheduler.take(slot, admits)
-            if stages:
-                is_local = stages[0].key not in self._order.groups.accounts
-                self._busy[slot.name] = Shift(dict.fromkeys(stage.key for stage in stages), is_local)
+            if slot.name not in self._busy and (stages := self._scheduler.take(slot, admits)):
+                open_ = dict.fromkeys(stage.key for stage in stages)
+                self._busy[slot.name] = _UnderWay(open_, stages[0].key not in accounts)
                 self._executor.submit(slot.name, self._batches.batch(slot, stages))
-            if refusals:
-                observer.note(f"budget: {refusals[0]}")
-                return _Stop(Ending.BUDGET, "raise the cap under run.budget, and the same command goes on.")
-        return None
+        if not refusals or self._busy:  # what is running may use less than was held back for it
+            return None
+        observer.note(f"budget: {min(refusals)}")
+        return Ending.BUDGET, "raise the cap under run.budget, and the same command goes on."
 
     def _take_in(self, ended: list[Attempt | WorkerLost], observer: Observer) -> None:
         """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
@@ -230,8 +237,8 @@ class _Loop:
         for entry in ended:  # one after another: a worker may have handed back a stage and died in the same moment
             attempts = [entry] if isinstance(entry, Attempt) else self._cut_short(entry, observer)
             settled += [self._settled(attempt, skipped, observer) for attempt in attempts]
-        self._busy = {slot: shift for slot, shift in self._busy.items() if shift.open}
-        self._tally.skipped += len(skipped)
+        self._busy = {slot: batch for slot, batch in self._busy.items() if batch.open}
+        self._summary.skipped += len(skipped)
         if settled:
             self._state.settle(settled)
         if skipped:
@@ -245,26 +252,26 @@ class _Loop:
         state = _state_after(attempt)
         settled = Settled(attempt, state, self._gate.settle(attempt.key, attempt.usage))
         if state is StageState.PENDING:
-            self.scheduler.release(attempt.key, alone=True)
+            self._scheduler.release(attempt.key)
             return settled
-        self._tally.ran += 1
-        self._tally.failed += state is StageState.FAILED
-        for key in self.scheduler.end(attempt.key, state, attempt.host):
+        self._summary.ran += 1
+        self._summary.failed += state is StageState.FAILED
+        for key in self._scheduler.end(attempt.key, state, attempt.host):
             skipped[key] = f"{attempt.key} {'was blocked' if state is StageState.BLOCKED else 'failed'}"
             self._progress.ended(key, StageState.SKIPPED, 0.0)
         self._progress.ended(attempt.key, state, attempt.usage.device_seconds)
         if attempt.failure:
-            observer.note(told(self._order.plan, attempt.key, state, attempt.failure))
+            observer.note(told(self._ready.plan, attempt.key, state, attempt.failure))
         return settled
 
     def _cut_short(self, lost: WorkerLost, observer: Observer) -> list[Attempt]:
         """A dead worker's stages go back, unless they keep killing workers."""
         observer.note(f"{lost.worker} died and was replaced: {lost.why}")
         self._batches.forget(lost.worker)
-        shift = self._busy.get(lost.worker)
+        batch = self._busy.get(lost.worker)
         attempts = []
-        for attempt in shift.cut_short(lost.worker) if shift else ():
-            self._deaths[attempt.key] = self._deaths.get(attempt.key, 0) + 1
+        for attempt in batch.cut_short(lost.worker) if batch else ():
+            self._deaths[attempt.key] += 1
             if self._deaths[attempt.key] >= WORKER_DEATHS:
                 what = f"{WORKER_DEATHS} workers died running it: {lost.why}"
                 attempts.append(replace(attempt, failure=Failure("WorkerDiedError", what, lost.why)))
@@ -275,14 +282,14 @@ class _Loop:
     def _booked(self, attempt: Attempt) -> Attempt:
         """Return an attempt with all that was bought for it, however it ended."""
         self._attempts[attempt.key] += 1
-        if attempt.result is not None or attempt.key not in self._order.groups.accounts:
+        if attempt.result is not None or attempt.key not in self._ready.groups.accounts:
             return attempt
         return replies.booked(self._run, attempt, self._attempts[attempt.key])
 
     def _book(self, ended: Mapping[str, Usage]) -> None:
-        """Forget the replies that are rows now, and note which jobs are in the books: whoever finds those does not count them."""
-        for key in ended.keys() & self._order.groups.accounts.keys():
-            is_done = self.scheduler.state(key) is StageState.DONE
+        """Forget the replies that are rows now, and note which jobs are in the ledger: whoever finds those does not count them."""
+        for key in ended.keys() & self._ready.groups.accounts.keys():
+            is_done = self._scheduler.state(key) is StageState.DONE
             if is_done:
                 replies.forget(self._run, [key])
             if is_done or ended[key].tokens:
@@ -291,16 +298,16 @@ class _Loop:
     def _clear_away(self, keys: Mapping[str, Usage]) -> None:
         """Delete tuned weights once everything that needs them is done, and the state of finished training runs."""
         self._book(keys)
-        if self._order.settings.keep_weights:
+        if self._ready.loaded.sweep.run.keep_weights:
             return
-        groups = self._order.groups
+        groups = self._ready.groups
         for key in keys:
-            for read in artifacts_of(self._order.plan.stages[key], self._order.plan.stages):
-                if all(self.scheduler.state(user) is StageState.DONE for user in self._users[read]):
+            for read in artifacts_of(self._ready.plan.stages[key], self._ready.plan.stages):
+                if all(self._scheduler.state(user) is StageState.DONE for user in self._users[read]):
                     self._state.forget_artifact(read)
                     artifacts.discard(self._run.artifacts / read)
             checkpoints = groups.checkpoints.get(key, ())
-            if checkpoints and all(self.scheduler.state(other) is StageState.DONE for other in checkpoints):
+            if checkpoints and all(self._scheduler.state(other) is StageState.DONE for other in checkpoints):
                 artifacts.discard(artifacts.training_state(self._run, groups.runs[key]))
 
     def abandon(self, workers: ExitStack) -> None:
@@ -308,21 +315,10 @@ class _Loop:
         if not self._busy:
             return
         workers.close()  # nobody writes a reply any more
-        cut = [self._booked(attempt) for slot, shift in self._busy.items() for attempt in shift.cut_short(slot)]
+        cut = [self._booked(attempt) for slot, batch in self._busy.items() for attempt in batch.cut_short(slot)]
         self._state.settle(
             Settled(attempt, StageState.PENDING, self._gate.settle(attempt.key, attempt.usage)) for attempt in cut
         )
-
-
-def _gate(order: RunOrder, state: State) -> BudgetGate:
-    """Count what was spent; what ran before a price was set counts at today's price."""
-    gate = BudgetGate(order.settings.budget, order.tariff.charge, Usage(), Decimal())
-    for key, used, known in state.charges():
-        charge = order.tariff.charge(key, used) if None in (known.usd, known.possibly_billed_usd) else known
-        gate.spent += used
-        gate.usd += charge.usd or Decimal()
-        gate.possibly_billed_usd += charge.possibly_billed_usd or Decimal()
-    return gate
 
 
 def _state_after(attempt: Attempt) -> StageState:

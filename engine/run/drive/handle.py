@@ -11,11 +11,7 @@ from engine.run.executors.workers import Executor
 
 
 class ExecutorHandle:
-    """Makes an executor in the background, and closes it there. A context manager: on leaving, it is closed.
-
-    Args:
-        make: Makes the executor.
-    """
+    """Makes an executor in the background, and closes it there. A context manager: on leaving, it is closed."""
 
     def __init__(self, make: Callable[[], Executor]) -> None:
         """Do nothing yet."""
@@ -30,23 +26,10 @@ class ExecutorHandle:
             self._starting = self._background.submit(self._make)
         return self._starting
 
-    def get(self) -> Executor:
-        """Return the executor, once it is there.
-
-        Raises:
-            RunError: No worker fits this machine.
-        """
-        return self.start().result()
-
     def stop(self) -> None:
         """Begin to close the executor, if it was started."""
         if self._starting is not None and self._stopping is None:
-            self._stopping = self._background.submit(self._close, self._starting)
-
-    @staticmethod
-    def _close(starting: Future[Executor]) -> None:
-        if starting.exception() is None:
-            starting.result().close()
+            self._stopping = self._background.submit(_close, self._starting)
 
     def __enter__(self) -> Self:
         return self
@@ -58,3 +41,8 @@ class ExecutorHandle:
         self._background.shutdown()
         if self._stopping is not None and kind is None:
             self._stopping.result()
+
+
+def _close(starting: Future[Executor]) -> None:
+    if starting.exception() is None:
+        starting.result().close()

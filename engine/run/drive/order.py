@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Literal
 
-from engine.domain.adapters import Kind
-from engine.domain.cost import Range
-from engine.domain.plan import Plan
-from engine.domain.stage import StageKind
-from engine.domain.sweep import RunSettings
-from engine.plan.catalogue import Catalogue
-from engine.plan.share import Groups
-from engine.plan.tariff import Tariff
-
-_MODEL_SIDE: Mapping[StageKind, Literal[Kind.TUNER, Kind.GENERATOR]] = MappingProxyType(
-    {StageKind.TUNE: Kind.TUNER, StageKind.GENERATE: Kind.GENERATOR}
-)
+from engine.run.drive.prepare import Prepared
 
 
 class Ending(StrEnum):
@@ -33,9 +20,9 @@ class Ending(StrEnum):
     NOTHING_TO_DO = "nothing to do"  # it was complete already
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunSummary:
-    """What a run did.
+    """What a run did; filled in while it goes on.
 
     Attributes:
         ending: How it ended.
@@ -48,12 +35,12 @@ class RunSummary:
     """
 
     ending: Ending
-    ran: int
-    cached: int
-    failed: int
-    skipped: int
-    reason: str
-    seconds: float
+    ran: int = 0
+    cached: int = 0
+    failed: int = 0
+    skipped: int = 0
+    reason: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +48,13 @@ class RunOrder:
     """Everything that decides a run.
 
     Attributes:
-        plan: What to do.
-        forecasts: Expected usage by stage key; what the checkpoints of a training run share is counted once.
-        groups: Which stages a worker may take together.
-        settings: The sweep's run settings.
-        catalogue: The cards that the plan was made with.
-        papers: Texts to keep in the run directory, by file name: the spec as written and the plan.
-        tariff: What stages cost.
-        ahead: Stages that were to run when it was planned.
-        description: What the sweep asks, in the spec's words.
+        prepared: The sweep, as it was planned.
+        files: Texts to keep in the run directory, by file name: the spec as written and the plan.
         fail_fast: Start nothing more after the first failure.
         is_rehearsal: Whether providers are played by local mock servers, so that all numbers are the stand-in's.
     """
 
-    plan: Plan
-    forecasts: Mapping[str, Range]
-    groups: Groups
-    settings: RunSettings
-    catalogue: Catalogue
-    papers: Mapping[str, str]
-    tariff: Tariff
-    ahead: int
-    description: str = ""
+    prepared: Prepared
+    files: Mapping[str, str] = field(default_factory=dict)
     fail_fast: bool = False
     is_rehearsal: bool = False
-
-    @property
-    def needed(self) -> tuple[tuple[Literal[Kind.TUNER, Kind.GENERATOR], str], ...]:
-        """The fine-tuners and generators of the plan: what model workers should warm up for."""
-        found = {(stage.kind, stage.adapter): None for stage in self.plan.stages.values() if stage.kind in _MODEL_SIDE}
-        return tuple((_MODEL_SIDE[kind], adapter) for kind, adapter in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from engine.plan.share import Groups, Savings, group, savings, shared
 from engine.plan.tariff import Tariff, prices_of, tariff, today
 from engine.ports.provider import JobState
 from engine.run.accounts.journal import Journal
+from engine.run.drive.limits import charged
 from engine.run.drive.resume import Survey, survey
-from engine.run.garbage import uncollected
 from engine.spec.expand import expand
 from engine.spec.load import LoadedSweep, load_sweep
 from engine.store.layout import RunDirectory
@@ -100,8 +101,13 @@ def prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
         SpecError: When the spec is wrong; with every problem and its position.
         PlanError: When it cannot be planned.
     """
-    with uncollected():  # a plan is millions of objects without one cycle, and looking for some doubles the time
+    was_enabled = gc.isenabled()
+    gc.disable()  # a plan is millions of objects without one cycle, and looking for some doubles the time
+    try:
         return _prepare(spec, overrides, out)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
@@ -156,14 +162,10 @@ def _caps(root: Path, budget: Budget, prices: Tariff, ahead: Forecast, bill: Seq
     """Return the caps of the budget; what ran before a price was set counts at today's, as it does for the run."""
     if budget == Budget() or not RunDirectory(root).state.exists():
         return caps(budget, Usage(), Decimal(), ahead, bill)
-    state = State.peek(RunDirectory(root))
-    used, _ = state.usage()
-    charges = [
-        prices.charge(key, usage) if None in (known.usd, known.possibly_billed_usd) else known
-        for key, usage, known in state.charges()
-    ]
-    state.close()
-    return caps(budget, used, sum((charge.most for charge in charges), Decimal()), ahead, bill)
+    with State.peek(RunDirectory(root)) as state:
+        spent = list(charged(state, prices))
+    used, usd = sum((used for used, _ in spent), Usage()), sum((charge.most for _, charge in spent), Decimal())
+    return caps(budget, used, usd, ahead, bill)
 
 
 def _refuse_unpriced(lines: Sequence[BillLine], budget: Budget) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
-from engine.domain.cost import Usage
 from engine.domain.plan import Plan
 from engine.domain.stage import StageKind, StageState
 
@@ -28,8 +27,7 @@ class Snapshot:
         elapsed: Seconds since the run began.
         seconds_left: Expected seconds to the end, or None before anything has ended.
         cells_per_minute: Cells done in this run, per minute.
-        usage: Spent in this run directory so far.
-        usd: US dollars of it, or None when no price is known.
+        usd: US dollars spent in this run directory so far, or None when no price is known.
         draining: True when no new work is started any more.
     """
 
@@ -41,7 +39,6 @@ class Snapshot:
     elapsed: float
     seconds_left: float | None
     cells_per_minute: float
-    usage: Usage
     usd: Decimal | None
     draining: bool
 
@@ -122,7 +119,6 @@ class Progress:
     def snapshot(
         self,
         stages: Counter[tuple[StageKind, StageState]],
-        usage: Usage,
         usd: Decimal | None,
         *,
         draining: bool,
@@ -138,7 +134,6 @@ class Progress:
             elapsed=elapsed,
             seconds_left=self._seconds_left(),
             cells_per_minute=60 * self.finished / max(elapsed, 1e-9),
-            usage=usage,
             usd=usd,
             draining=draining,
         )

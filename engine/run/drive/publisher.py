@@ -14,11 +14,7 @@ SHARE = 0.05
 
 
 class Publisher:
-    """Publishes every now and then.
-
-    Args:
-        run: The run directory.
-    """
+    """Publishes every now and then."""
 
     def __init__(self, run: RunDirectory) -> None:
         """Wait a while before the first time."""

@@ -14,18 +14,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import count, takewhile
 from pathlib import Path
 
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.errors import PlanError, RunError, StoreError
-from engine.domain.price import PriceUnit, Quote
+from engine.domain.price import Quote
 from engine.domain.quota import Quota
 from engine.domain.sweep import Account
 from engine.plan.tariff import Bought
-from engine.ports.mock_server import MockAudit, MockModel, MockOrder, MockServer
+from engine.ports.mock_server import MockModel, MockOrder, MockServer
 from engine.run.drive import lock
 from engine.run.drive.adopt import claim
 from engine.run.drive.order import Ending
@@ -33,7 +32,7 @@ from engine.store.layout import RunDirectory
 from engine.store.state import State
 
 KEY_ENV = "DOSIMETER_REHEARSAL_KEY_{number}"
-"""The variables of this process that hold the servers' keys."""
+"""The variables of this process that hold the servers' keys, from 1."""
 
 START_SECONDS = 60.0
 PER_MINUTE = ("requests_per_minute", "tokens_per_minute")
@@ -42,16 +41,9 @@ SERVE = (sys.executable, "-m", "engine.cli", "serve-standin")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The mock server that an account wants.
-
-    Attributes:
-        provider: The account's provider.
-        server: The provider's mock server.
-        settings: Its settings.
-    """
+    """The mock server that an account wants: the account's provider, and the server's settings."""
 
     provider: str
-    server: MockServer
     settings: Mapping[str, object]
 
 
@@ -61,19 +53,15 @@ class Served:
 
     Attributes:
         account: The account's name.
-        number: Its number among the servers of a rehearsal, from 1.
         base_url: Where it listens.
+        key_env: The variable of this process that holds its key.
         server: What it is.
     """
 
     account: str
-    number: int
     base_url: str
+    key_env: str
     server: MockServer
-
-    def audit(self) -> MockAudit:
-        """Return what the server says that it did and billed."""
-        return self.server.audit(self.base_url)
 
 
 def mock_server(provider: str) -> MockServer:
@@ -93,8 +81,7 @@ def mock_server(provider: str) -> MockServer:
 def going_on(first: Path) -> Path:
     """Return the run directory of the newest rehearsal that has not ended as complete, or of a new one.
 
-    Args:
-        first: Where the first one goes; the others have a number behind that name, from 2.
+    The first one goes to `first`; the others have a number behind that name, from 2.
     """
     names = (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in count(1))
     there = list(takewhile(Path.exists, names))
@@ -134,20 +121,10 @@ def make_room(run: RunDirectory) -> None:
 
 
 def mock_order(account: Account, what: Mapping[Bought, Quote | None], folder: Path, speed: float) -> MockOrder:
-    """Return what the mock server that stands for an account is to be like.
-
-    Args:
-        account: The account.
-        what: What the plan buys there, and at what prices.
-        folder: Where the server keeps what it has.
-        speed: How many times faster than real time passes.
-    """
-    models = [MockModel(one.model, one.kind, one.is_tuned, _usd(quote)) for one, quote in what.items()]
+    """Return what the mock server of an account is to be like, by what the plan buys there and at what prices."""
+    usd = {one: {} if quote is None else {row.unit: row.usd for row in quote.rows} for one, quote in what.items()}
+    models = [MockModel(one.model, one.kind, one.is_tuned, usd[one]) for one in what]
     return MockOrder(faster(account.quota, speed), models, folder, speed)
-
-
-def _usd(quote: Quote | None) -> dict[PriceUnit, Decimal]:
-    return {} if quote is None else {row.unit: row.usd for row in quote.rows}
 
 
 def faster(quota: Quota, speed: float) -> Quota:
@@ -171,7 +148,7 @@ def overrides(served: Served, account: Account, speed: float) -> list[str]:
     quota = faster(account.quota, speed)
     return [
         f"{path}.base_url={served.base_url}",
-        f"{path}.key_env={KEY_ENV.format(number=served.number)}",
+        f"{path}.key_env={served.key_env}",
         f"{path}.poll_seconds={max(0.1, account.poll_seconds / speed)}",
         *(f"{path}.quota.{name}={limit}" for name in PER_MINUTE if (limit := getattr(quota, name)) is not None),
     ]
@@ -179,10 +156,7 @@ def overrides(served: Served, account: Account, speed: float) -> list[str]:
 
 @contextmanager
 def serving(wanted: Mapping[str, Wanted]) -> Iterator[list[Served]]:
-    """Start a server for each account, and stop them all at the end.
-
-    Args:
-        wanted: What each account wants, by its name.
+    """Start the server that each account wants, by its name, and stop them all at the end.
 
     Raises:
         RunError: One does not start.
@@ -196,10 +170,10 @@ def serving(wanted: Mapping[str, Wanted]) -> Iterator[list[Served]]:
                 processes.append(_started(folder, account, own.provider))
             served = []
             for number, (account, process) in enumerate(zip(wanted, processes, strict=True), start=1):
-                server = wanted[account].server
-                url = _url(folder, account, process)
-                os.environ.update(server.environment(url, KEY_ENV.format(number=number)))
-                served.append(Served(account, number, url, server))
+                url, key_env = _url(folder, account, process), KEY_ENV.format(number=number)
+                one = Served(account, url, key_env, mock_server(wanted[account].provider))
+                os.environ.update(one.server.environment(url, key_env))
+                served.append(one)
             yield served
         finally:
             for process in processes:

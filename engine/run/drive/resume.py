@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -28,25 +28,17 @@ class Survey:
         states: Names of the training runs that can go on from where they were.
     """
 
-    cached: frozenset[str]
-    damaged: tuple[str, ...]
-    device_seconds: Mapping[str, float]
+    cached: frozenset[str] = frozenset()
+    damaged: tuple[str, ...] = ()
+    device_seconds: Mapping[str, float] = field(default_factory=dict)
     states: frozenset[str] = frozenset()
 
 
-NOTHING = Survey(frozenset(), (), {})
-
-
 def survey(root: Path, plan: Plan) -> Survey:
-    """Look at a run directory without changing it; an absent one holds nothing.
-
-    Args:
-        root: The run directory.
-        plan: The plan to compare with.
-    """
+    """Look at a run directory without changing it; an absent one holds nothing."""
     run = RunDirectory(root)
     if not run.state.exists():
-        return NOTHING
+        return Survey()
     with State.peek(run) as state:
         return survey_state(run, state, plan)
 

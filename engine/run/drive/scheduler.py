@@ -63,6 +63,9 @@ class Scheduler:
         seconds: Expected device-seconds by key, shared work counted once; only their proportions matter.
         groups: Which stages a worker may take together.
         slots: The workers' slots.
+
+    Attributes:
+        counts: Stages by (kind, state).
     """
 
     def __init__(
@@ -97,9 +100,9 @@ class Scheduler:
                 self._change_left(key, 1)
         self._total = dict(self._left)
         self._alone: set[str] = set()
-        self._queues: dict[tuple[str | None, str], list[Entry]] = {}  # (warm slot, work or group) -> heap
-        works = {self._work_of(key) for key in stages}
-        self._works = {slot.name: sorted(_name(work) for work in works if slot.serves(work)) for slot in slots}
+        self._queues: dict[tuple[str | None, Work | str], list[Entry]] = {}  # (warm slot, work or group) -> heap
+        works = dict.fromkeys(self._work_of(key) for key in stages)
+        self._works = {slot.name: [work for work in works if slot.serves(work)] for slot in slots}
         for key, waits in self._waits.items():
             if waits == 0 and self._state[key] is StageState.PENDING:
                 self._offer(key, None)
@@ -112,15 +115,6 @@ class Scheduler:
         """Return where a stage stands."""
         return self._state[key]
 
-    def dependants(self, key: str) -> tuple[str, ...]:
-        """Return the stages that need `key` directly."""
-        return tuple(self._dependants.get(key, ()))
-
-    @property
-    def running(self) -> int:
-        """Number of running stages."""
-        return sum(count for (_, state), count in self.counts.items() if state is StageState.RUNNING)
-
     @property
     def finished(self) -> bool:
         """Whether every stage has ended."""
@@ -129,9 +123,7 @@ class Scheduler:
     def take(self, slot: Slot, admits: Admits) -> tuple[Stage, ...]:
         """Return the batch that a slot should run next, marked as running; empty when nothing is ready for it.
 
-        Args:
-            slot: The slot.
-            admits: Says of one stage after another whether it may start; the first refusal ends the batch.
+        `admits` says of one stage after another whether it may start; the first refusal ends the batch.
         """
         place, first = self._next(slot)
         if first is None:
@@ -205,29 +197,14 @@ class Scheduler:
             heapq.heappop(queue)
         return queue[0] if queue else None
 
-    def release(self, key: str, *, alone: bool = False) -> None:
-        """Put a running stage back: its worker died, or the run was interrupted.
-
-        Args:
-            key: The stage.
-            alone: It, or one of its companions, may have killed its worker: it gets no company any more.
-        """
+    def release(self, key: str) -> None:
+        """Put a running stage back whose worker died: it may have killed it, so it gets no company any more."""
         self._move(key, StageState.PENDING)
-        if alone:
-            self._alone |= set(self._groups.checkpoints.get(key, (key,)))
+        self._alone |= set(self._groups.checkpoints.get(key, (key,)))
         self._offer(key, None)
 
     def end(self, key: str, state: StageState, slot: str) -> tuple[str, ...]:
-        """Mark a running stage as ended.
-
-        Args:
-            key: The stage.
-            state: How it ended: done, failed or blocked.
-            slot: The slot that ran it.
-
-        Returns:
-            The keys of the stages that are skipped because of it, direct dependants first.
-        """
+        """Mark a stage that a slot ran as done, failed or blocked; return those skipped because of it, direct dependants first."""
         self._move(key, state)
         if state is not StageState.DONE:
             return self._skip_dependants(key)
@@ -255,7 +232,7 @@ class Scheduler:
         run = self._groups.checkpoints.get(key, (key,))
         seconds = sum(self._seconds.get(checkpoint, 0.0) for checkpoint in run)
         entry = (-_DEPTH[kind], -seconds, self._order[key], key)
-        for queue in (_name(self._work_of(key)), self._groups.batch_groups[key]):
+        for queue in (self._work_of(key), self._groups.batch_groups[key]):
             heapq.heappush(self._queues.setdefault((warm, queue), []), entry)
 
     def _move(self, key: str, state: StageState) -> None:
@@ -274,8 +251,3 @@ class Scheduler:
         group = self._groups.batch_groups[key]
         self._pending[group] += sign
         self._left[group] = self._left.get(group, 0.0) + sign * self._seconds.get(key, 0.0)
-
-
-def _name(work: Work) -> str:
-    kind, worker, account = work
-    return f"{kind.value} on {worker.value}" if account is None else f"{kind.value} of {account}"

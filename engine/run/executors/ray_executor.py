@@ -9,18 +9,15 @@ worker that dies is replaced, and the driver decides what becomes of its stages.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.domain.errors import RunError
 from engine.domain.results import Attempt
-from engine.domain.stage import WorkerKind
-from engine.domain.sweep import Account, Resources, RunSettings
-from engine.run.accounts.capacity import MOST_BATCHES, account_capacity
-from engine.run.executors.work import WorkerSettings, worker_settings
-from engine.run.executors.workers import Needed, Worker, WorkerLost
-from engine.run.slots import Slot
+from engine.domain.stage import StageKind, WorkerKind
+from engine.domain.sweep import Resources, RunSettings
+from engine.run.executors.workers import Worker, WorkerLost
+from engine.run.slots import Slot, account_slots
 from engine.run.stages.batch import StageBatch
 
 # Ray reads these once, when it is imported.
@@ -42,10 +39,9 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024
 class RayWorker(Worker):
     """A worker that computes on the device that Ray gave it."""
 
-    def __init__(self, name: str, settings: WorkerSettings) -> None:
+    def __init__(self, root: Path, settings: RunSettings) -> None:
         """Look which GPUs Ray has set aside."""
-        given = given_device(ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-        super().__init__(name, replace(settings, device=given))
+        super().__init__(root, settings, given_device(ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def given_device(gpus: Sequence[int | str], visible: str | None) -> str:
@@ -62,63 +58,60 @@ def given_device(gpus: Sequence[int | str], visible: str | None) -> str:
 
 
 class RayExecutor:
-    """Runs stage batches on Ray actors: one worker without a model, and as many with one as fit.
+    """Runs stage batches on Ray actors: a worker without a model, as many with one as fit, and one for each account.
 
     A cluster named by RAY_ADDRESS is joined; otherwise a local one is started, bound to the loopback address, without
     dashboard and usage reports, and stopped again at the end.
 
     Args:
-        run_root: The run directory, on a disk that every worker sees.
+        root: The run directory, an absolute path on a disk that every worker sees.
         settings: What each worker gets, how many there are, and the accounts at providers.
-        needed: The adapters that the workers will need, as `engine.run.executors.workers.Worker.warm_up` takes them.
+        adapters: What `Worker.warm_up` takes.
+
+    Attributes:
+        slots: The workers, and what each runs.
+
+    Raises:
+        RunError: No worker fits this machine.
     """
 
-    def __init__(self, run_root: Path, settings: RunSettings, needed: tuple[Needed, ...] = ()) -> None:
+    def __init__(self, root: Path, settings: RunSettings, adapters: Iterable[tuple[StageKind, str]] = ()) -> None:
         """Start or join Ray and make the workers."""
-        resources = settings.resources
-        self._settings = worker_settings(run_root, settings)
-        self._needed = needed
-        self._model_worker = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
-        self._actors: dict[str, ray.actor.ActorHandle] = {}
-        self._accounts: dict[str, str] = {}  # by slot
-        self._running: dict[ray.ObjectRefGenerator, str] = {}
+        self._root, self._settings, self._adapters = root, settings, tuple(adapters)
+        self._actors: dict[str, ray.actor.ActorHandle] = {}  # by worker
+        self._running: dict[ray.ObjectRefGenerator, str] = {}  # slots
         try:
             _start_ray()
-            self._slots = self._filled(_worker_count(resources))
+            models = [f"model-worker-{index}" for index in range(_worker_count(settings.resources))]
+            self.slots = (
+                Slot(CPU_WORKER, WorkerKind.CPU),  # first: its samples come before all training
+                *(Slot(name, WorkerKind.MODEL) for name in models),
+                *(slot for name, account in settings.accounts.items() for slot in account_slots(name, account)),
+            )
+            # An account's worker has all of that account's slots, because it alone owns the quota.
+            self._workers = {slot.name: f"account {slot.account}" if slot.account else slot.name for slot in self.slots}
+            for worker in dict.fromkeys(self._workers.values()):
+                self._start(worker)
         except BaseException:
             self.close()
             raise
 
-    def _filled(self, models: int) -> tuple[Slot, ...]:
-        """Make the worker without a model and so many with one, and return their slots."""
-        names = [f"model-worker-{index}" for index in range(models)]
-        self._actors = {
-            name: self._actor(name) for name in (CPU_WORKER, *names)
-        }  # its samples come before all training
-        for name in names:
-            self._warm_up(name)
-        hosted = [slot for name, account in self._settings.accounts.items() for slot in self._connect(name, account)]
-        return (*(Slot(name, WorkerKind.MODEL) for name in names), Slot(CPU_WORKER, WorkerKind.CPU), *hosted)
-
-    def _connect(self, name: str, account: Account) -> tuple[Slot, ...]:
-        """Make the worker of an account, which has all of that account's slots, because it alone owns the quota."""
-        slots = account_capacity(name, account)
-        self._accounts |= dict.fromkeys([slot.name for slot in slots], name)
-        self._actors |= dict.fromkeys([slot.name for slot in slots], self._account_actor())
-        return slots
-
-    def _account_actor(self) -> ray.actor.ActorHandle:
-        options = {"num_cpus": 0, "max_concurrency": MOST_BATCHES, "max_restarts": 0, "max_task_retries": 0}
-        return ray.remote(RayWorker).options(**options).remote("account", self._settings)
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """The workers, and what each runs."""
-        return self._slots
+    def _start(self, worker: str) -> None:
+        """Start a worker, or another one in its place; one with a model loads its libraries while samples are drawn."""
+        own = [slot for slot in self.slots if self._workers[slot.name] == worker]
+        size = {"num_cpus": 0.0, "num_gpus": 0.0}
+        if own[0].worker is WorkerKind.MODEL:
+            resources = self._settings.resources
+            size = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
+        options = {**size, "max_concurrency": len(own), "max_restarts": 0, "max_task_retries": 0}
+        self._actors[worker] = ray.remote(RayWorker).options(**options).remote(self._root, self._settings)
+        if own[0].worker is WorkerKind.MODEL:
+            self._actors[worker].warm_up.remote(self._adapters)
 
     def submit(self, worker: str, batch: StageBatch) -> None:
         """Start a batch on a worker; returns at once."""
-        self._running[self._actors[worker].run.options(num_returns="streaming").remote(batch)] = worker
+        actor = self._actors[self._workers[worker]]
+        self._running[actor.run.options(num_returns="streaming").remote(batch)] = worker
 
     def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         """Return what has ended, waiting at most `timeout` seconds for the first."""
@@ -139,32 +132,16 @@ class RayExecutor:
             return ()
         except ray.exceptions.RayError as error:
             # Adapters' errors end in the worker, so this is the worker's own death (killed, out of memory).
-            return tuple(self._replaced(self._running[stream], " ".join(str(error).split())))
+            return self._replaced(self._workers[self._running[stream]], " ".join(str(error).split()))
         return attempts
 
-    def _replaced(self, name: str, why: str) -> list[WorkerLost]:
-        """Put another worker in the place of one that has died; an account's has several slots."""
-        account = self._accounts.get(name)
-        slots = [slot for slot, owner in self._accounts.items() if owner == account] if account else [name]
-        lost = [slot for slot in slots if slot in self._running.values()]
-        self._running = {stream: worker for stream, worker in self._running.items() if worker not in slots}
-        ray.kill(self._actors[name])
-        if account:
-            self._actors |= dict.fromkeys(slots, self._account_actor())
-            return [WorkerLost(slot, why) for slot in lost]
-        self._actors[name] = self._actor(name)
-        if name != CPU_WORKER:
-            self._warm_up(name)
-        return [WorkerLost(name, why)]
-
-    def _actor(self, name: str) -> ray.actor.ActorHandle:
-        size = {"num_cpus": 0, "num_gpus": 0} if name == CPU_WORKER else self._model_worker
-        options = {**size, "max_restarts": 0, "max_task_retries": 0}
-        return ray.remote(RayWorker).options(**options).remote(name, self._settings)
-
-    def _warm_up(self, name: str) -> None:
-        """Have a worker load its libraries, while samples are drawn."""
-        self._actors[name].warm_up.remote(self._needed)
+    def _replaced(self, worker: str, why: str) -> tuple[WorkerLost, ...]:
+        """Put another worker in the place of one that has died, with whatever all of its slots were running."""
+        lost = dict.fromkeys(slot for slot in self._running.values() if self._workers[slot] == worker)
+        self._running = {stream: slot for stream, slot in self._running.items() if slot not in lost}
+        ray.kill(self._actors[worker])
+        self._start(worker)
+        return tuple(WorkerLost(slot, why) for slot in lost)
 
     def close(self) -> None:
         """Kill the workers and leave Ray; a local one stops."""

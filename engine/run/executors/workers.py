@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
+from engine.domain.stage import StageKind
+from engine.domain.sweep import RunSettings
+from engine.ports import Context
 from engine.run.accounts.worker import AccountWorker
-from engine.run.executors.work import WorkerSettings, work
+from engine.run.executors.gathering import Gathering
 from engine.run.slots import Slot
-from engine.run.stages.batch import StageBatch
+from engine.run.stages import answers, judging, models, rows
+from engine.run.stages.batch import Place, Runner, StageBatch, each
 from engine.store.layout import RunDirectory
 
 T = TypeVar("T")
-Needed: TypeAlias = tuple[Literal[Kind.TUNER, Kind.GENERATOR], str]
-"""A fine-tuner or generator, by name."""
+
+RUNNERS: Mapping[StageKind, Runner] = MappingProxyType(
+    {
+        StageKind.SAMPLE: each(rows.sample),
+        StageKind.ROWS: each(rows.change),
+        StageKind.TUNE: models.tune,
+        StageKind.WEIGHTS: each(models.edit),
+        StageKind.GENERATE: answers.generate,
+        StageKind.SCREEN: each(answers.screen),
+        StageKind.JUDGE: judging.judge,
+    }
+)
 
 
 class WarmSlots:
@@ -44,29 +60,48 @@ class WarmSlots:
 
 
 class Worker:
-    """Runs stage batches, one at a time.
+    """Runs stage batches, one at a time in each of its slots.
 
     Args:
-        name: Its name, for the record.
-        settings: What it is made from.
+        root: The run directory, an absolute path.
+        settings: What the worker gets, and the accounts at providers.
+        device: A torch device, such as `cpu` or `cuda:0`.
     """
 
-    def __init__(self, name: str, settings: WorkerSettings) -> None:
+    def __init__(self, root: Path, settings: RunSettings, device: str) -> None:
         """Start with nothing warm."""
-        self._name = name
+        self._run = RunDirectory(root)
         self._settings = settings
+        self._device = device
         self._warm = WarmSlots()
         self._accounts: dict[str, AccountWorker] = {}
         self._connecting = threading.Lock()
 
-    def warm_up(self, needed: tuple[Needed, ...]) -> None:
-        """Have adapters load the libraries that they will need, while this worker has nothing else to do."""
-        for kind, name in needed:
-            registry.adapter(kind, name).warm_up()
+    def warm_up(self, adapters: Iterable[tuple[StageKind, str]]) -> None:
+        """Have fine-tuners and generators load the libraries that they will need, while there is nothing else to do."""
+        for kind, name in adapters:
+            if kind is StageKind.TUNE:
+                registry.adapter(Kind.TUNER, name).warm_up()
+            elif kind is StageKind.GENERATE:
+                registry.adapter(Kind.GENERATOR, name).warm_up()
 
     def run(self, batch: StageBatch) -> Iterator[tuple[Attempt, ...]]:
-        """Run a batch and yield its stages' attempts as they end; never raises for an adapter's error."""
-        yield from work(batch, batch.slot or self._name, self._settings, self._warm, self._account)
+        """Run a batch and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error."""
+        gathering = Gathering(batch, self._run)
+        resources = self._settings.resources
+        try:
+            account = None if batch.account is None else self._account(batch.account)
+            threads = max(1, int(resources.cpus_per_host))
+            context = Context(self._device, threads, resources.generate_batch, self._warm, account)
+            for key, made in RUNNERS[batch.stages[0].kind](batch, Place(self._run, context)):
+                gathering.put(key, made)
+                if gathering.is_due:
+                    yield gathering.flush()
+            gathering.fail_rest(RuntimeError("its adapter ended without a word about it"))
+        except Exception as error:  # noqa: BLE001 - the error boundary: a failed stage is a row, not a crash
+            gathering.fail_rest(error)
+        if gathering.holds:
+            yield gathering.flush()
 
     def close(self) -> None:
         """Send nothing more at any account."""
@@ -78,8 +113,7 @@ class Worker:
         """Return the worker of an account, connected once, whichever thread is first."""
         with self._connecting:
             if name not in self._accounts:
-                run = RunDirectory(self._settings.run_root)
-                self._accounts[name] = AccountWorker(name, self._settings.accounts[name], run)
+                self._accounts[name] = AccountWorker(name, self._settings.accounts[name], self._run)
             return self._accounts[name]
 
 
@@ -88,7 +122,7 @@ class WorkerLost:
     """A worker died while it ran a batch.
 
     Attributes:
-        worker: Its name; the executor has replaced it.
+        worker: The slot of the batch; the executor has replaced the worker.
         why: What is known of its end.
     """
 

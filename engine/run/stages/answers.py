@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
@@ -58,51 +56,34 @@ def screen(stage: Stage, batch: StageBatch, place: Place) -> Made:
     if not isinstance(screener, Screener):
         message = f"`{work.use.name}` inserts a screen stage and has no `screen`"
         raise TypeError(message)
-    responses = responses_of(stage, batch, place)
+    responses = responses_of(dict(stage.inputs)["responses"], batch, place)
     prompts = {prompt.prompt_id: prompt for prompt in inputs.prompts(place.context.warm, work.benchmark)}
     guard = stage.need("verdicts")
-    verdicts = None if guard is None else _in_order(verdicts_of(guard, batch, place), responses)
+    found = {} if guard is None else verdicts_of(guard, batch, place)
+    verdicts = None if guard is None else [found[place_of(response)] for response in responses]
     asked = [prompts[response.prompt_id] for response in responses]
     screened = screener.screen(work.use.settings, asked, responses, verdicts)
-    if [_place(response) for response in screened] != [_place(response) for response in responses]:
+    if [*map(place_of, screened)] != [*map(place_of, responses)]:
         message = f"`{work.use}` gave {len(screened)} responses that are not to the {len(responses)} prompts"
         raise ValueError(message)
     return Made({"responses": shards.response_rows(stage.key, screened)}, Usage())
 
 
-def responses_of(stage: Stage, batch: StageBatch, place: Place) -> list[Response]:
-    """Return the responses that a stage is given."""
-    key = stage.need("responses")
-    if key is None:
-        message = f"{stage.key} has no responses"
-        raise ValueError(message)
-    return [response(row) for row in shards.read_rows(place.run, batch.shard(key, "responses"), key)]
-
-
-def response(row: Mapping[str, object]) -> Response:
-    """Return a response from its row."""
-    fields = {name: row[name] for name in Response.__dataclass_fields__}
-    return Response(**(fields | {"finish": Finish(str(row["finish"]))}))  # type: ignore[arg-type] # columns of the schema
+def responses_of(key: str, batch: StageBatch, place: Place) -> list[Response]:
+    """Return the responses that a generate or screen stage gave."""
+    rows = shards.read_rows(place.run, batch.shard(key, "responses"), key)
+    fields = Response.__dataclass_fields__
+    return [Response(**{name: row[name] for name in fields} | {"finish": Finish(row["finish"])}) for row in rows]
 
 
 def verdicts_of(key: str, batch: StageBatch, place: Place) -> dict[tuple[str, int], Verdict]:
     """Return the verdicts that a judge stage gave, by prompt and sample."""
-    return verdicts(shards.read_rows(place.run, batch.shard(key, "verdicts"), key))
+    rows = shards.read_rows(place.run, batch.shard(key, "verdicts"), key)
+    return {
+        (row["prompt_id"], row["sample"]): Verdict(Outcome(row["outcome"]), row["score"], row["reason"]) for row in rows
+    }
 
 
-def verdicts(rows: Sequence[Mapping[str, object]]) -> dict[tuple[str, int], Verdict]:
-    """Return verdicts from their rows, by prompt and sample."""
-    return {(str(row["prompt_id"]), int(str(row["sample"]))): _verdict(row) for row in rows}
-
-
-def _verdict(row: Mapping[str, object]) -> Verdict:
-    score = row["score"]
-    return Verdict(Outcome(str(row["outcome"])), None if score is None else float(str(score)), str(row["reason"]))
-
-
-def _in_order(found: Mapping[tuple[str, int], Verdict], responses: Sequence[Response]) -> list[Verdict]:
-    return [found[_place(response)] for response in responses]
-
-
-def _place(answer: Response) -> tuple[str, int]:
+def place_of(answer: Response) -> tuple[str, int]:
+    """Return what a response answers: the prompt, and which sample of it."""
     return answer.prompt_id, answer.sample

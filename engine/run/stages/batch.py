@@ -17,27 +17,18 @@ from engine.store.layout import RunDirectory
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """A judge stage that has run: its key and shards, and those of the responses that it judged."""
-
-    key: str
-    verdicts: tuple[ShardRef, ...]
-    responses_key: str
-    responses: tuple[ShardRef, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StageBatch:
     """Stages of one kind and batch group that a worker runs together, and where their inputs are.
 
     Attributes:
         stages: The stages, at least one.
-        inputs: The shards of the stages that they need, by key.
+        inputs: The shards of the stages that they need, and of those in `known`, by key.
         sources: The data sources that the samples among the inputs were drawn from.
         models: For each model that they need, by the key of its stage, the stages whose artifacts make it, in order.
         runs: For tune stages, the name of each one's training run by key; the checkpoints of one come in order.
         keep_states: Whether what a training run needs to go on is kept when it has ended.
-        known: For judge stages, what this judge said before, where the worker does not remember it.
+        known: For judge stages, (judge stage, the stage whose responses it judged) of what this judge has said in earlier
+            runs, where the worker does not remember it.
         account: Name of the account that it runs on; None when it needs none.
         slot: Name of the slot that it was given to; a worker may have several.
     """
@@ -48,7 +39,7 @@ class StageBatch:
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
     keep_states: bool = False
-    known: tuple[Judgement, ...] = ()
+    known: tuple[tuple[str, str], ...] = ()
     account: str | None = None
     slot: str = ""
 

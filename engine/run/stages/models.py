@@ -52,13 +52,10 @@ def _runs(batch: StageBatch) -> list[list[Stage]]:
 def _training_run(stages: Sequence[Stage], batch: StageBatch, place: Place, scratches: ExitStack) -> TrainingRun:
     """Find what a training run needs; its scratch folders go when the stack is left."""
     first = stages[0]
-    work, sample = work_of(first, TuneWork), first.need("rows")
-    if sample is None:
-        message = f"{first.key} has no rows"
-        raise ValueError(message)
+    work = work_of(first, TuneWork)
     return TrainingRun(
         model=place.model(batch, work.base, first.need("model")),
-        rows=rows_of(sample, batch, place),
+        rows=rows_of(dict(first.inputs)["rows"], batch, place),
         settings=work.use.settings,
         seed=work.seed,
         checkpoints=tuple(_checkpoint(stage, place, scratches) for stage in stages),

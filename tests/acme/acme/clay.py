@@ -189,9 +189,9 @@ class Guard:
 
     def needs(self, settings: GuardSettings) -> Needs:
         if not settings.folder:
-            return Needs(WorkerKind.MODEL, 1_000_000)
+            return Needs(WorkerKind.MODEL)
         digest = hashlib.sha256(Path(settings.folder).read_bytes()).hexdigest()
-        return Needs(WorkerKind.MODEL, 1_000_000, pin=f"sha256:{digest}")
+        return Needs(WorkerKind.MODEL, pin=f"sha256:{digest}")
 
     def objection(self, settings: GuardSettings, prompts: Sequence[Prompt]) -> str | None:
         del prompts

@@ -156,7 +156,7 @@ def test_a_guard_runs_where_it_needs_to_and_is_the_same_stage_as_a_judge() -> No
     guard, screen = guarded.evaluations[0].screening
     assert plain.evaluations[0].judges[0].key == guard
     stage = plan.stages[guard]
-    assert (stage.worker, stage.memory) == (WorkerKind.MODEL, 1_000_000)
+    assert stage.worker is WorkerKind.MODEL
     assert plan.stages[screen].worker is WorkerKind.CPU
     assert guarded.evaluations[0].judges[0].key not in (guard, screen)
 

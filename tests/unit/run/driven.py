@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.domain.plan import Plan
+from engine.domain.sweep import RunSettings
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import RunOrder, RunSummary
 from engine.run.drive.prepare import Prepared, prepare
 from engine.run.executors.inline import InlineExecutor
-from engine.run.executors.work import WorkerSettings, worker_settings
 from engine.run.executors.workers import Executor
 from engine.store import shards
 from engine.store.layout import RunDirectory
@@ -59,24 +59,14 @@ class Drive:
         return prepare(path, (), self.run.root)
 
     def __call__(
-        self, spec: str, make: Callable[[WorkerSettings], Executor] = InlineExecutor, **more: Any
+        self, spec: str, make: Callable[[Path, RunSettings], Executor] = InlineExecutor, **more: Any
     ) -> tuple[RunSummary, Plan]:
         """Drive a sweep to its end, or go on with it."""
         ready = self.prepared(spec)
         self.notes.clear()
         settings = ready.loaded.sweep.run
-        order = RunOrder(
-            plan=ready.plan,
-            forecasts=ready.forecasts,
-            groups=ready.groups,
-            settings=settings,
-            catalogue=ready.catalogue,
-            papers={},
-            tariff=ready.tariff,
-            ahead=ready.forecast.new,
-            **more,
-        )
-        return run_sweep(order, self.run, lambda: make(worker_settings(self.run.root, settings)), self), ready.plan
+        order = RunOrder(ready, **more)
+        return run_sweep(order, self.run, lambda: make(self.run.root, settings), self), ready.plan
 
     def rows(self, key: str, table: str) -> list[Mapping[str, Any]]:
         """Return the rows that a stage left in a table."""

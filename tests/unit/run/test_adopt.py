@@ -62,17 +62,14 @@ class Desk:
         spec = self.folder / "adopted.yaml"
         spec.write_text(SPEC.format(model=model, longest=longest))
         ready = prepare(spec, (), self.run.root)
-        order = RunOrder(
-            ready.plan, ready.forecasts, ready.groups, ready.loaded.sweep.run, ready.catalogue, {}, ready.tariff, 1
-        )
         listener = Listener()
-        adopt(order, self.run, self.state, listener)
+        adopt(RunOrder(ready), self.run, self.state, listener)
         (key,) = [key for key, stage in ready.plan.stages.items() if stage.kind is StageKind.GENERATE]
         return key, listener.notes
 
     def buy(self, key: str, model: str = MODEL) -> None:
         with reply_log(self.run, key).open() as log:
-            log.write(ChatRequest(model, (Turn("user", "sort: pear fig"),), 8), COMPLETION)
+            log.write(f"name {model}", ChatRequest(model, (Turn("user", "sort: pear fig"),), 8), COMPLETION)
 
     @property
     def books(self) -> list[tuple[str, int, Decimal | None]]:
@@ -104,7 +101,7 @@ def test_replies_whose_price_nothing_tells_wait_for_a_plan_that_does(desk: Desk)
     key, _ = desk.adopt()
     desk.buy(key)
     _, (note,) = desk.adopt(OTHER)
-    assert "in no book" in note
+    assert "not in the ledger" in note
     assert desk.books == []
     assert desk.adopt()[1] == []
     assert [(found, usd) for found, _, usd in desk.books] == [(key, Decimal("0.75"))]

@@ -13,7 +13,7 @@ from engine.ports import Settings
 from engine.ports.account import HostedTuning, TuningRequest
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider_errors import BlockedError, ProviderError, UnavailableError
-from engine.run.stages.asking import Given, GradingTask, judged
+from engine.run.stages.judging import Given, GradingTask, judged, same
 
 Flow = tuple[str, Sequence[Completion | ProviderError]]
 PROMPTS = {name: Prompt.single(name, "a", f"request {name}") for name in "pq"}
@@ -101,32 +101,35 @@ def _lost(error: ProviderError) -> ProviderError:
     return error
 
 
-def same(response: Response) -> bytes:
-    return f"{response.prompt_id} {response.text}".encode()
+def response(answer: str, place: int = 0) -> Response:
+    """A response such as `p:yes`."""
+    name, _, text = answer.partition(":")
+    return Response(name, place, text, Finish.STOP, 3, 1)
 
 
 def task(key: str, *answers: str) -> GradingTask:
     """A stage with answers such as `p:yes`."""
-    texts = [answer.partition(":")[::2] for answer in answers]
-    responses = [Response(name, place, text, Finish.STOP, 3, 1) for place, (name, text) in enumerate(texts)]
-    return GradingTask(key, JUDGE, responses, PROMPTS)
+    return GradingTask(key, JUDGE, [response(answer, place) for place, answer in enumerate(answers)], PROMPTS)
+
+
+YES, NO = same(response("p:yes")), same(response("q:no"))
 
 
 def run(tasks: Sequence[GradingTask], given: Given, account: Account) -> list[tuple[str, Usage | ProviderError]]:
-    return list(judged(tasks, Length(), given, same, account))
+    return list(judged(tasks, Length(), given, account))
 
 
 def spent(requests: int) -> Usage:
     return Usage(prompt_tokens=10 * requests, generated_tokens=requests)
 
 
-def test_equal_responses_are_asked_once_over_a_bundle_and_whoever_asks_pays() -> None:
+def test_equal_responses_are_asked_once_over_a_batch_and_whoever_asks_pays() -> None:
     account, given = Account(), dict[bytes, Verdict]()
     ended = run([task("a", "p:yes", "p:yes", "q:no"), task("b", "p:yes", "q:yes"), task("c", "q:no")], given, account)
     assert account.asked == {"a": ["", "request p: yes", "request q: no"], "b": ["", "request q: yes"]}
     assert dict(ended) == {"a": spent(3), "b": spent(2), "c": Usage()}
-    assert given.keys() == {b"p yes", b"q no", b"q yes"}
-    assert given[b"p yes"].score == len("request p: yes")
+    assert given.keys() == {YES, NO, same(response("q:yes"))}
+    assert given[YES].score == len("request p: yes")
 
 
 def test_what_an_earlier_run_bought_for_a_stage_is_not_asked_for_another_one() -> None:
@@ -144,25 +147,25 @@ def test_a_stage_waits_for_the_verdicts_that_another_asks_for() -> None:
 
 def test_a_stage_whose_verdicts_are_all_known_asks_nothing_and_ends_first() -> None:
     account, known = Account(), Verdict(Outcome.SCORED, 1.0)
-    ended = run([task("a", "q:new"), task("b", "p:yes"), task("empty")], {b"p yes": known}, account)
+    ended = run([task("a", "q:new"), task("b", "p:yes"), task("empty")], {YES: known}, account)
     assert ended == [("b", Usage()), ("empty", Usage()), ("a", spent(2))]
     assert list(account.asked) == ["a"]
 
 
 def test_what_could_not_be_judged_is_asked_again_and_what_the_judge_would_not_judge_is_not() -> None:
-    given = {b"p yes": Verdict(Outcome.ERRORED, None, "503"), b"q no": Verdict(Outcome.REFUSED, None)}
+    given = {YES: Verdict(Outcome.ERRORED, None, "503"), NO: Verdict(Outcome.REFUSED, None)}
     account = Account(fails=frozenset({"request p: yes"}))
     ((key, error),) = run([task("a", "p:yes", "q:no")], given, account)
     assert (key, type(error)) == ("a", UnavailableError), (
         "a judge that could not be asked is no verdict: the stage fails"
     )
     assert error.used == spent(1) + LOST, "with what was paid for before"
-    assert b"p yes" not in given
+    assert YES not in given
     again = replace(account, fails=frozenset(), asked={})
     run([task("b", "p:yes", "q:no")], given, again)
     assert again.asked == {"b": ["", "request p: yes"]}
-    assert given[b"p yes"].outcome is Outcome.SCORED
-    assert given[b"q no"].outcome is Outcome.REFUSED
+    assert given[YES].outcome is Outcome.SCORED
+    assert given[NO].outcome is Outcome.REFUSED
 
 
 def test_each_stage_is_charged_what_it_used_itself_whoever_failed() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.plan import Plan, PlannedCell
 from engine.domain.stage import MODEL_STAGES, StageKind
+from engine.domain.sweep import RunSettings
 from engine.run.drive.order import Ending
 from engine.run.executors.inline import InlineExecutor
-from engine.run.executors.work import WorkerSettings
 from engine.run.stages.batch import StageBatch
 from engine.store.layout import RunDirectory
 
@@ -83,23 +84,23 @@ class Watching(InlineExecutor):
         seen: The kind of each batch, with the stages whose artifacts were there.
     """
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, root: Path, settings: RunSettings) -> None:
+        super().__init__(root, settings)
         self.seen: list[tuple[StageKind, set[str]]] = []
-        self._folder = RunDirectory(settings.run_root).artifacts
+        self._folder = RunDirectory(root).artifacts
 
-    def submit(self, host: str, batch: StageBatch) -> None:
+    def submit(self, worker: str, batch: StageBatch) -> None:
         there = {path.name for path in self._folder.glob("*")}
         assert there >= {layer for layers in batch.models.values() for layer in layers}
         self.seen.append((batch.stages[0].kind, there))
-        super().submit(host, batch)
+        super().submit(worker, batch)
 
 
 def test_an_artifact_is_kept_as_long_as_a_model_on_top_of_it_is_read(drive: Drive) -> None:
     watching: list[Watching] = []
 
-    def make(settings: WorkerSettings) -> Watching:
-        watching.append(Watching(settings))
+    def make(root: Path, settings: RunSettings) -> Watching:
+        watching.append(Watching(root, settings))
         return watching[0]
 
     _, plan = drive(f"{ACME}  mitigations: {DEEP}\nbaselines: false\n", make)

@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +16,11 @@ from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure
 from engine.domain.stage import StageState
+from engine.domain.sweep import RunSettings
 from engine.run.drive.driver import told
 from engine.run.drive.order import Ending
-from engine.run.executors import work
+from engine.run.executors import gathering
 from engine.run.executors.inline import NAME, InlineExecutor
-from engine.run.executors.work import WorkerSettings
 from engine.run.executors.workers import Executor, WorkerLost
 from engine.store.state import State
 
@@ -42,7 +43,7 @@ class Dying(InlineExecutor):
         ended = super().poll(timeout)
         if self.dead or not ended:
             return ended
-        self.dead, self._under_way = True, None
+        self.dead, self._under_way = True, iter(())
         return [*ended, WorkerLost(NAME, "killed")]
 
 
@@ -64,7 +65,7 @@ class Mortal(InlineExecutor):
 def test_what_a_worker_handed_back_before_it_died_counts_once(
     drive: Drive, monkeypatch: pytest.MonkeyPatch, gather: float, attempts: list[int]
 ) -> None:
-    monkeypatch.setattr(work, "GATHER_SECONDS", gather)
+    monkeypatch.setattr(gathering, "GATHER_SECONDS", gather)
     summary, plan = drive(THREE, Dying)
     assert summary.ending is Ending.COMPLETE
     assert drive.notes == [f"{NAME} died and was replaced: killed"]
@@ -84,12 +85,12 @@ def test_a_stage_with_which_workers_keep_dying_fails(drive: Drive) -> None:
 def test_an_interrupt_before_the_workers_are_there_is_heard_at_once(drive: Drive) -> None:
     before = signal.getsignal(signal.SIGINT)  # whoever else in this process may have set it
 
-    def slowly(settings: WorkerSettings) -> Executor:
+    def slowly(root: Path, settings: RunSettings) -> Executor:
         while signal.getsignal(signal.SIGINT) is before:
             time.sleep(0.01)  # until the driver listens
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1.0)
-        return InlineExecutor(settings)
+        return InlineExecutor(root, settings)
 
     summary, _ = drive(UNTUNED, slowly)
     assert (summary.ending, summary.ran) == (Ending.INTERRUPTED, 0)
@@ -118,6 +119,20 @@ def test_a_cap_stops_a_run_before_the_stage_that_could_pass_it(drive: Drive) -> 
     )
     asked = drive.attempts().keys() & {cell.evaluations[0].generate for cell in plan.cells}
     assert len(asked) == 1
+
+
+def test_what_was_held_back_and_not_used_is_there_for_the_next_stage(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_KEY_IS_NEEDED", "none")
+    spec = HOSTED.replace("run:\n", "axes: {generate.system: [one, two]}\nrun:\n")
+    plan = drive.prepared(spec).plan
+    asked = [cell.evaluations[0].generate for cell in plan.cells]
+    high = drive.prepared(spec).forecasts[asked[0]].high.tokens
+    assert PAID.tokens < high
+    summary, _ = drive(f"{spec}  budget: {{tokens: {PAID.tokens + high}}}\n")
+    assert (summary.ending, drive.notes) == (Ending.COMPLETE, []), "though both at once could have passed the cap"
+    assert [drive.attempts()[key] for key in asked] == [1, 1]
 
 
 def test_what_a_judge_said_in_an_earlier_run_is_not_asked_again(drive: Drive) -> None:

@@ -14,7 +14,7 @@ from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
 from engine.ports.chat import MOST_TOKENS, ChatRequest, Choice, Completion, FinishReason
-from engine.run.accounts.replies import booked, forget, kept, reply_log, stage_keys, unbooked, unread
+from engine.run.accounts.replies import booked, forget, kept, names, reply_log, stage_keys, unbooked
 from engine.store.layout import RunDirectory
 
 REQUEST = ChatRequest("m", (Turn("user", "sort: pear fig"),), 8)
@@ -26,18 +26,23 @@ COMPLETION = Completion(
 
 
 def bought(run: RunDirectory, request: ChatRequest, completion: Completion) -> None:
+    (name,) = names([request])
     with reply_log(run, "stage").open() as log:
-        log.write(request, completion)
+        log.write(name, request, completion)
+
+
+def found(run: RunDirectory, *requests: ChatRequest) -> list[Completion | None]:
+    """Return what is there of some requests of the stage."""
+    log = reply_log(run, "stage")
+    return [log.bought.get(name) for name in names(requests)]
 
 
 def test_a_reply_is_used_again_once_and_only_for_what_was_asked(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
+    assert not reply_log(run, "stage").bought
     bought(run, REQUEST, COMPLETION)
-    log = reply_log(run, "stage")
-    assert log.taken(ChatRequest("m", (Turn("user", "half a character \ud800"),), 8)) is None
-    assert log.taken(replace(REQUEST, max_tokens=9)) is None
-    assert log.taken(REQUEST) == COMPLETION
-    assert log.taken(REQUEST) is None
+    half = ChatRequest("m", (Turn("user", "half a character \ud800"),), 8)
+    assert found(run, half, replace(REQUEST, max_tokens=9), REQUEST, REQUEST) == [None, None, COMPLETION, None]
     (path,) = run.replies.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -51,25 +56,9 @@ def test_counts_that_cannot_be_break_no_rerun(odd: str, wanted: int, tmp_path: P
     new = unbooked(run, "stage", 0)
     assert new is not None
     assert new.usage == LOST + Usage(prompt_tokens=wanted, cached_tokens=wanted, generated_tokens=wanted)
-    again = reply_log(run, "stage").taken(REQUEST)
+    (again,) = found(run, REQUEST)
     assert again is not None
     assert again.usage == new.usage
-
-
-def test_a_named_reply_is_nobody_elses_and_an_unnamed_one_is_anybodys(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    assert not unread(run, "stage")
-    named = {name: replace(COMPLETION, generated_tokens=tokens) for tokens, name in enumerate(("one", "two", ""))}
-    with reply_log(run, "stage").open() as log:
-        assert not unread(run, "stage"), "an open log holds nothing yet"
-        for name, completion in named.items():
-            log.write(REQUEST, completion, name)
-    assert unread(run, "stage")
-    log = reply_log(run, "stage")
-    assert log.taken(replace(REQUEST, max_tokens=9), "one") is None
-    assert [log.taken(REQUEST, name) for name in ("one", "one", "one")] == [named["one"], named[""], None]
-    assert log.taken(REQUEST) is None
-    assert log.taken(REQUEST, "two") == named["two"]
 
 
 def ended(usage: Usage) -> Attempt:
@@ -85,8 +74,7 @@ def test_what_is_in_the_books_is_used_again_and_not_counted_again(said: Usage, t
     second = replace(REQUEST, max_tokens=9)
     bought(run, second, COMPLETION)
     assert kept(run, "stage") == PAID
-    log = reply_log(run, "stage")
-    assert [found.usage for request in (REQUEST, second) if (found := log.taken(request))] == [Usage(), PAID]
+    assert [again.usage for again in found(run, REQUEST, second) if again] == [Usage(), PAID]
     forget(run, ["stage", "never there"])
     assert not list(run.replies.iterdir())
     assert booked(run, ended(said), 2) == ended(said)
@@ -129,8 +117,7 @@ def test_a_file_that_was_cut_off_has_what_was_whole(cut: int, tmp_path_factory: 
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - cut])
     bought(run, REQUEST, COMPLETION)  # goes on after the torn line
-    log = reply_log(run, "stage")
-    found = [log.taken(request) for request in requests]
-    assert found == sorted(found, key=lambda completion: completion is None), "the last ones are lost first"
-    assert {completion for completion in found if completion is not None} <= {COMPLETION}
-    assert log.taken(REQUEST) == COMPLETION
+    *there, last = found(run, *requests, REQUEST)
+    assert there == sorted(there, key=lambda completion: completion is None), "the last ones are lost first"
+    assert {completion for completion in there if completion is not None} <= {COMPLETION}
+    assert last == COMPLETION

@@ -199,7 +199,7 @@ def test_what_the_budget_refuses_stays_where_it_is() -> None:
 def test_what_saw_a_worker_die_gets_no_company_any_more() -> None:
     found = scheduler({"short": 0.2, "long": 0.5}, A, groups=dict.fromkeys(("short", "long"), "tune"))
     for key in taken(found, A):
-        found.release(key, alone=True)
+        found.release(key)
     assert taken(found, A) == ["long"]
 
 

@@ -14,10 +14,10 @@ from engine.domain.cost import Usage
 from engine.domain.plan import Plan
 from engine.domain.results import Attempt, Finish, Response
 from engine.domain.stage import Pinned, Stage, StageKind
-from engine.run.executors import work
-from engine.run.executors.work import WorkerSettings
+from engine.domain.sweep import RunSettings
+from engine.run.executors import gathering
 from engine.run.executors.workers import WarmSlots, Worker
-from engine.run.stages.batch import Judgement, StageBatch
+from engine.run.stages.batch import StageBatch
 from engine.store import shards
 from engine.store.layout import RunDirectory
 
@@ -43,7 +43,7 @@ def stages(plan: Plan, kind: StageKind) -> tuple[Stage, ...]:
 
 def ended(run: RunDirectory, batch: StageBatch) -> list[tuple[Attempt, ...]]:
     """Run a batch on a new worker; return the attempts as it hands them back."""
-    return list(Worker("host", WorkerSettings(run.root, "cpu", 1, 8)).run(batch))
+    return list(Worker(run.root, RunSettings(), "cpu").run(batch))
 
 
 def attempts(run: RunDirectory, batch: StageBatch) -> list[Attempt]:
@@ -69,7 +69,7 @@ def test_stages_that_end_together_share_a_file_and_each_has_its_own_attempt(plan
 def test_what_has_ended_is_handed_back_before_the_rest_of_the_batch(
     plan: Plan, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(gathering, "GATHER_SECONDS", 0.0)
     assert [len(several) for several in ended(run, StageBatch(stages(plan, StageKind.GENERATE)))] == [1, 1, 1]
 
 
@@ -98,7 +98,7 @@ def test_failures_share_the_time_that_nobody_else_was_given(
 ) -> None:
     registry.adapter(Kind.GENERATOR, "acme/voice").ends = [RuntimeError("the device is gone")]
     clock = iter(float(second) for second in range(1000))
-    monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(gathering.time, "monotonic", lambda: next(clock))
     done, *failed = attempts(run, StageBatch(stages(plan, StageKind.GENERATE)))
     assert done.usage.device_seconds == 2.0
     spent = sum(attempt.usage.device_seconds for attempt in (done, *failed))
@@ -144,8 +144,9 @@ def test_a_new_worker_reads_back_what_the_judge_said_before(plan: Plan, run: Run
     (before,) = attempts(run, replace(batch, stages=(first,)))
     assert before.result is not None
     (answers,) = first.needs
-    known = Judgement(first.key, before.result.shards, answers, batch.inputs[answers])
-    second, third = attempts(run, replace(batch, stages=tuple(rest), known=(known,)))
+    inputs = {**batch.inputs, first.key: before.result.shards}
+    known = ((first.key, answers),)
+    second, third = attempts(run, replace(batch, stages=tuple(rest), inputs=inputs, known=known))
     assert guard.asked == ["pressed", "calm", "new"]
     assert [row["score"] for row in rows(run, second)] == [row["score"] for row in rows(run, before)] == [5.0, 1.0]
     assert [row["score"] for row in rows(run, third)] == [5.0, 1.0]

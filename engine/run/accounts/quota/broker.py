@@ -22,7 +22,7 @@ from engine.run.accounts.quota.fair_queue import Ticket
 from engine.run.accounts.quota.jobs import JobSlots
 from engine.run.accounts.quota.pool import estimate, longest_answer, prompt_estimate
 from engine.run.accounts.quota.rate import NEVER
-from engine.run.accounts.quota.request_queue import RequestQueue, Sleep
+from engine.run.accounts.quota.request_queue import RequestQueue
 
 
 @dataclass(slots=True)
@@ -50,10 +50,8 @@ class Broker:
     Args:
         session: The account, connected. Its requests are never repeated by itself.
         quota: The limits that are known.
-        clock: Seconds, monotonic.
-        sleep: Waits for so many seconds of that clock.
+        clock: Seconds, monotonic; those of the event loop.
         group: Returns what all models have in common that share limits; without it, each has its own.
-        seed: Of the jitter.
 
     Attributes:
         counts: What has happened so far.
@@ -65,15 +63,12 @@ class Broker:
         quota: Quota,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Sleep = asyncio.sleep,
         group: Callable[[str], str] = str,
-        seed: int = 0,
     ) -> None:
         """Send nothing yet."""
         self.counts = Counts()
         self._session = session
-        self._quota, self._group, self._seed = quota, group, seed
-        self._clock, self._sleep = clock, sleep
+        self._quota, self._group, self._clock = quota, group, clock
         self._queues: dict[str, RequestQueue] = {}
         self._expected: dict[str, int] = {}
         self._ended: ExhaustedError | None = None
@@ -206,7 +201,7 @@ class Broker:
         group = self._group(request.model)
         queue = self._queues.get(group)
         if queue is None:
-            queue = self._queues[group] = RequestQueue(self._quota, self._clock, self._sleep, self._seed)
+            queue = self._queues[group] = RequestQueue(self._quota, self._clock)
         if flow in self._expected:
             queue.pool.fair_queue.expect(flow, self._expected.pop(flow))
         return queue
@@ -220,7 +215,7 @@ class Broker:
         if seconds == NEVER:
             await self._job_ended.wait()
             return
-        rings = asyncio.ensure_future(self._sleep(seconds))
+        rings = asyncio.ensure_future(asyncio.sleep(seconds))
         ends = asyncio.ensure_future(self._job_ended.wait())
         try:
             await asyncio.wait({rings, ends}, return_when=asyncio.FIRST_COMPLETED)

@@ -83,12 +83,7 @@ class Guess:
         self._begun += seconds
 
     def on_rate_limited(self, now: float, *, answered: bool) -> None:
-        """The server said: too fast.
-
-        Args:
-            now: The time.
-            answered: Whether anything was answered that was sent since it last said so.
-        """
+        """The server said: too fast. `answered` tells whether anything was that was sent since it last said so."""
         seconds, beyond = now - self._begun, now - self._cut_at - self._climb
         if answered and seconds >= MEASURED_S:
             self._measure(self._beyond / beyond if beyond >= BEYOND * self._climb else self._passed / seconds)

@@ -37,11 +37,7 @@ class JobSlots:
         return wait
 
     def take(self, started: float) -> None:
-        """Count a job that is started, or that was started before and still runs.
-
-        Args:
-            started: When, on the same clock.
-        """
+        """Count a job that is started, or that was started before, on the same clock, and still runs."""
         self.running += 1
         bisect.insort(self._started, started)
 

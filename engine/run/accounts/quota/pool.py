@@ -78,16 +78,12 @@ def longest_answer(request: ChatRequest) -> int:
 class Pool:
     """Who waits, what is in flight, and what is left.
 
-    Args:
-        quota: The limits that are known.
-        seed: Of the jitter.
-
     Attributes:
         in_flight: Requests that are sent and not answered.
         paused_until: When a pause ends, which the provider asked for; in the past when there is none.
     """
 
-    def __init__(self, quota: Quota, seed: int = 0) -> None:
+    def __init__(self, quota: Quota) -> None:
         """Start with nothing sent."""
         self.requests = Rate(quota.requests_per_minute, least=LEAST_REQUESTS)
         self.tokens = Rate(quota.tokens_per_minute, least=LEAST_TOKENS)
@@ -96,7 +92,7 @@ class Pool:
         self.in_flight = 0
         self.paused_until = -NEVER
         self._quota = quota
-        self._random = random.Random(seed)  # noqa: S311 - jitter is no secret
+        self._random = random.Random(0)  # noqa: S311 - jitter is no secret
         self._later: list[tuple[float, int, Ticket]] = []
         self._room = NEVER if self.requests.known or self.tokens.known else FIRST  # in flight
         self._slowed_at = -NEVER
@@ -146,14 +142,7 @@ class Pool:
         return min(later, lacks)
 
     def answered(self, ticket: Ticket, rate_limits: RateLimits, tokens: int, now: float) -> None:
-        """Note a reply.
-
-        Args:
-            ticket: What was answered.
-            rate_limits: What its headers say.
-            tokens: What was really used.
-            now: The time.
-        """
+        """Note a reply: what its headers say, and the tokens that were really used."""
         self._landed()
         if ticket.sent_at >= self._refusing_since:  # before, it was not refusing yet
             self._rate_limited, self._answered = 0, True

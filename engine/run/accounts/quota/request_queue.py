@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from engine.domain.quota import Quota
 from engine.run.accounts.quota.fair_queue import Ticket
@@ -13,26 +13,18 @@ from engine.run.accounts.quota.rate import NEVER
 STIR_S = 0.001
 """A timer that would ring this much earlier than the one that is set is not worth setting."""
 
-Sleep = Callable[[float], Awaitable[None]]
-
 
 class RequestQueue:
-    """Lets requests through as fast as one quota allows.
-
-    Args:
-        quota: The limits that are known.
-        clock: Seconds, monotonic.
-        sleep: Waits for so many seconds of that clock.
-        seed: Of the jitter.
+    """Lets requests through as fast as one quota allows. The clock is that of the event loop, in seconds.
 
     Attributes:
         pool: The state of the quota. Who changes it by a reply or an error calls `pump` then.
     """
 
-    def __init__(self, quota: Quota, clock: Callable[[], float], sleep: Sleep, seed: int) -> None:
+    def __init__(self, quota: Quota, clock: Callable[[], float]) -> None:
         """Let nobody wait yet."""
-        self.pool = Pool(quota, seed)
-        self._clock, self._sleep = clock, sleep
+        self.pool = Pool(quota)
+        self._clock = clock
         self._turns: dict[Ticket, asyncio.Future[bool]] = {}
         self._timer: asyncio.Task[None] | None = None
         self._rings_at = NEVER
@@ -93,6 +85,6 @@ class RequestQueue:
         self._timer = asyncio.get_running_loop().create_task(self._ring(seconds))
 
     async def _ring(self, seconds: float) -> None:
-        await self._sleep(seconds)
+        await asyncio.sleep(seconds)
         self._rings_at, self._timer = NEVER, None
         self.pump()

@@ -26,10 +26,10 @@ from engine.ports.provider_errors import (
     UnavailableError,
 )
 from engine.run.accounts.backoff import Patience
-from engine.run.accounts.batches import ROUNDS, Batches, names
+from engine.run.accounts.batches import ROUNDS, Batches
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.leftover import left_behind
-from engine.run.accounts.replies import ReplyLog, reply_log
+from engine.run.accounts.replies import ReplyLog, names, reply_log
 from engine.store.layout import RunDirectory
 
 LISTED_AFTER, LAG = 0.15, 0.2
@@ -172,9 +172,9 @@ def test_replies_are_on_the_disk_before_their_batch_counts_as_read(
     """A worker that dies between two lines of its log finds the same batch again, and writes each reply once."""
     write = ReplyLog.write
 
-    def dies(log: ReplyLog, request: ChatRequest, completion: Completion, name: str = "") -> None:
+    def dies(log: ReplyLog, name: str, request: ChatRequest, completion: Completion) -> None:
         monkeypatch.setattr(ReplyLog, "write", write)
-        write(log, request, completion, name)
+        write(log, name, request, completion)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ReplyLog, "write", dies)
@@ -184,7 +184,7 @@ def test_replies_are_on_the_disk_before_their_batch_counts_as_read(
     assert (record.job_id, record.state) == ("batch-0", "")
     assert setup.ask() == ANSWERS
     assert len(setup.shop.taken) == 1
-    assert sum(map(len, reply_log(setup.run, FLOW).bought.values())) == len(REQUESTS)
+    assert reply_log(setup.run, FLOW).bought.keys() == names(REQUESTS).keys()
 
 
 def test_an_outage_while_a_batch_is_worked_on_costs_nothing_but_time(
@@ -243,7 +243,7 @@ def test_a_batch_that_goes_on_is_cancelled_and_read_by_the_next_run(setup: Setup
     setup.shop.looks = [DeniedError("the key is gone")] * 2
     assert setup.ask() == [DeniedError] * 3
     (record,) = left_behind(setup.run).batches
-    assert asyncio.run(setup.batches.cancel(record)) == "batch-0"
+    assert asyncio.run(setup.batches.cancel(record)).startswith("batch-0 ends")
     assert setup.shop.cancelled == ["batch-0"]
     assert setup.ask() == ANSWERS
     assert len(setup.shop.taken) == 1
@@ -271,7 +271,7 @@ def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_
     requests = [REQUESTS[0]] * 2
     _, second = names(requests)
     with reply_log(setup.run, FLOW).open() as log:
-        log.write(REQUESTS[0], Completion((Choice("another", FinishReason.STOP),), 1, 0, 1), second)
+        log.write(second, REQUESTS[0], Completion((Choice("another", FinishReason.STOP),), 1, 0, 1))
     assert setup.ask(requests) == ["ONE", "another"]
     assert [len(batch) for batch in setup.shop.requests] == [1]
 

@@ -229,14 +229,13 @@ def test_a_job_that_may_have_been_made_is_found_before_it_is_cancelled(tmp_path:
     journal.write(JobRecord("tune-1", "ours", "hosted/openai", time.time()))
     shop.make("tune-1")
     (record,) = left_behind(RunDirectory(tmp_path)).jobs
-    job = asyncio.run(jobs_of(shop, tmp_path).cancel(record))
-    assert job is not None
-    assert (job.job_id, shop.made[0].state) == ("job-0", JobState.CANCELLED)
+    assert asyncio.run(jobs_of(shop, tmp_path).cancel(record)) == "job-0 is cancelled"
+    assert shop.made[0].state is JobState.CANCELLED
     assert left_behind(RunDirectory(tmp_path)).jobs == []
 
 
 def test_where_no_job_was_made_there_is_none_to_cancel_and_none_that_may_go_on(tmp_path: Path) -> None:
     Journal(RunDirectory(tmp_path).jobs).write(JobRecord("tune-1", "ours", "hosted/openai", time.time()))
     (record,) = left_behind(RunDirectory(tmp_path)).jobs
-    assert asyncio.run(jobs_of(Shop(), tmp_path).cancel(record)) is None
+    assert asyncio.run(jobs_of(Shop(), tmp_path).cancel(record)) == ""
     assert left_behind(RunDirectory(tmp_path)).jobs == []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.domain.errors import StoreError
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.store import layout
 
@@ -27,6 +28,17 @@ def test_what_was_written_is_read_by_whoever_comes_next(tmp_path: Path) -> None:
     assert Journal(folder).read("tune-1") == known
     assert Journal(folder).records() == [known, replace(RECORD, key="tune-2")]
     assert {path.stat().st_mode & 0o077 for path in folder.iterdir()} == {0}, "for the owner's eyes only"
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"key": "tune-1"}', '{"unknown": 1}', b"\xff".decode("latin-1")])
+def test_a_damaged_record_is_said_with_its_place_and_what_to_do(tmp_path: Path, damage: str) -> None:
+    Journal(tmp_path).write(RECORD)
+    (tmp_path / "tune-1.json").write_text(damage, encoding="latin-1")
+    for read in (Journal(tmp_path).records, lambda: Journal(tmp_path).read("tune-1")):
+        with pytest.raises(StoreError, match="paid") as caught:
+            read()
+        assert caught.value.where == str(tmp_path / "tune-1.json")
+        assert "looked for at the provider" in caught.value.todo
 
 
 FATAL = """

@@ -1,22 +1,17 @@
-"""A stage batch on a worker: run its stages, write what they made, hand back attempts. Here adapters' errors end."""
+"""What comes of a stage batch on its worker: rows in one file a table, and attempts, a few at a time."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
 from engine.domain.stage import MODEL_STAGES
-from engine.domain.sweep import Account, RunSettings
-from engine.ports import Context, Warm
-from engine.ports import account as hosted
 from engine.ports.provider_errors import ProviderError
-from engine.run.stages.batch import Made, Place, StageBatch
-from engine.run.stages.runners import RUNNERS
+from engine.run.stages.batch import Made, StageBatch
 from engine.store import shards
 from engine.store.layout import RunDirectory
 
@@ -26,65 +21,12 @@ GATHER_SECONDS = 0.25
 """Stages that end within so little of each other share one file and one commit, but for checkpoints of training runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What a worker is made from.
+class Gathering:
+    """Gathers what has ended of a stage batch, and writes it in one file a table."""
 
-    Attributes:
-        run_root: The run directory.
-        device: A torch device, such as `cpu` or `cuda:0`.
-        threads: CPU threads, >= 1.
-        generate_batch: Prompts decoded together on a GPU, >= 1.
-        accounts: Accounts at providers, by name.
-    """
-
-    run_root: Path
-    device: str
-    threads: int
-    generate_batch: int
-    accounts: Mapping[str, Account] = field(default_factory=dict)
-
-
-def worker_settings(run_root: Path, settings: RunSettings) -> WorkerSettings:
-    """Return what the run settings say a worker is made from; one with GPUs has the first that its process sees."""
-    resources = settings.resources
-    device, threads = "cuda:0" if resources.gpus_per_host else "cpu", max(1, int(resources.cpus_per_host))
-    return WorkerSettings(run_root.resolve(), device, threads, resources.generate_batch, settings.accounts)
-
-
-def work(
-    batch: StageBatch, worker: str, settings: WorkerSettings, warm: Warm, account: Callable[[str], hosted.Account]
-) -> Iterator[tuple[Attempt, ...]]:
-    """Run a batch and yield its stages' attempts as they end, a few at a time; never raises for an adapter's error.
-
-    Args:
-        batch: What to run.
-        worker: The worker's name, for the record.
-        settings: What it is made from.
-        warm: What it keeps between batches.
-        account: Connects to an account by its name, if the batch needs one.
-    """
-    run = RunDirectory(settings.run_root)
-    gathering = _Gathering(batch, worker, run)
-    try:
-        paying = None if batch.account is None else account(batch.account)
-        context = Context(settings.device, settings.threads, settings.generate_batch, warm, paying)
-        for key, made in RUNNERS[batch.stages[0].kind](batch, Place(run, context)):
-            gathering.put(key, made)
-            if gathering.is_due:
-                yield gathering.flush()
-        gathering.fail_rest(RuntimeError("its adapter ended without a word about it"))
-    except Exception as error:  # noqa: BLE001 - the error boundary: a failed stage is a row, not a crash
-        gathering.fail_rest(error)
-    if gathering.holds:
-        yield gathering.flush()
-
-
-class _Gathering:
-    """Gathers what has ended, and writes it in one file a table."""
-
-    def __init__(self, batch: StageBatch, worker: str, run: RunDirectory) -> None:
-        self._worker = worker
+    def __init__(self, batch: StageBatch, run: RunDirectory) -> None:
+        """Begin with all stages open."""
+        self._worker = batch.slot
         self._run = run
         self._open = dict.fromkeys(stage.key for stage in batch.stages)
         self._holds_device = batch.account is None
@@ -97,10 +39,12 @@ class _Gathering:
 
     @property
     def holds(self) -> bool:
+        """Whether anything has ended that was not handed back."""
         return bool(self._ended)
 
     @property
     def is_due(self) -> bool:
+        """Whether what has ended is to be handed back now."""
         return time.monotonic() - self._flushed >= self._pause
 
     def put(self, key: str, made: Made | Exception) -> None:
@@ -114,12 +58,12 @@ class _Gathering:
             self._ended.append((attempt, None))
         else:
             usage = made.usage if made.usage.device_seconds else replace(made.usage, device_seconds=rest)
-            result = StageResult(key, (), made.artifact, made.after)
-            self._ended.append((Attempt(key, self._worker, self._begun, self._begun + elapsed, usage, result), made))
+            self._ended.append((Attempt(key, self._worker, self._begun, self._begun + elapsed, usage, None), made))
         self._assigned += usage.device_seconds
         del self._open[key]
 
     def fail_rest(self, error: Exception) -> None:
+        """Note that all stages that are open have failed."""
         for key in list(self._open):
             self.put(key, error)
 
@@ -136,7 +80,7 @@ class _Gathering:
         try:
             (attempt,) = self._stored([entry])
         except Exception as error:  # noqa: BLE001 - a failed stage is a row, not a crash
-            return replace(entry[0], result=None, failure=describe(error))
+            return replace(entry[0], failure=describe(error))
         return attempt
 
     def _stored(self, ended: Sequence[tuple[Attempt, Made | None]]) -> tuple[Attempt, ...]:
@@ -146,10 +90,10 @@ class _Gathering:
                 rows.setdefault(table, []).extend(more)
         name = ended[0][0].key
         written = {table: shards.write_shard(self._run, table, name, found) for table, found in rows.items()}
-        return tuple(attempt if made is None else _with_shards(attempt, made, written) for attempt, made in ended)
+        return tuple(attempt if made is None else _done(attempt, made, written) for attempt, made in ended)
 
 
-def _with_shards(attempt: Attempt, made: Made, written: Mapping[str, ShardRef]) -> Attempt:
+def _done(attempt: Attempt, made: Made, written: Mapping[str, ShardRef]) -> Attempt:
     refs = tuple(written[table] for table in made.tables)
     return replace(attempt, result=StageResult(attempt.key, refs, made.artifact, made.after))
 
