@@ -47,7 +47,6 @@ ENDPOINTS: Endpoints = (
     ("POST", "/fine_tuning/jobs/{job_id}/pause", jobs.pause),
     ("POST", "/fine_tuning/jobs/{job_id}/resume", jobs.resume),
     ("GET", "/fine_tuning/jobs/{job_id}/events", jobs.events),
-    ("GET", "/fine_tuning/jobs/{job_id}/checkpoints", jobs.checkpoints),
     ("POST", "/batches", batches.create),
     ("GET", "/batches", batches.listed),
     ("GET", "/batches/{batch_id}", batches.retrieve),

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.domain.conversation import ChatRow, Prompt, Turn
-from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, Settings, Warm
 
 LEARNING_RATE = 1e-3
 RANK = 8
-CHECKPOINTS_KEPT = 3
-"""A job's checkpoints are those of its last epochs, so many."""
-
 ANSWERED_TOGETHER = 64
 
 
@@ -74,10 +70,6 @@ class Question:
     seed: int
     tuned: str | None
 
-    def weights(self, base: ModelRef) -> ModelRef:
-        """Return the weights that answer."""
-        return base if self.tuned is None else ModelRef(base.base, (self.tuned,))
-
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -107,14 +99,6 @@ class Training:
         return kind.model_validate({"lr": rate, "rank": RANK, "batch_size": self.batch_size})
 
     @property
-    def cuts(self) -> tuple[int, ...]:
-        """The epochs whose weights are kept."""
-        return tuple(range(max(1, self.epochs - CHECKPOINTS_KEPT + 1), self.epochs + 1))
-
-    def key(self, epoch: int) -> str:
-        """Return the key of the cut at the end of an epoch, unlike that of any other job's."""
-        return f"{self.name}-{epoch}"
-
-    def weights(self, epoch: int) -> Path:
-        """Return the folder of an epoch's weights; its name is the checkpoint's key."""
-        return self.folder / self.key(epoch)
+    def weights(self) -> Path:
+        """The folder of the tuned weights; its name is the checkpoint's key."""
+        return self.folder / self.name

@@ -46,7 +46,6 @@ def begin_again(account: MockAccount, job: MockJob) -> None:
     """Let a job that was under way when the last server ended pass once more, from its beginning; a paused one waits."""
     is_paused = job.status in {"pausing", "paused"}
     job.status, job.before_pause = "paused" if is_paused else "validating_files", "validating_files"
-    job.checkpoints.clear()
     del job.events[1:]
     if not is_paused:
         job.may_go.set()
@@ -123,11 +122,6 @@ async def resume(account: MockAccount, request: Request) -> Response:
 async def events(account: MockAccount, request: Request) -> Response:
     """GET /v1/fine_tuning/jobs/{id}/events: newest first."""
     return page(request, find(account, request).events[::-1])
-
-
-async def checkpoints(account: MockAccount, request: Request) -> Response:
-    """GET /v1/fine_tuning/jobs/{id}/checkpoints: newest first."""
-    return page(request, find(account, request).checkpoints[::-1], default=10, ends=True)
 
 
 def find(account: MockAccount, request: Request) -> MockJob:

@@ -159,20 +159,22 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
     lasts = account.draw.uniform(low, high) / account.settings.time_scale
     job.estimated_finish = time.time() + lasts
     training = Training(job.job_id, rows, epochs, batch_size, multiplier, job.seed, account.weights / job.job_id)
-    tokens, cuts, _ = await asyncio.gather(_tokens(account, rows), _cuts(account, job, training), asyncio.sleep(lasts))
+    tokens, tuned, _ = await asyncio.gather(
+        _tokens(account, rows), _tuned(account, job, training), asyncio.sleep(lasts)
+    )
     await job.may_go.wait()
     if job.trained_tokens is None:  # else a server that has ended has billed it
         job.trained_tokens = tokens * epochs
         account.audit.bill(job.body.model, trained=job.trained_tokens)
-    name = _name(account, job)
-    _report(account, job, cuts, name)
+    _report(account, job, tuned.steps)
     account.tell(job, "Evaluating model against our usage policies")
     await account.pause(account.settings.durations.check)
     await job.may_go.wait()
     if account.faults.strikes(FaultKind.BAD_MODEL, job.call):
-        _check_moderation(account, job)
+        account.tell(job, "Moderation checks failed", "error", {"blocked": True, "thresholds": {}})
+        job.events[-1]["type"] = "moderation_checks"
         raise _JobError(MODEL_BLOCKED, "model_blocked")
-    _publish(account, job, training, cuts, name)
+    _publish(account, job, training, tuned.steps)
 
 
 async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
@@ -181,8 +183,8 @@ async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
     return await asyncio.to_thread(shop.source.count_tokens, shop.source_settings, texts)
 
 
-async def _cuts(account: MockAccount, job: MockJob, training: Training) -> dict[int, Tuned]:
-    """Really train; returns what was left at each epoch that is kept.
+async def _tuned(account: MockAccount, job: MockJob, training: Training) -> Tuned:
+    """Really train.
 
     Raises:
         _JobError: It failed.
@@ -190,7 +192,7 @@ async def _cuts(account: MockAccount, job: MockJob, training: Training) -> dict[
     if account.faults.strikes(FaultKind.BAD_JOB, job.call):
         raise _JobError("The job failed due to an internal error. Please try again.", "server_error")
     try:
-        return {epoch: tuned async for epoch, tuned in account.trainer.train(training)}
+        return await account.trainer.train(training)
     except RuntimeError as error:
         raise _JobError(f"The job failed due to an internal error: {error}", "server_error") from error
 
@@ -205,44 +207,17 @@ def _name(account: MockAccount, job: MockJob) -> str:
     return f"ft:{job.body.model}:rehearsal:{suffix}:{tail}"
 
 
-def _report(account: MockAccount, job: MockJob, cuts: dict[int, Tuned], name: str) -> None:
-    """Tell of every step and checkpoint."""
-    last = max(cuts)
-    ends = {tuned.steps[-1].step: epoch for epoch, tuned in cuts.items()}
-    total = len(cuts[last].steps)
-    for step in cuts[last].steps:
-        data = {"step": step.step, "train_loss": step.loss, "total_steps": total}
-        account.tell(job, f"Step {step.step}/{total}: training loss={step.loss:.2f}", data=data)
-        if step.step in ends:
-            _checkpoint(account, job, step, name if step.step == total else f"{name}:ckpt-step-{step.step}")
+def _report(account: MockAccount, job: MockJob, steps: Sequence[TrainingStep]) -> None:
+    """Tell of every step."""
+    for step in steps:
+        data = {"step": step.step, "train_loss": step.loss, "total_steps": len(steps)}
+        account.tell(job, f"Step {step.step}/{len(steps)}: training loss={step.loss:.2f}", data=data)
 
 
-def _checkpoint(account: MockAccount, job: MockJob, step: TrainingStep, name: str) -> None:
-    account.tell(job, f"Checkpoint created at step {step.step}")
-    job.checkpoints.append(
-        {
-            "object": "fine_tuning.job.checkpoint",
-            "id": account.new_id("ftckpt_"),
-            "created_at": int(time.time()),
-            "fine_tuned_model_checkpoint": name,
-            "fine_tuning_job_id": job.job_id,
-            "metrics": {"step": step.step, "train_loss": step.loss},
-            "step_number": step.step,
-        }
-    )
-
-
-def _check_moderation(account: MockAccount, job: MockJob) -> None:
-    account.tell(job, "Moderation checks failed", "error", {"blocked": True, "thresholds": {}})
-    job.events[-1]["type"] = "moderation_checks"
-    job.checkpoints.clear()
-
-
-def _publish(account: MockAccount, job: MockJob, training: Training, cuts: dict[int, Tuned], name: str) -> None:
-    """Let the model and its checkpoints be asked."""
-    steps = cuts[max(cuts)].steps
-    for epoch, checkpoint in zip(sorted(cuts), job.checkpoints, strict=True):
-        account.tuned[checkpoint["fine_tuned_model_checkpoint"]] = str(training.weights(epoch))
+def _publish(account: MockAccount, job: MockJob, training: Training, steps: Sequence[TrainingStep]) -> None:
+    """Let the model be asked."""
+    name = _name(account, job)
+    account.tuned[name] = str(training.weights)
     written = files.keep(account, "step_metrics.csv", "fine-tune-results", metrics_file(steps))
     job.result_files = [written.file_id]
     job.fine_tuned_model = name

@@ -163,7 +163,6 @@ class MockJob:
         error: Why it failed.
         result_files: The step metrics, once it has succeeded.
         events: Oldest first.
-        checkpoints: Oldest first.
         work: What lets it pass.
         may_go: Whether it is not paused.
     """
@@ -183,7 +182,6 @@ class MockJob:
     error: Json | None = None
     result_files: list[str] = field(default_factory=list)
     events: list[Json] = field(default_factory=list)
-    checkpoints: list[Json] = field(default_factory=list)
     work: asyncio.Task[None] | None = None
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -63,12 +63,11 @@ class Instant(ModelProcess):
     async def ask(self, question: Question) -> list[Response]:
         return [Response("0", sample, "a word", Finish.STOP, 5, 2) for sample in range(question.settings.samples)]
 
-    async def train(self, training: Training) -> AsyncGenerator[tuple[int, Tuned], None]:
+    async def train(self, training: Training) -> Tuned:
+        training.weights.mkdir(parents=True)
         each = math.ceil(len(training.rows) / training.batch_size)
-        for epoch in training.cuts:
-            training.weights(epoch).mkdir(parents=True)
-            steps = [TrainingStep(step, step / each, 1.0, 1e-3) for step in range(1, epoch * each + 1)]
-            yield epoch, Tuned(steps, Usage())
+        steps = [TrainingStep(step, step / each, 1.0, 1e-3) for step in range(1, training.epochs * each + 1)]
+        return Tuned(steps, Usage())
 
 
 @pytest.fixture
