@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from adapters.hosted.rehearsal.api import Json
-from adapters.hosted.rehearsal.backend.parts import LEARNING_RATE, RANK
 from adapters.hosted.rehearsal.limits.quotas import ORGANIZATION
 
 ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "pausing", "paused"})
@@ -107,41 +106,6 @@ class JobBody(BaseModel):
     def wanted(self) -> Hyperparameters:
         """The hyperparameters, wherever they stand."""
         return self.method.supervised.hyperparameters if self.method else self.hyperparameters or Hyperparameters()
-
-
-class TrainingType(BaseModel):
-    """What is trained; this server knows LoRA, of one rank."""
-
-    type: Literal["Lora"] = "Lora"
-    lora_r: int = Field(default=RANK, ge=RANK, le=RANK)
-
-
-class TrainingMethod(BaseModel):
-    """How to train; this server knows one way, with the loss on the answers."""
-
-    method: Literal["sft"] = "sft"
-    train_on_inputs: Literal["auto", False] = "auto"
-
-
-class TuneBody(JobBody):
-    """The body that creates a fine-tune. The schedule is not looked at: here it is constant."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    suffix: str | None = Field(default=None, max_length=40)
-    n_epochs: int = Field(default=1, ge=1, le=50)
-    batch_size: Literal["max"] | Annotated[int, Field(ge=1, le=256)] = "max"
-    learning_rate: float = Field(default=1e-5, gt=0, lt=1)
-    seed: int | None = Field(default=None, ge=0, lt=GREATEST_SEED, alias="random_seed")
-    training_type: TrainingType | None = None
-    training_method: TrainingMethod = TrainingMethod()
-
-    @property
-    def wanted(self) -> Hyperparameters:
-        """The hyperparameters, in the server's own words."""
-        batch_size = "auto" if self.batch_size == "max" else self.batch_size
-        multiplier = self.learning_rate / LEARNING_RATE
-        return Hyperparameters(n_epochs=self.n_epochs, batch_size=batch_size, learning_rate_multiplier=multiplier)
 
 
 @dataclass(slots=True)

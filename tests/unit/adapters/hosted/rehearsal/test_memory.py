@@ -24,7 +24,6 @@ from adapters.hosted.rehearsal.state.records import (
     JobBody,
     MockBatch,
     MockJob,
-    TuneBody,
 )
 from adapters.hosted.training import training_file
 from engine import registry
@@ -35,11 +34,6 @@ from engine.domain.errors import StoreError
 from .conftest import Instant, Served
 
 MODEL = "standin-aligned"
-BODIES = {
-    "openai": JobBody(model=MODEL, training_file="file-1", suffix="mine", metadata={"cell": "a"}),
-    "azure": JobBody(model=MODEL, training_file="file-1", seed=7),
-    "together": TuneBody(model=MODEL, training_file="file-1", random_seed=7, n_epochs=3, learning_rate=2e-3),
-}
 
 
 @pytest.fixture
@@ -69,7 +63,12 @@ def filled(account: MockAccount) -> MockAccount:
     """Put one of each into an account."""
     file = keep(account, "odd.jsonl", "batch", bytes(range(256)), life=3600)
     job = MockJob(
-        account.new_id("ftjob-"), "POST /x", BODIES[account.settings.dialect], 1.5, 3, Hyperparameters(n_epochs=3)
+        account.new_id("ftjob-"),
+        "POST /x",
+        JobBody(model=MODEL, training_file="file-1", suffix="mine", metadata={"cell": "a"}),
+        1.5,
+        3,
+        Hyperparameters(n_epochs=3),
     )
     account.tell(job, "Created", data={"step": 1, "train_loss": 0.25})
     job.trained_tokens, job.fine_tuned_model, job.result_files = 70, "ft:one", [file.file_id]
@@ -95,12 +94,11 @@ def filled(account: MockAccount) -> MockAccount:
 HELD = ("files", "batches", "deployments", "tuned")
 
 
-@pytest.mark.parametrize("dialect", BODIES)
-def test_the_next_server_has_all_of_it(dialect: str, life: Callable[..., MockAccount]) -> None:
-    first = filled(life(dialect=dialect))
+def test_the_next_server_has_all_of_it(life: Callable[..., MockAccount]) -> None:
+    first = filled(life())
     (first.weights / "left-behind").mkdir()
     end(first)
-    second = life(dialect=dialect)
+    second = life()
     assert {name: getattr(second, name) for name in HELD} == {name: getattr(first, name) for name in HELD}
     (job,), (known,) = second.jobs.values(), first.jobs.values()
     assert job.body == known.body
@@ -142,7 +140,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (lambda folder: (folder / memory.NAME).write_bytes(b"\x80\x04."), "Invalid JSON"),
     "another program's": (spoilt(lambda kept: kept.update(format="x")), "format"),
     "a job that is none": (spoilt(lambda kept: kept.update(jobs=[3])), "cannot go on"),
-    "a job without a body": (spoilt(lambda kept: kept["jobs"][0].pop("body")), "jobs: "),
+    "a job without a body": (spoilt(lambda kept: kept["jobs"][0].pop("body")), r"jobs\.0\."),
     "a job that leaves": (spoilt(lambda kept: kept["jobs"][0].update(job_id="../../x")), "no job's id"),
     "weights that leave": (spoilt(lambda kept: kept["tuned"].update({"ft:one": "../.."})), "not there"),
     "weights elsewhere": (elsewhere, "elsewhere"),
