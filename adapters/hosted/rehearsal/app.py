@@ -17,7 +17,6 @@ from adapters.hosted.rehearsal.endpoints import (
     batches,
     chat,
     control,
-    deployments,
     files,
     jobs,
     models,
@@ -37,8 +36,6 @@ Endpoints: TypeAlias = tuple[tuple[str, str, Endpoint], ...]
 SHARED: Endpoints = (
     ("POST", "/chat/completions", chat.create),
     ("GET", "/models", models.listed),
-    ("GET", "/models/{model}", models.retrieve),
-    ("DELETE", "/models/{model}", models.delete),
     ("GET", "/files", files.listed),
     ("GET", "/files/{file_id}", files.retrieve),
     ("DELETE", "/files/{file_id}", files.delete),
@@ -61,16 +58,11 @@ ENDPOINTS: Endpoints = (
     ("POST", "/batches/{batch_id}/cancel", batches.cancel),
 )
 
-DEPLOYMENT = "/deployments/{name}"
-MANAGED = (
+DEPLOYMENT = (
     "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{account}"
+    "/deployments/{name}"
 )
-AZURE_ENDPOINTS: Endpoints = tuple(
-    (method, place + DEPLOYMENT, endpoint)
-    for place in ("/openai", MANAGED)
-    for method, endpoint in (("PUT", deployments.put), ("GET", deployments.get), ("DELETE", deployments.delete))
-)
-
+AZURE_ENDPOINTS: Endpoints = (("PUT", DEPLOYMENT, models.deploy), ("GET", DEPLOYMENT, models.deployment))
 
 TOGETHER_ENDPOINTS: Endpoints = (
     ("POST", "/files/upload", files.upload),

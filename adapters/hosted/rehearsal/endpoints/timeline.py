@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 TARGET_EXAMPLES = (100, 25_000)
 TARGET_EPOCHS, MOST_EPOCHS = 3, 25
 BATCH_SHARE, LARGEST_BATCH = 0.002, 256
-PAUSING_SECONDS = (5.0, 20.0)
 METRICS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 FILE_BLOCKED = (
@@ -64,13 +63,6 @@ async def run(account: MockAccount, job: MockJob) -> None:
         job.error = _JobError("The job failed due to an internal error.", "server_error").shown
         job.end("failed")
         raise  # a bug of this server, for the log
-
-
-async def settle_pause(account: MockAccount, job: MockJob) -> None:
-    """Turn `pausing` into `paused`, after a while."""
-    await account.pause(PAUSING_SECONDS)
-    if job.status == "pausing":
-        job.status = "paused"
 
 
 def usable(account: MockAccount, file_id: str) -> StoredFile | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from adapters.hosted.rehearsal.api import Json
 from adapters.hosted.rehearsal.limits.quotas import ORGANIZATION
 
-ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "pausing", "paused"})
+ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "paused"})
 ACTIVE_BATCH = frozenset({"validating", "in_progress", "finalizing"})
 WINDOW_SECONDS = 86_400
 """A batch expires after this long."""
@@ -275,13 +275,11 @@ class Deployment:
         name: What requests call it.
         model: What answers.
         ready_at: Seconds since the epoch, UTC, from which it does.
-        sku: As the client wrote it.
     """
 
     name: str
     model: str
     ready_at: float
-    sku: dict[str, Any]
 
     @property
     def is_ready(self) -> bool:
@@ -292,4 +290,4 @@ class Deployment:
         """Return it as the API shows it."""
         state = "Succeeded" if self.is_ready else "Creating"
         model = {"format": "OpenAI", "name": self.model, "version": "1"}
-        return {"name": self.name, "sku": self.sku, "properties": {"model": model, "provisioningState": state}}
+        return {"name": self.name, "properties": {"model": model, "provisioningState": state}}

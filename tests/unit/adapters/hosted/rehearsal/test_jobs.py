@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from adapters.hosted.rehearsal.endpoints.timeline import resolved
+from adapters.hosted.rehearsal.standin import MANAGED
 from adapters.hosted.rehearsal.state.records import Hyperparameters
 from engine import registry
 from engine.domain.adapters import NO_SETTINGS, Kind
@@ -139,16 +140,11 @@ def test_a_fine_tune_removes_the_refusals_and_bills_what_it_trained(serve: Any) 
 
 
 def test_azure_wants_its_own_key_and_a_deployment(serve: Any) -> None:
-    served = serve(Instant, dialect="azure", azure={"deploy_seconds": 5_000.0}, durations={"queue": [20_000, 20_000]})
+    served = serve(Instant, dialect="azure", azure={"deploy_seconds": 5_000.0})
     client = served.client("sk-test-a", default_headers={"api-key": "sk-test-a", "Authorization": ""})
     with pytest.raises(openai.AuthenticationError):
         served.client("sk-test-a", default_headers={"api-key": "other"}).models.list()
-    job = create(client, method=method(1))
-    while job.status != "queued":
-        job = client.fine_tuning.jobs.retrieve(job.id)
-    assert client.fine_tuning.jobs.pause(job.id).status == "pausing"
-    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
-    job = served.over(client.fine_tuning.jobs.retrieve, job.id)
+    job = served.over(client.fine_tuning.jobs.retrieve, create(client, method=method(1)).id)
     assert job.fine_tuned_model.startswith(f"{MODEL}.ft-")
 
     def ask(model: str) -> Any:
@@ -157,7 +153,7 @@ def test_azure_wants_its_own_key_and_a_deployment(serve: Any) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         ask(job.fine_tuned_model)
     assert caught.value.code == "DeploymentNotFound"
-    root = served.url.removesuffix("/v1")
+    root = served.url.removesuffix("/openai/v1") + MANAGED
     body = {"properties": {"model": {"format": "OpenAI", "name": job.fine_tuned_model, "version": "1"}}}
     made: Any = client.put(f"{root}/deployments/mine", body=body, cast_to=object)
     assert made["properties"]["provisioningState"] == "Creating"
@@ -234,7 +230,7 @@ def test_a_job_waits_in_the_queue_while_all_slots_are_taken(serve: Any) -> None:
     ("content", "fault", "code", "said"),
     [
         (jsonl(explicit(9)), None, "invalid_n_examples", "has 9 example"),
-        (b"{}\n" * 10, None, "invalid_training_file", "chat messages"),
+        (b"{}\n" * 10, None, "invalid_training_file", "messages: Field required"),
         (None, "moderation_file", "invalid_training_file", "blocked by our moderation system"),
         (None, "job_error", "server_error", "internal error"),
     ],

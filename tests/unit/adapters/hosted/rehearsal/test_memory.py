@@ -82,7 +82,7 @@ def filled(account: MockAccount) -> MockAccount:
     batch.answered.append({"custom_id": "a", "response": {"body": {"choices": [None, 0.5]}}})
     batch.enter("cancelled")
     account.batches[batch.batch_id] = batch
-    account.deployments["mine"] = Deployment("mine", "ft:one", 3.5, {"name": "Standard", "capacity": 1})
+    account.deployments["mine"] = Deployment("mine", "ft:one", 3.5)
     weights = account.weights / job.job_id / f"{job.job_id}-3"
     weights.mkdir(parents=True)
     account.tuned["ft:one"] = str(weights)
