@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from adapters.hosted.rehearsal.backend import worker
-from adapters.hosted.rehearsal.backend.parts import Backend, Question, Training
+from adapters.hosted.rehearsal.backend.parts import Backend
 from adapters.hosted.rehearsal.backend.worker import Order, Result
 from engine.domain.results import Response
-from engine.ports import Tuned
+from engine.ports import GenerateTask, TrainingRun, Tuned
 
 STOP_SECONDS = 5.0
 ENDED = "the process that worked on it has ended"
@@ -33,24 +33,24 @@ class ModelProcess:
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
-    async def ask(self, question: Question) -> list[Response]:
-        """Return the answers to one request.
+    async def ask(self, task: GenerateTask) -> list[Response]:
+        """Return the answers to one prompt.
 
         Raises:
             RuntimeError: They could not be made.
         """
-        result = await self._result(question)
+        result = await self._result(task)
         if isinstance(result, list):
             return result
         raise RuntimeError(result)
 
-    async def train(self, training: Training) -> Tuned:
-        """Return what a training has left, once its weights are written.
+    async def train(self, run: TrainingRun) -> Tuned:
+        """Return what a training has left at its one checkpoint, once its weights are written.
 
         Raises:
             RuntimeError: The training failed.
         """
-        result = await self._result(training)
+        result = await self._result(run)
         if isinstance(result, Tuned):
             return result
         raise RuntimeError(result)

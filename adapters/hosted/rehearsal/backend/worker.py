@@ -6,17 +6,16 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
-from adapters.hosted.rehearsal.backend.parts import Backend, Question, Training
+from adapters.hosted.rehearsal.backend.parts import Backend
 from engine.domain.conversation import Prompt
 from engine.domain.results import Response
-from engine.domain.stage import ModelRef
-from engine.domain.sweep import Length
-from engine.ports import Checkpoint, Context, GenerateTask, TrainingRun, Tuned
+from engine.ports import Context, Generated, GenerateTask, TrainingRun, Tuned
 
-Order: TypeAlias = Question | Training
+Order: TypeAlias = GenerateTask | TrainingRun
 Result: TypeAlias = list[Response] | Tuned | str
 """What came of an order: the answers, what a training left, or why it failed."""
 
@@ -38,64 +37,49 @@ def serve(pipe: Connection, backend: Backend) -> None:
 
 def group(order: Order, backend: Backend) -> object:
     """Return what orders that are worked on in one call have in common."""
-    if isinstance(order, Question):
-        return order.settings
-    sharing = backend.tuner.sharing(order.settings(backend.tuner_settings))
-    return order.name if sharing.pack_blocked else sharing.pack
+    if isinstance(order, GenerateTask):
+        return order.decoding
+    sharing = backend.tuner.sharing(order.settings)
+    return order.checkpoints[0].key if sharing.pack_blocked else sharing.pack
 
 
 def work(orders: Sequence[Order], backend: Backend, context: Context) -> list[Result]:
     """Return the results of orders of one group. What goes wrong fails those that have none by then."""
-    questions = [order for order in orders if isinstance(order, Question)]
-    trainings = [order for order in orders if isinstance(order, Training)]
+    asked = [order for order in orders if isinstance(order, GenerateTask)]
+    runs = [order for order in orders if isinstance(order, TrainingRun)]
     found, error = dict[int, Result](), ""
     try:
-        found.update(_train(trainings, backend, context) if trainings else _answer(questions, backend, context))
+        found.update(_trained(runs, backend, context) if runs else _answered(asked, backend, context))
     except Exception as caught:  # noqa: BLE001 - it goes to whoever waits, and the process lives on
         error = _said(caught)
     return [found.get(place, error) for place in range(len(orders))]
 
 
-def _answer(questions: Sequence[Question], backend: Backend, context: Context) -> Iterator[tuple[int, Result]]:
-    """Answer requests with the same decoding; greedy ones to one model with one system prompt are one task."""
+def _answered(asked: Sequence[GenerateTask], backend: Backend, context: Context) -> Iterator[tuple[int, Result]]:
+    """Answer requests of one prompt each; greedy ones to one model with one system prompt are one task."""
     places: dict[object, list[int]] = {}
-    for place, question in enumerate(questions):
+    for place, task in enumerate(asked):
         # Sampled answers of one task share a random stream: alone, each depends on its own seed only.
-        alone = place if question.settings.temperature > 0 else None
-        places.setdefault((question.tuned, question.system, alone), []).append(place)
-    together = {str(together[0]): together for together in places.values()}
-    base = backend.source.locate(backend.source_settings)
-    tasks = [_task(key, [questions[place] for place in places], base, backend) for key, places in together.items()]
-    for key, made in backend.generator.generate(tasks, context):
-        for number, place in enumerate(together[key]):
-            each = questions[place].settings.samples
-            yield (
-                place,
-                _said(made)
-                if isinstance(made, Exception)
-                else list(made.responses[number * each : (number + 1) * each]),
-            )
+        alone = place if task.decoding.temperature > 0 else None
+        places.setdefault((task.model, task.system, alone), []).append(place)
+    tasks = {}
+    for own in places.values():
+        prompts = [replace(asked[place].prompts[0], prompt_id=str(place)) for place in own]
+        tasks[str(own[0])] = replace(asked[own[0]], key=str(own[0]), prompts=prompts)
+    for key, made in backend.generator.generate(list(tasks.values()), context):
+        for prompt in tasks[key].prompts:
+            yield int(prompt.prompt_id), _said(made) if isinstance(made, Exception) else _of(prompt, made)
 
 
-def _task(key: str, questions: Sequence[Question], base: ModelRef, backend: Backend) -> GenerateTask:
-    first = questions[0]
-    model = base if first.tuned is None else ModelRef(base.base, (first.tuned,))
-    prompts = [Prompt(str(place), "", question.turns) for place, question in enumerate(questions)]
-    return GenerateTask(key, model, prompts, first.system, first.settings, backend.generator_settings, first.seed)
+def _of(prompt: Prompt, made: Generated) -> list[Response]:
+    return [response for response in made.responses if response.prompt_id == prompt.prompt_id]
 
 
-def _train(trainings: Sequence[Training], backend: Backend, context: Context) -> Iterator[tuple[int, Result]]:
-    """Train jobs that may share a batch."""
-    base = backend.source.locate(backend.source_settings)
-    places = {training.name: place for place, training in enumerate(trainings)}
-    runs = []
-    for training in trainings:
-        training.weights.mkdir(parents=True)
-        checkpoint = Checkpoint(training.name, Length(training.epochs), training.weights)
-        settings, state = training.settings(backend.tuner_settings), training.folder / "state"
-        runs.append(TrainingRun(base, training.rows, settings, training.seed, (checkpoint,), state))
-    for name, tuned in backend.tuner.fine_tune(runs, context):
-        yield places[name], _said(tuned) if isinstance(tuned, Exception) else tuned
+def _trained(runs: Sequence[TrainingRun], backend: Backend, context: Context) -> Iterator[tuple[int, Result]]:
+    """Train jobs that may share a batch, each to its one checkpoint."""
+    places = {run.checkpoints[0].key: place for place, run in enumerate(runs)}
+    for key, tuned in backend.tuner.fine_tune(runs, context):
+        yield places[key], _said(tuned) if isinstance(tuned, Exception) else tuned
 
 
 def _said(error: Exception) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.hosted.rehearsal.api import ApiError
-from adapters.hosted.rehearsal.backend.parts import Training
 from adapters.hosted.rehearsal.backend.training_file import FEWEST, BadFileError, read
 from adapters.hosted.rehearsal.endpoints import files
 from adapters.hosted.rehearsal.names import TOGETHER_ACCOUNT
@@ -18,14 +17,12 @@ from adapters.hosted.rehearsal.settings import FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from engine.domain.conversation import ChatRow
 from engine.domain.results import TrainingStep
-from engine.ports import Tuned
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, TrainingRun, Tuned
 
 if TYPE_CHECKING:
-    from adapters.hosted.rehearsal.state.records import Hyperparameters, MockJob, StoredFile
+    from adapters.hosted.rehearsal.state.records import MockJob, StoredFile
 
-TARGET_EXAMPLES = (100, 25_000)
-TARGET_EPOCHS, MOST_EPOCHS = 3, 25
-BATCH_SHARE, LARGEST_BATCH = 0.002, 256
 METRICS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 FILE_BLOCKED = (
@@ -73,31 +70,6 @@ def usable(account: MockAccount, file_id: str) -> StoredFile | None:
         return None
 
 
-def resolved(wanted: Hyperparameters, examples: int) -> tuple[int, int, float]:
-    """Return the epochs, the batch size and the learning-rate multiplier, with every `auto` chosen.
-
-    Args:
-        wanted: What was asked for.
-        examples: Rows of the training file, >= 1.
-
-    Source: the vendor's cookbook, "Data preparation and analysis for chat model fine-tuning" (epochs), and its guide of
-    2023 (batches of 0.2 % of the examples). It names no rule for the multiplier, so `auto` is 1 here.
-    """
-    fewest, most = TARGET_EXAMPLES
-    epochs = TARGET_EPOCHS
-    if examples * TARGET_EPOCHS < fewest:
-        epochs = min(MOST_EPOCHS, fewest // examples)
-    elif examples * TARGET_EPOCHS > most:
-        epochs = max(1, most // examples)
-    batch = max(1, min(LARGEST_BATCH, round(examples * BATCH_SHARE)))
-    multiplier = wanted.learning_rate_multiplier
-    return (
-        epochs if wanted.n_epochs == "auto" else wanted.n_epochs,
-        batch if wanted.batch_size == "auto" else wanted.batch_size,
-        1.0 if multiplier == "auto" else multiplier,
-    )
-
-
 def metrics_file(steps: Sequence[TrainingStep]) -> bytes:
     """Return the step metrics as CSV; what the training does not measure is left empty.
 
@@ -143,17 +115,17 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
     Raises:
         _JobError: It failed, or the model may not be used.
     """
-    epochs, batch_size, multiplier = resolved(job.hyperparameters, len(rows))
+    epochs, batch_size, multiplier = job.hyperparameters.resolved()
     values = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": multiplier}
     await _enter(account, job, "running", "Fine-tuning job started")
     job.hyperparameters = job.hyperparameters.model_copy(update=values)
-    low, high = account.settings.durations.run
-    lasts = account.draw.uniform(low, high) / account.settings.time_scale
-    job.estimated_finish = time.time() + lasts
-    training = Training(job.job_id, rows, epochs, batch_size, multiplier, job.seed, account.weights / job.job_id)
-    tokens, tuned, _ = await asyncio.gather(
-        _tokens(account, rows), _tuned(account, job, training), asyncio.sleep(lasts)
-    )
+    backend, folder = account.backend, account.weights / job.job_id
+    checkpoint = Checkpoint(job.job_id, Length(epochs), folder / job.job_id)
+    checkpoint.folder.mkdir(parents=True)
+    settings = backend.training(batch_size, multiplier)
+    run = TrainingRun(backend.model(), rows, settings, job.seed, (checkpoint,), folder / "state")
+    lasts = account.pause(account.settings.durations.run)
+    tokens, tuned, _ = await asyncio.gather(_tokens(account, rows), _tuned(account, job, run), lasts)
     await job.may_go.wait()
     if job.trained_tokens is None:  # else a server that has ended has billed it
         job.trained_tokens = tokens * epochs
@@ -166,16 +138,16 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
         account.tell(job, "Moderation checks failed", "error", {"blocked": True, "thresholds": {}})
         job.events[-1]["type"] = "moderation_checks"
         raise _JobError(MODEL_BLOCKED, "model_blocked")
-    _publish(account, job, training, tuned.steps)
+    _publish(account, job, checkpoint.folder, tuned.steps)
 
 
 async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
     texts = [turn.text for row in rows for turn in row.turns]
-    shop = account.backend
-    return await asyncio.to_thread(shop.source.count_tokens, shop.source_settings, texts)
+    backend = account.backend
+    return await asyncio.to_thread(backend.source.count_tokens, backend.source_settings, texts)
 
 
-async def _tuned(account: MockAccount, job: MockJob, training: Training) -> Tuned:
+async def _tuned(account: MockAccount, job: MockJob, run: TrainingRun) -> Tuned:
     """Really train.
 
     Raises:
@@ -184,7 +156,7 @@ async def _tuned(account: MockAccount, job: MockJob, training: Training) -> Tune
     if account.faults.strikes(FaultKind.BAD_JOB, job.call):
         raise _JobError("The job failed due to an internal error. Please try again.", "server_error")
     try:
-        return await account.trainer.train(training)
+        return await account.trainer.train(run)
     except RuntimeError as error:
         raise _JobError(f"The job failed due to an internal error: {error}", "server_error") from error
 
@@ -206,10 +178,10 @@ def _report(account: MockAccount, job: MockJob, steps: Sequence[TrainingStep]) -
         account.tell(job, f"Step {step.step}/{len(steps)}: training loss={step.loss:.2f}", data=data)
 
 
-def _publish(account: MockAccount, job: MockJob, training: Training, steps: Sequence[TrainingStep]) -> None:
+def _publish(account: MockAccount, job: MockJob, weights: Path, steps: Sequence[TrainingStep]) -> None:
     """Let the model be asked."""
     name = _name(account, job)
-    account.tuned[name] = str(training.weights)
+    account.tuned[name] = str(weights)
     written = files.keep(account, "step_metrics.csv", "fine-tune-results", metrics_file(steps))
     job.result_files = [written.file_id]
     job.fine_tuned_model = name

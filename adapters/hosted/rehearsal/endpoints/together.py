@@ -136,8 +136,7 @@ async def cancel_batch(account: MockAccount, request: Request) -> Response:
 
 
 def _job(job: MockJob) -> Json:
-    wanted = job.hyperparameters
-    multiplier = 1.0 if wanted.learning_rate_multiplier == "auto" else wanted.learning_rate_multiplier
+    epochs, batch_size, multiplier = job.hyperparameters.resolved()
     return {
         "id": job.job_id,
         "status": JOB_STATES.get(job.status, job.status),
@@ -145,8 +144,8 @@ def _job(job: MockJob) -> Json:
         "model": job.body.model,
         "model_output_name": job.fine_tuned_model,
         "training_file": job.body.training_file,
-        "n_epochs": wanted.n_epochs,
-        "batch_size": "max" if wanted.batch_size == "auto" else wanted.batch_size,
+        "n_epochs": epochs,
+        "batch_size": batch_size,
         "learning_rate": round(multiplier * LEARNING_RATE, 12),  # as it was sent, but for the last digits
         "token_count": job.trained_tokens or 0,
         "suffix": job.body.suffix,

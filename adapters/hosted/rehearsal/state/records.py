@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from adapters.hosted.rehearsal.api import Json
-from adapters.hosted.rehearsal.limits.quotas import ORGANIZATION
 
 ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "paused"})
 ACTIVE_BATCH = frozenset({"validating", "in_progress", "finalizing"})
@@ -73,6 +72,14 @@ class Hyperparameters(BaseModel):
     n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+
+    def resolved(self) -> tuple[int, int, float]:
+        """Return the epochs, the batch size and the multiplier, with every `auto` chosen."""
+        return (
+            3 if self.n_epochs == "auto" else self.n_epochs,
+            10 if self.batch_size == "auto" else self.batch_size,
+            1.0 if self.learning_rate_multiplier == "auto" else self.learning_rate_multiplier,
+        )
 
 
 class Supervised(BaseModel):
@@ -141,7 +148,6 @@ class MockJob:
     before_pause: str = ""
     fine_tuned_model: str | None = None
     finished_at: float | None = None
-    estimated_finish: float | None = None
     trained_tokens: int | None = None
     error: Json | None = None
     result_files: list[str] = field(default_factory=list)
@@ -159,7 +165,6 @@ class MockJob:
             "created_at": int(self.created_at),
             "finished_at": None if self.finished_at is None else int(self.finished_at),
             "fine_tuned_model": self.fine_tuned_model,
-            "organization_id": ORGANIZATION,
             "result_files": list(self.result_files),
             "status": self.status,
             "validation_file": self.body.validation_file,
@@ -169,17 +174,13 @@ class MockJob:
             "error": self.error or {},
             "user_provided_suffix": self.body.suffix,
             "seed": self.seed,
-            "estimated_finish": None if self.estimated_finish is None else int(self.estimated_finish),
-            "integrations": [],
             "metadata": self.body.metadata,
-            "usage_metrics": None,
-            "shared_with_openai": False,
             "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
         }
 
     def end(self, status: str) -> None:
         """End it."""
-        self.status, self.finished_at, self.estimated_finish = status, time.time(), None
+        self.status, self.finished_at = status, time.time()
 
 
 class BatchBody(BaseModel):

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from adapters.hosted.rehearsal.backend.parts import Backend, Question, Training
+from adapters.hosted.rehearsal.backend.parts import Backend
 from adapters.hosted.rehearsal.backend.process import ENDED, ModelProcess
 from adapters.hosted.rehearsal.backend.worker import group, work
-from engine.domain.conversation import ChatRow, Turn
+from engine.domain.conversation import ChatRow, Prompt, Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response, TrainingStep
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import Decoding
-from engine.ports import Context, Generated, GenerateTask, NoSettings, Settings, Sharing, TrainingRun, Tuned
+from engine.domain.sweep import Decoding, Length
+from engine.ports import Checkpoint, Context, Generated, GenerateTask, NoSettings, Settings, Sharing, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 NONE = NoSettings()
@@ -92,11 +92,12 @@ def room() -> tuple[Backend, Shouter, Tuner]:
     return Backend(**parts, tuner_settings=Own, **own, prompts={}, warm=WarmSlots), shouter, tuner
 
 
-def question(user: str, tuned: str | None = None, **settings: Any) -> Question:
-    return Question((Turn("user", user),), None, Decoding(8, **settings), 0, tuned)
+def question(user: str, tuned: str | None = None, **settings: Any) -> GenerateTask:
+    model, prompt = ModelRef("base", () if tuned is None else (tuned,)), Prompt("", "", (Turn("user", user),))
+    return GenerateTask("", model, [prompt], None, Decoding(8, **settings), NONE, 0)
 
 
-def told(questions: Sequence[Question], here: Backend) -> list[list[str] | object]:
+def told(questions: Sequence[GenerateTask], here: Backend) -> list[list[str] | object]:
     """What each question was told: its answers, or the error that it ended with."""
     results = work(questions, here, here.context())
     return [[one.text for one in result] if isinstance(result, list) else result for result in results]
@@ -124,9 +125,11 @@ def test_what_fails_fails_alone_and_what_ends_a_call_ends_the_rest_of_it() -> No
     assert rest == [["one A"], "OSError: no more", "OSError: no more"]
 
 
-def training(folder: Path, name: str, epochs: int, batch_size: int, multiplier: float = 1.0) -> Training:
-    rows = (ChatRow.exchange("1", "a", "b"),)
-    return Training(name, rows, epochs, batch_size, multiplier, 0, folder / name)
+def training(folder: Path, name: str, epochs: int, batch_size: int, multiplier: float = 1.0) -> TrainingRun:
+    (folder / name).mkdir()
+    checkpoint = Checkpoint(name, Length(epochs), folder / name)
+    rows, settings = (ChatRow.exchange("1", "a", "b"),), room()[0].training(batch_size, multiplier)
+    return TrainingRun(ModelRef("base"), rows, settings, 0, (checkpoint,), folder / "state")
 
 
 def test_jobs_that_share_a_batch_are_trained_in_one_call(tmp_path: Path) -> None:
@@ -145,10 +148,7 @@ def test_only_what_may_share_a_call_is_of_one_group(tmp_path: Path) -> None:
         question("a"),
         question("b", "one"),
         question("c", temperature=0.5),
-        training(tmp_path, "a", 5, 4),
-        training(tmp_path, "b", 1, 4),
-        training(tmp_path, "d", 1, 9),
-        training(tmp_path, "e", 1, 9),
+        *(training(tmp_path, name, 1, size) for name, size in zip("abde", (4, 4, 9, 9), strict=True)),
     ]
     groups = [group(order, here) for order in orders]
     assert [groups.index(one) for one in groups] == [0, 0, 2, 3, 3, 5, 6]
