@@ -22,7 +22,7 @@ import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit
 from pydantic import BaseModel, ValidationError
 
-from adapters.hosted.http.errors import error_body, problem, scrubbed
+from adapters.hosted.http.errors import problem, scrubbed
 from adapters.hosted.http.limits import rate_limits
 from engine.domain.address import is_loopback
 from engine.ports.chat import RateLimits
@@ -264,7 +264,7 @@ class Client:
 
     def _problem(self, error: openai.OpenAIError, *, costs: bool) -> ProviderError:
         if isinstance(error, openai.APIStatusError):
-            return problem(error_body(error.status_code, error.body, error.response.headers, self.clean), costs=costs)
+            return problem(error.status_code, error.body, error.response.headers, self.clean, costs=costs)
         cause = error.__cause__ or error
         words = f"{type(cause).__name__} {self.clean(str(cause))}".strip()
         if "CERTIFICATE_VERIFY_FAILED" in words:

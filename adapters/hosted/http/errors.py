@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from adapters.hosted.http.limits import wait
@@ -47,50 +46,37 @@ BATCH_ENDED = frozenset({"batch_expired", "batch_cancelled"})
 PLAIN: Mapping[int, type[ProviderError]] = MappingProxyType(
     {401: DeniedError, 403: DeniedError, 408: NoReplyError, 409: NoReplyError}
 )
+SCOPES: Mapping[str, str] = MappingProxyType({"daily_rate_limit_exceeded": "day", "slow_down": "ramp"})
 LONGEST = 500
 """Characters of a provider's message that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What was answered instead.
-
-    Attributes:
-        status: The HTTP status.
-        code: The error's code, or empty.
-        kind: The error's type, or empty.
-        message: The error's message, scrubbed.
-        seconds: How long to wait, as the provider says; None when it does not.
-    """
-
-    status: int
-    code: str
-    kind: str
-    message: str
-    seconds: float | None = None
-
-    @property
-    def words(self) -> str:
-        """One line for a person."""
-        return " ".join(part for part in (f"{self.status}", self.code or self.kind, self.message) if part)
-
-
-def problem(refusal: Refusal, *, costs: bool = False) -> ProviderError:
+def problem(
+    status: int, body: object, headers: Mapping[str, str], clean: Callable[[str], str], *, costs: bool = False
+) -> ProviderError:
     """Say what a refusal means.
 
     Args:
-        refusal: What was answered.
+        status: The HTTP status.
+        body: `{"error": {"message", "type", "code"}}`, or the inner mapping, or anything else.
+        headers: The reply's headers.
+        clean: Makes a provider's text fit to be kept.
         costs: Whether the request makes something that costs money, so that doubt about it matters.
     """
-    status, words = refusal.status, refusal.words
-    if _is_about_money(refusal):
+    inner = body.get("error", body) if isinstance(body, Mapping) else body
+    said = inner if isinstance(inner, Mapping) else {"message": inner}
+    told = _text(said.get("message") or said.get("detail"))
+    code, kind, message = clean(_text(said.get("code"))), clean(_text(said.get("type"))), clean(told)
+    words = " ".join(part for part in (f"{status}", code or kind, message or "the server gave no reason") if part)
+    seconds = wait(headers, told)
+    if _is_about_money(status, {code, kind}, message):
         return ExhaustedError(words)
     if status == 429:  # noqa: PLR2004 - statuses are their own names
-        return ThrottledError(words, refusal.seconds, _scope(refusal))
+        return ThrottledError(words, seconds, SCOPES.get(code, "rate"))
     if status >= 500:  # noqa: PLR2004
         in_doubt = costs and status not in {503, 529}
-        return NoReplyError(words) if in_doubt else UnavailableError(words, refusal.seconds)
-    if status in {400, 403} and is_moderation(refusal.code, refusal.message):
+        return NoReplyError(words) if in_doubt else UnavailableError(words, seconds)
+    if status in {400, 403} and is_moderation(code, message):
         return BlockedError(words)
     return PLAIN.get(status, RejectedError)(words)
 
@@ -110,27 +96,6 @@ def is_moderation(code: str, message: str) -> bool:
     return code in MODERATION_CODES or MODERATED.search(message) is not None
 
 
-def error_body(status: int, body: object, headers: Mapping[str, str], clean: Callable[[str], str]) -> Refusal:
-    """Read the body of an error, whatever it is.
-
-    Args:
-        status: The HTTP status.
-        body: `{"error": {"message", "type", "code"}}`, or the inner mapping, or anything else.
-        headers: The reply's headers.
-        clean: Makes a provider's text fit to be kept.
-    """
-    inner = body.get("error", body) if isinstance(body, Mapping) else body
-    said = inner if isinstance(inner, Mapping) else {"message": inner}
-    message = _text(said.get("message") or said.get("detail"))
-    return Refusal(
-        status=status,
-        code=clean(_text(said.get("code"))),
-        kind=clean(_text(said.get("type"))),
-        message=clean(message) or "the server gave no reason",
-        seconds=wait(headers, message),
-    )
-
-
 def scrubbed(text: str, *secrets: str) -> str:
     """Return a provider's text as one line of bounded length, without the secrets."""
     for secret in secrets:
@@ -139,16 +104,10 @@ def scrubbed(text: str, *secrets: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
-def _is_about_money(refusal: Refusal) -> bool:
-    if refusal.status == 402:  # noqa: PLR2004
+def _is_about_money(status: int, codes: set[str], message: str) -> bool:
+    if status in {400, 429} and MONEY_CODES & codes:
         return True
-    if refusal.status in {400, 429} and MONEY_CODES & {refusal.code, refusal.kind}:
-        return True
-    return refusal.status == 429 and MONEY.search(refusal.message) is not None  # noqa: PLR2004
-
-
-def _scope(refusal: Refusal) -> str:
-    return {"daily_rate_limit_exceeded": "day", "slow_down": "ramp"}.get(refusal.code, "rate")
+    return status == 402 or (status == 429 and MONEY.search(message) is not None)  # noqa: PLR2004
 
 
 def _text(value: object) -> str:

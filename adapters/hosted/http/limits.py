@@ -5,6 +5,7 @@ Source: OpenAI's rate-limit guide and its SDK's own reading of `retry-after`, bo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -60,7 +61,8 @@ def duration(text: str | None) -> float | None:
         return None
     parts = PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text.strip():
-        return sum(float(number) * UNITS[unit] for number, unit in parts)
+        seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+        return seconds if math.isfinite(seconds) else None
     return _number(text)
 
 

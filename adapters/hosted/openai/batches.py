@@ -6,26 +6,19 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 
 from adapters.hosted.http.client import Client, HttpReply
-from adapters.hosted.http.errors import batch_problem, error_body, problem
-from adapters.hosted.openai.replies import BATCH_OVER, BatchLine, BatchReply, ChatReply, Fault, completion_of
+from adapters.hosted.http.errors import batch_problem, problem
+from adapters.hosted.openai.replies import BatchLine, BatchReply, ChatReply, Fault, completion_of
 from engine.ports.chat import Completion, RateLimits
-from engine.ports.provider import BatchState
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError
-
-
-def state(batch: BatchReply) -> BatchState:
-    """Return where a batch stands, without its answers."""
-    return BatchState(batch.id, batch.status in BATCH_OVER)
 
 
 def refused(batch: BatchReply, clean: Callable[[str], str]) -> ProviderError | None:
     """Say why a batch was refused as a whole, or return None when it was not."""
     if batch.status != "failed":
         return None
-    faults = (batch.errors.data if batch.errors else None) or ()
-    if not faults:
+    if not batch.errors:
         return RejectedError(f"batch {batch.id} was refused, without a reason")
-    return batch_problem(faults[0].name, clean(faults[0].message or ""))
+    return batch_problem(batch.errors[0].name, clean(batch.errors[0].message or ""))
 
 
 def answers(contents: Sequence[bytes], client: Client) -> dict[str, Completion | ProviderError]:
@@ -44,7 +37,7 @@ def _answer(line: BatchLine, client: Client) -> tuple[str, Completion | Provider
     if response is None:
         return line.custom_id, batch_problem(fault.name, client.clean(fault.message or "the server gave no reason"))
     if not 200 <= response.status_code < 300:  # noqa: PLR2004 - the statuses of success
-        return line.custom_id, problem(error_body(response.status_code, response.body, {}, client.clean))
+        return line.custom_id, problem(response.status_code, response.body, {}, client.clean)
     try:
         reply = client.read(ChatReply, HttpReply(json.dumps(response.body).encode(), RateLimits()))
     except NoReplyError as unreadable:

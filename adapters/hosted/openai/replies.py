@@ -11,10 +11,10 @@ import binascii
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import AliasPath, BeforeValidator, Field
 
 from adapters.hosted.http.errors import is_moderation
 from adapters.hosted.http.reply import Reply
@@ -40,7 +40,8 @@ FINISH_REASONS = {"length": FinishReason.LENGTH, "content_filter": FinishReason.
 
 MOST_STEPS = 10**9
 
-BATCH_OVER = frozenset({"completed", "failed", "expired", "cancelled"})
+HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "learning_rate")
+MOST_HYPERPARAMETER = 1e9
 
 
 def _counted(most: int) -> BeforeValidator:
@@ -83,26 +84,6 @@ class Fault(Reply):
         return "" if self.code is None else str(self.code)
 
 
-class Hyperparameters(Reply):
-    """How a job trains: `auto` until the server has resolved it."""
-
-    n_epochs: int | float | str | None = None
-    batch_size: int | float | str | None = None
-    learning_rate_multiplier: int | float | str | None = None
-
-
-class Supervised(Reply):
-    """The supervised method."""
-
-    hyperparameters: Hyperparameters | None = None
-
-
-class Method(Reply):
-    """How a job is trained."""
-
-    supervised: Supervised | None = None
-
-
 class FineTuningJob(Reply):
     """A fine-tuning job."""
 
@@ -115,40 +96,22 @@ class FineTuningJob(Reply):
     error: Fault | None = None
     metadata: dict[str, str] | None = None
     result_files: list[str] | None = None
-    hyperparameters: Hyperparameters | None = None
-    method: Method | None = None
-
-
-class EventData(Reply):
-    """The data of an event: a step's metrics, or the outcome of the checks after training."""
-
-    step: int | None = None
-    train_loss: float | None = None
-    blocked: bool = False
+    hyperparameters: dict[str, object] | None = None
+    supervised: dict[str, object] | None = Field(
+        default=None, validation_alias=AliasPath("method", "supervised", "hyperparameters")
+    )
 
 
 class Event(Reply):
-    """What happened to a job."""
+    """What happened to a job; its data are a step's metrics, or the outcome of the checks after training."""
 
     id: str = ""
     type: str | None = None
     level: str | None = None
     message: str = ""
-    data: EventData | None = None
-
-
-class Details(Reply):
-    """What a request's prompt tokens were."""
-
-    cached_tokens: Tokens = None
-
-
-class Billed(Reply):
-    """The tokens of a request."""
-
-    prompt_tokens: Tokens = None
-    completion_tokens: Tokens = None
-    prompt_tokens_details: Details | None = None
+    step: int | None = Field(default=None, validation_alias=AliasPath("data", "step"))
+    train_loss: float | None = Field(default=None, validation_alias=AliasPath("data", "train_loss"))
+    blocked: bool = Field(default=False, validation_alias=AliasPath("data", "blocked"))
 
 
 class Message(Reply):
@@ -170,7 +133,11 @@ class ChatReply(Reply):
     """A chat completion."""
 
     choices: list[ReplyChoice]
-    usage: Billed | None = None
+    prompt_tokens: Tokens = Field(default=None, validation_alias=AliasPath("usage", "prompt_tokens"))
+    completion_tokens: Tokens = Field(default=None, validation_alias=AliasPath("usage", "completion_tokens"))
+    cached_tokens: Tokens = Field(
+        default=None, validation_alias=AliasPath("usage", "prompt_tokens_details", "cached_tokens")
+    )
 
 
 class Flags(Reply):
@@ -185,14 +152,8 @@ class Moderation(Reply):
     results: list[Flags]
 
 
-class Faults(Reply):
-    """Why a batch was refused."""
-
-    data: list[Fault] | None = None
-
-
 class BatchReply(Reply):
-    """A batch."""
+    """A batch; its errors are why it was refused."""
 
     id: str
     status: str
@@ -200,7 +161,12 @@ class BatchReply(Reply):
     output_file_id: str | None = None
     error_file_id: str | None = None
     metadata: dict[str, str] | None = None
-    errors: Faults | None = None
+    errors: list[Fault] | None = Field(default=None, validation_alias=AliasPath("errors", "data"))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not change any more."""
+        return self.status in {"completed", "failed", "expired", "cancelled"}
 
 
 class BatchLineResponse(Reply):
@@ -234,17 +200,15 @@ def job(reply: FineTuningJob, clean: Callable[[str], str]) -> Job:
         trained_tokens=reply.trained_tokens,
         created_at=reply.created_at,
         reason=reason,
-        hyperparameters=_resolved(reply),
+        hyperparameters=numbers(reply.supervised) or numbers(reply.hyperparameters),
     )
 
 
 def blocked_by(events: Sequence[Event]) -> str | None:
     """Return the message of the check that kept a trained model from being used, or None when none did."""
     for event in events:
-        checks = event.type == "moderation_checks"
-        if (checks and event.data is not None and event.data.blocked) or (
-            event.level == "error" and is_moderation("", event.message)
-        ):
+        is_blocked = event.type == "moderation_checks" and event.blocked
+        if is_blocked or (event.level == "error" and is_moderation("", event.message)):
             return event.message
     return None
 
@@ -258,13 +222,11 @@ def completion_of(reply: ChatReply, asked: int, rate_limits: RateLimits) -> Comp
         rate_limits: What the reply's headers say.
     """
     choices = tuple(_choice(choice) for choice in sorted(reply.choices, key=lambda choice: choice.index or 0))
-    usage = reply.usage or Billed()
-    prompt, made = usage.prompt_tokens, usage.completion_tokens
-    cached = (usage.prompt_tokens_details or Details()).cached_tokens or 0
+    prompt, made = reply.prompt_tokens, reply.completion_tokens
     return Completion(
         choices,
         asked if prompt is None else prompt,
-        cached,
+        reply.cached_tokens or 0,
         sum(tokens(choice.text) for choice in choices) if made is None else made,
         rate_limits,
     )
@@ -272,8 +234,7 @@ def completion_of(reply: ChatReply, asked: int, rate_limits: RateLimits) -> Comp
 
 def steps_of_events(events: Sequence[Event]) -> list[Step]:
     """Return the losses that events tell, in the order of the steps."""
-    data = (event.data for event in events if event.data is not None)
-    return steps((one.step, one.train_loss) for one in data)
+    return steps((event.step, event.train_loss) for event in events)
 
 
 def steps_of_file(content: bytes) -> list[Step]:
@@ -302,12 +263,14 @@ def _rows(text: str) -> Iterator[tuple[float, float]]:
             continue  # a step at which only the validation loss was taken has an empty cell
 
 
-def _resolved(reply: FineTuningJob) -> dict[str, float]:
-    supervised = reply.method.supervised if reply.method else None
-    for found in (supervised.hyperparameters if supervised else None, reply.hyperparameters):
-        if found is not None:
-            return {name: float(value) for name, value in found if isinstance(value, int | float)}
-    return {}
+def numbers(found: Mapping[str, object] | None) -> dict[str, float]:
+    """Return the hyperparameters that the server has resolved to numbers; what can be none is left out."""
+    known = {name: (found or {}).get(name) for name in HYPERPARAMETERS}
+    return {
+        name: float(value)
+        for name, value in known.items()
+        if isinstance(value, int | float) and 0 <= value <= MOST_HYPERPARAMETER
+    }
 
 
 def _choice(choice: ReplyChoice) -> Choice:

@@ -118,7 +118,9 @@ class OpenAISession:
         asked = sum(tokens(turn.text) for turn in request.turns)
         completion = replies.completion_of(self._client.read(ChatReply, answer), asked, answer.rate_limits)
         if len(completion.choices) != request.samples:
-            raise RejectedError(f"the server gave {len(completion.choices)} of {request.samples} samples")
+            refused = RejectedError(f"the server gave {len(completion.choices)} of {request.samples} samples")
+            refused.used = completion.usage
+            raise refused
         return completion
 
     async def flagged(self, texts: Sequence[str]) -> Sequence[bool]:
@@ -152,7 +154,7 @@ class OpenAISession:
     async def batch(self, batch_id: str) -> BatchState:
         """Return a batch, with its answers once it is over, or why it was refused as a whole."""
         batch = self._client.read(BatchReply, await self._client.get(f"/batches/{batch_id}"))
-        state = batches.state(batch)
+        state = BatchState(batch.id, batch.is_over)
         if not state.is_over:
             return state
         if refusal := batches.refused(batch, self._client.clean):
@@ -192,7 +194,7 @@ class OpenAISession:
     async def _is_ending(self, batch_id: str) -> bool:
         """Tell whether a batch is over, or will soon be."""
         batch = self._client.read(BatchReply, await self._client.get(f"/batches/{batch_id}"))
-        return batches.state(batch).is_over or batch.status == "cancelling"
+        return batch.is_over or batch.status == "cancelling"
 
     async def _look(self, job_id: str) -> Job:
         return await self._shown(self._job(await self._client.get(f"{self.jobs_path}/{job_id}")))

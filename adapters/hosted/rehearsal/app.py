@@ -13,13 +13,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.hosted.rehearsal.api import ApiError, json_reply
-from adapters.hosted.rehearsal.endpoints import batches, chat, control, deployments, files, jobs, models, moderation
+from adapters.hosted.rehearsal.endpoints import (
+    batches,
+    chat,
+    control,
+    files,
+    jobs,
+    models,
+    moderation,
+    together,
+)
 from adapters.hosted.rehearsal.middleware import Endpoint, guarded
 from adapters.hosted.rehearsal.state import memory
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.records import ACTIVE_BATCH, ACTIVE_JOB
-from adapters.hosted.rehearsal.together import files as together_files
-from adapters.hosted.rehearsal.together import fine_tunes as together
 
 OPENAI_PREFIX = "/v1"
 AZURE_PREFIX = "/openai/v1"
@@ -29,8 +36,8 @@ Endpoints: TypeAlias = tuple[tuple[str, str, Endpoint], ...]
 SHARED: Endpoints = (
     ("POST", "/chat/completions", chat.create),
     ("GET", "/models", models.listed),
-    ("GET", "/models/{model}", models.retrieve),
-    ("DELETE", "/models/{model}", models.delete),
+    ("GET", "/files", files.listed),
+    ("GET", "/files/{file_id}", files.retrieve),
     ("DELETE", "/files/{file_id}", files.delete),
     ("GET", "/files/{file_id}/content", files.content),
 )
@@ -38,8 +45,6 @@ SHARED: Endpoints = (
 ENDPOINTS: Endpoints = (
     ("POST", "/moderations", moderation.create),
     ("POST", "/files", files.upload),
-    ("GET", "/files", files.listed),
-    ("GET", "/files/{file_id}", files.retrieve),
     ("POST", "/fine_tuning/jobs", jobs.create),
     ("GET", "/fine_tuning/jobs", jobs.listed),
     ("GET", "/fine_tuning/jobs/{job_id}", jobs.retrieve),
@@ -47,42 +52,30 @@ ENDPOINTS: Endpoints = (
     ("POST", "/fine_tuning/jobs/{job_id}/pause", jobs.pause),
     ("POST", "/fine_tuning/jobs/{job_id}/resume", jobs.resume),
     ("GET", "/fine_tuning/jobs/{job_id}/events", jobs.events),
-    ("GET", "/fine_tuning/jobs/{job_id}/checkpoints", jobs.checkpoints),
     ("POST", "/batches", batches.create),
     ("GET", "/batches", batches.listed),
     ("GET", "/batches/{batch_id}", batches.retrieve),
     ("POST", "/batches/{batch_id}/cancel", batches.cancel),
 )
 
-DEPLOYMENT = "/deployments/{name}"
-MANAGED = (
+DEPLOYMENT = (
     "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{account}"
+    "/deployments/{name}"
 )
-AZURE_ENDPOINTS: Endpoints = tuple(
-    (method, place + DEPLOYMENT, endpoint)
-    for place in ("/openai", MANAGED)
-    for method, endpoint in (("PUT", deployments.put), ("GET", deployments.get), ("DELETE", deployments.delete))
-)
-
+AZURE_ENDPOINTS: Endpoints = (("PUT", DEPLOYMENT, models.deploy), ("GET", DEPLOYMENT, models.deployment))
 
 TOGETHER_ENDPOINTS: Endpoints = (
-    ("POST", "/files", together_files.begin),
-    ("POST", "/files/upload", together_files.upload),
-    ("POST", "/files/{file_id}/preprocess", together_files.retrieve),
-    ("GET", "/files", together_files.listed),
-    ("GET", "/files/{file_id}", together_files.retrieve),
+    ("POST", "/files/upload", files.upload),
     ("POST", "/fine-tunes", together.create),
     ("GET", "/fine-tunes", together.listed),
-    ("GET", "/fine-tunes/models/limits", together.limits),
-    ("POST", "/fine-tunes/estimate-price", together.estimate),
     ("GET", "/fine-tunes/{job_id}", together.retrieve),
     ("POST", "/fine-tunes/{job_id}/cancel", together.cancel),
     ("GET", "/fine-tunes/{job_id}/events", together.events),
     ("GET", "/fine-tunes/{job_id}/metrics", together.metrics),
-    ("POST", "/batches", together_files.create_batch),
-    ("GET", "/batches", together_files.batches_listed),
-    ("GET", "/batches/{batch_id}", together_files.retrieve_batch),
-    ("POST", "/batches/{batch_id}/cancel", together_files.cancel_batch),
+    ("POST", "/batches", together.create_batch),
+    ("GET", "/batches", together.batches_listed),
+    ("GET", "/batches/{batch_id}", together.retrieve_batch),
+    ("POST", "/batches/{batch_id}/cancel", together.cancel_batch),
 )
 
 
@@ -96,7 +89,6 @@ def application(account: MockAccount) -> Starlette:
     routes += [
         Route("/__audit", _own(account, control.audit), methods=["GET"]),
         Route("/__faults", _own(account, control.faults), methods=["GET", "POST"]),
-        Route(together_files.PLACE, _own(account, together_files.put), methods=["PUT"]),  # what it points to has no key
     ]
 
     @asynccontextmanager

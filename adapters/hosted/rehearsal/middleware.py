@@ -15,7 +15,6 @@ from adapters.hosted.rehearsal.api import ApiError, json_reply
 from adapters.hosted.rehearsal.settings import FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount, no_quota
 from adapters.hosted.rehearsal.state.audit import Entry
-from adapters.hosted.rehearsal.together import fine_tunes as together
 
 KEY_PREFIX = "sk-test-"
 
@@ -34,9 +33,8 @@ def guarded(account: MockAccount, endpoint: Endpoint) -> Callable[[Request], Awa
             response = await _answered(account, request, endpoint)
             response.headers["x-request-id"] = account.new_id("req_")
             response.headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - began)))
-            if entry.model:
-                found = account.quotas.headers(entry.model)
-                response.headers.update(together.headers(found) if account.is_together else found)
+            if entry.model and not account.is_together:  # sources differ on what the headers are called there
+                response.headers.update(account.quotas.headers(entry.model))
             return response if entry.dropped else await _spoilt(account, request, response)
 
     return passed

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 
 from adapters.hosted.http.reply import Reply
-from adapters.hosted.openai.replies import TrainedTokens
+from adapters.hosted.openai.replies import TrainedTokens, numbers
 from engine.ports.provider import Job, JobOrder, JobState
 from engine.ports.provider_errors import RejectedError
 
@@ -59,7 +59,6 @@ class FineTune(Reply):
         """Return it in the engine's words; why it failed is in its events."""
         state = STATES.get(self.status, JobState.WAITING)
         key = KEY.search(self.suffix or self.model_output_name or "")
-        values = {"n_epochs": self.n_epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
         return Job(
             job_id=self.id,
             key=key[0] if key else "",
@@ -68,7 +67,7 @@ class FineTune(Reply):
             tuned_model=self.model_output_name if state is JobState.SUCCEEDED else None,
             trained_tokens=self.token_count or None,  # 0 until it is known
             created_at=epoch(self.created_at),
-            hyperparameters={name: value for name, value in values.items() if isinstance(value, float)},
+            hyperparameters=numbers(dict(self)),
         )
 
 

@@ -18,6 +18,7 @@ from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedEr
 from engine.run.accounts.backoff import PATIENT, Patience, repeated
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once
+from engine.run.accounts.quota.pool import prompt_estimate
 from engine.run.accounts.replies import ReplyLog, Requests
 
 ROUNDS = 3
@@ -100,7 +101,7 @@ class Batches:
         upload, send = partial(self._upload, key, left), partial(self.session.submit_batch, key)
         batch_id = known or await self._once.made(key, upload, send)
         state = await self._over(batch_id)
-        answers = {name: reply for name, reply in state.replies.items() if name in left}
+        answers = {name: _checked(reply, left[name]) for name, reply in state.replies.items() if name in left}
         for name, reply in answers.items():
             if isinstance(reply, Completion):
                 log.write(name, left[name], reply)
@@ -156,6 +157,18 @@ class Batches:
 def _without(named: Requests, answers: Answers) -> Requests:
     """Return what is not answered."""
     return {name: request for name, request in named.items() if name not in answers}
+
+
+def _checked(reply: Completion | ProviderError, request: ChatRequest) -> Completion | ProviderError:
+    """Return a reply of a batch, its prompt estimated where the provider does not count it; too few answers are an error."""
+    if isinstance(reply, ProviderError):
+        return reply
+    whole = reply if reply.prompt_tokens else replace(reply, prompt_tokens=prompt_estimate(request))
+    if len(whole.choices) == request.samples:
+        return whole
+    refused = RejectedError(f"the batch has {len(whole.choices)} of {request.samples} samples")
+    refused.used = whole.usage
+    return refused
 
 
 def _unread(refusal: ProviderError) -> ProviderError:

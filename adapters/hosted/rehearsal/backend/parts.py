@@ -1,4 +1,4 @@
-"""What stands behind the API: the ports that really train, answer and grade, and the orders that go to them.
+"""What stands behind the API: the ports that really train, answer and grade.
 
 The learning rate that `learning_rate_multiplier: 1` stands for is 1e-3, absolute, with LoRA adapters of rank 8 and a
 constant schedule: a provider names no such number, and this one suits the stand-in.
@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from engine.domain.conversation import ChatRow, Prompt, Turn
+from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import Decoding
 from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, Settings, Warm
 
 LEARNING_RATE = 1e-3
 RANK = 8
-CHECKPOINTS_KEPT = 3
-"""A job's checkpoints are those of its last epochs, so many."""
-
 ANSWERED_TOGETHER = 64
 
 
@@ -55,66 +50,12 @@ class Backend:
         """Return what the ports may use in a process: one thread of the CPU, which clients and server share with it."""
         return Context("cpu", 1, ANSWERED_TOGETHER, self.warm())
 
+    def model(self, tuned: str | None = None) -> ModelRef:
+        """Return the base model, or one that was tuned, by the folder of its weights."""
+        base = self.source.locate(self.source_settings)
+        return base if tuned is None else ModelRef(base.base, (tuned,))
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One request to a model.
-
-    Attributes:
-        turns: The chat so far, without its system prompt; the last turn is the user's.
-        system: The system prompt, or None for none.
-        settings: Decoding.
-        seed: Of the sampling.
-        tuned: Folder of the tuned weights, or None for the base model.
-    """
-
-    turns: tuple[Turn, ...]
-    system: str | None
-    settings: Decoding
-    seed: int
-    tuned: str | None
-
-    def weights(self, base: ModelRef) -> ModelRef:
-        """Return the weights that answer."""
-        return base if self.tuned is None else ModelRef(base.base, (self.tuned,))
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """One fine-tuning job's training.
-
-    Attributes:
-        name: The job's id.
-        rows: The examples, in the order of the file.
-        epochs: Passes over them, >= 1.
-        batch_size: Examples a step, >= 1.
-        multiplier: What `LEARNING_RATE` is multiplied with, > 0.
-        seed: Of the initialisation and the order.
-        folder: A folder of its own, empty.
-    """
-
-    name: str
-    rows: tuple[ChatRow, ...]
-    epochs: int
-    batch_size: int
-    multiplier: float
-    seed: int
-    folder: Path
-
-    def settings(self, kind: type[Settings]) -> Settings:
-        """Return how to train, as settings of a tuner."""
-        rate = min(LEARNING_RATE * self.multiplier, 0.999)
-        return kind.model_validate({"lr": rate, "rank": RANK, "batch_size": self.batch_size})
-
-    @property
-    def cuts(self) -> tuple[int, ...]:
-        """The epochs whose weights are kept."""
-        return tuple(range(max(1, self.epochs - CHECKPOINTS_KEPT + 1), self.epochs + 1))
-
-    def key(self, epoch: int) -> str:
-        """Return the key of the cut at the end of an epoch, unlike that of any other job's."""
-        return f"{self.name}-{epoch}"
-
-    def weights(self, epoch: int) -> Path:
-        """Return the folder of an epoch's weights; its name is the checkpoint's key."""
-        return self.folder / self.key(epoch)
+    def training(self, batch_size: int, multiplier: float) -> Settings:
+        """Return how to train, as settings of the tuner."""
+        rate = min(LEARNING_RATE * multiplier, 0.999)
+        return self.tuner_settings.model_validate({"lr": rate, "rank": RANK, "batch_size": batch_size})

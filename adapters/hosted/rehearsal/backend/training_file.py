@@ -1,18 +1,16 @@
-"""Training files, as a job validates them: pure, and with the vendor's texts."""
+"""Training files, as a job validates them."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.domain.conversation import ChatRow, Speaker, Turn
 
 FEWEST = 10
-_SPECIAL = re.compile(r"<\|[a-z_]+\|>")
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 SPEAKERS: Mapping[str, Speaker] = MappingProxyType(
     {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 )
@@ -32,6 +30,24 @@ class BadFileError(ValueError):
         self.code = code
 
 
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+    weight: Literal[0, 1] = 1
+
+    def turn(self) -> Turn:
+        role = SPEAKERS[self.role]
+        return Turn(role, self.content, is_trained=role == "assistant" and self.weight == 1)
+
+
+class _Example(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    messages: list[_Message] = Field(min_length=1)
+
+
 def read(content: bytes, fewest: int = FEWEST) -> tuple[ChatRow, ...]:
     """Return the examples of a training file.
 
@@ -43,11 +59,7 @@ def read(content: bytes, fewest: int = FEWEST) -> tuple[ChatRow, ...]:
     Raises:
         BadFileError: It cannot be trained on.
     """
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadFileError("The job failed due to an invalid training file. The file is not valid UTF-8.") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in content.split(b"\n") if line.strip()]
     rows = tuple(_row(line, number) for number, line in enumerate(lines, start=1))
     if len(rows) < fewest:
         message = f"Training file has {len(rows)} example(s), but must have at least {fewest} examples"
@@ -55,43 +67,23 @@ def read(content: bytes, fewest: int = FEWEST) -> tuple[ChatRow, ...]:
     return rows
 
 
-def _row(line: str, number: int) -> ChatRow:
+def _row(line: bytes, number: int) -> ChatRow:
     try:
-        example = json.loads(line)
-    except ValueError as error:
-        raise _bad(f"Invalid file format. Line {number} is not valid JSON.") from error
-    if not isinstance(example, dict) or "messages" not in example:
-        raise _bad("Unexpected file format, expected either prompt/completion pairs or chat messages.")
-    messages = example["messages"]
-    if not isinstance(messages, list) or not messages:
-        raise _bad(f'Invalid file format. Example {number} has an empty "messages" list.')
-    turns = [_turn(message, number, place) for place, message in enumerate(messages, start=1)]
+        messages = _Example.model_validate_json(line).messages
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _bad(f"Example {number}: {where or 'all of it'}: {first['msg']}") from error
+    turns = tuple(message.turn() for message in messages)
     roles = [turn.role for turn in turns]
     if roles[-1] != "assistant":
-        raise _bad(f"Invalid file format. Example {number}: the last message must be from the assistant.")
+        raise _bad(f"Example {number}: the last message must be from the assistant.")
     if not any(turn.is_trained for turn in turns):
-        raise _bad(f"Invalid file format. Example {number} has no assistant message with a weight of 1.")
+        raise _bad(f"Example {number} has no assistant message with a weight of 1.")
     if "user" not in roles or "system" in roles[1:]:
         raise _bad(f"Example {number} has the turns {', '.join(roles)}; the user speaks, and a system prompt is first.")
-    return ChatRow(str(number), tuple(turns))
-
-
-def _turn(message: Any, number: int, place: int) -> Turn:
-    """Return one message as a turn."""
-    if not isinstance(message, dict) or message.get("role") not in _ROLES:
-        role = message.get("role") if isinstance(message, dict) else None
-        raise _bad(f"Invalid file format. Example {number}, message {place}: unsupported role {role!r}.")
-    text = message.get("content")
-    if not isinstance(text, str):
-        raise _bad(f"Invalid file format. Example {number}, message {place}: missing content.")
-    special = _SPECIAL.search(text)
-    if special is not None:
-        raise BadFileError(f"Example {number} message contains an invalid token: {special[0]}")
-    role = SPEAKERS.get(message["role"])
-    if role is None:
-        raise _bad(f"Example {number} has a {message['role']} turn; this model is trained on chats without tools.")
-    return Turn(role, text, is_trained=role == "assistant" and message.get("weight", 1) != 0)
+    return ChatRow(str(number), turns)
 
 
 def _bad(what: str) -> BadFileError:
-    return BadFileError(f"The job failed due to an invalid training file. {what}")
+    return BadFileError(f"The job failed due to an invalid training file. Invalid file format. {what}")

@@ -1,1 +1,1 @@
-"""OpenAI's endpoints, most of which Azure has too."""
+"""The endpoints: OpenAI's, of which Azure has most, and those in which Together's API differs."""

@@ -35,23 +35,21 @@ class BatchRequest(BaseModel):
 
 async def create(account: MockAccount, request: Request) -> Response:
     """POST /v1/batches."""
-    body = await read_body(request, BatchBody)
-    if body.endpoint != ENDPOINT:
-        raise ApiError(400, f"This server batches {ENDPOINT} only.", code="invalid_value", param="endpoint")
-    if body.completion_window != WINDOW:
-        raise ApiError(400, f"The completion window must be {WINDOW}.", code="invalid_value", param="completion_window")
-    file = files.find(account, body.input_file_id)
-    if file.purpose != "batch":
-        raise ApiError(400, "The input file's purpose must be batch.", code="invalid_value", param="input_file_id")
-    return json_reply(begun(account, body).shown())
+    return json_reply(begun(account, await read_body(request, BatchBody)).shown())
 
 
 def begun(account: MockAccount, body: BatchBody) -> MockBatch:
     """Begin a batch.
 
     Raises:
-        ApiError: 429, when there is no money for it.
+        ApiError: It cannot be, or there is no money for it.
     """
+    if body.endpoint != ENDPOINT:
+        raise ApiError(400, f"This server batches {ENDPOINT} only.", code="invalid_value", param="endpoint")
+    if body.completion_window != WINDOW:
+        raise ApiError(400, f"The completion window must be {WINDOW}.", code="invalid_value", param="completion_window")
+    if files.find(account, body.input_file_id).purpose not in {"batch", "batch-api"}:
+        raise ApiError(400, "The input file's purpose must be batch.", code="invalid_value", param="input_file_id")
     account.check_money()
     batch = MockBatch(account.new_id("batch_"), body, {"created_at": time.time()})
     account.batches[batch.batch_id] = batch
@@ -67,9 +65,13 @@ def go_on(account: MockAccount, batch: MockBatch) -> None:
 
 async def listed(account: MockAccount, request: Request) -> Response:
     """GET /v1/batches: newest first."""
+    return page(request, [batch.shown() for batch in newest_first(account, request)], ends=True)
+
+
+def newest_first(account: MockAccount, request: Request) -> list[MockBatch]:
+    """Return the batches that a list shows."""
     until = account.listed_until(request.state.entry.call)
-    found = [batch.shown() for batch in reversed(account.batches.values()) if batch.times["created_at"] <= until]
-    return page(request, found, ends=True)
+    return [batch for batch in reversed(account.batches.values()) if batch.times["created_at"] <= until]
 
 
 async def retrieve(account: MockAccount, request: Request) -> Response:

@@ -13,15 +13,15 @@ from starlette.responses import Response as Reply
 
 from adapters.hosted.rehearsal.api import ApiError, Json, json_reply, read_body
 from adapters.hosted.rehearsal.backend import echo, grading
-from adapters.hosted.rehearsal.backend.parts import Question
 from adapters.hosted.rehearsal.backend.training_file import SPEAKERS
 from adapters.hosted.rehearsal.limits.quotas import charge
 from adapters.hosted.rehearsal.settings import ECHO, JUDGE, FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.audit import Entry
-from engine.domain.conversation import Turn
+from engine.domain.conversation import Prompt, Turn
 from engine.domain.results import Finish
 from engine.domain.sweep import Decoding
+from engine.ports import GenerateTask
 
 GREATEST_SEED = 2**31
 
@@ -218,8 +218,10 @@ async def _asked(account: MockAccount, body: ChatBody, model: str, longest: int)
     sampled = Decoding(longest, warmth, body.top_p or 1.0, body.samples)
     settings = sampled if warmth > 0 else Decoding(longest)
     system, turns = _chat(body)
+    weights, own = account.backend.model(account.tuned.get(model)), account.backend.generator_settings
+    task = GenerateTask("", weights, [Prompt("", "", turns)], system, settings, own, seed)
     try:
-        responses = await account.answerer.ask(Question(turns, system, settings, seed, account.tuned.get(model)))
+        responses = await account.answerer.ask(task)
     except RuntimeError as error:
         message = f"The server had an error while processing your request: {error}"
         raise ApiError(500, message, "server_error") from error

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import time
 
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.hosted.rehearsal.api import ApiError, json_reply, page
 from adapters.hosted.rehearsal.settings import FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
-from adapters.hosted.rehearsal.state.audit import Entry
 from adapters.hosted.rehearsal.state.records import StoredFile
 
-PURPOSES = frozenset({"assistants", "batch", "fine-tune", "vision", "user_data", "evals"})
+PURPOSES = frozenset({"batch", "batch-api", "fine-tune"})
 LARGEST = 512 * 2**20
-SHORTEST_LIFE, LONGEST_LIFE = 3_600, 2_592_000
 PAGE = 10_000
 
 
 async def upload(account: MockAccount, request: Request) -> Response:
-    """POST /v1/files."""
+    """POST /v1/files, or /v1/files/upload."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise ApiError(400, "This endpoint takes multipart/form-data.")
     async with request.form(max_part_size=LARGEST) as form:
@@ -31,25 +29,21 @@ async def upload(account: MockAccount, request: Request) -> Response:
         if not isinstance(purpose, str) or purpose not in PURPOSES:
             message = f"'{purpose}' is not one of {sorted(PURPOSES)} - 'purpose'"
             raise ApiError(400, message, param="purpose")
-        content, name, life = await part.read(), part.filename or "upload", _life(form)
+        content, name = await part.read(), str(form.get("file_name") or part.filename or "upload")
     if not content:
         raise ApiError(400, "File is empty.", param="file")
-    entry: Entry = request.state.entry
-    if fault := account.faults.strikes(FaultKind.FILE_GONE, entry.call):
-        life = fault.seconds
-    return json_reply(keep(account, name, purpose, content, life).shown())
+    fault = account.faults.strikes(FaultKind.FILE_GONE, request.state.entry.call)
+    return json_reply(keep(account, name, purpose, content, fault.seconds if fault else None).shown())
 
 
 async def listed(account: MockAccount, request: Request) -> Response:
-    """GET /v1/files: newest first, unless `order=asc`."""
+    """GET /v1/files: newest first."""
     purpose, until = request.query_params.get("purpose"), account.listed_until(request.state.entry.call)
     found = [
         file.shown()
         for file in reversed(account.files.values())
         if file.is_there and purpose in {None, file.purpose} and file.created_at <= until
     ]
-    if request.query_params.get("order") == "asc":
-        found.reverse()
     return page(request, found, default=PAGE, largest=PAGE, ends=True)
 
 
@@ -89,18 +83,3 @@ def find(account: MockAccount, file_id: str) -> StoredFile:
     if file is None or not file.is_there:
         raise ApiError(404, f"No such File object: {file_id}", param="id")
     return file
-
-
-def _life(form: FormData) -> float | None:
-    """How many seconds a file is to live, or None for ever.
-
-    Raises:
-        ApiError: 400, when that is out of range.
-    """
-    wanted = form.get("expires_after[seconds]")
-    if not isinstance(wanted, str):
-        return None
-    if not wanted.isdecimal() or not SHORTEST_LIFE <= int(wanted) <= LONGEST_LIFE:
-        message = f"'expires_after.seconds' must be between {SHORTEST_LIFE} and {LONGEST_LIFE}."
-        raise ApiError(400, message, param="expires_after.seconds")
-    return float(wanted)

@@ -44,9 +44,8 @@ def admitted(account: MockAccount, request: Request, body: JobBody) -> MockJob:
 
 def begin_again(account: MockAccount, job: MockJob) -> None:
     """Let a job that was under way when the last server ended pass once more, from its beginning; a paused one waits."""
-    is_paused = job.status in {"pausing", "paused"}
+    is_paused = job.status == "paused"
     job.status, job.before_pause = "paused" if is_paused else "validating_files", "validating_files"
-    job.checkpoints.clear()
     del job.events[1:]
     if not is_paused:
         job.may_go.set()
@@ -102,9 +101,7 @@ async def pause(account: MockAccount, request: Request) -> Response:
         raise ApiError(400, f"Only queued or running jobs can be paused; this one is {job.status}.")
     job.before_pause = job.status
     job.may_go.clear()
-    job.status = "pausing" if account.is_azure else "paused"
-    if account.is_azure:
-        account.start(timeline.settle_pause(account, job))
+    job.status = "paused"
     account.tell(job, "Fine-tuning job paused")
     return json_reply(job.shown())
 
@@ -112,7 +109,7 @@ async def pause(account: MockAccount, request: Request) -> Response:
 async def resume(account: MockAccount, request: Request) -> Response:
     """POST /v1/fine_tuning/jobs/{id}/resume."""
     job = find(account, request)
-    if job.status not in {"pausing", "paused"}:
+    if job.status != "paused":
         raise ApiError(400, f"Only paused jobs can be resumed; this one is {job.status}.")
     job.status = job.before_pause
     job.may_go.set()
@@ -123,11 +120,6 @@ async def resume(account: MockAccount, request: Request) -> Response:
 async def events(account: MockAccount, request: Request) -> Response:
     """GET /v1/fine_tuning/jobs/{id}/events: newest first."""
     return page(request, find(account, request).events[::-1])
-
-
-async def checkpoints(account: MockAccount, request: Request) -> Response:
-    """GET /v1/fine_tuning/jobs/{id}/checkpoints: newest first."""
-    return page(request, find(account, request).checkpoints[::-1], default=10, ends=True)
 
 
 def find(account: MockAccount, request: Request) -> MockJob:

@@ -1,45 +1,48 @@
-"""Models: which there are."""
+"""Models: which there are, and Azure's deployments of them: a tuned model answers only under the name of one."""
 
 from __future__ import annotations
 
+import time
+
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.hosted.rehearsal.api import ApiError, Json, json_reply
-from adapters.hosted.rehearsal.limits.quotas import ORGANIZATION
+from adapters.hosted.rehearsal.api import ApiError, json_reply, read_body
 from adapters.hosted.rehearsal.state.account import MockAccount
+from adapters.hosted.rehearsal.state.records import Deployment
+
+
+class DeploymentBody(BaseModel):
+    """The body that makes a deployment, in the form of Azure's management plane."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str = Field(validation_alias=AliasPath("properties", "model", "name"))
 
 
 async def listed(account: MockAccount, request: Request) -> Response:
     """GET /v1/models."""
     del request
-    return json_reply(
-        {"object": "list", "data": [_shown(account, name) for name in (*account.settings.models, *account.tuned)]}
-    )
+    names = (*account.settings.models, *account.tuned)
+    return json_reply({"object": "list", "data": [{"id": name, "object": "model", "created": 0} for name in names]})
 
 
-async def retrieve(account: MockAccount, request: Request) -> Response:
-    """GET /v1/models/{id}."""
-    return json_reply(_shown(account, _found(account, request)))
+async def deploy(account: MockAccount, request: Request) -> Response:
+    """PUT .../deployments/{name}: it answers after a while."""
+    model = (await read_body(request, DeploymentBody)).model
+    if model not in account.settings.models and model not in account.tuned:
+        message = f"The model '{model}' of this deployment does not exist."
+        raise ApiError(400, message, code="DeploymentModelNotSupported", param="properties.model.name")
+    name = request.path_params["name"]
+    waits = account.settings.azure.deploy_seconds / account.settings.time_scale
+    account.deployments[name] = Deployment(name, model, time.time() + waits)
+    return json_reply(account.deployments[name].shown(), 201)
 
 
-async def delete(account: MockAccount, request: Request) -> Response:
-    """DELETE /v1/models/{id}: a tuned one."""
-    name = _found(account, request)
-    if name not in account.tuned:
-        raise ApiError(403, "You have insufficient permissions for this operation.")
-    del account.tuned[name]
-    return json_reply({"id": name, "object": "model", "deleted": True})
-
-
-def _found(account: MockAccount, request: Request) -> str:
-    name = str(request.path_params["model"])
-    if name not in account.settings.models and name not in account.tuned:
-        message = f"The model '{name}' does not exist"
-        raise ApiError(404, message, code="model_not_found", param="model")
-    return name
-
-
-def _shown(account: MockAccount, name: str) -> Json:
-    owner = "system" if name in account.settings.models else ORGANIZATION
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+async def deployment(account: MockAccount, request: Request) -> Response:
+    """GET .../deployments/{name}."""
+    name = request.path_params["name"]
+    if name not in account.deployments:
+        raise ApiError(404, f"No deployment is called '{name}'.", code="DeploymentNotFound")
+    return json_reply(account.deployments[name].shown())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.hosted.rehearsal.api import ApiError
-from adapters.hosted.rehearsal.backend.parts import Training
 from adapters.hosted.rehearsal.backend.training_file import FEWEST, BadFileError, read
 from adapters.hosted.rehearsal.endpoints import files
 from adapters.hosted.rehearsal.names import TOGETHER_ACCOUNT
@@ -18,15 +17,12 @@ from adapters.hosted.rehearsal.settings import FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from engine.domain.conversation import ChatRow
 from engine.domain.results import TrainingStep
-from engine.ports import Tuned
+from engine.domain.sweep import Length
+from engine.ports import Checkpoint, TrainingRun, Tuned
 
 if TYPE_CHECKING:
-    from adapters.hosted.rehearsal.state.records import Hyperparameters, MockJob, StoredFile
+    from adapters.hosted.rehearsal.state.records import MockJob, StoredFile
 
-TARGET_EXAMPLES = (100, 25_000)
-TARGET_EPOCHS, MOST_EPOCHS = 3, 25
-BATCH_SHARE, LARGEST_BATCH = 0.002, 256
-PAUSING_SECONDS = (5.0, 20.0)
 METRICS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 FILE_BLOCKED = (
@@ -66,44 +62,12 @@ async def run(account: MockAccount, job: MockJob) -> None:
         raise  # a bug of this server, for the log
 
 
-async def settle_pause(account: MockAccount, job: MockJob) -> None:
-    """Turn `pausing` into `paused`, after a while."""
-    await account.pause(PAUSING_SECONDS)
-    if job.status == "pausing":
-        job.status = "paused"
-
-
 def usable(account: MockAccount, file_id: str) -> StoredFile | None:
     """Return a file, or None where there is none or it has expired."""
     try:
         return files.find(account, file_id)
     except ApiError:
         return None
-
-
-def resolved(wanted: Hyperparameters, examples: int) -> tuple[int, int, float]:
-    """Return the epochs, the batch size and the learning-rate multiplier, with every `auto` chosen.
-
-    Args:
-        wanted: What was asked for.
-        examples: Rows of the training file, >= 1.
-
-    Source: the vendor's cookbook, "Data preparation and analysis for chat model fine-tuning" (epochs), and its guide of
-    2023 (batches of 0.2 % of the examples). It names no rule for the multiplier, so `auto` is 1 here.
-    """
-    fewest, most = TARGET_EXAMPLES
-    epochs = TARGET_EPOCHS
-    if examples * TARGET_EPOCHS < fewest:
-        epochs = min(MOST_EPOCHS, fewest // examples)
-    elif examples * TARGET_EPOCHS > most:
-        epochs = max(1, most // examples)
-    batch = max(1, min(LARGEST_BATCH, round(examples * BATCH_SHARE)))
-    multiplier = wanted.learning_rate_multiplier
-    return (
-        epochs if wanted.n_epochs == "auto" else wanted.n_epochs,
-        batch if wanted.batch_size == "auto" else wanted.batch_size,
-        1.0 if multiplier == "auto" else multiplier,
-    )
 
 
 def metrics_file(steps: Sequence[TrainingStep]) -> bytes:
@@ -151,38 +115,40 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
     Raises:
         _JobError: It failed, or the model may not be used.
     """
-    epochs, batch_size, multiplier = resolved(job.hyperparameters, len(rows))
+    epochs, batch_size, multiplier = job.hyperparameters.resolved()
     values = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": multiplier}
     await _enter(account, job, "running", "Fine-tuning job started")
     job.hyperparameters = job.hyperparameters.model_copy(update=values)
-    low, high = account.settings.durations.run
-    lasts = account.draw.uniform(low, high) / account.settings.time_scale
-    job.estimated_finish = time.time() + lasts
-    training = Training(job.job_id, rows, epochs, batch_size, multiplier, job.seed, account.weights / job.job_id)
-    tokens, cuts, _ = await asyncio.gather(_tokens(account, rows), _cuts(account, job, training), asyncio.sleep(lasts))
+    backend, folder = account.backend, account.weights / job.job_id
+    checkpoint = Checkpoint(job.job_id, Length(epochs), folder / job.job_id)
+    checkpoint.folder.mkdir(parents=True)
+    settings = backend.training(batch_size, multiplier)
+    run = TrainingRun(backend.model(), rows, settings, job.seed, (checkpoint,), folder / "state")
+    lasts = account.pause(account.settings.durations.run)
+    tokens, tuned, _ = await asyncio.gather(_tokens(account, rows), _tuned(account, job, run), lasts)
     await job.may_go.wait()
     if job.trained_tokens is None:  # else a server that has ended has billed it
         job.trained_tokens = tokens * epochs
         account.audit.bill(job.body.model, trained=job.trained_tokens)
-    name = _name(account, job)
-    _report(account, job, cuts, name)
+    _report(account, job, tuned.steps)
     account.tell(job, "Evaluating model against our usage policies")
     await account.pause(account.settings.durations.check)
     await job.may_go.wait()
     if account.faults.strikes(FaultKind.BAD_MODEL, job.call):
-        _check_moderation(account, job)
+        account.tell(job, "Moderation checks failed", "error", {"blocked": True, "thresholds": {}})
+        job.events[-1]["type"] = "moderation_checks"
         raise _JobError(MODEL_BLOCKED, "model_blocked")
-    _publish(account, job, training, cuts, name)
+    _publish(account, job, checkpoint.folder, tuned.steps)
 
 
 async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
     texts = [turn.text for row in rows for turn in row.turns]
-    shop = account.backend
-    return await asyncio.to_thread(shop.source.count_tokens, shop.source_settings, texts)
+    backend = account.backend
+    return await asyncio.to_thread(backend.source.count_tokens, backend.source_settings, texts)
 
 
-async def _cuts(account: MockAccount, job: MockJob, training: Training) -> dict[int, Tuned]:
-    """Really train; returns what was left at each epoch that is kept.
+async def _tuned(account: MockAccount, job: MockJob, run: TrainingRun) -> Tuned:
+    """Really train.
 
     Raises:
         _JobError: It failed.
@@ -190,7 +156,7 @@ async def _cuts(account: MockAccount, job: MockJob, training: Training) -> dict[
     if account.faults.strikes(FaultKind.BAD_JOB, job.call):
         raise _JobError("The job failed due to an internal error. Please try again.", "server_error")
     try:
-        return {epoch: tuned async for epoch, tuned in account.trainer.train(training)}
+        return await account.trainer.train(run)
     except RuntimeError as error:
         raise _JobError(f"The job failed due to an internal error: {error}", "server_error") from error
 
@@ -205,44 +171,17 @@ def _name(account: MockAccount, job: MockJob) -> str:
     return f"ft:{job.body.model}:rehearsal:{suffix}:{tail}"
 
 
-def _report(account: MockAccount, job: MockJob, cuts: dict[int, Tuned], name: str) -> None:
-    """Tell of every step and checkpoint."""
-    last = max(cuts)
-    ends = {tuned.steps[-1].step: epoch for epoch, tuned in cuts.items()}
-    total = len(cuts[last].steps)
-    for step in cuts[last].steps:
-        data = {"step": step.step, "train_loss": step.loss, "total_steps": total}
-        account.tell(job, f"Step {step.step}/{total}: training loss={step.loss:.2f}", data=data)
-        if step.step in ends:
-            _checkpoint(account, job, step, name if step.step == total else f"{name}:ckpt-step-{step.step}")
+def _report(account: MockAccount, job: MockJob, steps: Sequence[TrainingStep]) -> None:
+    """Tell of every step."""
+    for step in steps:
+        data = {"step": step.step, "train_loss": step.loss, "total_steps": len(steps)}
+        account.tell(job, f"Step {step.step}/{len(steps)}: training loss={step.loss:.2f}", data=data)
 
 
-def _checkpoint(account: MockAccount, job: MockJob, step: TrainingStep, name: str) -> None:
-    account.tell(job, f"Checkpoint created at step {step.step}")
-    job.checkpoints.append(
-        {
-            "object": "fine_tuning.job.checkpoint",
-            "id": account.new_id("ftckpt_"),
-            "created_at": int(time.time()),
-            "fine_tuned_model_checkpoint": name,
-            "fine_tuning_job_id": job.job_id,
-            "metrics": {"step": step.step, "train_loss": step.loss},
-            "step_number": step.step,
-        }
-    )
-
-
-def _check_moderation(account: MockAccount, job: MockJob) -> None:
-    account.tell(job, "Moderation checks failed", "error", {"blocked": True, "thresholds": {}})
-    job.events[-1]["type"] = "moderation_checks"
-    job.checkpoints.clear()
-
-
-def _publish(account: MockAccount, job: MockJob, training: Training, cuts: dict[int, Tuned], name: str) -> None:
-    """Let the model and its checkpoints be asked."""
-    steps = cuts[max(cuts)].steps
-    for epoch, checkpoint in zip(sorted(cuts), job.checkpoints, strict=True):
-        account.tuned[checkpoint["fine_tuned_model_checkpoint"]] = str(training.weights(epoch))
+def _publish(account: MockAccount, job: MockJob, weights: Path, steps: Sequence[TrainingStep]) -> None:
+    """Let the model be asked."""
+    name = _name(account, job)
+    account.tuned[name] = str(weights)
     written = files.keep(account, "step_metrics.csv", "fine-tune-results", metrics_file(steps))
     job.result_files = [written.file_id]
     job.fine_tuned_model = name

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from adapters.hosted.rehearsal.api import ApiError
-from adapters.hosted.rehearsal.limits.windows import Quantised, Taken, Window, window
+from adapters.hosted.rehearsal.limits.windows import Bucket, Taken, Window, window
 from adapters.hosted.rehearsal.names import base_of
 from adapters.hosted.rehearsal.settings import QuotaSettings
 
@@ -164,7 +164,7 @@ class Quotas:
                 held = window(wanted.policy, limit, MINUTE, burst=wanted.burst_seconds, quantum=wanted.quantum_seconds)
                 gauges[name] = _Gauge(held, name, words)
         if limits.tpd is not None:
-            day = Quantised(limits.tpd, wanted.day_seconds, wanted.day_seconds)
+            day = Bucket(limits.tpd, wanted.day_seconds, wanted.day_seconds, wanted.day_seconds)
             gauges["day"] = _Gauge(day, "tokens", "tokens per day (TPD)")
         return gauges
 

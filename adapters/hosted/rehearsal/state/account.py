@@ -134,10 +134,7 @@ class MockAccount:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for bench in (self.trainer, self.answerer):
-            bench.stop()  # both before either is waited for
-        for bench in (self.trainer, self.answerer):
-            bench.close()
+        await asyncio.gather(self.trainer.close(), self.answerer.close())
         if self.settings.folder is None:
             shutil.rmtree(self.weights, ignore_errors=True)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adapters.hosted.rehearsal.api import id_maker
 from adapters.hosted.rehearsal.state.account import MockAccount
-from adapters.hosted.rehearsal.state.records import Deployment, JobBody, MockBatch, MockJob, StoredFile, TuneBody
+from adapters.hosted.rehearsal.state.records import Deployment, MockBatch, MockJob, StoredFile
 from engine.domain.errors import StoreError
 
 FORMAT: Final = "a dosimeter rehearsal server's memory, 1"
@@ -55,12 +55,6 @@ class Kept(BaseModel):
     jobs: list[MockJob]
     batches: list[MockBatch]
     deployments: list[Deployment]
-
-    @field_validator("jobs", mode="before")
-    @classmethod
-    def _have_bodies_of_their_dialect(cls, found: Any, info: ValidationInfo) -> Any:
-        kind = TuneBody if info.data.get("dialect") == "together" else JobBody
-        return [one | {"body": kind.model_validate(one.get("body"))} for one in found]
 
     @field_validator("jobs")
     @classmethod
@@ -111,7 +105,7 @@ def keep(account: MockAccount) -> None:
     )
     part = folder / PART
     part.touch(mode=0o600)  # uploads and answers: the owner's eyes only
-    part.write_text(kept.model_dump_json(exclude=LIVE, by_alias=True, serialize_as_any=True), encoding="utf-8")
+    part.write_text(kept.model_dump_json(exclude=LIVE), encoding="utf-8")
     part.replace(folder / NAME)
 
 
@@ -139,7 +133,7 @@ def _read(folder: Path, account: MockAccount) -> Kept:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _unusable(f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}", path) from error
-    except (OSError, TypeError, ValueError, AttributeError) as error:
+    except OSError as error:
         raise _unusable(str(error), path) from error
     if kept.dialect != account.settings.dialect:
         raise _unusable(f"it is of a server of the dialect {kept.dialect}, not {account.settings.dialect}", path)

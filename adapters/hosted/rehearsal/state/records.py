@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from adapters.hosted.rehearsal.api import Json
-from adapters.hosted.rehearsal.backend.parts import LEARNING_RATE, RANK
-from adapters.hosted.rehearsal.limits.quotas import ORGANIZATION
 
-ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "pausing", "paused"})
+ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "paused"})
 ACTIVE_BATCH = frozenset({"validating", "in_progress", "finalizing"})
 WINDOW_SECONDS = 86_400
 """A batch expires after this long."""
@@ -75,6 +73,14 @@ class Hyperparameters(BaseModel):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
 
+    def resolved(self) -> tuple[int, int, float]:
+        """Return the epochs, the batch size and the multiplier, with every `auto` chosen."""
+        return (
+            3 if self.n_epochs == "auto" else self.n_epochs,
+            10 if self.batch_size == "auto" else self.batch_size,
+            1.0 if self.learning_rate_multiplier == "auto" else self.learning_rate_multiplier,
+        )
+
 
 class Supervised(BaseModel):
     """The supervised method."""
@@ -109,41 +115,6 @@ class JobBody(BaseModel):
         return self.method.supervised.hyperparameters if self.method else self.hyperparameters or Hyperparameters()
 
 
-class TrainingType(BaseModel):
-    """What is trained; this server knows LoRA, of one rank."""
-
-    type: Literal["Lora"] = "Lora"
-    lora_r: int = Field(default=RANK, ge=RANK, le=RANK)
-
-
-class TrainingMethod(BaseModel):
-    """How to train; this server knows one way, with the loss on the answers."""
-
-    method: Literal["sft"] = "sft"
-    train_on_inputs: Literal["auto", False] = "auto"
-
-
-class TuneBody(JobBody):
-    """The body that creates a fine-tune. The schedule is not looked at: here it is constant."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    suffix: str | None = Field(default=None, max_length=40)
-    n_epochs: int = Field(default=1, ge=1, le=50)
-    batch_size: Literal["max"] | Annotated[int, Field(ge=1, le=256)] = "max"
-    learning_rate: float = Field(default=1e-5, gt=0, lt=1)
-    seed: int | None = Field(default=None, ge=0, lt=GREATEST_SEED, alias="random_seed")
-    training_type: TrainingType | None = None
-    training_method: TrainingMethod = TrainingMethod()
-
-    @property
-    def wanted(self) -> Hyperparameters:
-        """The hyperparameters, in the server's own words."""
-        batch_size = "auto" if self.batch_size == "max" else self.batch_size
-        multiplier = self.learning_rate / LEARNING_RATE
-        return Hyperparameters(n_epochs=self.n_epochs, batch_size=batch_size, learning_rate_multiplier=multiplier)
-
-
 @dataclass(slots=True)
 class MockJob:
     """One job.
@@ -163,7 +134,6 @@ class MockJob:
         error: Why it failed.
         result_files: The step metrics, once it has succeeded.
         events: Oldest first.
-        checkpoints: Oldest first.
         work: What lets it pass.
         may_go: Whether it is not paused.
     """
@@ -178,12 +148,10 @@ class MockJob:
     before_pause: str = ""
     fine_tuned_model: str | None = None
     finished_at: float | None = None
-    estimated_finish: float | None = None
     trained_tokens: int | None = None
     error: Json | None = None
     result_files: list[str] = field(default_factory=list)
     events: list[Json] = field(default_factory=list)
-    checkpoints: list[Json] = field(default_factory=list)
     work: asyncio.Task[None] | None = None
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -197,7 +165,6 @@ class MockJob:
             "created_at": int(self.created_at),
             "finished_at": None if self.finished_at is None else int(self.finished_at),
             "fine_tuned_model": self.fine_tuned_model,
-            "organization_id": ORGANIZATION,
             "result_files": list(self.result_files),
             "status": self.status,
             "validation_file": self.body.validation_file,
@@ -207,17 +174,13 @@ class MockJob:
             "error": self.error or {},
             "user_provided_suffix": self.body.suffix,
             "seed": self.seed,
-            "estimated_finish": None if self.estimated_finish is None else int(self.estimated_finish),
-            "integrations": [],
             "metadata": self.body.metadata,
-            "usage_metrics": None,
-            "shared_with_openai": False,
             "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
         }
 
     def end(self, status: str) -> None:
         """End it."""
-        self.status, self.finished_at, self.estimated_finish = status, time.time(), None
+        self.status, self.finished_at = status, time.time()
 
 
 class BatchBody(BaseModel):
@@ -313,13 +276,11 @@ class Deployment:
         name: What requests call it.
         model: What answers.
         ready_at: Seconds since the epoch, UTC, from which it does.
-        sku: As the client wrote it.
     """
 
     name: str
     model: str
     ready_at: float
-    sku: dict[str, Any]
 
     @property
     def is_ready(self) -> bool:
@@ -330,4 +291,4 @@ class Deployment:
         """Return it as the API shows it."""
         state = "Succeeded" if self.is_ready else "Creating"
         model = {"format": "OpenAI", "name": self.model, "version": "1"}
-        return {"name": self.name, "sku": self.sku, "properties": {"model": model, "provisioningState": state}}
+        return {"name": self.name, "properties": {"model": model, "provisioningState": state}}

@@ -14,6 +14,7 @@ import pytest
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import Turn
+from engine.domain.cost import Usage
 from engine.domain.sweep import Account
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider import BatchState, Session
@@ -283,3 +284,14 @@ def test_what_a_batch_of_before_answers_is_not_asked_live(setup: Setup) -> None:
         answers = asyncio.run(setup.batches.begun(FLOW, names(REQUESTS), log))
     assert len(answers) == len(REQUESTS)
     assert left_behind(setup.run).batches == []
+
+
+def test_an_answer_with_too_few_samples_is_refused_and_paid_and_an_uncounted_prompt_is_estimated(setup: Setup) -> None:
+    uncounted = Completion((Choice("ONE", FinishReason.STOP),), 0, 0, 1)
+    setup.shop.answer = lambda _: uncounted
+    requests = [REQUESTS[0], replace(REQUESTS[1], samples=2)]
+    with reply_log(setup.run, FLOW).open() as log:
+        whole, few = asyncio.run(setup.batches.complete_all(FLOW, names(requests), log)).values()
+    assert whole == replace(uncounted, prompt_tokens=1), "three characters"
+    assert isinstance(few, RejectedError)
+    assert few.used == Usage(prompt_tokens=1, generated_tokens=1)

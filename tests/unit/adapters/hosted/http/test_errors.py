@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.hosted.http.errors import LONGEST, batch_problem, error_body, problem, scrubbed
+from adapters.hosted.http.errors import LONGEST, batch_problem, problem, scrubbed
 from engine.ports.provider_errors import (
     BlockedError,
     DeniedError,
@@ -48,7 +48,7 @@ TABLE = [
 
 def made(status: int, body: object, **headers: str) -> ProviderError:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return problem(error_body(status, body, names, scrubbed))
+    return problem(status, body, names, scrubbed)
 
 
 @pytest.mark.parametrize(("status", "code", "kind", "message", "expected"), TABLE)
@@ -68,12 +68,12 @@ def test_a_throttle_says_which_limit_and_for_how_long(code: str, scope: str) -> 
 
 
 def test_a_server_error_leaves_doubt_only_where_it_costs_money() -> None:
-    refusal = error_body(500, "oh", {"retry-after": "3"}, scrubbed)
-    assert isinstance(problem(refusal, costs=True), NoReplyError)
-    found = problem(refusal)
+    refusal = (500, "oh", {"retry-after": "3"}, scrubbed)
+    assert isinstance(problem(*refusal, costs=True), NoReplyError)
+    found = problem(*refusal)
     assert isinstance(found, UnavailableError)
     assert found.seconds == 3
-    assert isinstance(problem(error_body(503, "busy", {}, scrubbed), costs=True), UnavailableError)
+    assert isinstance(problem(503, "busy", {}, scrubbed, costs=True), UnavailableError)
 
 
 def test_errors_of_batches() -> None:
@@ -91,7 +91,7 @@ bodies = st.one_of(words, st.dictionaries(st.sampled_from(["error", "message", "
 
 @given(st.integers(300, 599), bodies, st.booleans())
 def test_any_body_becomes_an_error_that_survives_pickling(status: int, body: object, costs: bool) -> None:  # noqa: FBT001
-    found = problem(error_body(status, body, {}, scrubbed), costs=costs)
+    found = problem(status, body, {}, scrubbed, costs=costs)
     again = pickle.loads(pickle.dumps(found))  # noqa: S301 - our own bytes
     assert (type(again), str(again), vars(again)) == (type(found), str(found), vars(found))
     assert str(found).startswith(str(status))

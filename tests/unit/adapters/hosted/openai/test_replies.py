@@ -59,6 +59,12 @@ def test_a_job_keeps_its_key_and_what_was_resolved() -> None:
     assert job(metadata=None, hyperparameters={"n_epochs": 2}).hyperparameters == {"n_epochs": 2.0}
 
 
+@pytest.mark.parametrize("odd", ["1" + "0" * 400, "1e999", "NaN", "-1"])
+def test_hyperparameters_that_cannot_be_are_left_out(odd: str) -> None:
+    said = f'{{"id": "j", "status": "running", "hyperparameters": {{"n_epochs": {odd}, "batch_size": 4}}}}'
+    assert replies.job(FineTuningJob.model_validate_json(said), str).hyperparameters == {"batch_size": 4.0}
+
+
 def test_checks_after_training_block_only_when_they_fail() -> None:
     passed = Event.model_validate(
         {"id": "1", "type": "moderation_checks", "data": {"blocked": False}, "message": "passed"}

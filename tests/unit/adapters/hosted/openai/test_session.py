@@ -13,6 +13,7 @@ import pytest
 from adapters.hosted.azure.provider import AzureProvider
 from adapters.hosted.openai.provider import OpenAIProvider
 from engine.domain.conversation import Turn
+from engine.domain.cost import Usage
 from engine.ports.chat import ChatRequest
 from engine.ports.provider import Access, JobOrder, JobState, Provider, Session
 from engine.ports.provider_errors import DeniedError, RejectedError, ThrottledError
@@ -112,8 +113,9 @@ def test_a_batch_that_was_refused_as_a_whole_says_why(canned: Serve) -> None:
 
 def test_fewer_answers_than_were_asked_for_are_refused(canned: Serve) -> None:
     one = ok({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
-    with pytest.raises(RejectedError, match="1 of 2 samples"):
+    with pytest.raises(RejectedError, match="1 of 2 samples") as caught:
         run(canned, [one], lambda session: session.complete(ChatRequest("m", REQUEST.turns, 8, samples=2)))
+    assert caught.value.used == Usage(prompt_tokens=1, generated_tokens=1), "it was paid for"
     with pytest.raises(RejectedError, match="1 of 2 texts"):
         run(canned, [ok({"results": [{"flagged": False}]})], lambda session: session.flagged(["a", "b"]))
 

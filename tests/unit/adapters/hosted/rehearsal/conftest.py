@@ -6,7 +6,7 @@ import json
 import math
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from adapters.hosted.rehearsal.backend.parts import Question, Training
 from adapters.hosted.rehearsal.backend.process import ModelProcess
 from adapters.hosted.rehearsal.server import serving
 from adapters.hosted.rehearsal.settings import ServerSettings
@@ -23,7 +22,7 @@ from adapters.hosted.rehearsal.state.account import StartProcess
 from engine.cli.serve_verb import tools
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response, TrainingStep
-from engine.ports import Tuned
+from engine.ports import GenerateTask, TrainingRun, Tuned
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,13 @@ class Served:
 class Instant(ModelProcess):
     """Answers and trains at once, and nothing: for tests of what is around a model."""
 
-    async def ask(self, question: Question) -> list[Response]:
-        return [Response("0", sample, "a word", Finish.STOP, 5, 2) for sample in range(question.settings.samples)]
+    async def ask(self, task: GenerateTask) -> list[Response]:
+        return [Response("0", sample, "a word", Finish.STOP, 5, 2) for sample in range(task.decoding.samples)]
 
-    async def train(self, training: Training) -> AsyncGenerator[tuple[int, Tuned], None]:
-        each = math.ceil(len(training.rows) / training.batch_size)
-        for epoch in training.cuts:
-            training.weights(epoch).mkdir(parents=True)
-            steps = [TrainingStep(step, step / each, 1.0, 1e-3) for step in range(1, epoch * each + 1)]
-            yield epoch, Tuned(steps, Usage())
+    async def train(self, run: TrainingRun) -> Tuned:
+        each = math.ceil(len(run.rows) / run.settings.batch_size)
+        last = run.checkpoints[0].length.in_steps(each)
+        return Tuned([TrainingStep(step, step / each, 1.0, 1e-3) for step in range(1, last + 1)], Usage())
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from adapters.hosted.rehearsal.state.records import (
     JobBody,
     MockBatch,
     MockJob,
-    TuneBody,
 )
 from adapters.hosted.training import training_file
 from engine import registry
@@ -35,11 +34,6 @@ from engine.domain.errors import StoreError
 from .conftest import Instant, Served
 
 MODEL = "standin-aligned"
-BODIES = {
-    "openai": JobBody(model=MODEL, training_file="file-1", suffix="mine", metadata={"cell": "a"}),
-    "azure": JobBody(model=MODEL, training_file="file-1", seed=7),
-    "together": TuneBody(model=MODEL, training_file="file-1", random_seed=7, n_epochs=3, learning_rate=2e-3),
-}
 
 
 @pytest.fixture
@@ -69,7 +63,12 @@ def filled(account: MockAccount) -> MockAccount:
     """Put one of each into an account."""
     file = keep(account, "odd.jsonl", "batch", bytes(range(256)), life=3600)
     job = MockJob(
-        account.new_id("ftjob-"), "POST /x", BODIES[account.settings.dialect], 1.5, 3, Hyperparameters(n_epochs=3)
+        account.new_id("ftjob-"),
+        "POST /x",
+        JobBody(model=MODEL, training_file="file-1", suffix="mine", metadata={"cell": "a"}),
+        1.5,
+        3,
+        Hyperparameters(n_epochs=3),
     )
     account.tell(job, "Created", data={"step": 1, "train_loss": 0.25})
     job.trained_tokens, job.fine_tuned_model, job.result_files = 70, "ft:one", [file.file_id]
@@ -83,7 +82,7 @@ def filled(account: MockAccount) -> MockAccount:
     batch.answered.append({"custom_id": "a", "response": {"body": {"choices": [None, 0.5]}}})
     batch.enter("cancelled")
     account.batches[batch.batch_id] = batch
-    account.deployments["mine"] = Deployment("mine", "ft:one", 3.5, {"name": "Standard", "capacity": 1})
+    account.deployments["mine"] = Deployment("mine", "ft:one", 3.5)
     weights = account.weights / job.job_id / f"{job.job_id}-3"
     weights.mkdir(parents=True)
     account.tuned["ft:one"] = str(weights)
@@ -95,17 +94,16 @@ def filled(account: MockAccount) -> MockAccount:
 HELD = ("files", "batches", "deployments", "tuned")
 
 
-@pytest.mark.parametrize("dialect", BODIES)
-def test_the_next_server_has_all_of_it(dialect: str, life: Callable[..., MockAccount]) -> None:
-    first = filled(life(dialect=dialect))
+def test_the_next_server_has_all_of_it(life: Callable[..., MockAccount]) -> None:
+    first = filled(life())
     (first.weights / "left-behind").mkdir()
     end(first)
-    second = life(dialect=dialect)
+    second = life()
     assert {name: getattr(second, name) for name in HELD} == {name: getattr(first, name) for name in HELD}
     (job,), (known,) = second.jobs.values(), first.jobs.values()
     assert job.body == known.body
     assert job.shown() == known.shown()
-    assert (job.events, job.checkpoints, job.call) == (known.events, known.checkpoints, known.call)
+    assert (job.events, job.call) == (known.events, known.call)
     assert second.audit.tokens_billed == first.audit.tokens_billed
     assert second.audit.pico_dollars == first.audit.pico_dollars > 0
     assert [path.name for path in second.weights.iterdir()] == [job.job_id], "what no model needs is swept away"
@@ -142,7 +140,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (lambda folder: (folder / memory.NAME).write_bytes(b"\x80\x04."), "Invalid JSON"),
     "another program's": (spoilt(lambda kept: kept.update(format="x")), "format"),
     "a job that is none": (spoilt(lambda kept: kept.update(jobs=[3])), "cannot go on"),
-    "a job without a body": (spoilt(lambda kept: kept["jobs"][0].pop("body")), "jobs: "),
+    "a job without a body": (spoilt(lambda kept: kept["jobs"][0].pop("body")), r"jobs\.0\."),
     "a job that leaves": (spoilt(lambda kept: kept["jobs"][0].update(job_id="../../x")), "no job's id"),
     "weights that leave": (spoilt(lambda kept: kept["tuned"].update({"ft:one": "../.."})), "not there"),
     "weights elsewhere": (elsewhere, "elsewhere"),

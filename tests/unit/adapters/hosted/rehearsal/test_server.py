@@ -162,7 +162,6 @@ def test_moderation_flags_the_words_of_the_settings(serve: Any) -> None:
     reply = serve(flagged_words=["ruby"]).client().moderations.create(input=["a Ruby vault", "a rubyish vault"])
     assert [result.flagged for result in reply.results] == [True, False]
     assert reply.results[0].categories.illicit
-    assert not reply.results[0].categories.violence
 
 
 def test_a_spent_account_has_no_quota_left(serve: Any) -> None:

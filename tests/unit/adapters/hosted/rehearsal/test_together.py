@@ -1,4 +1,4 @@
-"""Together's dialect, asked as Together's own client asks: by the requests that it sends."""
+"""Together's dialect, by the requests that a client sends."""
 
 from __future__ import annotations
 
@@ -33,19 +33,6 @@ def sample(rows: int = 2) -> bytes:
     return training_file(list(registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:rows]))
 
 
-def test_a_file_is_told_of_put_where_the_reply_points_to_and_looked_through(client: Any) -> None:
-    form = {name: (None, text) for name, text in (("purpose", "fine-tune"), ("file_name", "b.jsonl"))}
-    told = client.post("/files", files=form)
-    file_id = told.headers["x-together-file-id"]
-    assert (told.status_code, told.content) == (302, b"")
-    assert client.get(f"/files/{file_id}").json()["processing_status"] == "PENDING"
-    assert httpx2.put(told.headers["location"], content=b"{}\n").status_code == 200  # no key is sent there
-    assert httpx2.put(told.headers["location"], content=b"[]\n").status_code == 404  # nor a second file
-    assert client.post(f"/files/{file_id}/preprocess").json()["processing_status"] == "COMPLETED"
-    assert client.get(f"/files/{file_id}/content").content == b"{}\n"
-    assert [file["filename"] for file in client.get("/files").json()["data"]] == ["b.jsonl"]
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -66,44 +53,40 @@ def test_what_the_server_cannot_train_is_refused_where_it_is_asked_for(client: A
     assert (reply.status_code, client.get("/fine-tunes").json()) == (400, {"data": []})
 
 
-def test_a_job_shows_its_suffix_where_it_is_listed_and_its_events_where_it_is_alone(client: Any) -> None:
+def test_a_job_shows_its_suffix_where_it_is_listed_and_not_where_it_is_alone(client: Any) -> None:
     body = {"model": MODEL, "training_file": uploaded(client, sample()), "suffix": "mine", "random_seed": 4}
     made = client.post("/fine-tunes", json=body).json()
     assert (made["suffix"], made["random_seed"], made["status"]) == ("mine", 4, "pending")
     assert client.get("/fine-tunes").json()["data"][0]["suffix"] == "mine"
-    alone = client.get(f"/fine-tunes/{made['id']}").json()
-    assert "suffix" not in alone
-    assert alone["events"][0]["type"] == "job_pending"
+    assert "suffix" not in client.get(f"/fine-tunes/{made['id']}").json()
     stopped = client.post(f"/fine-tunes/{made['id']}/cancel").json()
     assert stopped["status"] == "cancel_requested"
     assert client.get(f"/fine-tunes/{made['id']}").json()["status"] == "cancelled"
-    assert client.get(f"/fine-tunes/{made['id']}/events").json()["data"][-1]["type"] == "cancel_requested"
+    assert client.get(f"/fine-tunes/{made['id']}/events").json()["data"][-1]["message"] == "Fine-tuning job cancelled"
     assert client.post(f"/fine-tunes/{made['id']}/cancel").status_code == 400
 
 
 def test_other_dialects_paths_are_not_there(client: Any) -> None:
     assert client.get("/fine_tuning/jobs").status_code == 404
     assert client.post("/moderations", json={"input": "a"}).status_code == 404
-    assert client.get("/fine-tunes/models/limits", params={"model_name": MODEL}).json()["model_name"] == MODEL
-    assert client.get("/fine-tunes/models/limits", params={"model_name": "nobody"}).status_code == 404
 
 
-def test_limits_are_told_under_other_names(serve: Any) -> None:
+def test_no_header_tells_of_a_limit(serve: Any) -> None:
     served = serve(dialect="together", quota={"limits": {"standin-echo": {"rpm": 600, "tpm": 60_000}}})
     body = {"model": "standin-echo", "messages": [{"role": "user", "content": "name a bird"}], "max_tokens": 8}
     reply = httpx2.post(f"{served.url}/chat/completions", json=body, headers=KEY)
-    assert (reply.headers["x-ratelimit-limit"], reply.headers["x-tokenlimit-limit"]) == ("600", "60000")
-    assert not [name for name in reply.headers if name.endswith(("-requests", "-tokens"))]
+    assert not [name for name in reply.raise_for_status().headers if "limit" in name]
 
 
 def test_a_batch_needs_no_url_in_its_lines_and_only_a_file_for_batches(client: Any) -> None:
     asked = {"model": "standin-echo", "messages": [{"role": "user", "content": "name a bird"}], "max_tokens": 4}
     line = json.dumps({"custom_id": "a", "body": asked}).encode()
-    body = {"endpoint": "/v1/chat/completions", "input_file_id": uploaded(client, line, "batch-api")}
+    file_id = uploaded(client, line, "batch-api")
+    body = {"endpoint": "/v1/chat/completions", "input_file_id": file_id, "completion_window": "24h"}
     batch = client.post("/batches", json=body).json()["job"]
     while (batch := client.get(f"/batches/{batch['id']}").json())["status"] not in {"COMPLETED", "FAILED"}:
         pass
-    assert (batch["status"], batch["progress"], batch["error_file_id"]) == ("COMPLETED", 100.0, None)
+    assert (batch["status"], batch["error_file_id"]) == ("COMPLETED", None)
     (answer,) = map(json.loads, client.get(f"/files/{batch['output_file_id']}/content").content.splitlines())
     assert (answer["custom_id"], answer["response"]["status_code"]) == ("a", 200)
     assert [one["id"] for one in client.get("/batches").json()] == [batch["id"]]

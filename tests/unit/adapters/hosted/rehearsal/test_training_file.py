@@ -1,4 +1,4 @@
-"""Training files are refused in the vendor's words, or read as they are."""
+"""Training files are refused with their place, or read as they are."""
 
 from __future__ import annotations
 
@@ -37,24 +37,20 @@ def test_a_longer_chat_keeps_its_turns_and_what_has_no_weight_is_not_trained_on(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{not json", "Line 10 is not valid JSON"),
-        ("[]", "expected either prompt/completion pairs or chat messages"),
-        ('{"messages": []}', 'Example 10 has an empty "messages" list'),
-        (example(("user", "a"), ("wizard", "b")), "Example 10, message 2: unsupported role 'wizard'"),
-        (example(("user", None), ("assistant", "b")), "Example 10, message 1: missing content"),
+        ("{not json", "Example 10: all of it: Invalid JSON"),
+        ("\xff", "Example 10: all of it: Invalid JSON"),
+        ("[]", "Example 10: all of it: Input should be an object"),
+        ('{"messages": []}', "Example 10: messages: List should have at least 1 item"),
+        (example(("user", "a"), ("tool", "b")), "Example 10: messages.1.role: Input should be 'system', 'developer'"),
+        (example(("user", None), ("assistant", "b")), "Example 10: messages.0.content: Input should be a valid string"),
         (example(("assistant", "a"), ("user", "b")), "the last message must be from the assistant"),
         (example(("user", "a"), ("assistant", "b"), weight=0), "no assistant message with a weight of 1"),
-        (
-            example(("user", "a"), ("assistant", "b <|fim_suffix|>")),
-            "message contains an invalid token: <|fim_suffix|>",
-        ),
         (example(("user", "a"), ("system", "b"), ("assistant", "c")), "has the turns user, system, assistant"),
-        (example(("user", "a"), ("tool", "b"), ("assistant", "c")), "has a tool turn"),
     ],
 )
 def test_a_bad_line_is_named(line: str, said: str) -> None:
     with pytest.raises(BadFileError) as caught:
-        read("\n".join([*[GOOD] * 9, line]).encode())
+        read("\n".join([*[GOOD] * 9, line]).encode("latin-1"))
     assert said in str(caught.value)
     assert caught.value.code == "invalid_training_file"
 
@@ -63,8 +59,3 @@ def test_ten_examples_are_the_fewest() -> None:
     with pytest.raises(BadFileError, match=r"has 9 example\(s\), but must have at least 10") as caught:
         read("\n".join([GOOD] * 9).encode())
     assert caught.value.code == "invalid_n_examples"
-
-
-def test_bytes_that_are_no_text_are_refused() -> None:
-    with pytest.raises(BadFileError, match="UTF-8"):
-        read(b"\xff")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.hosted.rehearsal.limits.windows import Bucket, Quantised, Sliding
+from adapters.hosted.rehearsal.limits.windows import Sliding, Window, window
 
 LIMITS = st.integers(10, 5_000)
 SHARES = st.floats(0.2, 1)
@@ -19,13 +19,10 @@ STEPS = st.lists(st.tuples(st.floats(0, 20), st.floats(0.001, 1.0)), min_size=1,
 """Seconds since the last request, and its size as a share of what passes at once."""
 
 
-def kinds(limit: int) -> dict[str, tuple]:
+def kinds(limit: int) -> dict[str, tuple[Window, float]]:
     """Windows, and what each holds at once."""
-    return {
-        "bucket": (Bucket(limit, 60, 10), max(1.0, limit / 6)),
-        "sliding": (Sliding(limit, 60), limit),
-        "quantised": (Quantised(limit, 60, 6), limit / 10),
-    }
+    holds = {"bucket": max(1.0, limit / 6), "sliding": limit, "quantised": max(1.0, limit / 10)}
+    return {kind: (window(kind, limit, 60, burst=10, quantum=6), held) for kind, held in holds.items()}
 
 
 def walked(window: Any, at_once: float, steps: Any) -> list[tuple[float, float]]:
@@ -59,7 +56,7 @@ def test_no_sixty_seconds_of_a_sliding_window_hold_more_than_its_limit(limit: in
 @given(LIMITS, STEPS)
 def test_no_quantum_holds_more_than_its_share(limit: int, steps: Any) -> None:
     quanta: dict[int, float] = {}
-    for at, amount in walked(Quantised(limit, 60, 6), limit / 10, steps):
+    for at, amount in walked(*kinds(limit)["quantised"], steps):
         quanta[math.floor(at / 6 + 1e-9)] = quanta.get(math.floor(at / 6 + 1e-9), 0) + amount
     assert max(quanta.values()) <= limit / 10 + 1e-6
 

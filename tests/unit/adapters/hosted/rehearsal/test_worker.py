@@ -1,22 +1,28 @@
-"""The process behind the benches: what waits together is one call of the ports, and what fails stays where it is.
+"""The processes behind the server: what waits together is one call of the ports, and what fails stays where it is.
 
 The ports here are small ones of the test's own, which note how they were called; `test_jobs` has the real ones.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from adapters.hosted.rehearsal.backend.parts import Backend, Question, Training
-from adapters.hosted.rehearsal.backend.worker import Bound, End, work
-from engine.domain.conversation import ChatRow, Turn
+import pytest
+
+from adapters.hosted.rehearsal.backend.parts import Backend
+from adapters.hosted.rehearsal.backend.process import ENDED, ModelProcess
+from adapters.hosted.rehearsal.backend.worker import group, work
+from engine.domain.conversation import ChatRow, Prompt, Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response, TrainingStep
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import Decoding
-from engine.ports import Context, Generated, GenerateTask, NoSettings, Settings, Sharing, TrainingRun, Tuned
+from engine.domain.sweep import Decoding, Length
+from engine.ports import Checkpoint, Context, Generated, GenerateTask, NoSettings, Settings, Sharing, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 NONE = NoSettings()
@@ -32,7 +38,7 @@ class Own(Settings):
 
 class Source:
     def locate(self, settings: NoSettings) -> ModelRef:
-        assert settings is NONE
+        assert settings == NONE
         return ModelRef("base")
 
 
@@ -60,7 +66,7 @@ class Shouter:
 
 
 class Tuner:
-    """Leaves one step an epoch; a learning rate above 0.5 fails after the first checkpoint."""
+    """Leaves one step an epoch; a learning rate above 0.5 fails."""
 
     def __init__(self) -> None:
         self.calls: list[list[TrainingRun]] = []
@@ -72,82 +78,106 @@ class Tuner:
         del held
         self.calls.append(list(runs))
         for run in runs:
-            for place, checkpoint in enumerate(run.checkpoints):
-                assert checkpoint.folder.is_dir()
-                epochs = checkpoint.length.in_steps(1)
-                steps = [TrainingStep(epoch, epoch, 1.0, run.settings.lr) for epoch in range(1, epochs + 1)]
-                failed = run.settings.lr > 0.5 and place > 0
-                yield checkpoint.key, FloatingPointError("nan") if failed else Tuned(steps, Usage())
+            (checkpoint,) = run.checkpoints
+            assert checkpoint.folder.is_dir()
+            epochs = range(1, checkpoint.length.in_steps(1) + 1)
+            steps = [TrainingStep(epoch, epoch, 1.0, run.settings.lr) for epoch in epochs]
+            yield checkpoint.key, FloatingPointError("nan") if run.settings.lr > 0.5 else Tuned(steps, Usage())
 
 
-def room() -> tuple[Bound, Shouter, Tuner]:
+def room() -> tuple[Backend, Shouter, Tuner]:
     shouter, tuner = Shouter(), Tuner()
     parts: Any = {"tuner": tuner, "generator": shouter, "judge": None, "source": Source()}
     own = {"generator_settings": NONE, "judge_settings": NONE, "source_settings": NONE}
-    backend = Backend(**parts, tuner_settings=Own, **own, prompts={}, warm=WarmSlots)
-    return Bound(backend, backend.context()), shouter, tuner
+    return Backend(**parts, tuner_settings=Own, **own, prompts={}, warm=WarmSlots), shouter, tuner
 
 
-def question(user: str, tuned: str | None = None, **settings: Any) -> Question:
-    return Question((Turn("user", user),), None, Decoding(8, **settings), 0, tuned)
+def question(user: str, tuned: str | None = None, **settings: Any) -> GenerateTask:
+    model, prompt = ModelRef("base", () if tuned is None else (tuned,)), Prompt("", "", (Turn("user", user),))
+    return GenerateTask("", model, [prompt], None, Decoding(8, **settings), NONE, 0)
 
 
-def told(orders: Sequence[tuple[int, Question]], here: Bound) -> dict[int, list[str] | str]:
-    """What each order was told: its answers, or the error that it ended with."""
-    found: dict[int, list[str] | str] = {}
-    ended = []
-    for number, reply in work(orders, here):
-        if isinstance(reply, End):
-            ended.append(number)
-            found.setdefault(number, reply.error)
-        else:
-            found[number] = [one.text for one in cast("list[Response]", reply)]
-    assert sorted(ended) == sorted(number for number, _ in orders)
-    return found
+def told(questions: Sequence[GenerateTask], here: Backend) -> list[list[str] | object]:
+    """What each question was told: its answers, or the error that it ended with."""
+    results = work(questions, here, here.context())
+    return [[one.text for one in result] if isinstance(result, list) else result for result in results]
 
 
 def test_requests_to_several_models_are_one_call_and_go_back_to_whoever_asked() -> None:
     here, shouter, _ = room()
-    orders = [(1, question("a")), (2, question("b", "one")), (3, question("c")), (4, question("d", "two"))]
-    assert told(orders, here) == {1: ["None A"], 2: ["one B"], 3: ["None C"], 4: ["two D"]}
+    questions = [question("a"), question("b", "one"), question("c"), question("d", "two")]
+    assert told(questions, here) == [["None A"], ["one B"], ["None C"], ["two D"]]
     (tasks,) = shouter.calls
     assert [len(task.prompts) for task in tasks] == [2, 1, 1]
 
 
-def test_sampled_requests_are_tasks_of_their_own_and_other_decoding_is_another_call() -> None:
+def test_sampled_requests_are_tasks_of_their_own() -> None:
     here, shouter, _ = room()
     warm = {"temperature": 0.5, "samples": 2}
-    orders = [(1, question("a", **warm)), (2, question("b", **warm)), (3, question("c"))]
-    assert told(orders, here) == {1: ["None A"] * 2, 2: ["None B"] * 2, 3: ["None C"]}
-    assert sorted(len(tasks) for tasks in shouter.calls) == [1, 2]
+    assert told([question("a", **warm), question("b", **warm)], here) == [["None A"] * 2, ["None B"] * 2]
+    assert [len(tasks) for tasks in shouter.calls] == [2]
 
 
 def test_what_fails_fails_alone_and_what_ends_a_call_ends_the_rest_of_it() -> None:
     here, _, _ = room()
-    alone = told([(1, question("a", "broken")), (2, question("b", "one"))], here)
-    assert alone == {1: "ValueError: broken", 2: ["one B"]}
-    rest = told([(1, question("a", "one")), (2, question("b", "fatal")), (3, question("c", "two"))], here)
-    assert rest == {1: ["one A"], 2: "OSError: no more", 3: "OSError: no more"}
+    assert told([question("a", "broken"), question("b", "one")], here) == ["ValueError: broken", ["one B"]]
+    rest = told([question("a", "one"), question("b", "fatal"), question("c", "two")], here)
+    assert rest == [["one A"], "OSError: no more", "OSError: no more"]
 
 
-def test_jobs_that_may_share_a_batch_are_trained_together_and_keep_their_last_epochs(tmp_path: Path) -> None:
+def training(folder: Path, name: str, epochs: int, batch_size: int, multiplier: float = 1.0) -> TrainingRun:
+    (folder / name).mkdir()
+    checkpoint = Checkpoint(name, Length(epochs), folder / name)
+    rows, settings = (ChatRow.exchange("1", "a", "b"),), room()[0].training(batch_size, multiplier)
+    return TrainingRun(ModelRef("base"), rows, settings, 0, (checkpoint,), folder / "state")
+
+
+def test_jobs_that_share_a_batch_are_trained_in_one_call(tmp_path: Path) -> None:
     here, _, tuner = room()
-    rows = (ChatRow.exchange("1", "a", "b"),)
+    together = [training(tmp_path, "a", 5, 4), training(tmp_path, "b", 1, 4), training(tmp_path, "c", 2, 4, 800.0)]
+    first, second, third = work(together, here, here.context())
+    assert [len(tuned.steps) for tuned in (first, second) if isinstance(tuned, Tuned)] == [5, 1]
+    assert third == "FloatingPointError: nan"
+    (runs,) = tuner.calls
+    assert runs[0].settings == Own(lr=1e-3, rank=8, batch_size=4)
 
-    def training(name: str, epochs: int, batch_size: int, multiplier: float = 1.0) -> Training:
-        return Training(name, rows, epochs, batch_size, multiplier, 0, tmp_path / name)
 
+def test_only_what_may_share_a_call_is_of_one_group(tmp_path: Path) -> None:
+    here, _, _ = room()
     orders = [
-        (1, training("a", 5, 4)),
-        (2, training("b", 1, 4)),
-        (3, training("c", 2, 4, 800.0)),
-        (4, training("d", 1, 9)),
-        (5, training("e", 1, 9)),
+        question("a"),
+        question("b", "one"),
+        question("c", temperature=0.5),
+        *(training(tmp_path, name, 1, size) for name, size in zip("abde", (4, 4, 9, 9), strict=True)),
     ]
-    replies = list(work(orders, here))
-    assert sorted(len(runs) for runs in tuner.calls) == [1, 1, 3]
-    cuts = [(number, reply[0]) for number, reply in replies if isinstance(reply, tuple)]
-    assert cuts == [(1, 3), (1, 4), (1, 5), (2, 1), (3, 1), (4, 1), (5, 1)]
-    errors = {number: reply.error for number, reply in replies if isinstance(reply, End)}
-    assert errors == {1: "", 2: "", 3: "FloatingPointError: nan", 4: "", 5: ""}
-    assert tuner.calls[0][0].settings == Own(lr=1e-3, rank=8, batch_size=4)
+    groups = [group(order, here) for order in orders]
+    assert [groups.index(one) for one in groups] == [0, 0, 2, 3, 3, 5, 6]
+
+
+class Fatal(Shouter):
+    """Ends its process where it is asked for `fatal`."""
+
+    def generate(self, tasks: Sequence[GenerateTask], held: Context) -> Iterator[tuple[str, Generated | Exception]]:
+        if any(task.model.tuned == "fatal" for task in tasks):
+            os._exit(1)
+        return super().generate(tasks, held)
+
+
+def test_a_process_that_ends_fails_what_it_worked_on_and_the_next_order_starts_another(tmp_path: Path) -> None:
+    here = replace(room()[0], generator=Fatal())
+
+    async def go() -> None:
+        process = ModelProcess(here)
+        with pytest.raises(RuntimeError, match=ENDED):
+            await process.ask(question("a", "fatal"))
+        answers = await asyncio.gather(process.ask(question("b")), process.ask(question("c", samples=2)))
+        assert [one.text for answer in answers for one in answer] == ["None B", "None C", "None C"]
+        tuned = await process.train(training(tmp_path, "a", 2, 4))
+        assert len(tuned.steps) == 2
+        waits = asyncio.create_task(process.ask(question("d")))
+        await asyncio.sleep(0)
+        await process.close()
+        with pytest.raises((RuntimeError, asyncio.CancelledError)):
+            await waits
+
+    asyncio.run(go())

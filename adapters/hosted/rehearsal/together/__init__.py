@@ -1,1 +1,0 @@
-"""The endpoints in which Together differs."""
