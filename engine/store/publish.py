@@ -110,10 +110,19 @@ def _build(run: RunDirectory, path: Path, state: Database) -> None:
 
 
 def _copy_control(db: duckdb.DuckDBPyConnection, state: Database) -> None:
-    queries = {table: f"SELECT {{}} FROM {table}" for table in PLAN_TABLES}  # noqa: S608 - our own names
+    queries = {table: f"SELECT {{}} FROM {table}" for table in PLAN_TABLES if table != "settings"}  # noqa: S608 - our own names
     queries |= {"stages": "SELECT {} FROM stages WHERE planned", "attempts": ATTEMPTS}
     for table, query in queries.items():
         _insert(db, table, state.rows(query.format(", ".join(_columns(db, table)))))
+    db.register(
+        "own", _arrow(["cell_id", "settings"], state.rows("SELECT cell_id, settings FROM cells ORDER BY position"))
+    )
+    kept = ["setting_id", "path", "adapter", "value"]
+    db.register("kept", _arrow(kept, state.rows(f"SELECT {', '.join(kept)} FROM settings")))  # noqa: S608 - our own names
+    db.execute(
+        "INSERT INTO cell_settings SELECT cell_id, path, adapter, value"
+        " FROM (SELECT cell_id, unnest(settings::INTEGER[]) AS setting_id FROM own) JOIN kept USING (setting_id)"
+    )
 
 
 def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: Database) -> None:
@@ -145,14 +154,17 @@ def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Sequence[o
     if not fetched:
         return
     names = _columns(db, table)
-    columns = [pa.array(values) for values in zip(*fetched, strict=True)]
-    db.register("incoming", pa.table(columns, names=names))
+    db.register("incoming", _arrow(names, fetched))
     casts = ", ".join(
         f"make_timestamp(CAST(round({name} * 1e6) AS BIGINT)) AS {name}" if name.endswith("_at") else f'"{name}"'
         for name in names
     )
     db.execute(f"INSERT INTO {table} SELECT {casts} FROM incoming")  # noqa: S608 - our own names
     db.unregister("incoming")
+
+
+def _arrow(names: list[str], rows: Sequence[Sequence[object]]) -> pa.Table:
+    return pa.table([pa.array(values) for values in zip(*rows, strict=True)] or [[]] * len(names), names=names)
 
 
 def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:

@@ -21,7 +21,7 @@ from engine.store.layout import RunDirectory
 
 _SHOWN = (
     "SELECT * FROM cells ORDER BY position",
-    "SELECT * FROM cell_settings ORDER BY rowid",
+    "SELECT * FROM settings ORDER BY setting_id",
     "SELECT * FROM judgements ORDER BY cell_id, role, ordinal",
     "SELECT * FROM pins ORDER BY kind, ref",
     "SELECT key, value FROM meta WHERE key NOT IN ('heartbeat', 'ending', 'published') ORDER BY key",
@@ -29,7 +29,7 @@ _SHOWN = (
     "SELECT path, stage_key, sha256 FROM shards ORDER BY path, stage_key",
 )
 _LOCAL: Mapping[str, str] = MappingProxyType({})
-PLAN_TABLES = ("cells", "cell_settings", "cell_mitigations", "cell_stages", "evaluations", "judgements", "pins")
+PLAN_TABLES = ("cells", "settings", "cell_mitigations", "cell_stages", "evaluations", "judgements", "pins")
 """What a plan says of its cells; a new plan replaces all of it."""
 
 
@@ -149,7 +149,7 @@ class State:
             for table in PLAN_TABLES:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
             insert(db, "cells", cells)
-            insert(db, "cell_settings", settings)
+            insert(db, "settings", settings)
             insert(db, "cell_mitigations", rows.mitigation_rows(plan))
             insert(db, "cell_stages", rows.cell_stage_rows(plan))
             insert(db, "evaluations", rows.evaluation_rows(plan))
