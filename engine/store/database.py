@@ -56,7 +56,7 @@ class Database:
         return database
 
     @classmethod
-    def look(cls, run: RunDirectory) -> Self:
+    def peek(cls, run: RunDirectory) -> Self:
         """Open the file for reading only: that changes nothing, needs no writable folder, and meets no run.
 
         A file of an earlier schema is read into memory and migrated there.

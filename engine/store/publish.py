@@ -17,7 +17,6 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from engine.store.database import Database
 from engine.store.errors import AGAIN, mapped
 from engine.store.layout import SEALED, RunDirectory, sha256_of, sync
 from engine.store.reader import VIEWS
@@ -82,7 +81,7 @@ def publish(run: RunDirectory) -> float:
         run.publishing.mkdir(mode=0o700)
         try:
             built = run.publishing / run.results.name
-            with Database.look(run) as state, state.snapshot():
+            with State.peek(run) as state, state.snapshot():
                 _build(run, built, state)
             built.chmod(SEALED)
             sync(built)
@@ -93,7 +92,7 @@ def publish(run: RunDirectory) -> float:
     return time.monotonic() - begun
 
 
-def _build(run: RunDirectory, path: Path, state: Database) -> None:
+def _build(run: RunDirectory, path: Path, state: State) -> None:
     with duckdb.connect(config={"threads": 1, "temp_directory": str(run.publishing)}) as db:
         db.execute(f"ATTACH '{_quoted(path)}' AS results (STORAGE_VERSION '{STORAGE_VERSION}')")
         db.execute("USE results")
@@ -109,7 +108,7 @@ def _build(run: RunDirectory, path: Path, state: Database) -> None:
         db.execute("DETACH results")
 
 
-def _copy_control(db: duckdb.DuckDBPyConnection, state: Database) -> None:
+def _copy_control(db: duckdb.DuckDBPyConnection, state: State) -> None:
     queries = {table: f"SELECT {{}} FROM {table}" for table in PLAN_TABLES if table != "settings"}  # noqa: S608 - our own names
     queries |= {"stages": "SELECT {} FROM stages WHERE planned", "attempts": ATTEMPTS}
     for table, query in queries.items():
@@ -125,7 +124,7 @@ def _copy_control(db: duckdb.DuckDBPyConnection, state: Database) -> None:
     )
 
 
-def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: Database) -> None:
+def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: State) -> None:
     """Copy the rows of acknowledged stages; a file may also hold rows of stages that have to run again."""
     for table in SHARD_TABLES:
         found = state.rows(
@@ -176,7 +175,7 @@ def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:
     return [name for (name,) in found.fetchall()]
 
 
-def _facts(state: Database) -> Mapping[str, str]:
+def _facts(state: State) -> Mapping[str, str]:
     facts: dict[str, str] = dict(state.rows("SELECT key, value FROM meta"))
     ((unfinished,),) = state.rows("SELECT count(*) FROM stages WHERE planned AND state <> 'done'")
     facts["complete"] = "false" if unfinished else "true"

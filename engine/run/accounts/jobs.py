@@ -103,7 +103,7 @@ class Jobs:
         if record is not None and record.job_id:
             job = await repeated(partial(self.session.job, record.job_id))
             if job.state not in UNPAID:
-                return job
+                return self._noted(request.key, job)
             self._given_up(record, job)
         return self._noted(
             request.key, await self._once.made(request.key, partial(self._file, request), partial(self._made, request))
