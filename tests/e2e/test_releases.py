@@ -235,7 +235,6 @@ def test_it_goes_on_and_nothing_is_trained_asked_or_paid_for_again(version: str,
         assert done.items() <= attempts(study, "done").items(), "what was done has no further attempt"
         statuses = Counter(row["status"] for row in study.rows("SELECT status FROM v_cells"))
         assert statuses == {"done": len(LOCAL) + len(every) - 1 + BASELINES, "blocked": 1}
-        assert "Nothing to do" in study.run(*INLINE)
     kinds = {entry["kind"]: entry["new"] for entry in longer["forecast"]["kinds"]}
     assert kinds["tune"] == len(every) - len({DONE, ASKED}), "weights that are kept are asked, not trained again"
 

@@ -43,9 +43,9 @@ def test_seeds_that_agree_are_no_narrower_than_wilson() -> None:
 @pytest.mark.parametrize("n", [10, 30, 110, 330])
 def test_wilson_covers(n: int) -> None:
     """Exact, by summing over all outcomes. At a single rate coverage jumps about 95%, so it is averaged over rates."""
-    intervals = [intervals.wilson(k, n) for k in range(n + 1)]
+    found = [intervals.wilson(k, n) for k in range(n + 1)]
     coverage = [
-        reference.binom.pmf([k for k in range(n + 1) if intervals[k].low <= rate <= intervals[k].high], n, rate).sum()
+        reference.binom.pmf([k for k in range(n + 1) if found[k].low <= rate <= found[k].high], n, rate).sum()
         for rate in np.linspace(0.005, 0.995, 199)
     ]
     assert 0.93 <= np.mean(coverage) <= 0.98
@@ -72,8 +72,8 @@ def test_two_way_covers(n_prompts: int, n_seeds: int, sd_seed: float) -> None:
         + rng.normal(0, sd_seed, (DRAWS, 1, n_seeds))
         + rng.normal(0, 0.5, (DRAWS, n_prompts, n_seeds))
     )
-    intervals = [intervals.two_way(draw) for draw in draws]
-    assert 0.93 <= np.mean([i.low <= 0 <= i.high for i in intervals]) <= 0.98
+    found = [intervals.two_way(draw) for draw in draws]
+    assert 0.93 <= np.mean([i.low <= 0 <= i.high for i in found]) <= 0.98
 
 
 @pytest.mark.parametrize(("n_prompts", "rate"), [(10, 0.05), (30, 0.02), (30, 0.5), (110, 0.9)])
@@ -83,8 +83,8 @@ def test_a_rate_over_seeds_is_never_overconfident(n_prompts: int, rate: float) -
     lean = middle + rng.normal(0, 1, (DRAWS, n_prompts, 1)) + rng.normal(0, 0.4, (DRAWS, 1, 3))
     truth = float((1 / (1 + np.exp(-(middle + rng.normal(0, math.sqrt(1.16), 400_000))))).mean())
     answers = (rng.random(lean.shape) < 1 / (1 + np.exp(-lean))).astype(float)
-    intervals = [intervals.seeded_rate(answer) for answer in answers]
-    assert np.mean([i.low <= truth <= i.high for i in intervals]) >= 0.94
+    found = [intervals.seeded_rate(answer) for answer in answers]
+    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.94
 
 
 def test_the_views_show_the_same_intervals(small_run: Path) -> None:
