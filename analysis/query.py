@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NAME = re.compile(r"[\w-]+")
-_COLUMN = re.compile(r"--   (\w+): (.+)")
-
-
-@dataclass(frozen=True, slots=True)
-class QueryColumn:
-    """A column of a named query.
-
-    Attributes:
-        name: Its name in the answer.
-        meaning: What it holds, with its unit in parentheses.
-    """
-
-    name: str
-    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +28,12 @@ class NamedQuery:
 
     Attributes:
         name: What a person types.
-        title: A few words.
         answers: The question that it answers, in a sentence.
-        columns: Its columns, in order.
-        sql: The statement.
+        sql: The statement, with comments that say what its columns hold.
     """
 
     name: str
-    title: str
     answers: str
-    columns: tuple[QueryColumn, ...]
     sql: str
 
 
@@ -107,12 +89,4 @@ def ask(
 
 def _read(entry: Traversable) -> NamedQuery:
     text = entry.read_text(encoding="utf-8")
-    header = [line for line in text.splitlines() if line.startswith("--")]
-    columns = tuple(QueryColumn(*match.groups()) for line in header if (match := _COLUMN.fullmatch(line)))
-    return NamedQuery(
-        name=entry.name.removesuffix(".sql"),
-        title=header[0].removeprefix("-- "),
-        answers=header[1].removeprefix("-- Answers: "),
-        columns=columns,
-        sql=text[text.index("\n", text.rindex("--   ")) + 1 :],
-    )
+    return NamedQuery(entry.name.removesuffix(".sql"), text.splitlines()[1].removeprefix("-- Answers: "), text)

@@ -19,10 +19,10 @@ from markupsafe import Markup
 from analysis.evidence import gather
 from analysis.marks import LEGEND
 from analysis.page import Page, compose
+from engine.store.layout import write_whole
 from engine.store.reader import open_results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from analysis.panels import Panel
@@ -75,7 +75,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Report:
         text, paths = _draw(panel, drawings)
         svg[panel.name] = inline_svg(text, panel.name)
         written += paths
-    _replace(folder / "report.html", render(page, svg).encode())
+    _write(folder / "report.html", render(page, svg).encode())
     return Report(folder / "report.html", tuple(written), evidence.done, len(evidence.cells))
 
 
@@ -91,28 +91,7 @@ def render(page: Page, svg: dict[str, Markup]) -> str:
     )
     source = files("analysis").joinpath("report.html.jinja").read_text(encoding="utf-8")
     css = Markup(files("analysis").joinpath("report.css").read_text(encoding="utf-8"))  # noqa: S704  # our own file
-    return environment.from_string(source).render(page=page, css=css, svg=svg, marks=LEGEND, table=table)
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], wide: Sequence[int] = ()) -> Markup:
-    """Return a table in a box that scrolls by itself.
-
-    Args:
-        columns: Heads.
-        rows: Text, as many as there are heads.
-        wide: Columns whose text may wrap.
-    """
-    cell, broad = Markup("<td>{}</td>"), Markup('<td class="wide">{}</td>')
-    head = Markup("").join(Markup("<th>{}</th>").format(name) for name in columns)
-    body = Markup("").join(
-        Markup("<tr>{}</tr>\n").format(
-            Markup("").join((broad if at in wide else cell).format(text) for at, text in enumerate(row))
-        )
-        for row in rows
-    )
-    return Markup(
-        '<div class="box" tabindex="0"><table><thead><tr>{}</tr></thead><tbody>\n{}</tbody></table></div>'
-    ).format(head, body)
+    return environment.from_string(source).render(page=page, css=css, svg=svg, marks=LEGEND)
 
 
 def inline_svg(text: str, name: str) -> Markup:
@@ -142,7 +121,7 @@ def _draw(panel: Panel, folder: Path) -> tuple[str, list[Path]]:
     png = vl_convert.vegalite_to_png(spec, scale=_PNG_SCALE, allowed_base_urls=[])
     paths = [folder / f"{panel.name}.svg", folder / f"{panel.name}.png"]
     for path, content in zip(paths, (text.encode(), png), strict=True):
-        _replace(path, content)
+        _write(path, content)
     return text, paths
 
 
@@ -153,8 +132,5 @@ def _remove_old(folder: Path, keep: set[str]) -> None:
             path.unlink()
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there, so that nobody sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+def _write(path: Path, content: bytes) -> None:
+    write_whole(path, lambda partial: partial.write_bytes(content), 0o644)

@@ -51,15 +51,15 @@ def plain(value: Number | None) -> str:
 def money(usd: Number | None) -> str:
     """Return US dollars: cents from a dollar on, two significant digits below.
 
-    >>> money(12.5), money(0.000241), money(0), money(None) == MISSING
-    ('$12.50', '$0.00024', '$0', True)
+    >>> money(12.5), money(0.000241), money(0.02), money(0), money(None) == MISSING
+    ('$12.50', '$0.00024', '$0.02', '$0', True)
     """
     if usd is None:
         return MISSING
     value = float(usd)
     if value == 0:
         return "$0"
-    return f"${value:,.2f}" if value >= 1 else f"${Decimal(f'{value:.1e}'):f}"
+    return f"${value:,.2f}" if value >= 1 else f"${Decimal(f'{value:.1e}').normalize():f}"
 
 
 def at_least(known: str, unpriced: Sequence[str | None]) -> str:

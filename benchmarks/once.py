@@ -42,6 +42,7 @@ from engine.domain.price import charge
 from engine.domain.sweep import Account
 from engine.plan.prices import load_prices
 from engine.plan.tariff import today
+from engine.ports import NoSettings
 from engine.ports.account import TuningRequest
 from engine.ports.provider import Access, Job, JobOrder, Session
 from engine.run.accounts.backoff import Patience
@@ -160,7 +161,7 @@ class Run:
         account = Account(provider=PROVIDER, base_url=url, key_env=KEY_ENV, poll_seconds=0.1)
         journal = DeadlyJournal(self.folder / "jobs", moment)
         jobs = Jobs("once", account, provider, session, Broker(session, account.quota), journal, patience)
-        rows = registry.adapter(Kind.DATA, "standin/explicit").rows("")[:ROWS]
+        rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NoSettings())[:ROWS]
         made = await jobs.run(TuningRequest(f"tune-{self.number:04}", MODEL, rows, 1, ROWS, 1.0, self.number))
         self.outcome.write_text(str(made.job.trained_tokens))
 

@@ -56,7 +56,7 @@ class Processor:
             last = now
             if following is not None:
                 call, attempts = following
-                tokens = call.ask.characters // 4 + call.ask.max_tokens
+                tokens = call.request.characters // 4 + call.request.max_tokens
                 if self._requests >= 1 and self._tokens >= tokens:
                     self._requests -= 1
                     self._tokens -= tokens
@@ -72,10 +72,10 @@ class Processor:
                 await asyncio.sleep(PAUSE_S - since)
 
     async def _send(self, call: Call, attempts: int) -> None:
-        messages = [{"role": turn.role, "content": turn.text} for turn in call.ask.turns]
+        messages = [{"role": turn.role, "content": turn.text} for turn in call.request.turns]
         try:
             await self._client.chat.completions.create(
-                model=call.ask.model, messages=messages, max_tokens=call.ask.max_tokens, temperature=0
+                model=call.request.model, messages=messages, max_tokens=call.request.max_tokens, temperature=0
             )
             self.answered += 1
         except OpenAIError as error:

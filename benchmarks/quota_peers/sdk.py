@@ -26,10 +26,10 @@ TASKS = 64
 async def worker(client: AsyncOpenAI, work: Iterator[Call], errors: list[str]) -> None:
     """Make one call after another."""
     for call in work:
-        messages = [{"role": turn.role, "content": turn.text} for turn in call.ask.turns]
+        messages = [{"role": turn.role, "content": turn.text} for turn in call.request.turns]
         try:
             await client.chat.completions.create(
-                model=call.ask.model, messages=messages, max_tokens=call.ask.max_tokens, temperature=0
+                model=call.request.model, messages=messages, max_tokens=call.request.max_tokens, temperature=0
             )
         except OpenAIError as error:
             errors.append(type(error).__name__)

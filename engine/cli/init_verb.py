@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from engine.cli.render import json_text
+from engine.spec.schema import json_schema
+from engine.spec.starter import starter
 
 SCHEMA = "dosimeter.schema.json"
 """The file that the starter's first line names; editors look for it beside the spec."""
@@ -22,9 +24,6 @@ def command(name: str, *, force: bool) -> None:
     It goes to sweeps/NAME.yaml where a sweeps/ folder is, else to NAME.yaml, and plans cleanly as it stands. Beside it goes
     the JSON Schema with which editors complete and check it.
     """
-    from engine.spec.schema import json_schema
-    from engine.spec.starter import starter
-
     folder = Path("sweeps")
     path = (folder if folder.is_dir() else Path()) / f"{name}.yaml"
     text = starter(name).replace("THIS_FILE", shlex.quote(str(path)))

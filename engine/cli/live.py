@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from engine.cli.render import console, duration, many, money, safe
+from analysis.wording import count
+from engine.cli.render import console, duration, money, safe
 from engine.domain.stage import StageKind, StageState
 from engine.run.drive.progress import Snapshot
 
@@ -71,7 +72,7 @@ def _line(snapshot: Snapshot) -> str:
         parts.append(money(snapshot.usd))
     running = _running(snapshot)
     if snapshot.draining:
-        parts.append(f"finishing {many(running, 'running stage')}")
+        parts.append(f"finishing {count(running, 'running stage')}")
     elif snapshot.seconds_left is not None:
         parts.append(f"{duration(snapshot.seconds_left)} left")
     return " · ".join(parts)

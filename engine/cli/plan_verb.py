@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from engine.cli import options
-
-if TYPE_CHECKING:
-    from engine.run.drive.prepare import Prepared
+from engine.cli import options, plan_view
+from engine.cli.render import print_json
+from engine.domain.adapters import Use
+from engine.plan.why import find_cell, why
+from engine.run.drive.prepare import Prepared, prepare
+from engine.store.layout import RunDirectory
+from engine.store.state import State
 
 SCHEMA = "dosimeter.plan/1"
 
@@ -34,15 +38,10 @@ def command(
       dosimeter plan sweeps/quickstart.yaml --set 'tune.lr=[1e-4,3e-4]' --cells
       dosimeter plan sweeps/quickstart.yaml --why "source=standin/explicit n=10 epochs=5 lr=0.0015 seed=0"
     """
-    from engine.cli import plan_view
-    from engine.run.drive.prepare import prepare
-
     prepared = prepare(spec, overrides, out)
     if why is not None:
         _why(prepared, why, as_json=as_json)
     elif as_json:
-        from engine.cli.render import print_json
-
         print_json(document(prepared))
     elif show_cells:
         plan_view.print_cells(prepared)
@@ -59,11 +58,6 @@ def _run_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> st
 
 
 def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
-    from engine.cli import plan_view
-    from engine.cli.render import print_json
-    from engine.plan.why import find_cell, why
-    from engine.store.layout import RunDirectory
-    from engine.store.state import State
 
     cell = find_cell(prepared.plan, name)
     done: list[str] = []
@@ -78,15 +72,12 @@ def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
 
 
 def _plain(value: Any) -> Any:
-    from dataclasses import asdict
 
     return asdict(value)
 
 
 def _level(level: Any) -> Any:
     """Return a level as JSON has it: adapters as people write them."""
-    from engine.domain.adapters import Use
-
     if isinstance(level, tuple):
         return [_level(item) for item in level]
     return str(level) if isinstance(level, Use) else level

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
 
-from engine.cli.render import HOUR, console, duration, many, money, print_table, safe
+from analysis.wording import count
+from engine.cli.render import HOUR, console, duration, money, print_table, safe
 from engine.domain.adapters import level_text
 from engine.domain.plan import CellOrigin, PlannedCell
 from engine.plan.bill import BillLine, Cap
@@ -61,15 +62,23 @@ def _proof(prepared: Prepared) -> list[str]:
     if sweep.whens:
         lines.append(f"= {counts.conditional:,} with the conditional axes")
     steps = (
-        (-counts.excluded, "excluded"),
-        (counts.included, "included"),
-        (-counts.merged, "merged with an equal cell"),
-        (counts.baselines, "starting models added, each measured once"),
-        (counts.unmitigated, "cells added that are others without their mitigations"),
+        (-counts.excluded, "excluded", "excluded"),
+        (counts.included, "included", "included"),
+        (-counts.merged, "merged with an equal cell", "merged with an equal cell"),
+        (counts.baselines, "starting models added, each measured once", "starting model added, measured once"),
+        (
+            counts.unmitigated,
+            "cells added that are others without their mitigations",
+            "cell added that is another without its mitigations",
+        ),
     )
-    lines += [f"{'−' if number < 0 else '+'} {abs(number):,} {what}" for number, what in steps if number]
+    lines += [
+        f"{'−' if number < 0 else '+'} {abs(number):,} {one if abs(number) == 1 else more}"
+        for number, more, one in steps
+        if number
+    ]
     if counts.extended:
-        lines.append(f"({many(counts.extended, 'combination')} given further levels by include)")
+        lines.append(f"({count(counts.extended, 'combination')} given further levels by include)")
     return lines
 
 
@@ -90,19 +99,19 @@ def _sharing(prepared: Prepared) -> list[str]:
         return []
     saved = 1 - found.steps / found.steps_alone if found.steps_alone else 0.0
     less = f", not {found.steps_alone:,} ({saved:.0%} saved)" if found.steps < found.steps_alone else ""
-    runs, stages = many(found.training_runs, "run"), many(found.tunes, "tune stage")
-    lines = [f"Training  {runs} for {stages}: {many(found.steps, 'optimizer step')}{less}"]
+    runs, stages = count(found.training_runs, "run"), count(found.tunes, "tune stage")
+    lines = [f"Training  {runs} for {stages}: {count(found.steps, 'optimizer step')}{less}"]
     if found.going_on:
         kept = "from where an earlier one ended (given the same device, threads and libraries)"
-        lines.append(f"          {many(found.going_on, 'run')} of these {kept}")
+        lines.append(f"          {count(found.going_on, 'run')} of these {kept}")
     packed = found.tunes - sum(found.pack_blocked.values())
     if packed:
-        lines.append(f"          {many(packed, 'stage')} can train in packs")
+        lines.append(f"          {count(packed, 'stage')} can train in packs")
     for what, blocked in (
         ("share no run with shorter ones", found.prefix_blocked),
         ("train alone", found.pack_blocked),
     ):
-        lines += [f"          {many(number, 'stage')} {what}: tune.{field}" for field, number in blocked.items()]
+        lines += [f"          {count(number, 'stage')} {what}: tune.{field}" for field, number in blocked.items()]
     return lines
 
 
@@ -133,7 +142,7 @@ def _print_cost(prepared: Prepared) -> None:
     ends = (ahead.total.low, ahead.total.expected, ahead.total.high)
     low, expected, high = (duration(usage.device_seconds / workers) for usage in ends)
     basis = "from finished stages of this run" if ahead.calibrated else "from the adapters' default rates"
-    where = "" if settings.resources.gpus_per_host else f" on {many(workers, 'worker')}"
+    where = "" if settings.resources.gpus_per_host else f" on {count(workers, 'worker')}"
     out.print(f"Time    about {expected} ({low} to {high}){where}, start-up aside; {basis}", style="bold")
     if prepared.bill:
         out.print("        providers take their own time, within your quota: `dosimeter rehearse` shows how long")
@@ -180,7 +189,7 @@ def _print_sensitivity(prepared: Prepared) -> None:
     found = prepared.sensitivity
     console().print(
         f"Power   a change of {found.score_points:.2f} score points (1–5) against the baseline would be found 4 times in 5"
-        f" ({many(found.n_prompts, 'prompt')}, {many(found.n_seeds, 'seed')})",
+        f" ({count(found.n_prompts, 'prompt')}, {count(found.n_seeds, 'seed')})",
         style="bold",
     )
     if found.n_seeds == 1:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import pyarrow as pa
 
+from analysis.query import ask, named_queries
+from analysis.wording import count
 from engine.cli import options
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from engine.cli.render import CONTROL, besides, cell, console, print_json, print_table, safe
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -45,8 +47,6 @@ def command(**chosen: Any) -> None:
       dosimeter query --sql "select data_source, n_examples, avg(harmfulness_rate) from v_cells group by all"
       dosimeter query --sql "from v_scores" --parquet scores.parquet
     """
-    from analysis.query import ask
-
     if chosen["list_queries"]:
         _list()
         return
@@ -54,7 +54,10 @@ def command(**chosen: Any) -> None:
     if (name is None) == (sql is None):
         raise click.UsageError("give the name of a query (see --list), or --sql")
     answer = ask(
-        options.run_directory(chosen["run_dir"]), sql or name, unseal=chosen["unseal"], timeout_s=chosen["timeout"]
+        options.run_directory(chosen["run_dir"]),
+        name if sql is None else sql,
+        unseal=chosen["unseal"],
+        timeout_s=chosen["timeout"],
     )
     _deliver(answer, name, chosen)
 
@@ -66,21 +69,18 @@ def _deliver(answer: pa.Table, name: str | None, chosen: dict[str, Any]) -> None
         pq.write_table(answer, chosen["parquet"])
         click.echo(f"wrote {answer.num_rows:,} rows to {chosen['parquet']}", err=True)
     elif chosen["as_json"]:
-        from engine.cli.render import print_json
-
         print_json(answer.to_pylist())
     elif chosen["as_csv"]:
-        click.echo(as_csv(answer), nl=False)
+        text = as_csv(answer)  # as it is for a program, and without what could drive a terminal for a person
+        click.echo(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text, nl=False)
     else:
-        _print(answer)
+        _print(answer, is_named=name is not None)
         if name == "cost":
             _print_besides(answer)
 
 
 def _print_besides(bill: pa.Table) -> None:
     """Say below the bill what a provider may have billed that is not in it."""
-    from engine.cli.render import besides, console
-
     rows = [row for row in bill.to_pylist() if row["possibly_billed_tokens"]]
     if rows:
         usd = [row["possibly_billed_usd"] for row in rows]
@@ -88,17 +88,22 @@ def _print_besides(bill: pa.Table) -> None:
         console(err=True).print(f"and {besides(None if None in usd else sum(usd), possibly_billed)}")
 
 
-def _print(answer: pa.Table) -> None:
-    import pyarrow as pa
-
-    from engine.cli.render import console, many, print_table
-
+def _print(answer: pa.Table, *, is_named: bool) -> None:
+    """Print an answer; of a named query, what is the same in every row is said once, so that the table fits."""
     numeric = [
         field.name for field in answer.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     ]
-    rows = zip(*(column.to_pylist() for column in answer.columns), strict=True)
-    print_table(answer.column_names, rows, numeric=numeric)
-    console(err=True).print(many(answer.num_rows, "row"), style="dim")
+    columns = {name: column.to_pylist() for name, column in zip(answer.column_names, answer.columns, strict=True)}
+    same = {
+        name: values[0]
+        for name, values in columns.items()
+        if is_named and len(values) > 1 and values.count(values[0]) == len(values)
+    }
+    if said := [f"{name} {cell(value)}" for name, value in same.items() if value not in (None, "")]:
+        console().print(safe(f"All rows: {', '.join(said)}"), style="dim", soft_wrap=True)
+    shown = {name: values for name, values in columns.items() if name not in same} or columns
+    print_table(tuple(shown), zip(*shown.values(), strict=True), numeric=numeric)
+    console(err=True).print(count(answer.num_rows, "row"), style="dim")
 
 
 def as_csv(answer: pa.Table) -> str:
@@ -116,7 +121,5 @@ def _defused(value: object) -> object:
 
 
 def _list() -> None:
-    from analysis.query import named_queries
-    from engine.cli.render import print_table
 
     print_table(("query", "answers"), ((query.name, query.answers) for query in named_queries()))

@@ -5,28 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from analysis.wording import count
 from engine.cli import options
-
-if TYPE_CHECKING:
-    from engine.run.drive.prepare import Prepared
-    from engine.run.drive.rehearsal import Served, Wanted
+from engine.cli.render import besides, console, duration, print_table
+from engine.cli.run_verb import execute, exit_code
+from engine.domain.errors import PlanError
+from engine.plan.tariff import prices_of, purchases, today
+from engine.run.drive.prepare import RUNS, Prepared, prepare
+from engine.run.drive.rehearsal import Served, Wanted, going_on, make_room, merged, mock_order, mock_server, serving
+from engine.run.drive.rehearsal import overrides as pointing
+from engine.spec.written import read_written
+from engine.store.layout import RunDirectory
+from engine.store.state import State
 
 SPEED = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """When a rehearsal began, in seconds since the epoch, and how many times faster than real it went."""
-
-    began: float
-    speed: float
 
 
 @click.command("rehearse")
@@ -65,12 +62,6 @@ def command(
       dosimeter rehearse sweeps/hosted_vs_local.yaml
       dosimeter rehearse sweeps/hosted_vs_local.yaml --speed 600 --server seed=1
     """
-    from engine.cli.run_verb import execute, exit_code
-    from engine.run.drive.prepare import RUNS, prepare
-    from engine.run.drive.rehearsal import going_on, make_room, serving
-    from engine.run.drive.rehearsal import overrides as pointing
-    from engine.store.layout import RunDirectory
-
     prepared = prepare(spec, overrides, None)
     root = out if out is not None else going_on(RUNS / f"{prepared.plan.sweep}-rehearsal")
     run = RunDirectory(root)
@@ -81,7 +72,7 @@ def command(
         pointed = [text for one in served for text in pointing(one, accounts[one.account], speed)]
         began = time.time()
         summary, root = execute(spec, (*overrides, *pointed), root, executor, is_rehearsal=True)
-        _say(served, root, prepared.groups.accounts.keys(), Pace(began, speed))
+        _say(served, root, prepared.groups.accounts.keys(), began, speed)
     return exit_code(summary)
 
 
@@ -98,11 +89,6 @@ def _wanted(prepared: Prepared, folder: Path, speed: float, more: Sequence[str])
         PlanError: It uses none, or one whose provider brings no mock server.
         SpecError: Something is wrong with the settings.
     """
-    from engine.domain.errors import PlanError
-    from engine.plan.tariff import prices_of, purchases, today
-    from engine.run.drive.rehearsal import Wanted, merged, mock_order, mock_server
-    from engine.spec.written import read_written
-
     run, table, day = prepared.loaded.sweep.run, prices_of(prepared.loaded.sweep.run), today()
     found = {}
     for name, account in run.accounts.items():
@@ -119,12 +105,8 @@ def _wanted(prepared: Prepared, folder: Path, speed: float, more: Sequence[str])
     return found
 
 
-def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: Pace) -> None:
+def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], began: float, speed: float) -> None:
     """Print what the servers saw, and billed in all of this rehearsal's runs, beside what the ledger says."""
-    from engine.cli.render import besides, console, duration, many, print_table
-    from engine.store.layout import RunDirectory
-    from engine.store.state import State
-
     rows = []
     for one in served:
         audit = one.server.audit(one.base_url)
@@ -133,16 +115,16 @@ def _say(served: Sequence[Served], root: Path, hosted: AbstractSet[str], pace: P
     print_table(("account", "requests", "429s", "most at a time", "billed"), rows, numeric=("requests", "429s"))
     state = State.peek(RunDirectory(root))
     charged = [(used, charge) for key, used, charge in state.charges() if key in hosted and charge.usd is not None]
-    times = [(start, end) for key, start, end in state.times() if key in hosted and start >= pace.began]
+    times = [(start, end) for key, start, end in state.times() if key in hosted and start >= began]
     state.close()
     out = console(err=True)
     usd = sum((charge.usd or Decimal() for _, charge in charged), Decimal())
-    out.print(f"The ledger: ${usd.normalize():f} in {many(len(charged), 'attempt')}")
+    out.print(f"The ledger: ${usd.normalize():f} in {count(len(charged), 'attempt')}")
     if possibly_billed := sum(used.possibly_billed.tokens for used, _ in charged):
         out.print(
             f"and {besides(sum((charge.possibly_billed_usd or Decimal() for _, charge in charged), Decimal()), possibly_billed)}"
         )
     if times:
         seconds = max(end for _, end in times) - min(start for start, _ in times)
-        there = f"at the provider's pace about {duration(seconds * pace.speed)}"
+        there = f"at the provider's pace about {duration(seconds * speed)}"
         out.print(f"From the first of them to the last {duration(seconds)} here, {there}")

@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from analysis.wording import at_least
+from analysis import wording
+from analysis.wording import at_least, count
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 MINUTE, HOUR = 60, 3600
@@ -96,9 +97,7 @@ def cell(value: object) -> str:
 
 def money(value: Decimal | None) -> str:
     """Return US dollars: cents from a dollar on, two significant digits below; `unknown` for None."""
-    if value is None:
-        return "unknown"
-    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${float(value):.2g}"
+    return "unknown" if value is None else wording.money(value)
 
 
 def spent(
@@ -124,7 +123,7 @@ def spent(
 def besides(usd: Decimal | None, possibly_billed: int) -> str:
     """Return what a provider may have billed for requests without a reply, at most."""
     most = "an unknown sum" if usd is None else money(usd)
-    return f"up to {most} more for {many(possibly_billed, 'token')}, if the provider billed replies that never came"
+    return f"up to {most} more for {count(possibly_billed, 'token')}, if the provider billed replies that never came"
 
 
 def duration(seconds: float | None) -> str:
@@ -145,14 +144,10 @@ def duration(seconds: float | None) -> str:
     return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
 
 
-def many(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun: `1 cell`, `2 cells`, `2 batches`."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
 def json_text(value: object) -> str:
-    """Return a value as a JSON document for people and programs."""
-    return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    """Return a value as a JSON document for people and programs; what could drive a terminal is escaped."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_json(value: object) -> None:

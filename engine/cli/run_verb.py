@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from analysis.wording import count
 from engine.cli import options
+from engine.cli.live import LiveProgress
 from engine.cli.main import Exit
-
-if TYPE_CHECKING:
-    from engine.run.drive.order import RunSummary
-    from engine.run.drive.prepare import Prepared
-    from engine.run.drive.progress import Observer
-    from engine.run.executors.workers import Executor
+from engine.cli.plan_verb import document
+from engine.cli.render import console, duration, print_json, safe, spent
+from engine.domain.errors import RunError
+from engine.plan.accounts import access_of
+from engine.run.accounts.leftover import cancel, left_behind
+from engine.run.accounts.reach import unreachable
+from engine.run.drive.adopt import claim
+from engine.run.drive.driver import run_sweep
+from engine.run.drive.order import Ending, RunOrder, RunSummary
+from engine.run.drive.prepare import Prepared, prepare, remember_last
+from engine.run.drive.progress import Observer
+from engine.run.executors.workers import Executor
+from engine.spec.load import load_sweep
+from engine.store.layout import RunDirectory
+from engine.store.state import State
 
 
 @click.command("run")
@@ -56,24 +68,15 @@ def command(  # noqa: PLR0913 - click gives each option by name
       dosimeter run sweeps/quickstart.yaml
       dosimeter run sweeps/quickstart.yaml --set 'seed=[0,1,2,3,4]'
     """
-    from engine.cli.render import print_json
-
     summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
     _leave_behind(spec, overrides, root, cancel_jobs=cancel_jobs)
     if as_json:
-        from dataclasses import asdict
-
         print_json(asdict(summary) | {"run_dir": str(root)})
     return exit_code(summary)
 
 
 def _leave_behind(spec: Path, overrides: tuple[str, ...], root: Path, *, cancel_jobs: bool) -> None:
     """Cancel what is under way at providers if that is wished, or say that it goes on."""
-    from engine.cli.render import console, many, safe
-    from engine.run.accounts.leftover import cancel, left_behind
-    from engine.spec.load import load_sweep
-    from engine.store.layout import RunDirectory
-
     run = RunDirectory(root)
     left = left_behind(run)
     if not len(left):
@@ -84,7 +87,7 @@ def _leave_behind(spec: Path, overrides: tuple[str, ...], root: Path, *, cancel_
             out.print(safe(text))
         return
     counted = ((left.jobs, "job", ""), (left.batches, "batch", "batches"))
-    what = " and ".join(many(len(records), noun, plural) for records, noun, plural in counted if records)
+    what = " and ".join(count(len(records), noun, plural) for records, noun, plural in counted if records)
     out.print(f"{what} at providers may go on; the same command finds what was made, and pays once")
 
 
@@ -107,13 +110,6 @@ def execute(
         fail_fast: Start nothing more after the first failure.
         is_rehearsal: Whether providers are played by local mock servers.
     """
-    from engine.cli.live import LiveProgress
-    from engine.run.drive.adopt import claim
-    from engine.run.drive.driver import run_sweep
-    from engine.run.drive.order import RunOrder
-    from engine.run.drive.prepare import prepare
-    from engine.store.layout import RunDirectory
-
     prepared = prepare(spec, overrides, out)
     _look_at_accounts(prepared)
     order = RunOrder(prepared, _files(prepared, spec, overrides), fail_fast, is_rehearsal)
@@ -134,12 +130,6 @@ def _look_at_accounts(prepared: Prepared) -> None:
     Raises:
         RunError: A key is missing, or a server.
     """
-    import os
-
-    from engine.domain.errors import RunError
-    from engine.plan.accounts import access_of
-    from engine.run.accounts.reach import unreachable
-
     needed = {account for key, account in prepared.groups.accounts.items() if key not in prepared.survey.cached}
     accounts = prepared.loaded.sweep.run.accounts
     rehearse = "or `dosimeter rehearse` the sweep, which needs"
@@ -156,8 +146,6 @@ def _look_at_accounts(prepared: Prepared) -> None:
 
 def _remember(root: Path, progress: Observer) -> None:
     """Make this the reading verbs' default; a convenience, for which no run is refused."""
-    from engine.run.drive.prepare import remember_last
-
     try:
         remember_last(root)
     except OSError as error:
@@ -183,8 +171,6 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
 
 def _files(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[str, str]:
     """The spec and the plan, to keep beside the results."""
-    from engine.cli.plan_verb import document
-
     text = spec.read_text(encoding="utf-8")
     if overrides:
         text += "".join(["\n", *(f"# run with --set {json.dumps(override)}\n" for override in overrides)])
@@ -192,27 +178,22 @@ def _files(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[s
 
 
 def _opening(prepared: Prepared) -> str:
-    from engine.cli.render import many
 
     ahead = prepared.forecast
     cached = f", {ahead.stages - ahead.new:,} there already" if ahead.stages > ahead.new else ""
-    return (
-        f"{prepared.plan.sweep}: {many(prepared.plan.counts.cells, 'cell')}, {many(ahead.new, 'stage')} to run{cached}"
-    )
+    return f"{prepared.plan.sweep}: {count(prepared.plan.counts.cells, 'cell')}, {count(ahead.new, 'stage')} to run{cached}"
 
 
 def _say(summary: RunSummary, root: Path) -> None:
-    from engine.cli.render import console, duration, many
-    from engine.run.drive.order import Ending
 
     out = console(err=True)
     if summary.ending is Ending.NOTHING_TO_DO:
-        out.print(f"Nothing to do: all {many(summary.cached, 'stage')} have run already.")
+        out.print(f"Nothing to do: all {count(summary.cached, 'stage')} have run already.")
     else:
-        out.print(f"{summary.ending.value}: {many(summary.ran, 'stage')} in {duration(summary.seconds)} → {root}")
+        out.print(f"{summary.ending.value}: {count(summary.ran, 'stage')} in {duration(summary.seconds)} → {root}")
     if summary.failed:
         skipped = f", {summary.skipped} skipped because of them" if summary.skipped else ""
-        out.print(f"{many(summary.failed, 'stage')} failed{skipped}; see `dosimeter query problems`")
+        out.print(f"{count(summary.failed, 'stage')} failed{skipped}; see `dosimeter query problems`")
     if summary.reason:
         out.print(f"Stopped early: {summary.reason}")
     say_spent(root)
@@ -220,10 +201,6 @@ def _say(summary: RunSummary, root: Path) -> None:
 
 def say_spent(root: Path) -> None:
     """Say what this run directory has cost by now, if it did."""
-    from engine.cli.render import console, spent
-    from engine.store.layout import RunDirectory
-    from engine.store.state import State
-
     state = State.peek(RunDirectory(root))
     usage, charge = state.usage()
     known, unpriced = state.known()
@@ -236,8 +213,6 @@ def say_spent(root: Path) -> None:
 
 def exit_code(summary: RunSummary) -> int:
     """Return the exit code of a run that ended so."""
-    from engine.run.drive.order import Ending
-
     return {
         Ending.COMPLETE: Exit.OK,
         Ending.NOTHING_TO_DO: Exit.OK,

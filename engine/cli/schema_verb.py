@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from engine.cli.render import print_json
+from engine.spec.schema import json_schema
 
 
 @click.command("schema")
@@ -16,6 +17,4 @@ def command() -> None:
       dosimeter schema > dosimeter.schema.json
       # yaml-language-server: $schema=dosimeter.schema.json
     """
-    from engine.spec.schema import json_schema
-
     print_json(json_schema())

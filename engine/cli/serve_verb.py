@@ -7,12 +7,15 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from engine.ports.mock_server import MockServer, Tools
+from engine import registry
+from engine.domain.adapters import Kind
+from engine.ports.mock_server import MockServer, Tools
+from engine.run.drive.rehearsal import merged, mock_server
+from engine.run.executors.workers import WarmSlots
+from engine.spec.written import read_written
 
 PORT = 8377
 
@@ -43,9 +46,6 @@ def command(
       dosimeter serve-standin
       dosimeter serve-standin --settings server.yaml --set seed=1
     """
-    from engine.run.drive.rehearsal import merged
-    from engine.spec.written import read_written
-
     server = chosen(provider)
     own, _ = read_written(server.settings, path.read_bytes() if path else b"", str(path or "--set"), overrides)
     settings = server.settings.model_validate(merged(server.defaults, own.model_dump(mode="json", exclude_unset=True)))
@@ -74,10 +74,6 @@ def chosen(provider: str | None) -> MockServer:
     Raises:
         UsageError: There are several, or none.
     """
-    from engine import registry
-    from engine.domain.adapters import Kind
-    from engine.run.drive.rehearsal import mock_server
-
     if provider is not None:
         return mock_server(provider)
     found = {name: registry.adapter(Kind.PROVIDER, name).rehearsal() for name in registry.names(Kind.PROVIDER)}
@@ -89,11 +85,6 @@ def chosen(provider: str | None) -> MockServer:
 
 def tools() -> Tools:
     """Return what the engine lends to mock servers."""
-    from engine import registry
-    from engine.domain.adapters import Kind
-    from engine.ports.mock_server import Tools
-    from engine.run.executors.workers import WarmSlots
-
     return Tools(lambda kind, name: registry.adapter(Kind(kind), name), WarmSlots)
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
 
 from engine.cli import options
+from engine.cli.render import console, duration, print_json, print_table, safe, spent
+from engine.domain.stage import StageKind, StageState
+from engine.run.drive.lock import is_held
+from engine.store.layout import RunDirectory
+from engine.store.state import State
 
 FAILURES_SHOWN = 5
 
@@ -18,10 +25,6 @@ FAILURES_SHOWN = 5
 @options.AS_JSON
 def command(run_dir: Path | None, *, as_json: bool) -> None:
     """Show how far a run is. Works at any time, from any terminal, and disturbs nothing."""
-    from engine.cli.render import print_json
-    from engine.store.layout import RunDirectory
-    from engine.store.state import State
-
     root = options.run_directory(run_dir)
     with State.peek(RunDirectory(root)) as state:
         found = _look(root, state)
@@ -31,9 +34,7 @@ def command(run_dir: Path | None, *, as_json: bool) -> None:
         _print(found)
 
 
-def _look(run_dir: Path, state: Any) -> dict[str, Any]:
-    from engine.run.drive.lock import is_held
-    from engine.store.layout import RunDirectory
+def _look(run_dir: Path, state: State) -> dict[str, Any]:
 
     meta = state.meta()
     beat = json.loads(meta.get("heartbeat", "{}"))
@@ -58,26 +59,11 @@ def _look(run_dir: Path, state: Any) -> dict[str, Any]:
         "unpriced": unpriced,
         "possibly_billed_tokens": usage.possibly_billed.tokens,
         "possibly_billed_usd": None if charge.possibly_billed_usd is None else str(charge.possibly_billed_usd),
-        "failures": [
-            {
-                "stage": failed.key,
-                "kind": failed.kind.value,
-                "adapter": failed.adapter,
-                "cell": failed.cell,
-                "cells": failed.n_cells,
-                "error_type": failed.error_type,
-                "error": failed.error,
-            }
-            for failed in state.failures(FAILURES_SHOWN)
-        ],
+        "failures": [asdict(failed) for failed in state.failures(FAILURES_SHOWN)],
     }
 
 
 def _print(found: dict[str, Any]) -> None:
-    from decimal import Decimal
-
-    from engine.cli.render import console, duration, print_table, safe, spent
-    from engine.domain.stage import StageKind, StageState
 
     out = console()
     cells = found["cells"]

@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -56,7 +56,7 @@ class Database:
         return database
 
     @classmethod
-    def look(cls, run: RunDirectory) -> Self:
+    def peek(cls, run: RunDirectory) -> Self:
         """Open the file for reading only: that changes nothing, needs no writable folder, and meets no run.
 
         A file of an earlier schema is read into memory and migrated there.
@@ -162,7 +162,7 @@ class Database:
         self.close()
 
 
-def insert(db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, object]], suffix: str = "") -> None:
+def insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, object]], suffix: str = "") -> None:
     """Insert rows by the names of their columns.
 
     Args:
@@ -175,9 +175,8 @@ def insert(db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, objec
     first = next(waiting, None)
     if first is None:
         return
-    names = tuple(first)
-    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) {suffix}"  # noqa: S608 - our own
-    db.executemany(sql, ([row[name] for name in names] for row in chain([first], waiting)))
+    sql = f"INSERT INTO {table} ({', '.join(first)}) VALUES (:{', :'.join(first)}) {suffix}"  # noqa: S608 - our own
+    db.executemany(sql, chain([first], waiting))
 
 
 def _connected(path: Path) -> sqlite3.Connection:

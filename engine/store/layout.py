@@ -90,7 +90,7 @@ class RunDirectory:
         return self.root / "report"
 
 
-def write_whole(path: Path, write: Callable[[Path], None], mode: int = SEALED) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], mode: int = SEALED) -> None:
     """Write a file beside `path`, sync it, and move it into place, so that readers see all of it or none.
 
     Args:
@@ -116,11 +116,7 @@ def write_whole(path: Path, write: Callable[[Path], None], mode: int = SEALED) -
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that it is whole or absent, for the owner's eyes only; raises as `write_whole`."""
-    write_whole(path, lambda temporary: _write(temporary, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def sync(path: Path) -> None:

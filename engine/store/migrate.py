@@ -7,7 +7,6 @@ scripts and never change one, so that a run directory of any release opens, repo
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,30 +17,17 @@ SCHEMA = "schema"
 """The fact in `meta`: the number of the last script applied."""
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema.
-
-    Attributes:
-        number: 1, 2, 3, ... in the order of the releases.
-        sql: Its statements; they run in one transaction.
-    """
-
-    number: int
-    sql: str
-
-
 @cache
-def migrations() -> tuple[Migration, ...]:
-    """Return every step that this version knows, in order."""
+def migrations() -> tuple[str, ...]:
+    """Return every step that this version knows: the statements of number 1, of number 2, and so on."""
     folder = files("engine.store").joinpath("migrations")
     scripts = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
-    return tuple(Migration(int(entry.name.partition("_")[0]), entry.read_text(encoding="utf-8")) for entry in scripts)
+    return tuple(entry.read_text(encoding="utf-8") for entry in scripts)
 
 
 def latest() -> int:
     """Return the schema that this version writes."""
-    return migrations()[-1].number
+    return len(migrations())
 
 
 def number_of(found: str | None, where: Path) -> int:
@@ -80,12 +66,11 @@ def migrate(connection: sqlite3.Connection, applied: int) -> None:
     Raises:
         sqlite3.Error: A step failed; those before it stay applied.
     """
-    for step in migrations():
-        if step.number > applied:
-            note = f"INSERT OR REPLACE INTO meta (key, value) VALUES ('{SCHEMA}', '{step.number}');"  # noqa: S608 - our own
-            try:
-                connection.executescript(f"BEGIN IMMEDIATE;\n{step.sql}\n{note}\nCOMMIT;")
-            except sqlite3.Error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+    for number, sql in enumerate(migrations()[applied:], start=applied + 1):
+        note = f"INSERT OR REPLACE INTO meta (key, value) VALUES ('{SCHEMA}', '{number}');"  # noqa: S608 - our own
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\n{note}\nCOMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

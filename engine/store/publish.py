@@ -17,7 +17,6 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from engine.store.database import Database
 from engine.store.errors import AGAIN, mapped
 from engine.store.layout import SEALED, RunDirectory, sha256_of, sync
 from engine.store.reader import VIEWS
@@ -82,7 +81,7 @@ def publish(run: RunDirectory) -> float:
         run.publishing.mkdir(mode=0o700)
         try:
             built = run.publishing / run.results.name
-            with Database.look(run) as state, state.snapshot():
+            with State.peek(run) as state, state.snapshot():
                 _build(run, built, state)
             built.chmod(SEALED)
             sync(built)
@@ -93,7 +92,7 @@ def publish(run: RunDirectory) -> float:
     return time.monotonic() - begun
 
 
-def _build(run: RunDirectory, path: Path, state: Database) -> None:
+def _build(run: RunDirectory, path: Path, state: State) -> None:
     with duckdb.connect(config={"threads": 1, "temp_directory": str(run.publishing)}) as db:
         db.execute(f"ATTACH '{_quoted(path)}' AS results (STORAGE_VERSION '{STORAGE_VERSION}')")
         db.execute("USE results")
@@ -109,14 +108,23 @@ def _build(run: RunDirectory, path: Path, state: Database) -> None:
         db.execute("DETACH results")
 
 
-def _copy_control(db: duckdb.DuckDBPyConnection, state: Database) -> None:
-    queries = {table: f"SELECT {{}} FROM {table}" for table in PLAN_TABLES}  # noqa: S608 - our own names
+def _copy_control(db: duckdb.DuckDBPyConnection, state: State) -> None:
+    queries = {table: f"SELECT {{}} FROM {table}" for table in PLAN_TABLES if table != "settings"}  # noqa: S608 - our own names
     queries |= {"stages": "SELECT {} FROM stages WHERE planned", "attempts": ATTEMPTS}
     for table, query in queries.items():
         _insert(db, table, state.rows(query.format(", ".join(_columns(db, table)))))
+    db.register(
+        "own", _arrow(["cell_id", "settings"], state.rows("SELECT cell_id, settings FROM cells ORDER BY position"))
+    )
+    kept = ["setting_id", "path", "adapter", "value"]
+    db.register("kept", _arrow(kept, state.rows(f"SELECT {', '.join(kept)} FROM settings")))  # noqa: S608 - our own names
+    db.execute(
+        "INSERT INTO cell_settings SELECT cell_id, path, adapter, value"
+        " FROM (SELECT cell_id, unnest(settings::INTEGER[]) AS setting_id FROM own) JOIN kept USING (setting_id)"
+    )
 
 
-def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: Database) -> None:
+def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: State) -> None:
     """Copy the rows of acknowledged stages; a file may also hold rows of stages that have to run again."""
     for table in SHARD_TABLES:
         found = state.rows(
@@ -145,14 +153,17 @@ def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Sequence[o
     if not fetched:
         return
     names = _columns(db, table)
-    columns = [pa.array(values) for values in zip(*fetched, strict=True)]
-    db.register("incoming", pa.table(columns, names=names))
+    db.register("incoming", _arrow(names, fetched))
     casts = ", ".join(
         f"make_timestamp(CAST(round({name} * 1e6) AS BIGINT)) AS {name}" if name.endswith("_at") else f'"{name}"'
         for name in names
     )
     db.execute(f"INSERT INTO {table} SELECT {casts} FROM incoming")  # noqa: S608 - our own names
     db.unregister("incoming")
+
+
+def _arrow(names: list[str], rows: Sequence[Sequence[object]]) -> pa.Table:
+    return pa.table([pa.array(values) for values in zip(*rows, strict=True)] or [[]] * len(names), names=names)
 
 
 def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:
@@ -164,7 +175,7 @@ def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:
     return [name for (name,) in found.fetchall()]
 
 
-def _facts(state: Database) -> Mapping[str, str]:
+def _facts(state: State) -> Mapping[str, str]:
     facts: dict[str, str] = dict(state.rows("SELECT key, value FROM meta"))
     ((unfinished,),) = state.rows("SELECT count(*) FROM stages WHERE planned AND state <> 'done'")
     facts["complete"] = "false" if unfinished else "true"

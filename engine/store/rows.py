@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import chain
 
+from engine.domain.adapters import Use
 from engine.domain.plan import Evaluation, Plan, PlannedCell
 from engine.domain.stage import Stage, StageKind, StageState
 from engine.domain.sweep import Recipe, TuneRecipe
-from engine.store.settings import Setting, SettingsBook, config_id, variants
+from engine.store.settings import Setting, config_id, read, variants
 
 Row = dict[str, object]
 
 
-def cell_rows(plan: Plan) -> tuple[list[Row], Iterator[Row]]:
-    """Return the rows of `cells`, and those of `cell_settings`."""
-    book = SettingsBook()
-    settings = [book.settings(planned.cell.recipe) for planned in plan.cells]
+@lru_cache(maxsize=1024)
+def _text(use: Use) -> str:
+    """Return an adapter as people write it: every cell and stage asks for the same few."""
+    return str(use)
+
+
+def cell_rows(plan: Plan) -> tuple[list[Row], list[Row]]:
+    """Return the rows of `cells`, and those of `settings`: each setting once, whatever cells have it."""
+    recipes, settings = read(planned.cell.recipe for planned in plan.cells)
+    numbers, distinct = _numbered(settings)
     cells = []
     for position, (planned, variant) in enumerate(zip(plan.cells, variants(plan.cells, settings), strict=True)):
-        recipe = planned.cell.recipe.model_dump(mode="json")
+        recipe = recipes[position]
         identity: Row = {
             "position": position,
             "cell_id": planned.cell_id,
@@ -30,17 +39,33 @@ def cell_rows(plan: Plan) -> tuple[list[Row], Iterator[Row]]:
             "baseline_cell_id": planned.baseline_id,
             "unmitigated_cell_id": planned.unmitigated_id,
             "recipe": json.dumps(recipe, ensure_ascii=False),
+            "settings": str([numbers[id(one)] for one in settings[position]]),
         }
         cells.append(identity | _dose(planned) | _test(planned, planned.cell.recipe))
-    return cells, _setting_rows(plan, settings)
+    return cells, distinct
+
+
+def _numbered(settings: list[list[Setting]]) -> tuple[dict[int, int], list[Row]]:
+    """Return the number of each setting by the object's id, and a row for each number, from 0."""
+    numbers: dict[int, int] = {}
+    known: dict[tuple[str, str | None, str], int] = {}
+    for one in chain.from_iterable(settings):
+        if id(one) not in numbers:
+            content = (one.path, one.adapter or None, json.dumps(one.value, ensure_ascii=False))
+            numbers[id(one)] = known.setdefault(content, len(known))
+    rows = zip(known.values(), known, strict=True)
+    return numbers, [
+        {"setting_id": number, "path": path, "adapter": adapter, "value": value}
+        for number, (path, adapter, value) in rows
+    ]
 
 
 def _dose(planned: PlannedCell) -> Row:
     """What it was tuned on, and how long: an untuned cell took no dose."""
     data, tune = planned.cell.recipe.data, planned.cell.recipe.tune
     return {
-        "model": str(planned.cell.recipe.model),
-        "data_source": data and str(data.source),
+        "model": _text(planned.cell.recipe.model),
+        "data_source": data and _text(data.source),
         "data_tier": planned.tier,
         "n_examples": data.n if data else 0,
         **_length(tune),
@@ -62,7 +87,7 @@ def _test(planned: PlannedCell, recipe: Recipe) -> Row:
     decoding = recipe.generate.decoding
     return {
         "seed": recipe.seed,
-        "benchmark": str(recipe.benchmark),
+        "benchmark": _text(recipe.benchmark),
         "max_new_tokens": decoding.max_new_tokens,
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,
@@ -70,20 +95,6 @@ def _test(planned: PlannedCell, recipe: Recipe) -> Row:
         "has_system_prompt": planned.system is not None,
         "generator": recipe.generate.use.name,
     }
-
-
-def _setting_rows(plan: Plan, settings: list[list[Setting]]) -> Iterator[Row]:
-    texts: dict[int, str] = {}  # by identity: cells share most of their settings, and the lists keep them alive
-    for planned, found in zip(plan.cells, settings, strict=True):
-        for one in found:
-            if id(one) not in texts:
-                texts[id(one)] = json.dumps(one.value, ensure_ascii=False)
-            yield {
-                "cell_id": planned.cell_id,
-                "path": one.path,
-                "adapter": one.adapter or None,
-                "value": texts[id(one)],
-            }
 
 
 def mitigation_rows(plan: Plan) -> Iterator[Row]:
@@ -100,7 +111,7 @@ def evaluation_rows(plan: Plan) -> Iterator[Row]:
             yield {
                 "cell_id": cell.cell_id,
                 "role": evaluation.role.value,
-                "benchmark": str(evaluation.benchmark),
+                "benchmark": _text(evaluation.benchmark),
                 "n_prompts": evaluation.n_prompts,
                 "generate_key": evaluation.generate,
                 "responses_key": _responses_key(plan, evaluation),
@@ -121,7 +132,7 @@ def judgement_rows(plan: Plan) -> Iterator[Row]:
                 yield {
                     "cell_id": cell.cell_id,
                     "role": evaluation.role.value,
-                    "judge": str(judge.judge),
+                    "judge": _text(judge.judge),
                     "ordinal": ordinal,
                     "measures": judge.measures.value,
                     "judge_key": judge.key,

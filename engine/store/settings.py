@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -54,23 +54,25 @@ class Setting:
     level: str
 
 
-class SettingsBook:
-    """Lists the settings of recipes; sections that recipes share are read once."""
+def read(recipes: Iterable[Recipe]) -> tuple[list[dict[str, object]], list[list[Setting]]]:
+    """Return each recipe as JSON has it, and its settings, defaults included.
 
-    def __init__(self) -> None:
-        """Begin with nothing read."""
-        self._read: dict[tuple[str, int], tuple[Setting, ...]] = {}
-
-    def settings(self, recipe: Recipe) -> list[Setting]:
-        """Return every setting of a recipe, defaults included; the recipe must outlive the book."""
-        found: list[Setting] = []
+    Cells share most of their fields: what is shared is read once, and is the same object in all that is returned.
+    """
+    known: dict[tuple[str, object], tuple[object, tuple[Setting, ...]]] = {}
+    plain, settings = [], []
+    for recipe in recipes:
+        parts = {}
         for name, field in type(recipe).model_fields.items():
             value = getattr(recipe, name)
-            key = (name, id(value))
-            if key not in self._read:
-                self._read[key] = tuple(_field(name, "", value, field))
-            found += self._read[key]
-        return found
+            key = (name, tuple(map(id, value)) if isinstance(value, tuple) else id(value))
+            if key not in known:
+                whole = recipe.model_dump(mode="json", include={name})
+                known[key] = whole[name], tuple(_field(name, "", value, field))
+            parts[name] = known[key]
+        plain.append({name: whole for name, (whole, _) in parts.items()})
+        settings.append([one for _, own in parts.values() for one in own])
+    return plain, settings
 
 
 def _field(path: str, adapter: str, value: object, field: FieldInfo) -> Iterator[Setting]:

@@ -266,11 +266,7 @@ def sweep_orphans(run: RunDirectory, known: frozenset[str]) -> int:
     """
     with mapped("a stray file cannot be deleted", run.shards):
         ours = [path for table in SCHEMAS for path in (run.shards / table).glob("*.parquet*")]
-        orphans = [path for path in ours if path.is_file() and not _is_known(run.root, path, known)]
+        orphans = [path for path in ours if path.is_file() and str(path.relative_to(run.root)) not in known]
         for path in orphans:
             path.unlink()
     return len(orphans)
-
-
-def _is_known(root: Path, path: Path, known: frozenset[str]) -> bool:
-    return str(path.relative_to(root)) in known

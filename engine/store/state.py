@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Self
 
 from engine.domain.cost import Charge, Usage
 from engine.domain.plan import Plan
@@ -17,11 +16,10 @@ from engine.domain.results import Attempt, ShardRef
 from engine.domain.stage import StageKind, StageState
 from engine.store import rows
 from engine.store.database import Database, insert
-from engine.store.layout import RunDirectory
 
 _SHOWN = (
     "SELECT * FROM cells ORDER BY position",
-    "SELECT * FROM cell_settings ORDER BY rowid",
+    "SELECT * FROM settings ORDER BY setting_id",
     "SELECT * FROM judgements ORDER BY cell_id, role, ordinal",
     "SELECT * FROM pins ORDER BY kind, ref",
     "SELECT key, value FROM meta WHERE key NOT IN ('heartbeat', 'ending', 'published') ORDER BY key",
@@ -29,7 +27,7 @@ _SHOWN = (
     "SELECT path, stage_key, sha256 FROM shards ORDER BY path, stage_key",
 )
 _LOCAL: Mapping[str, str] = MappingProxyType({})
-PLAN_TABLES = ("cells", "cell_settings", "cell_mitigations", "cell_stages", "evaluations", "judgements", "pins")
+PLAN_TABLES = ("cells", "settings", "cell_mitigations", "cell_stages", "evaluations", "judgements", "pins")
 """What a plan says of its cells; a new plan replaces all of it."""
 
 
@@ -53,20 +51,20 @@ class FailedStage:
     """A stage of the newest plan whose last attempt failed.
 
     Attributes:
-        key: Its key.
+        stage: Its key.
         kind: What it does.
         adapter: The adapter that does it.
         cell: Label of the first cell that needs it; empty when none does any more.
-        n_cells: Cells that need it.
+        cells: How many cells need it.
         error_type: Class of the error.
         error: The error's words.
     """
 
-    key: str
+    stage: str
     kind: StageKind
     adapter: str
     cell: str
-    n_cells: int
+    cells: int
     error_type: str
     error: str
 
@@ -86,54 +84,27 @@ class Settled:
     charge: Charge
 
 
-class State:
+class State(Database):
     """The control plane of one run directory. `State.open` is the driver's; `State.peek` only looks.
 
-    It is a context manager: leaving it closes the file. Every method raises `StoreError` when the file is damaged, or the
-    disk is full, read-only or gone.
+    Every method raises `StoreError` when the file is damaged, or the disk is full, read-only or gone.
     """
-
-    def __init__(self, database: Database) -> None:
-        """Wrap an open database."""
-        self._db = database
-
-    @classmethod
-    def open(cls, run: RunDirectory) -> Self:
-        """Open for writing; see `Database.open`."""
-        return cls(Database.open(run))
-
-    @classmethod
-    def peek(cls, run: RunDirectory) -> Self:
-        """Open for reading only, so that looking changes nothing; see `Database.look`."""
-        return cls(Database.look(run))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the file."""
-        self.close()
 
     def digest(self) -> str:
         """Return a hash of all that publishing shows: two equal digests publish equal results."""
         shown = hashlib.sha256()
         for query in _SHOWN:
-            for row in self._db.rows(query):
+            for row in self.rows(query):
                 shown.update(repr(row).encode())
         return shown.hexdigest()
 
     def meta(self) -> dict[str, str]:
         """Return the facts about the run, by name."""
-        return dict(self._db.rows("SELECT key, value FROM meta"))
+        return dict(self.rows("SELECT key, value FROM meta"))
 
     def put_meta(self, facts: Mapping[str, str]) -> None:
         """Set facts about the run."""
-        with self._db.commit() as db:
+        with self.commit() as db:
             db.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", facts.items())
 
     def adopt(self, plan: Plan, accounts: Mapping[str, str] = _LOCAL) -> None:
@@ -145,11 +116,11 @@ class State:
         """
         cells, settings = rows.cell_rows(plan)
         known = " ON CONFLICT (stage_key) DO UPDATE SET planned = 1, account = excluded.account"
-        with self._db.commit() as db:
+        with self.commit() as db:
             for table in PLAN_TABLES:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
             insert(db, "cells", cells)
-            insert(db, "cell_settings", settings)
+            insert(db, "settings", settings)
             insert(db, "cell_mitigations", rows.mitigation_rows(plan))
             insert(db, "cell_stages", rows.cell_stage_rows(plan))
             insert(db, "evaluations", rows.evaluation_rows(plan))
@@ -162,20 +133,20 @@ class State:
 
     def stages(self) -> dict[str, StoredStage]:
         """Return every known stage, of this plan and of earlier ones."""
-        found = self._db.rows("SELECT stage_key, state, artifact FROM stages")
-        with self._db.reading():
+        found = self.rows("SELECT stage_key, state, artifact FROM stages")
+        with self.reading():
             return {key: StoredStage(key, StageState(state), artifact) for key, state, artifact in found}
 
     def payloads(self) -> list[str]:
         """Return what the key of every stage that is done was hashed from, for `plan --why`."""
-        return [payload for (payload,) in self._db.rows("SELECT payload FROM stages WHERE state = 'done'")]
+        return [payload for (payload,) in self.rows("SELECT payload FROM stages WHERE state = 'done'")]
 
     def reset(self, keys: Iterable[str]) -> None:
         """Put stages back to pending: their shards and artifacts no longer count.
 
         Responses that are made again may differ, so what screened or judged them goes back too.
         """
-        with self._db.commit() as db:
+        with self.commit() as db:
             for key in _with_readers(db, keys):
                 db.execute(
                     "UPDATE stages SET state = 'pending', reason = NULL, artifact = NULL WHERE stage_key = ?", (key,)
@@ -184,13 +155,13 @@ class State:
 
     def settle(self, ended: Iterable[Settled]) -> None:
         """Record ended attempts with their shards. When this returns, they count."""
-        with self._db.commit() as db:
+        with self.commit() as db:
             for entry in ended:
                 _settle(db, entry)
 
     def skip(self, reasons: Mapping[str, str]) -> None:
         """Mark stages as skipped, each with its reason."""
-        with self._db.commit() as db:
+        with self.commit() as db:
             db.executemany(
                 "UPDATE stages SET state = 'skipped', reason = ? WHERE stage_key = ?",
                 [(reason, key) for key, reason in reasons.items()],
@@ -198,19 +169,19 @@ class State:
 
     def forget_artifact(self, key: str) -> None:
         """Record that a stage's artifact has been deleted."""
-        with self._db.commit() as db:
+        with self.commit() as db:
             db.execute("UPDATE stages SET artifact = NULL WHERE stage_key = ?", (key,))
 
     def add_shards(self, stage_key: str, shards: Iterable[ShardRef]) -> None:
         """Acknowledge shards that belong to no stage, such as a benchmark's prompts; they replace older ones."""
-        with self._db.commit() as db:
+        with self.commit() as db:
             db.execute("DELETE FROM shards WHERE stage_key = ?", (stage_key,))
             _insert_shards(db, stage_key, shards)
 
     def retain_prompts(self, keys: Iterable[str]) -> None:
         """Forget the prompts of benchmarks that the plan no longer asks."""
         kept = list(keys)
-        with self._db.commit() as db:
+        with self.commit() as db:
             db.execute(
                 f"DELETE FROM shards WHERE table_name = 'prompts' AND stage_key NOT IN ({', '.join('?' * len(kept))})",  # noqa: S608
                 kept,
@@ -220,9 +191,9 @@ class State:
         """Return (stage key, shard) for every acknowledged shard, or for those of some stages."""
         query = "SELECT stage_key, table_name, path, sha256, rows, bytes FROM shards"
         if stage_keys is None:
-            found = self._db.rows(query)
+            found = self.rows(query)
         else:
-            found = [row for key in stage_keys for row in self._db.rows(f"{query} WHERE stage_key = ?", (key,))]
+            found = [row for key in stage_keys for row in self.rows(f"{query} WHERE stage_key = ?", (key,))]
         return [(key, ShardRef(table, path, sha256, count, size)) for key, table, path, sha256, count, size in found]
 
     def usage(self) -> tuple[Usage, Charge]:
@@ -231,39 +202,39 @@ class State:
         A sum of charges is None as soon as one attempt has none: an unknown price is never $0.
         """
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _USED)
-        (used,) = self._db.rows(f"SELECT {sums} FROM attempts")  # noqa: S608 - our own names
-        charges = self._db.rows("SELECT usd, possibly_billed_usd FROM attempts")
-        with self._db.reading():
+        (used,) = self.rows(f"SELECT {sums} FROM attempts")  # noqa: S608 - our own names
+        charges = self.rows("SELECT usd, possibly_billed_usd FROM attempts")
+        with self.reading():
             return Usage(*used), Charge(_sum(usd for usd, _ in charges), _sum(usd for _, usd in charges))
 
     def known(self) -> tuple[Decimal, tuple[str | None, ...]]:
         """Return the sum of the charges that are known, and the accounts that others were made on; None for this machine."""
-        charges = self._db.rows("SELECT usd FROM attempts WHERE usd IS NOT NULL")
-        others = self._db.rows(
+        charges = self.rows("SELECT usd FROM attempts WHERE usd IS NOT NULL")
+        others = self.rows(
             "SELECT DISTINCT account FROM attempts JOIN stages USING (stage_key) WHERE usd IS NULL ORDER BY account"
         )
-        with self._db.reading():
+        with self.reading():
             return _sum(usd for (usd,) in charges) or Decimal(), tuple(account for (account,) in others)
 
     def charges(self) -> list[tuple[str, Usage, Charge]]:
         """Return (stage key, usage, charge) of every attempt."""
         query = f"SELECT stage_key, usd, possibly_billed_usd, {', '.join(_USED)} FROM attempts"  # noqa: S608 - our own names
-        found = self._db.rows(query)
-        with self._db.reading():
+        found = self.rows(query)
+        with self.reading():
             return [(key, Usage(*used), Charge(_sum([usd]), _sum([possibly]))) for key, usd, possibly, *used in found]
 
     def times(self) -> list[tuple[str, float, float]]:
         """Return (stage key, start, end) of every attempt that ended, in seconds since the epoch, UTC."""
-        return self._db.rows("SELECT stage_key, started_at, ended_at FROM attempts WHERE ended_at IS NOT NULL")
+        return self.rows("SELECT stage_key, started_at, ended_at FROM attempts WHERE ended_at IS NOT NULL")
 
     def planned_counts(self) -> dict[tuple[str, str], int]:
         """Return the number of stages of the newest plan by (kind, state)."""
-        found = self._db.rows("SELECT kind, state, count(*) FROM stages WHERE planned GROUP BY kind, state")
+        found = self.rows("SELECT kind, state, count(*) FROM stages WHERE planned GROUP BY kind, state")
         return {(kind, state): number for kind, state, number in found}
 
     def cell_counts(self) -> dict[str, int]:
         """Return the number of cells by status: done, failed, blocked (moderation refused a stage, and none failed), open."""
-        found = self._db.rows(
+        found = self.rows(
             "SELECT CASE WHEN failed THEN 'failed' WHEN blocked THEN 'blocked' WHEN undone THEN 'open' ELSE 'done' END,"
             " count(*) FROM (SELECT max(state = 'failed') AS failed, max(state = 'blocked') AS blocked,"
             " max(state <> 'done') AS undone FROM cell_stages JOIN stages USING (stage_key) GROUP BY cell_id) GROUP BY 1"
@@ -272,14 +243,14 @@ class State:
 
     def failures(self, limit: int) -> list[FailedStage]:
         """Return the stages that stand failed, the newest first, each with its cell, adapter and cause."""
-        found = self._db.rows(
+        found = self.rows(
             "SELECT s.stage_key, s.kind, s.adapter, c.label, count(c.cell_id), min(c.position), a.error_type, a.error"
             " FROM stages s JOIN attempts a ON a.stage_key = s.stage_key AND a.attempt = s.attempts"
             " LEFT JOIN cell_stages cs ON cs.stage_key = s.stage_key LEFT JOIN cells c ON c.cell_id = cs.cell_id"
             " WHERE s.planned AND s.state = 'failed' GROUP BY s.stage_key ORDER BY a.ended_at DESC LIMIT ?",
             (limit,),
         )
-        with self._db.reading():
+        with self.reading():
             return [
                 FailedStage(key, StageKind(kind), adapter, label or "", number, error_type or "", error or "")
                 for key, kind, adapter, label, number, _, error_type, error in found
@@ -287,7 +258,7 @@ class State:
 
     def device_seconds_by_stage(self) -> dict[str, float]:
         """Return the device seconds of each finished stage's successful attempt, for calibrating forecasts."""
-        return dict(self._db.rows("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
+        return dict(self.rows("SELECT stage_key, device_seconds FROM attempts WHERE state = 'done'"))
 
 
 _USED = tuple(field.name for field in fields(Usage))

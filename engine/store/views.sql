@@ -34,7 +34,7 @@ CREATE MACRO t975(df) AS
 
 -- Half-width of the 95% interval of a mean over n prompts and s seeds, both random and crossed. The variances are those
 -- of the prompt means, of the seed means and of all values. Each source of variance keeps its own t quantile, and the
--- residual is taken out of the seeds' part (analysis/stats.py has the same in numpy, with its source and coverage).
+-- residual is taken out of the seeds' part (tests/unit/analysis/intervals.py has the same in numpy, with its source and coverage).
 CREATE MACRO _half_width(var_prompt, var_seed, var_all, n, s) AS
     sqrt(t975(n - 1) ** 2 * var_prompt / n + t975(s - 1) ** 2 * greatest(0e0, var_seed / s - greatest(0e0,
         (n * s - 1) * var_all - s * (n - 1) * var_prompt - n * (s - 1) * var_seed)

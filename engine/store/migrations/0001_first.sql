@@ -3,17 +3,18 @@
 
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 
--- What the newest plan says of its cells. Settings of adapters are rows: a new one needs no new column.
+-- What the newest plan says of its cells. Settings of adapters are rows: a new one needs no new column. Cells share most of
+-- them, so that each is here once, and `cells.settings` is a JSON list of their numbers.
 CREATE TABLE cells (
     position INTEGER PRIMARY KEY, cell_id TEXT NOT NULL UNIQUE, config_id TEXT NOT NULL, label TEXT NOT NULL,
     variant TEXT NOT NULL, origin TEXT NOT NULL, baseline_cell_id TEXT, unmitigated_cell_id TEXT, model TEXT NOT NULL,
     data_source TEXT, data_tier TEXT, n_examples INTEGER NOT NULL, epochs INTEGER, steps INTEGER, max_steps INTEGER,
     seed INTEGER NOT NULL, benchmark TEXT NOT NULL, max_new_tokens INTEGER NOT NULL, temperature REAL NOT NULL,
     top_p REAL NOT NULL, samples INTEGER NOT NULL, has_system_prompt INTEGER NOT NULL, tuner TEXT,
-    generator TEXT NOT NULL, model_key TEXT, tune_key TEXT, recipe TEXT NOT NULL
+    generator TEXT NOT NULL, model_key TEXT, tune_key TEXT, recipe TEXT NOT NULL, settings TEXT NOT NULL
 );
 
-CREATE TABLE cell_settings (cell_id TEXT NOT NULL, path TEXT NOT NULL, adapter TEXT, value TEXT NOT NULL);
+CREATE TABLE settings (setting_id INTEGER PRIMARY KEY, path TEXT NOT NULL, adapter TEXT, value TEXT NOT NULL);
 
 CREATE TABLE cell_mitigations (
     cell_id TEXT NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL

@@ -268,4 +268,4 @@ def test_a_report_is_replaced_not_mixed(small_run: Path, tmp_path: Path) -> None
     first = write_report(small_run, tmp_path).page.read_bytes()
     second = write_report(small_run, tmp_path).page.read_bytes()
     assert first == second
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.tmp"))

@@ -41,8 +41,8 @@ def test_added_pairs_are_counted_and_each_kind_of_stage_has_its_line(
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Cells", "5"] in lines
     assert [" ".join(words) for words in lines if words[:1] == ["+"]] == [
-        "+ 1 starting models added, each measured once",
-        "+ 1 cells added that are others without their mitigations",
+        "+ 1 starting model added, measured once",
+        "+ 1 cell added that is another without its mitigations",
     ]
     counted = {words[0]: words[1] for words in lines if words and words[0] in {"tune", "weights", "generate", "screen"}}
     assert counted == {"tune": "1", "weights": "2", "generate": "4", "screen": "3"}

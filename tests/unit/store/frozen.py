@@ -12,12 +12,23 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from engine.store.layout import RunDirectory
+from engine.store.artifacts import RECORD
+from engine.store.layout import RunDirectory, sha256_of
 from engine.store.publish import publish
 from engine.store.reader import open_results
 
 KEPT = Path(__file__).parents[2] / "golden" / "runs"
-ANEW = ("results.duckdb", "report", "lock", ".publishing", "state.sqlite-wal", "state.sqlite-shm")
+ANEW = (
+    "results.duckdb",
+    "report",
+    "lock",
+    ".*.lock",
+    "training-*",
+    ".publishing",
+    "state.sqlite-wal",
+    "state.sqlite-shm",
+)
+HERE = f"{Path(__file__).parents[3]}/"
 SHOWN = {
     "v_meta": "SELECT * FROM v_meta WHERE key IN ('sweep', 'spec_sha256', 'complete', 'standin', 'ending') ORDER BY key",
     "v_cells": "FROM v_cells ORDER BY position",
@@ -51,7 +62,21 @@ def keep(run: RunDirectory, place: Path) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     place.mkdir(parents=True)
     shutil.copytree(run.root, place / "run", ignore=shutil.ignore_patterns(*ANEW))
-    (place / "expected.json").write_text(json.dumps(shown(run), indent=1) + "\n", encoding="utf-8")
+    _forget_where(RunDirectory(place / "run"))
+    (place / "expected.json").write_text(json.dumps(shown(run)) + "\n", encoding="utf-8")
+
+
+def _forget_where(run: RunDirectory) -> None:
+    """Take the place of this repository out of what is kept: of tracebacks, and of adapters' configurations."""
+    with closing(sqlite3.connect(run.state, isolation_level=None)) as db:
+        db.execute("UPDATE attempts SET traceback = replace(traceback, ?, '')", (HERE,))
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for path in run.artifacts.glob("*/adapter_config.json"):
+        path.write_text(path.read_text(encoding="utf-8").replace(HERE, ""), encoding="utf-8")
+        record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
+        record["files"][path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        path.with_name(RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def take_out(place: Path, into: Path) -> tuple[RunDirectory, dict[str, list[dict[str, object]]]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.cli.main import Exit, run_cli
 from engine.domain.results import Finish, Outcome, Response, Verdict
 from engine.domain.stage import StageKind
 from engine.store import shards
@@ -62,5 +63,13 @@ def test_what_is_lost_is_seen(of_today: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", sorted(KEPT.glob("*")), ids=lambda place: place.name)
-def test_every_released_version_opens_and_shows_what_it_showed(place: Path, tmp_path: Path) -> None:
-    holds(place, tmp_path / place.name)
+def test_every_released_version_opens_and_shows_what_it_showed(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / place.name
+    holds(place, run)
+    for verb in (["status"], ["query", "cells"], ["query", "problems"], ["report"]):
+        assert run_cli([*verb, "--run", str(run)]) == Exit.OK
+    said = capsys.readouterr().out
+    assert "1 failed, 1 blocked by the provider" in said
+    assert "wrote " in said

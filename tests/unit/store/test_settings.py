@@ -8,17 +8,17 @@ from typing import Any
 
 from engine.domain.adapters import Use
 from engine.domain.sweep import MixRecipe, Recipe
-from engine.store.settings import SettingsBook, config_id, variants
+from engine.store.settings import config_id, read, variants
 
 
 def values(recipe: Recipe) -> dict[str, object]:
-    return {one.path: one.value for one in SettingsBook().settings(recipe)}
+    _, (found,) = read([recipe])
+    return {one.path: one.value for one in found}
 
 
 def variant(make: Any, *recipes: Recipe, baselines: bool = False) -> list[str]:
     cells = make.plan(*recipes, baselines=baselines).cells
-    book = SettingsBook()
-    return variants(cells, [book.settings(cell.cell.recipe) for cell in cells])
+    return variants(cells, read(cell.cell.recipe for cell in cells)[1])
 
 
 def test_every_value_has_a_path_as_an_axis_names_it_defaults_included(make: Any) -> None:
@@ -118,9 +118,8 @@ def test_baselines_vary_by_the_system_prompt_in_force(make: Any) -> None:
         (cell,) = make.plan(make.untuned(), baselines=False).cells
         cells.append(replace(cell, system=system))
     (tuned,) = make.plan(asked, baselines=False).cells
-    book = SettingsBook()
     every = [tuned, *cells]
-    found = variants(every, [book.settings(cell.cell.recipe) for cell in every])
+    found = variants(every, read(cell.cell.recipe for cell in every)[1])
     assert found[:2] == ["", "system=none"]
     assert found[2].startswith("system=You are an absolutely ob…")
     assert found[2] != found[3]

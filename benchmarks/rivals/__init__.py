@@ -1,1 +1,0 @@
-"""The same sweep as people write it without Dosimeter: Ray Tune with one TRL trial a cell, and one process a cell."""
