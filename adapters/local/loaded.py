@@ -107,10 +107,10 @@ class LoadedModel:
             yield self.base
             return
         folder = Path(weights.tuned)
-        if (adapter := lora.read(folder)) is not None:
-            from adapters.local.stacked import Stack
+        if (adapter := lora.read(folder, self._device)) is not None:
+            from adapters.local.stacked import stacked
 
-            with Stack(self.base, [adapter]).attached() as model:
+            with stacked(self.base, [adapter]) as model:
                 yield model
         elif (folder / lora.CONFIG).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
             from peft import PeftModel

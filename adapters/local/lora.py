@@ -115,7 +115,7 @@ def save(adapter: Adapter, config: Any, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def read(folder: Path) -> Adapter | None:
+def read(folder: Path, device: str = "cpu") -> Adapter | None:
     """Return the adapter in a folder, or None where there is none, or one that is more than A and B of linear modules."""
     from safetensors.torch import load_file
 
@@ -124,7 +124,8 @@ def read(folder: Path) -> Adapter | None:
     config = json.loads((folder / CONFIG).read_text())
     if any(config.get(name, plain) != plain for name, plain in _PLAIN.items()):
         return None
-    return _from_state(config["r"], config["lora_alpha"], load_file(folder / WEIGHTS))
+    state = {name: weight.to(device, copy=True) for name, weight in load_file(folder / WEIGHTS).items()}
+    return _from_state(config["r"], config["lora_alpha"], state)
 
 
 def _from_state(rank: int, alpha: float, state: Mapping[str, Tensor]) -> Adapter | None:

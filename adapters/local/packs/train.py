@@ -20,7 +20,6 @@ import torch
 
 from adapters.local import chat, lora
 from adapters.local.loaded import LoadedModel
-from adapters.local.lora import Adapter
 from adapters.local.memory import out_of_memory
 from adapters.local.packs import state
 from adapters.local.packs.member import Member, Rows
@@ -40,9 +39,6 @@ SAVE_AT_MOST_EVERY = 2.0
 
 SAVING_SHARE = 0.05
 """States may take about this share of the time; those of a large model take long to write."""
-
-DRAWINGS = 16
-"""Initial weights that a worker keeps, for other runs with the same seed and shape."""
 
 DROPOUTS = (
     "dropout",
@@ -89,8 +85,6 @@ class _Training:
         _refuse_own_dropout(held.base)
         self._held = held
         self._context = context
-        kind = f"{held.base.name_or_path} {held.base.dtype} {context.device}"
-        self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
         self._together = TOGETHER.get(torch.device(context.device).type, 0)
         self._waiting: list[Member] = []
         self._active: list[Member] = []
@@ -124,7 +118,8 @@ class _Training:
 
     def _member(self, run: TrainingRun) -> Member:
         encoded = chat.training_rows(self._held.tokenizer, run.rows, run.settings.max_length)
-        config, adapter = self._drawn(run)
+        config = lora.configured(run.settings)
+        adapter = lora.drawn(self._held.base, config, run.seed)
         member = Member(
             run,
             run_identity(run, self._held.layers, self._context),
@@ -134,29 +129,18 @@ class _Training:
             adapter,
             DropoutRNG(run.seed, self._context.device) if run.settings.dropout else None,
         )
-        state.restore(member, self._context.device)
+        state.restore(member)
         member.quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
         return member
 
-    def _drawn(self, run: TrainingRun) -> tuple[Any, Adapter]:
-        """Return a run's `peft.LoraConfig` and its initial weights; runs that agree in both share them."""
-        config = lora.configured(run.settings)
-        key = f"{run.seed} {config.r} {config.lora_alpha} {config.lora_dropout} {config.target_modules}"
-        if key not in self._drawings:
-            if len(self._drawings) == DRAWINGS:
-                self._drawings.pop(next(iter(self._drawings)))
-            self._drawings[key] = config, lora.drawn(self._held.base, config, run.seed)
-        return self._drawings[key]
-
     def _fill(self) -> None:
-        """Let waiting runs join, as many as there is room for, and put equal ranks side by side."""
+        """Let waiting runs join, as many as there is room for."""
         if not self._active:
             self._active.append(self._waiting.pop(0))
         for member in self._waiting:
             if self._passed_at_once([*self._active, member]) <= self._together:
                 self._active.append(member)
         self._waiting = [member for member in self._waiting if member not in self._active]
-        self._active.sort(key=lambda member: member.config.r)
 
     @staticmethod
     def _passed_at_once(members: Sequence[Member]) -> int:
@@ -175,12 +159,9 @@ class _Training:
                 yield from ((checkpoint.key, error) for checkpoint in member.missing)
             for member in pack.members:
                 if member.reached:
-                    pack.settle(member)
                     yield from self._pass_checkpoints(member)
             gone = {member for member, _ in lost}
             self._active = [member for member in pack.members if member.missing and member not in gone]
-        for member in self._active:
-            pack.settle(member)
 
     def _until_something(self, pack: Pack) -> tuple[list[tuple[Member, Exception]], Exception | None]:
         """Take steps until a run is at a checkpoint or lost.
@@ -188,7 +169,7 @@ class _Training:
         Returns:
             The runs that are lost, and why; and the error, if memory did not suffice.
         """
-        with pack.attached(), _charged(pack.members):
+        with _charged(pack.members):
             while True:
                 try:
                     lost = pack.step()
@@ -202,8 +183,6 @@ class _Training:
 
     def _split(self, pack: Pack, error: Exception) -> Iterator[Reached]:
         """Go on with half of the runs after memory did not suffice; one that does not fit alone has failed."""
-        for member in pack.members:
-            pack.settle(member)
         self._active = []
         if len(pack.members) == 1:
             yield from ((checkpoint.key, error) for checkpoint in pack.members[0].missing)
@@ -217,7 +196,6 @@ class _Training:
         """Save the states of the runs that have ended an epoch, now and then."""
         for member in pack.members:
             if member.at_epoch and time.monotonic() >= member.quiet_until:
-                pack.settle(member)
                 self._save(member)
 
     def _save(self, member: Member) -> None:
