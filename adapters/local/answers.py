@@ -17,7 +17,7 @@ import torch
 from transformers import set_seed
 
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
-from adapters.local.loaded import LoadedModel, quiet
+from adapters.local.loaded import LoadedModel
 from adapters.local.memory import in_halves
 from adapters.local.responses import generated, rendered
 from engine.domain.conversation import Turn
@@ -75,7 +75,6 @@ class _Answering:
             for task in tasks:
                 yield task.key, self._attempt(task, model, shared)
 
-    @quiet()
     def _attempt(self, task: GenerateTask, model: Any, shared: float) -> Generated | Exception:
         """Answer one task; its failure is its result."""
         begun = time.perf_counter()

@@ -23,9 +23,11 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState, set_see
 from trl import SFTConfig, SFTTrainer
 
 from adapters.local import chat, lora
-from adapters.local.loaded import contents, read_tokenizer, read_whole, set_up
+from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.states import SavedState, SavedStates, run_identity
 from adapters.local.steps import steps_per_epoch, total_steps
+from adapters.model_folder import ADAPTER
+from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, Context, TrainingRun, Tuned
@@ -252,7 +254,7 @@ def _save_weights(model: Any, folder: Path) -> None:
 
 def _copy_weights(state: Path, folder: Path) -> None:
     """Copy the tuned weights out of a saved state: what `_save_weights` would have written at that step."""
-    for name in ("config.json", "generation_config.json", lora.CONFIG):
+    for name in ("config.json", "generation_config.json", ADAPTER):
         if (state / name).is_file():
             shutil.copy(state / name, folder)
     for path in state.glob("*.safetensors*"):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
 
 from adapters.local import compute
-from adapters.local.loaded import loaded, quiet
+from adapters.local.loaded import loaded
 from adapters.local.settings import SftSettings
 from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Range, Usage
@@ -15,7 +14,6 @@ from engine.domain.sweep import Length
 from engine.ports import Context, Sharing, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
-T = TypeVar("T")
 
 TEMPLATE_TOKENS_PER_ROW = 5
 SPREAD = (0.5, 2.5)
@@ -104,25 +102,9 @@ def _reached(runs: Sequence[TrainingRun], start: Callable[[], Reached]) -> Reach
     """Yield what `start()` yields; should it raise, yield the exception for every checkpoint that was not reached."""
     missing = [checkpoint.key for run in runs for checkpoint in run.checkpoints]
     try:
-        for key, tuned in _quietly(start):
+        for key, tuned in start():
             missing.remove(key)
             yield key, tuned
     except Exception as error:  # noqa: BLE001 - the port's promise: a failed run is a result of each of its checkpoints
         for key in missing:
             yield key, error
-
-
-def _quietly(start: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """Yield what `start()` yields, with the libraries quiet while they work and only then."""
-    with quiet():
-        made = start()
-    try:
-        while True:
-            with quiet():
-                item = next(made, None)
-            if item is None:
-                return
-            yield item
-    finally:
-        if isinstance(made, Generator):
-            made.close()
