@@ -25,7 +25,6 @@ from trl import SFTConfig, SFTTrainer
 from adapters.local import chat, lora
 from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.states import SavedState, SavedStates, run_identity
-from adapters.local.steps import steps_per_epoch, total_steps
 from adapters.model_folder import ADAPTER
 from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
@@ -93,8 +92,8 @@ class _Training:
         self._rows = rows
         self._states = states
         wanted = {checkpoint.key for checkpoint in run.checkpoints}
-        self._at = states.latest(total_steps(run.settings, run.checkpoints[0].length, len(rows)), wanted)
-        self._pauses = _Pauses(states, steps_per_epoch(run.settings, len(rows)))
+        self._at = states.latest(run.settings.total_steps(run.checkpoints[0].length, len(rows)), wanted)
+        self._pauses = _Pauses(states, run.settings.steps_per_epoch(len(rows)))
         trainer.add_callback(self._pauses)
 
     def advance(self, checkpoint: Checkpoint, since: float) -> Tuned:
@@ -104,7 +103,7 @@ class _Training:
             checkpoint: The next one.
             since: When this part began, by the monotonic clock.
         """
-        begin, end = self._at, total_steps(self._run.settings, checkpoint.length, len(self._rows))
+        begin, end = self._at, self._run.settings.total_steps(checkpoint.length, len(self._rows))
         passed = () if begin is None else begin.passed
         if begin is not None and begin.step == end:
             _copy_weights(begin.folder, checkpoint.folder)
@@ -135,7 +134,7 @@ class _Training:
 
     def _tokens(self, steps: int) -> int:
         """Tokens of the rows in so many steps; within an epoch, in proportion."""
-        per_epoch = steps_per_epoch(self._run.settings, len(self._rows))
+        per_epoch: int = self._run.settings.steps_per_epoch(len(self._rows))
         return round(sum(len(row["input_ids"]) for row in self._rows) * steps / per_epoch)
 
 
@@ -207,7 +206,7 @@ def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
         output_dir=str(folder),
         num_train_epochs=length.epochs or 1,
         # transformers lets max_steps override the epochs, upwards too, and trains for as many epochs as it takes.
-        max_steps=-1 if is_in_epochs else total_steps(settings, length, len(run.rows)),
+        max_steps=-1 if is_in_epochs else settings.total_steps(length, len(run.rows)),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
         learning_rate=settings.lr,

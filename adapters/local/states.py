@@ -18,7 +18,6 @@ from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 
-from adapters.local.steps import total_steps
 from engine.ports import Context, TrainingRun
 
 RECORD = "run.json"
@@ -68,7 +67,7 @@ def run_identity(run: TrainingRun, layers: Sequence[str], context: Context) -> d
         "settings": settings.model_dump(mode="json"),
         "steps": None
         if settings.schedule == "constant"
-        else total_steps(settings, run.checkpoints[-1].length, len(run.rows)),
+        else settings.total_steps(run.checkpoints[-1].length, len(run.rows)),
         "device": _device_name(context.device),
         "threads": context.threads,
         "libraries": _versions(),

@@ -15,7 +15,6 @@ from adapters.local.chat import IGNORED
 from adapters.local.lora import Adapter
 from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
 from adapters.local.settings import SftSettings
-from adapters.local.steps import total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, TrainingRun
@@ -132,7 +131,7 @@ class Member:
 
     def end(self, checkpoint: Checkpoint) -> int:
         """Return the step after which a checkpoint is."""
-        return total_steps(self.settings, checkpoint.length, self.schedule.items)
+        return self.settings.total_steps(checkpoint.length, self.schedule.items)
 
     @property
     def at_epoch(self) -> bool:

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from adapters.local import chat, lora
+from adapters.local.batches import out_of_memory
 from adapters.local.loaded import LoadedModel
-from adapters.local.memory import out_of_memory
 from adapters.local.packs import state
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.pack import Pack

@@ -190,7 +190,7 @@ def test_shares_of_the_time_add_up_to_it(bench: Bench) -> None:
 def test_what_memory_does_not_hold_at_once_is_done_in_halves() -> None:
     import torch
 
-    from adapters.local.memory import in_halves
+    from adapters.local.batches import in_halves
 
     seen: list[int] = []
 
