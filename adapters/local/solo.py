@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 
 from adapters.local import chat, lora
 from adapters.local.loaded import contents, read_tokenizer
-from adapters.local.states import SavedState, SavedStates, run_identity
+from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
 from adapters.model_folder import ADAPTER
 from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
@@ -35,12 +35,6 @@ Rows = Sequence[Mapping[str, list[int]]]
 
 CARD = "README.md"
 """PEFT's description of an adapter, which says nothing that its configuration does not."""
-
-SAVE_AT_MOST_EVERY = 2.0
-"""Seconds between two states at epochs' ends."""
-
-SAVING_SHARE = 0.05
-"""States at epochs' ends may take about this share of the time; those of a large model take minutes to write."""
 
 
 def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
@@ -162,7 +156,7 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         """Say where and when the next part begins, where it ends, the key of the checkpoint there, and whether to save there."""
         self._end, self._key, self._save = end, key, save
         self._begin, self._since = begin or SavedState(self._states.workshop, 0, ()), since
-        self._quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
+        self._quiet_until = time.monotonic() + pause_after(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop and save at the end; save at the end of an epoch, now and then."""
@@ -195,7 +189,7 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         found = SavedState(written, step, passed, begin.counted, begin.seconds + now - self._since)
         self.saved = self._states.keep(found, is_checkpoint=is_checkpoint)
         now = time.monotonic()
-        self._quiet_until = now + max(SAVE_AT_MOST_EVERY, (now - self._asked) / SAVING_SHARE)
+        self._quiet_until = now + pause_after(now - self._asked)
 
 
 def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:

@@ -21,6 +21,12 @@ from pathlib import Path
 from engine.ports import Context, TrainingRun
 
 RECORD = "run.json"
+SAVE_AT_MOST_EVERY = 2.0
+"""Seconds between two states of a run at ends of epochs."""
+
+SAVING_SHARE = 0.05
+"""Such states may take about this share of the time; those of a large model take minutes to write."""
+
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
 
@@ -85,6 +91,11 @@ def _device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
+
+
+def pause_after(saving: float) -> float:
+    """Return for how many seconds no state need be saved, when one took `saving` seconds."""
+    return max(SAVE_AT_MOST_EVERY, saving / SAVING_SHARE)
 
 
 class SavedStates:

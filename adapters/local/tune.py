@@ -81,7 +81,7 @@ def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
     from adapters.local.packs import train
 
     first = runs[0]
-    return train.train(runs, loaded(first.model, first.settings.dtype, context), context)
+    return train.Training(loaded(first.model, first.settings.dtype, context), context).run(runs)
 
 
 def _solo(run: TrainingRun, context: Context) -> Reached:

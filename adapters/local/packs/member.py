@@ -63,8 +63,9 @@ class Member:
         config: Its `peft.LoraConfig`.
         rows: Its data.
         schedule: The order in which it reads them, and its learning rates.
-        adapter: Its weights.
         dropout: Its random numbers; None without dropout.
+        has_begun: Whether it has weights: those of runs that wait would fill the memory.
+        adapter: Its weights.
         optimizer: As transformers' Trainer has it by default.
         steps: The optimizer steps taken.
         passed: Keys of the checkpoints passed, in order.
@@ -79,8 +80,9 @@ class Member:
     config: Any
     rows: Rows
     schedule: BatchSchedule
-    adapter: Adapter
     dropout: DropoutRNG | None
+    has_begun: bool = field(init=False, default=False)
+    adapter: Adapter = field(init=False)
     optimizer: AdamW = field(init=False)
     steps: list[TrainingStep] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
@@ -89,8 +91,9 @@ class Member:
     begun: int = 0
     quiet_until: float = 0.0
 
-    def __post_init__(self) -> None:
-        """Make the adapter trainable."""
+    def begin(self, adapter: Adapter) -> None:
+        """Take over the weights that it begins with."""
+        self.has_begun, self.adapter = True, adapter
         weights = [weight.requires_grad_() for weight in self.weights]
         self.optimizer = AdamW(weights, weight_decay=self.settings.weight_decay, fused=True)
 

@@ -89,7 +89,9 @@ def member(base: Any, number: int, rank: int, texts: list[tuple[list[int], list[
     schedule = BatchSchedule(settings, Length(), len(texts), number)
     run = TrainingRun(ModelRef(""), (), settings, number, (), Path())
     dropout = DropoutRNG(number, "cpu") if settings.dropout else None
-    return Member(run, {}, config, Rows.of(encoded, 0), schedule, adapter, dropout)
+    made = Member(run, {}, config, Rows.of(encoded, 0), schedule, dropout)
+    made.begin(adapter)
+    return made
 
 
 def by_peft(base: Any, found: Any) -> tuple[float, Any]:
