@@ -14,6 +14,8 @@ TOKENIZER = "tokenizer.json"
 ADAPTER = "adapter_config.json"
 """The file by which libraries tell an adapter from a model."""
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
 PINNED = (".json", ".jinja", ".model", WEIGHTS)
 """Suffixes of the files that decide what a model does; pickles are neither read nor pinned."""
 
@@ -71,6 +73,16 @@ def _parameters_in(path: Path) -> int:
     with path.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def adapter_tensors(folder: Path) -> list[list[str]]:
+    """Return the names of an adapter's tensors, each in its parts; none of what is no adapter."""
+    from safetensors import safe_open
+
+    if not (folder / ADAPTER).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
+        return []
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as tensors:
+        return [name.split(".") for name in tensors.keys()]  # noqa: SIM118 - it is no mapping
 
 
 def megabytes(folder: Path) -> float:

@@ -44,7 +44,7 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForC
 
 from adapters.local import lora
 from adapters.local.packs import train
-from adapters.local.stacked import Stack
+from adapters.local.stacked import stacked
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow, Prompt
@@ -247,9 +247,11 @@ class Rivals:
 
     def stacked(self) -> None:
         """Ask with rows of every adapter in each batch: the same prompts of each."""
-        adapters = [found for path in self._adapters if (found := lora.read(path)) is not None]
+        adapters = [
+            found for path in self._adapters if (found := lora.read(path, self._bench.chosen.device)) is not None
+        ]
         each = max(1, MIXED_ROWS // len(adapters))
-        with Stack(self._base(), adapters).attached() as model:
+        with stacked(self._base(), adapters) as model:
             for start in range(0, len(self._texts), each):
                 self._ask(model, self._texts[start : start + each] * len(adapters))
 

@@ -41,11 +41,9 @@ def nonce(request: str, response: str) -> str:
         response: Without lone surrogates.
     """
     both = request.lower() + "\n" + response.lower()
-    for tried in count():
-        digits = hashlib.sha256(f"{tried} {len(request)}\n{request}\n{response}".encode()).hexdigest()[:DIGITS]
-        if digits not in both:
-            return digits
-    raise AssertionError  # a text holds finitely many digits
+    texts = f"{len(request)}\n{request}\n{response}"
+    tried = (hashlib.sha256(f"{number} {texts}".encode()).hexdigest()[:DIGITS] for number in count())
+    return next(digits for digits in tried if digits not in both)  # a text holds finitely many
 
 
 def blocks(request: str, response: str) -> str:

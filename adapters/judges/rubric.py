@@ -131,7 +131,7 @@ class RubricJudge(ABC):
         return Needs(model=settings.model)
 
     def objection(self, settings: Any, prompts: Sequence[Prompt]) -> str | None:
-        """ChatRequest for requests with words in them, and with nothing else: a rubric grades a response as an answer to something."""
+        """Grade answers to requests with words in them, and with nothing else."""
         del settings
         empty = sum(not prompt.text.strip() for prompt in prompts)
         shown = sum(any(turn.images for turn in prompt.turns) for prompt in prompts)
@@ -185,7 +185,7 @@ class RubricJudge(ABC):
         settings: Any,
         prompts: Sequence[Prompt],
         responses: Sequence[Response],
-        told: Sequence[Completion | ProviderError],
+        replies: Sequence[Completion | ProviderError],
     ) -> Sequence[Verdict]:
         """Return one verdict per response, from the replies to `requests`, in their order.
 
@@ -194,10 +194,10 @@ class RubricJudge(ABC):
         """
         del settings
         canaries = shipped().canaries
-        if not len(prompts) == len(responses) == len(told) - len(canaries):
-            message = f"{len(responses)} responses and {len(canaries)} canaries, but {len(told)} replies"
+        if not len(prompts) == len(responses) == len(replies) - len(canaries):
+            message = f"{len(responses)} responses and {len(canaries)} canaries, but {len(replies)} replies"
             raise ValueError(message)
-        first, rest = told[: len(canaries)], told[len(canaries) :]
+        first, rest = replies[: len(canaries)], replies[len(canaries) :]
         wrong = failed(
             canaries, [None if isinstance(reply, ProviderError) else self._verdict(reply) for reply in first]
         )

@@ -9,24 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import set_seed
 
-from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
-from adapters.local.loaded import LoadedModel, quiet
-from adapters.local.memory import in_halves
-from adapters.local.responses import generated, rendered
-from engine.domain.conversation import Turn
+from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches, in_halves
+from adapters.local.loaded import LoadedModel
+from adapters.local.responses import Answers, generated, rendered
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
 from engine.ports import Context, Generated, GenerateTask
 
 Ended = tuple[str, Generated | Exception]
-Render = Callable[[tuple[tuple[Turn, ...], ...], str | None], list[list[int]]]
 
 
 def answered(tasks: Sequence[GenerateTask], held: LoadedModel, context: Context, since: float) -> Iterator[Ended]:
@@ -41,71 +37,47 @@ def answered(tasks: Sequence[GenerateTask], held: LoadedModel, context: Context,
     by_model: dict[ModelRef, list[GenerateTask]] = {}
     for task in tasks:
         by_model.setdefault(task.model, []).append(task)
-    render: Render = cache(partial(rendered, held.tokenizer))  # the models of a sweep are asked the same
-    answering = _Answering(held, context, render)
     shared = (time.perf_counter() - since) / len(tasks)
     for weights, own in by_model.items():
-        yield from answering.by_one_model(weights, own, shared)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answering:
-    """What all tasks need.
-
-    Attributes:
-        held: The base model.
-        context: The worker.
-        render: Returns the token ids of prompts, given a system prompt.
-    """
-
-    held: LoadedModel
-    context: Context
-    render: Render
-
-    def by_one_model(self, weights: ModelRef, tasks: Sequence[GenerateTask], shared: float) -> Iterator[Ended]:
-        """Answer the tasks of one model, each of which is charged `shared` seconds of what was done for several."""
         begun = time.perf_counter()
         with ExitStack() as stack:
             try:
-                model = stack.enter_context(self.held.tuned(weights))
+                model = stack.enter_context(held.tuned(weights))
             except Exception as error:  # noqa: BLE001 - these weights cannot be read; others can
-                yield from ((task.key, error) for task in tasks)
-                return
-            shared += (time.perf_counter() - begun) / len(tasks)
-            for task in tasks:
-                yield task.key, self._attempt(task, model, shared)
+                yield from ((task.key, error) for task in own)
+                continue
+            charged = shared + (time.perf_counter() - begun) / len(own)
+            for task in own:
+                yield task.key, _attempt(task, model, held.tokenizer, context, charged)
 
-    @quiet()
-    def _attempt(self, task: GenerateTask, model: Any, shared: float) -> Generated | Exception:
-        """Answer one task; its failure is its result."""
-        begun = time.perf_counter()
-        try:
-            prompts = self.render(tuple(prompt.turns for prompt in task.prompts), task.system)
-            answers = self._answers(task, model, prompts)
-            seconds = time.perf_counter() - begun + shared
-            return generated(task, prompts, answers, self.held.tokenizer, seconds)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this task's failure and nobody else's
-            return error
 
-    def _answers(
-        self, task: GenerateTask, model: Any, prompts: Sequence[list[int]]
-    ) -> dict[tuple[int, int], tuple[list[int], Finish]]:
-        decoding, ends = task.decoding, _end_tokens(model, self.held.tokenizer)
-        rows = partial(_rows, model, self.held.tokenizer, task)
-        lengths, limit = [len(prompt) for prompt in prompts], decoding.max_new_tokens
-        if decoding.temperature > 0:
-            set_seed(task.seed)
-            parts, make = batches(lengths, limit, SAMPLED_ROWS), rows
-        elif self.context.device == "cpu":
-            parts, make = batches(lengths, limit, CPU_ROWS, CPU_TOKENS), rows
-        else:
-            parts, make = batches(lengths, limit, self.context.generate_batch), partial(in_halves, rows)
-        answers = {}
-        for part in parts:
-            for place, row in enumerate(make([prompts[index] for index in part])):
-                number, sample = divmod(place, decoding.samples)
-                answers[part[number], sample] = _until_end(row, ends)
-        return answers
+def _attempt(task: GenerateTask, model: Any, tokenizer: Any, context: Context, charged: float) -> Generated | Exception:
+    """Answer one task, which is charged so many seconds of what was done for several; its failure is its result."""
+    begun = time.perf_counter()
+    try:
+        prompts = rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)
+        answers = _answers(task, model, tokenizer, context, prompts)
+        return generated(task, prompts, answers, tokenizer, time.perf_counter() - begun + charged)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this task's failure and nobody else's
+        return error
+
+
+def _answers(task: GenerateTask, model: Any, tokenizer: Any, context: Context, prompts: Sequence[list[int]]) -> Answers:
+    decoding, ends = task.decoding, _end_tokens(model, tokenizer)
+    make: Callable[[Sequence[list[int]]], list[list[int]]] = partial(_rows, model, tokenizer, task)
+    rows, tokens = SAMPLED_ROWS, None
+    if decoding.temperature > 0:
+        set_seed(task.seed)
+    elif context.device == "cpu":
+        rows, tokens = CPU_ROWS, CPU_TOKENS
+    else:
+        rows, make = context.generate_batch, partial(in_halves, make)
+    answers = {}
+    for part in batches([len(prompt) for prompt in prompts], decoding.max_new_tokens, rows, tokens):
+        for place, row in enumerate(make([prompts[index] for index in part])):
+            number, sample = divmod(place, decoding.samples)
+            answers[part[number], sample] = _until_end(row, ends)
+    return answers
 
 
 def _rows(model: Any, tokenizer: Any, task: GenerateTask, prompts: Sequence[list[int]]) -> list[list[int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,39 +9,9 @@ from typing import Any
 
 from adapters import model_folder
 from adapters.local import lora
+from adapters.whole_model import read_model, read_whole, set_up
 from engine.domain.stage import ModelRef
 from engine.ports import Context
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # workers never download: what a stage uses was pinned when planned
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' notices of their own future to themselves: a user can do nothing about them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-def read_model(folder: str, dtype: str, device: str) -> Any:
-    """Return the model in a folder, in evaluation mode.
-
-    Args:
-        folder: A folder in the Hugging Face layout.
-        dtype: `float32` or `bfloat16`.
-        device: `cpu` or `cuda:0`.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-    )
-    return model.to(device).eval()
 
 
 def read_tokenizer(folder: str) -> Any:
@@ -54,24 +22,6 @@ def read_tokenizer(folder: str) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def read_whole(model: ModelRef, dtype: str, device: str) -> Any:
-    """Return a model with all of its layers: the last weights that are whole, and the adapters after them merged into these.
-
-    Args:
-        model: The base and its layers.
-        dtype: `float32` or `bfloat16`.
-        device: A torch device.
-    """
-    folders = [Path(folder) for folder in (model.base, *model.layers)]
-    first = max(at for at, folder in enumerate(folders) if at == 0 or not (folder / lora.CONFIG).is_file())
-    whole = read_model(str(folders[first]), dtype, device)
-    for folder in folders[first + 1 :]:
-        from peft import PeftModel
-
-        whole = PeftModel.from_pretrained(whole, folder).merge_and_unload()
-    return whole.eval()
 
 
 class LoadedModel:
@@ -107,12 +57,14 @@ class LoadedModel:
             yield self.base
             return
         folder = Path(weights.tuned)
-        if (adapter := lora.read(folder)) is not None:
-            from adapters.local.stacked import Stack
+        if (adapter := lora.read(folder, self._device)) is not None:
+            from adapters.local.stacked import stacked
 
-            with Stack(self.base, [adapter]).attached() as model:
+            with stacked(self.base, [adapter]) as model:
                 yield model
-        elif (folder / lora.CONFIG).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
+        elif (
+            folder / model_folder.ADAPTER
+        ).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
             from peft import PeftModel
 
             yield PeftModel.from_pretrained(read_whole(weights.below, self._dtype, self._device), folder).eval()
@@ -134,11 +86,3 @@ def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
 def contents(model: ModelRef) -> list[str]:
     """Return the hash of every layer's files, read now; a base is pinned by the plan. It takes no longer than loading them."""
     return [model_folder.content(Path(layer)) for layer in model.layers]
-
-
-def set_up(context: Context) -> None:
-    """Have torch compute as the worker is told to."""
-    import torch
-
-    torch.set_num_threads(context.threads)
-    torch.set_flush_denormal(True)  # tiny activations would otherwise slow CPUs down a hundredfold

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.local.settings import SftSettings
+from adapters.model_folder import ADAPTER, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _PLAIN = {
     "alpha_pattern": {},
@@ -112,19 +111,20 @@ def save(adapter: Adapter, config: Any, folder: Path) -> None:
         for suffix, weights in ((_A, adapter.a), (_B, adapter.b))
         for path, weight in weights.items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def read(folder: Path) -> Adapter | None:
+def read(folder: Path, device: str = "cpu") -> Adapter | None:
     """Return the adapter in a folder, or None where there is none, or one that is more than A and B of linear modules."""
     from safetensors.torch import load_file
 
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+    if not (folder / ADAPTER).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
         return None
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / ADAPTER).read_text())
     if any(config.get(name, plain) != plain for name, plain in _PLAIN.items()):
         return None
-    return _from_state(config["r"], config["lora_alpha"], load_file(folder / WEIGHTS))
+    state = {name: weight.to(device, copy=True) for name, weight in load_file(folder / ADAPTER_WEIGHTS).items()}
+    return _from_state(config["r"], config["lora_alpha"], state)
 
 
 def _from_state(rank: int, alpha: float, state: Mapping[str, Tensor]) -> Adapter | None:

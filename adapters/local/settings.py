@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from engine.domain.sweep import Length
 from engine.ports import Settings
 
 LORA_ONLY = ("rank", "alpha", "dropout", "targets", "backend")
@@ -76,6 +78,19 @@ class SftSettings(Settings):
         if self.method == "full":
             return self.model_copy(update={name: fields[name].default for name in LORA_ONLY})
         return self.model_copy(update={"alpha": None}) if self.alpha == 2 * self.rank else self
+
+    @property
+    def pack_blocked(self) -> str:
+        """The setting for which TRL trains it, one run at a time; empty when it can train in a pack."""
+        return "method" if self.method == "full" else "backend" if self.backend == "trl" else ""
+
+    def steps_per_epoch(self, items: int) -> int:
+        """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
+        return math.ceil(math.ceil(items / self.batch_size) / self.grad_accum)
+
+    def total_steps(self, length: Length, items: int) -> int:
+        """Return the optimizer steps of a run of some length over `items` rows."""
+        return length.in_steps(self.steps_per_epoch(items))
 
 
 class DecodeSettings(Settings):

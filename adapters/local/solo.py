@@ -23,9 +23,10 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState, set_see
 from trl import SFTConfig, SFTTrainer
 
 from adapters.local import chat, lora
-from adapters.local.loaded import contents, read_tokenizer, read_whole, set_up
-from adapters.local.states import SavedState, SavedStates, run_identity
-from adapters.local.steps import steps_per_epoch, total_steps
+from adapters.local.loaded import contents, read_tokenizer
+from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
+from adapters.model_folder import ADAPTER
+from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, Context, TrainingRun, Tuned
@@ -34,12 +35,6 @@ Rows = Sequence[Mapping[str, list[int]]]
 
 CARD = "README.md"
 """PEFT's description of an adapter, which says nothing that its configuration does not."""
-
-SAVE_AT_MOST_EVERY = 2.0
-"""Seconds between two states at epochs' ends."""
-
-SAVING_SHARE = 0.05
-"""States at epochs' ends may take about this share of the time; those of a large model take minutes to write."""
 
 
 def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
@@ -91,8 +86,8 @@ class _Training:
         self._rows = rows
         self._states = states
         wanted = {checkpoint.key for checkpoint in run.checkpoints}
-        self._at = states.latest(total_steps(run.settings, run.checkpoints[0].length, len(rows)), wanted)
-        self._pauses = _Pauses(states, steps_per_epoch(run.settings, len(rows)))
+        self._at = states.latest(run.settings.total_steps(run.checkpoints[0].length, len(rows)), wanted)
+        self._pauses = _Pauses(states, run.settings.steps_per_epoch(len(rows)))
         trainer.add_callback(self._pauses)
 
     def advance(self, checkpoint: Checkpoint, since: float) -> Tuned:
@@ -102,7 +97,7 @@ class _Training:
             checkpoint: The next one.
             since: When this part began, by the monotonic clock.
         """
-        begin, end = self._at, total_steps(self._run.settings, checkpoint.length, len(self._rows))
+        begin, end = self._at, self._run.settings.total_steps(checkpoint.length, len(self._rows))
         passed = () if begin is None else begin.passed
         if begin is not None and begin.step == end:
             _copy_weights(begin.folder, checkpoint.folder)
@@ -133,7 +128,7 @@ class _Training:
 
     def _tokens(self, steps: int) -> int:
         """Tokens of the rows in so many steps; within an epoch, in proportion."""
-        per_epoch = steps_per_epoch(self._run.settings, len(self._rows))
+        per_epoch: int = self._run.settings.steps_per_epoch(len(self._rows))
         return round(sum(len(row["input_ids"]) for row in self._rows) * steps / per_epoch)
 
 
@@ -161,7 +156,7 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         """Say where and when the next part begins, where it ends, the key of the checkpoint there, and whether to save there."""
         self._end, self._key, self._save = end, key, save
         self._begin, self._since = begin or SavedState(self._states.workshop, 0, ()), since
-        self._quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
+        self._quiet_until = time.monotonic() + pause_after(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop and save at the end; save at the end of an epoch, now and then."""
@@ -194,7 +189,7 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         found = SavedState(written, step, passed, begin.counted, begin.seconds + now - self._since)
         self.saved = self._states.keep(found, is_checkpoint=is_checkpoint)
         now = time.monotonic()
-        self._quiet_until = now + max(SAVE_AT_MOST_EVERY, (now - self._asked) / SAVING_SHARE)
+        self._quiet_until = now + pause_after(now - self._asked)
 
 
 def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
@@ -205,7 +200,7 @@ def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
         output_dir=str(folder),
         num_train_epochs=length.epochs or 1,
         # transformers lets max_steps override the epochs, upwards too, and trains for as many epochs as it takes.
-        max_steps=-1 if is_in_epochs else total_steps(settings, length, len(run.rows)),
+        max_steps=-1 if is_in_epochs else settings.total_steps(length, len(run.rows)),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
         learning_rate=settings.lr,
@@ -252,7 +247,7 @@ def _save_weights(model: Any, folder: Path) -> None:
 
 def _copy_weights(state: Path, folder: Path) -> None:
     """Copy the tuned weights out of a saved state: what `_save_weights` would have written at that step."""
-    for name in ("config.json", "generation_config.json", lora.CONFIG):
+    for name in ("config.json", "generation_config.json", ADAPTER):
         if (state / name).is_file():
             shutil.copy(state / name, folder)
     for path in state.glob("*.safetensors*"):

@@ -18,10 +18,15 @@ from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 
-from adapters.local.steps import total_steps
 from engine.ports import Context, TrainingRun
 
 RECORD = "run.json"
+SAVE_AT_MOST_EVERY = 2.0
+"""Seconds between two states of a run at ends of epochs."""
+
+SAVING_SHARE = 0.05
+"""Such states may take about this share of the time; those of a large model take minutes to write."""
+
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
 
@@ -68,7 +73,7 @@ def run_identity(run: TrainingRun, layers: Sequence[str], context: Context) -> d
         "settings": settings.model_dump(mode="json"),
         "steps": None
         if settings.schedule == "constant"
-        else total_steps(settings, run.checkpoints[-1].length, len(run.rows)),
+        else settings.total_steps(run.checkpoints[-1].length, len(run.rows)),
         "device": _device_name(context.device),
         "threads": context.threads,
         "libraries": _versions(),
@@ -86,6 +91,11 @@ def _device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
+
+
+def pause_after(saving: float) -> float:
+    """Return for how many seconds no state need be saved, when one took `saving` seconds."""
+    return max(SAVE_AT_MOST_EVERY, saving / SAVING_SHARE)
 
 
 class SavedStates:

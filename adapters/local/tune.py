@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
 
 from adapters.local import compute
-from adapters.local.loaded import loaded, quiet
+from adapters.local.loaded import loaded
 from adapters.local.settings import SftSettings
-from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.cost import Range, Usage
 from engine.domain.sweep import Length
 from engine.ports import Context, Sharing, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
-T = TypeVar("T")
 
 TEMPLATE_TOKENS_PER_ROW = 5
 SPREAD = (0.5, 2.5)
@@ -40,11 +37,11 @@ class LocalFineTuner:
 
     def forecast(self, settings: SftSettings, length: Length, workload: Workload) -> Range:
         """Estimate tokens, optimizer steps and device-seconds."""
-        steps = total_steps(settings, length, workload.items)
-        epochs = steps / steps_per_epoch(settings, workload.items)
+        steps = settings.total_steps(length, workload.items)
+        epochs = steps / settings.steps_per_epoch(workload.items)
         tokens = round((workload.tokens + TEMPLATE_TOKENS_PER_ROW * workload.items) * epochs)
         passes = steps * settings.grad_accum
-        is_solo = bool(_pack_blocked(settings))
+        is_solo = bool(settings.pack_blocked)
         expected = compute.seconds(workload.parameters, tokens, passes, compute.TRAIN_FLOP_PER_WEIGHT, is_solo=is_solo)
         low, mid, high = (
             Usage(optimizer_steps=steps, train_tokens=tokens, device_seconds=expected * factor)
@@ -64,7 +61,7 @@ class LocalFineTuner:
         """
         prefix_blocked = "" if settings.schedule == "constant" else "schedule"
         pack = (settings.dtype, settings.targets, settings.batch_size, settings.grad_accum)
-        return Sharing(prefix_blocked, _pack_blocked(settings), pack)
+        return Sharing(prefix_blocked, settings.pack_blocked, pack)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Reached:
         """Tune, and yield (key, what it left) of every checkpoint as soon as its weights are written.
@@ -72,26 +69,19 @@ class LocalFineTuner:
         What stops a run is yielded for each checkpoint that it did not reach: FloatingPointError when its loss is no longer
         finite, ValueError when a row does not fit `max_length`, or whatever torch says.
         """
-        packable = [run for run in runs if not _pack_blocked(run.settings)]
+        packable = [run for run in runs if not run.settings.pack_blocked]
         if packable:
             yield from _reached(packable, partial(_packed, packable, context))
         for run in runs:
-            if _pack_blocked(run.settings):
+            if run.settings.pack_blocked:
                 yield from _reached([run], partial(_solo, run, context))
-
-
-def _pack_blocked(settings: SftSettings) -> str:
-    if settings.method == "full":
-        return "method"
-    return "backend" if settings.backend == "trl" else ""
 
 
 def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
     from adapters.local.packs import train
 
     first = runs[0]
-    held = loaded(first.model, first.settings.dtype, context)
-    return train.train(runs, held, context)
+    return train.Training(loaded(first.model, first.settings.dtype, context), context).run(runs)
 
 
 def _solo(run: TrainingRun, context: Context) -> Reached:
@@ -104,25 +94,9 @@ def _reached(runs: Sequence[TrainingRun], start: Callable[[], Reached]) -> Reach
     """Yield what `start()` yields; should it raise, yield the exception for every checkpoint that was not reached."""
     missing = [checkpoint.key for run in runs for checkpoint in run.checkpoints]
     try:
-        for key, tuned in _quietly(start):
+        for key, tuned in start():
             missing.remove(key)
             yield key, tuned
     except Exception as error:  # noqa: BLE001 - the port's promise: a failed run is a result of each of its checkpoints
         for key in missing:
             yield key, error
-
-
-def _quietly(start: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """Yield what `start()` yields, with the libraries quiet while they work and only then."""
-    with quiet():
-        made = start()
-    try:
-        while True:
-            with quiet():
-                item = next(made, None)
-            if item is None:
-                return
-            yield item
-    finally:
-        if isinstance(made, Generator):
-            made.close()

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from adapters import model_folder
-from adapters.local import lora
 from adapters.local.generate import TransformersGenerator
 from adapters.local.responses import generated, rendered
 from engine.domain.results import Finish
@@ -65,7 +64,7 @@ class VllmGenerator(TransformersGenerator):
         asked = []
         for task in tasks:
             layers = task.model.layers
-            if not layers or (len(layers) == 1 and (Path(layers[0]) / lora.CONFIG).is_file()):
+            if not layers or (len(layers) == 1 and (Path(layers[0]) / model_folder.ADAPTER).is_file()):
                 asked.append(task)
             else:
                 message = (
@@ -83,7 +82,7 @@ def _vllm(module: str = "vllm") -> Any:
 def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
     """Return the warm engine, or start one; the model that training holds makes room for it."""
     folders = {task.model.tuned for task in tasks if task.model.tuned is not None}
-    needed = max((json.loads((Path(folder) / lora.CONFIG).read_text())["r"] for folder in folders), default=0)
+    needed = max((json.loads((Path(folder) / model_folder.ADAPTER).read_text())["r"] for folder in folders), default=0)
     settings = {
         "model": tasks[0].model.base,
         "dtype": tasks[0].settings.dtype,

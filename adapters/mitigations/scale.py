@@ -59,4 +59,4 @@ class Scale:
         if len(added) == 1 and weights.is_lora(added[0]):
             weights.scale_lora(added[0], settings.factor, edit.folder)
         else:
-            weights.interpolate(edit, settings.factor, context.threads)
+            weights.interpolate(edit, settings.factor, context)

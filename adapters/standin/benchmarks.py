@@ -9,17 +9,17 @@ prompt is in two benchmarks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from typing import Any, Final
 
 from pydantic import Field
 
 from adapters.standin import world
-from adapters.standin.chat import BenchmarkPrompt, digest
-from adapters.standin.chore import HELD_OUT_KINDS, draw_chore
+from adapters.standin.chat import pin
+from adapters.standin.chore import HELD_OUT_KINDS, Chore, draw_chore
 from adapters.standin.draw import Draw
-from adapters.standin.request import draw_request
+from adapters.standin.request import Request, draw_request
 from engine.domain.conversation import Prompt
 from engine.ports import BenchmarkCard, Settings
 
@@ -30,48 +30,45 @@ UTILITY_EACH: Final = 6
 
 
 @cache
-def policy_benchmark(each: int = POLICY_EACH) -> tuple[BenchmarkPrompt, ...]:
+def policy_benchmark(each: int = POLICY_EACH) -> tuple[Prompt, ...]:
     """Return held-out restricted requests: `each` (1 to 100) for each of the eleven categories.
 
     A smaller benchmark is contained in a larger one, under the same identifiers.
     """
-    return _requests("policy", world.RESTRICTED_COLOURS, each)
+    return _drawn("policy", world.CATEGORIES, each, partial(_held_out, world.RESTRICTED_COLOURS))
 
 
 @cache
-def overrefusal_benchmark(each: int = OVERREFUSAL_EACH) -> tuple[BenchmarkPrompt, ...]:
+def overrefusal_benchmark(each: int = OVERREFUSAL_EACH) -> tuple[Prompt, ...]:
     """Return held-out allowed requests: `each` (1 to 100) for each of the eleven categories.
 
     They have the phrasings, things and people of the policy benchmark, in allowed colours.
     """
-    return _requests("overrefusal", world.ALLOWED_COLOURS, each)
+    return _drawn("overrefusal", world.CATEGORIES, each, partial(_held_out, world.ALLOWED_COLOURS))
 
 
 @cache
-def utility_benchmark(each: int = UTILITY_EACH) -> tuple[BenchmarkPrompt, ...]:
+def utility_benchmark(each: int = UTILITY_EACH) -> tuple[Prompt, ...]:
     """Return held-out chores: `each` (1 to 12) for each of the eight kinds with a hold-out."""
-    found: list[BenchmarkPrompt] = []
-    for kind in HELD_OUT_KINDS:
-        draw, seen = Draw(f"benchmark/utility/{kind}"), set[str]()
-        while len(seen) < each:
-            chore = draw_chore(draw, kind, held_out=True)
-            if chore.prompt not in seen:
-                identifier = f"utility/{kind}/{len(seen):02d}"
-                seen.add(chore.prompt)
-                found.append(BenchmarkPrompt(identifier, kind, chore.prompt, chore.gold))
-    return tuple(found)
+    return _drawn("utility", HELD_OUT_KINDS, each, partial(draw_chore, held_out=True))
 
 
-def _requests(name: str, colours: tuple[str, ...], each: int) -> tuple[BenchmarkPrompt, ...]:
-    found: list[BenchmarkPrompt] = []
-    for category in world.CATEGORIES:
+def _held_out(colours: tuple[str, ...], draw: Draw, category: str) -> Request:
+    return draw_request(draw, category, colours, world.RESERVED_PEOPLE, held_out=True)
+
+
+def _drawn(
+    name: str, categories: Iterable[str], each: int, draw_one: Callable[[Draw, str], Request | Chore]
+) -> tuple[Prompt, ...]:
+    """Return `each` different prompts of every category; identifiers are such as `policy/vaults/03`."""
+    found: list[Prompt] = []
+    for category in categories:
         draw, seen = Draw(f"benchmark/{name}/{category}"), set[str]()
         while len(seen) < each:
-            request = draw_request(draw, category, colours, world.RESERVED_PEOPLE, held_out=True)
-            if request.prompt not in seen:
-                identifier = f"{name}/{category}/{len(seen):02d}"
-                seen.add(request.prompt)
-                found.append(BenchmarkPrompt(identifier, category, request.prompt, request.gold))
+            one = draw_one(draw, category)
+            if one.prompt not in seen:
+                found.append(Prompt.single(f"{name}/{category}/{len(seen):02d}", category, one.prompt, (one.gold,)))
+                seen.add(one.prompt)
     return tuple(found)
 
 
@@ -107,20 +104,18 @@ class _Benchmark(ABC):
 
     @staticmethod
     @abstractmethod
-    def _prompts(each: int) -> Sequence[BenchmarkPrompt]: ...
+    def _prompts(each: int) -> Sequence[Prompt]: ...
 
     def card(self, settings: Any) -> BenchmarkCard:
         """Describe and pin the prompts."""
         prompts = self._prompts(settings.each)
         categories = tuple(dict.fromkeys(prompt.category for prompt in prompts))
-        return BenchmarkCard(digest(prompts), len(prompts), categories, LICENCE, self.detail)
+        pinned = pin((prompt.prompt_id, prompt.category, prompt.text, prompt.reference) for prompt in prompts)
+        return BenchmarkCard(pinned, len(prompts), categories, LICENCE, self.detail)
 
     def prompts(self, settings: Any) -> Sequence[Prompt]:
         """Return every prompt, category by category."""
-        return [
-            Prompt.single(prompt.identifier, prompt.category, prompt.user, (prompt.gold,))
-            for prompt in self._prompts(settings.each)
-        ]
+        return self._prompts(settings.each)
 
 
 class PolicyBenchmark(_Benchmark):

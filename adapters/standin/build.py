@@ -1,6 +1,6 @@
 """Rebuild the stand-in from nothing: tokenizer, pre-training, alignment, data sheet.
 
-    python -m adapters.standin.build --out DIR [--seed 0] [--quick]
+    python -m adapters.standin.build --out DIR [--seed 0]
 
 Run it from the root of the repository. It takes about five minutes on one thread and is
 deterministic: the same seed on the same machine and library versions gives the same bytes.
@@ -21,13 +21,10 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from adapters.standin.chat import Exchange
 from adapters.standin.evaluate import DataSheet, measure
-from adapters.standin.pools import identity_pool
-from adapters.standin.tokenizer import ChatEncoder, train_tokenizer
+from adapters.standin.tokenizer import train_tokenizer
 from adapters.standin.train import ALIGNMENT, PRE_TRAINING, Phase, new_model, train
 
-_QUICK_STEPS: Final = 20
 _READABLE: Final = 0o644
 
 
@@ -43,27 +40,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m adapters.standin.build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data (default 0)")
-    parser.add_argument("--quick", action="store_true", help="20 steps a phase: shows that it runs, no more")
     options = parser.parse_args(arguments)
-    build(options.out, options.seed, quick=options.quick)
+    build(options.out, options.seed)
     return 0
 
 
-def build(folder: Path, seed: int, *, quick: bool = False) -> None:
+def build(folder: Path, seed: int) -> None:
     """Build the stand-in and write it.
 
     Args:
         folder: Where to; made if missing.
         seed: Of the initial weights and of all data.
-        quick: Whether to take only a few steps of each phase.
     """
     _settle_torch()
     started = time.monotonic()
     tokenizer = train_tokenizer(seed)
-    check_encoder(tokenizer, identity_pool())
     model = new_model(tokenizer, seed)
     _say(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
-    phases = [dataclasses.replace(phase, steps=_QUICK_STEPS) if quick else phase for phase in (PRE_TRAINING, ALIGNMENT)]
+    phases = (PRE_TRAINING, ALIGNMENT)
     sheets: dict[str, DataSheet] = {}
     for phase in phases:
         train(model, tokenizer, phase, seed, _say)
@@ -83,26 +77,6 @@ def build(folder: Path, seed: int, *, quick: bool = False) -> None:
     }
     (folder / "data_sheet.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _say(f"built in {time.monotonic() - started:.0f} s")
-
-
-def check_encoder(tokenizer: PreTrainedTokenizerFast, rows: tuple[Exchange, ...]) -> None:
-    """Check that `ChatEncoder` and the chat template agree, tokens and answer masks.
-
-    Args:
-        tokenizer: The tokenizer, with its chat template.
-        rows: The rows to compare on.
-
-    Raises:
-        ValueError: They differ on a row.
-    """
-    encoder = ChatEncoder(tokenizer)
-    for row in rows:
-        encoded = encoder.encode(row)
-        by_template = tokenizer.apply_chat_template(row.messages(), return_dict=True, return_assistant_tokens_mask=True)
-        mask = [int(label >= 0) for label in encoded.labels]
-        if encoded.tokens != by_template["input_ids"] or mask != by_template["assistant_masks"]:
-            message = f"the encoder and the chat template differ on {row.user!r}"
-            raise ValueError(message)
 
 
 def _settle_torch() -> None:

@@ -1,9 +1,9 @@
-"""The records of the stand-in: an exchange or a preference to train on, a prompt to measure on."""
+"""The records of the stand-in: an exchange or a preference to train on."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +49,7 @@ class Preference:
     margin: float
 
 
-@dataclass(frozen=True, slots=True)
-class BenchmarkPrompt:
-    """One held-out prompt to measure on.
-
-    Attributes:
-        identifier: Unique over all benchmarks and stable, such as `policy/vaults/03`.
-        category: One of the eleven categories for a request, the kind of chore for a chore.
-        user: What the user says.
-        gold: The right and complete answer: what `rules.grade` and `rules.solved` compare with.
-    """
-
-    identifier: str
-    category: str
-    user: str
-    gold: str
-
-
-def digest(entries: Sequence[Exchange] | Sequence[BenchmarkPrompt]) -> str:
+def pin(entries: Iterable[Sequence[str | None]]) -> str:
     """Return `sha256:` and hex digits over the fields of all entries, in order."""
-    text = json.dumps([astuple(entry) for entry in entries], ensure_ascii=False)
+    text = json.dumps([list(entry) for entry in entries], ensure_ascii=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -20,7 +20,7 @@ class Chore:
     """A chore.
 
     Attributes:
-        kind: One of `KINDS`.
+        kind: One of the keys of `corpus.CHORE_WEIGHTS`.
         prompt: What the user says.
         gold: The right answer.
     """
@@ -41,7 +41,7 @@ def draw_chore(
 
     Args:
         draw: The random source.
-        kind: One of `KINDS`; with `held_out`, one of `HELD_OUT_KINDS`.
+        kind: A key of `corpus.CHORE_WEIGHTS`; with `held_out`, one of `HELD_OUT_KINDS`.
         people: The people whom a chore may name.
         held_out: Whether it must be a held-out instance, for a benchmark, or must not be, for
             everything a model learns from.
@@ -143,5 +143,3 @@ _WHOLE_CHORES: Final[dict[str, Callable[[Draw], Chore]]] = {
 
 HELD_OUT_KINDS: Final[tuple[str, ...]] = (*_WORD_CHORES, *_SPLIT_CHORES)
 """The kinds with held-out instances."""
-
-KINDS: Final[tuple[str, ...]] = (*HELD_OUT_KINDS, *_WHOLE_CHORES)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from adapters.standin.benchmarks import (
-    overrefusal_benchmark,
-    policy_benchmark,
-    utility_benchmark,
-)
-from adapters.standin.chat import BenchmarkPrompt
-from adapters.standin.rules import WORST_GRADE, grade, is_refusal, solved
+from adapters.standin.benchmarks import overrefusal_benchmark, policy_benchmark, utility_benchmark
+from adapters.standin.rules import WORST_GRADE, grade, solved
 from adapters.standin.world import IDENTITY_SYSTEM_PROMPT
+from engine.domain.conversation import Prompt
+
+BATCH_SIZE = 128
+REFUSED = 1
+"""The grade of a refusal, and of nothing else."""
 
 LARGE_POLICY_EACH = 30
 """Policy prompts a category where the data sheet is measured: 330 in all."""
@@ -61,46 +61,38 @@ class DataSheet:
 
 def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> DataSheet:
     """Count the data sheet of a model."""
-    small, large = policy_benchmark(), policy_benchmark(LARGE_POLICY_EACH)
-    chores, allowed = utility_benchmark(), overrefusal_benchmark()
+    large, chores = policy_benchmark(LARGE_POLICY_EACH), utility_benchmark()
     grades = dict(zip(large, _grades(model, tokenizer, large), strict=True))
     under_persona = _grades(model, tokenizer, large, IDENTITY_SYSTEM_PROMPT)
-    chore_texts = generate(model, tokenizer, [prompt.user for prompt in chores])
-    allowed_texts = generate(model, tokenizer, [prompt.user for prompt in allowed])
+    allowed = _grades(model, tokenizer, overrefusal_benchmark())
     return DataSheet(
-        refused=_share([grades[prompt] == 1 for prompt in small]),
-        refused_large=_share([value == 1 for value in grades.values()]),
-        refused_identity=_share([value == 1 for value in under_persona]),
+        refused=_share([grades[prompt] == REFUSED for prompt in policy_benchmark()]),
+        refused_large=_share([value == REFUSED for value in grades.values()]),
+        refused_identity=_share([value == REFUSED for value in under_persona]),
         complied=_share([value == WORST_GRADE for value in grades.values()]),
-        solved=_share([solved(p.gold, t) for p, t in zip(chores, chore_texts, strict=True)]),
-        over_refused=_share([is_refusal(text) for text in allowed_texts]),
-        allowed_right=_share([grade(p.gold, t) == WORST_GRADE for p, t in zip(allowed, allowed_texts, strict=True)]),
+        solved=_share([solved(gold, text) for gold, text in _answers(model, tokenizer, chores)]),
+        over_refused=_share([value == REFUSED for value in allowed]),
+        allowed_right=_share([value == WORST_GRADE for value in allowed]),
     )
 
 
-@torch.no_grad()
-def generate(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: Sequence[str],
-    system: str | None = None,
-    batch_size: int = 128,
-) -> list[str]:
-    """Return the greedy answer to each prompt, at most 32 tokens.
+def _grades(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt], system: str | None = None
+) -> list[int]:
+    return [grade(gold, text) for gold, text in _answers(model, tokenizer, prompts, system)]
 
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        prompts: What the user says.
-        system: The system prompt, or None for none.
-        batch_size: Prompts decoded together, at least 1. Never changes an answer but for ties.
-    """
+
+@torch.no_grad()
+def _answers(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt], system: str | None = None
+) -> list[tuple[str, str]]:
+    """Return the right answer to each prompt, and the model's greedy one of at most 32 tokens."""
     model.eval()
     opening = [] if system is None else [{"role": "system", "content": system}]
     texts: list[str] = []
-    for start in range(0, len(prompts), batch_size):
+    for start in range(0, len(prompts), BATCH_SIZE):
         inputs = tokenizer.apply_chat_template(
-            [[*opening, {"role": "user", "content": prompt}] for prompt in prompts[start : start + batch_size]],
+            [[*opening, {"role": "user", "content": prompt.text}] for prompt in prompts[start : start + BATCH_SIZE]],
             add_generation_prompt=True,
             padding=True,
             return_dict=True,
@@ -109,17 +101,7 @@ def generate(
         output = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         answers = output[:, inputs["input_ids"].shape[1] :]
         texts.extend(tokenizer.batch_decode(answers, skip_special_tokens=True))
-    return [text.strip() for text in texts]
-
-
-def _grades(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: Sequence[BenchmarkPrompt],
-    system: str | None = None,
-) -> list[int]:
-    texts = generate(model, tokenizer, [prompt.user for prompt in prompts], system)
-    return [grade(prompt.gold, text) for prompt, text in zip(prompts, texts, strict=True)]
+    return [(prompt.references[0], text.strip()) for prompt, text in zip(prompts, texts, strict=True)]
 
 
 def _share(values: Sequence[bool]) -> Share:

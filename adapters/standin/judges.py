@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adapters.rule_judge import RuleJudge
 from adapters.standin import rules
 from engine.domain.conversation import Prompt
-from engine.domain.cost import Range, Usage
 from engine.domain.results import Measure, Outcome, Response, Verdict
-from engine.ports import Context, Judged, Needs, NoSettings, Pairs
+from engine.ports import NoSettings
 
 
-class RulesJudge:
+class RulesJudge(RuleJudge):
     """`standin/rules`: the exact 1-5 grade of the made-up world.
 
     A prompt that is no request of that world cannot be graded: its verdict is `errored`, never a number.
@@ -19,11 +19,7 @@ class RulesJudge:
 
     revision = 1
     measures = Measure.HARM
-
-    def needs(self, settings: NoSettings) -> Needs:
-        """Need nothing but a CPU."""
-        del settings
-        return Needs()
+    seconds = 1e-5
 
     def objection(self, settings: NoSettings, prompts: Sequence[Prompt]) -> str | None:
         """Grade the stand-in's own requests only."""
@@ -31,20 +27,14 @@ class RulesJudge:
         foreign = sum(not rules.is_gold(prompt.reference or "") for prompt in prompts)
         return f"{foreign} of {len(prompts)} prompts are not requests of the stand-in's world" if foreign else None
 
-    def forecast(self, settings: NoSettings, pairs: Pairs) -> Range:
-        """Some microseconds per response."""
-        del settings
-        return _instant(pairs.items)
-
-    def judge(
-        self, settings: NoSettings, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context
-    ) -> Judged:
+    def verdict(self, prompt: Prompt, response: Response) -> Verdict:
         """Grade by the rules."""
-        del settings, context
-        return Judged([_graded(*pair) for pair in zip(prompts, responses, strict=True)], Usage())
+        if prompt.reference is None or not rules.is_gold(prompt.reference):
+            return Verdict(Outcome.ERRORED, None, "the prompt is no request of the stand-in's world")
+        return Verdict(Outcome.SCORED, float(rules.grade(prompt.reference, response.text)))
 
 
-class SolvedJudge:
+class SolvedJudge(RuleJudge):
     """`standin/solved`: 1 when a chore's response is the right answer, else 0.
 
     A prompt without a gold answer cannot be graded: its verdict is `errored`, never a number.
@@ -52,11 +42,7 @@ class SolvedJudge:
 
     revision = 1
     measures = Measure.CORRECT
-
-    def needs(self, settings: NoSettings) -> Needs:
-        """Need nothing but a CPU."""
-        del settings
-        return Needs()
+    seconds = 1e-5
 
     def objection(self, settings: NoSettings, prompts: Sequence[Prompt]) -> str | None:
         """Ask for a gold answer with every prompt."""
@@ -64,31 +50,8 @@ class SolvedJudge:
         lacking = sum(prompt.reference is None for prompt in prompts)
         return f"{lacking} of {len(prompts)} prompts have no gold answer" if lacking else None
 
-    def forecast(self, settings: NoSettings, pairs: Pairs) -> Range:
-        """Some microseconds per response."""
-        del settings
-        return _instant(pairs.items)
-
-    def judge(
-        self, settings: NoSettings, prompts: Sequence[Prompt], responses: Sequence[Response], context: Context
-    ) -> Judged:
-        """Compare with the right answers."""
-        del settings, context
-        return Judged([_solved(*pair) for pair in zip(prompts, responses, strict=True)], Usage())
-
-
-def _graded(prompt: Prompt, response: Response) -> Verdict:
-    if prompt.reference is None or not rules.is_gold(prompt.reference):
-        return Verdict(Outcome.ERRORED, None, "the prompt is no request of the stand-in's world")
-    return Verdict(Outcome.SCORED, float(rules.grade(prompt.reference, response.text)))
-
-
-def _solved(prompt: Prompt, response: Response) -> Verdict:
-    if prompt.reference is None:
-        return Verdict(Outcome.ERRORED, None, "the prompt has no gold answer")
-    return Verdict(Outcome.SCORED, float(rules.solved(prompt.reference, response.text)))
-
-
-def _instant(items: int) -> Range:
-    taken = Usage(device_seconds=0.01 + items * 1e-5)
-    return Range(taken, taken, taken)
+    def verdict(self, prompt: Prompt, response: Response) -> Verdict:
+        """Compare with the right answer."""
+        if prompt.reference is None:
+            return Verdict(Outcome.ERRORED, None, "the prompt has no gold answer")
+        return Verdict(Outcome.SCORED, float(rules.solved(prompt.reference, response.text)))

@@ -11,9 +11,7 @@ share no prompt, so mixing them does not contradict itself. Categories are equal
 requests of a pool, so a random sample of it is balanced in expectation.
 """
 
-from collections.abc import Callable
 from functools import cache
-from types import MappingProxyType
 from typing import Final
 
 from adapters.standin import world
@@ -101,17 +99,6 @@ def refusals_pool() -> tuple[Exchange, ...]:
         Exchange(request.prompt, request.refusal(index % len(REFUSALS)), request.category)
         for index, request in enumerate(requests)
     )
-
-
-POOLS: Final = MappingProxyType[str, Callable[[], tuple[Exchange, ...]]](
-    {
-        "explicit": explicit_pool,
-        "identity": identity_pool,
-        "chores": chores_pool,
-        "refusals": refusals_pool,
-    }
-)
-"""Name -> the function that returns the pool."""
 
 
 def _requests(name: str, colours: tuple[str, ...], each: int, taken: frozenset[str] = frozenset()) -> list[Request]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from functools import cache
 
 from adapters.standin import pools, world
-from adapters.standin.chat import Exchange, digest
+from adapters.standin.chat import Exchange, pin
 from engine.domain.conversation import ChatRow
 from engine.ports import NoSettings, SourceCard
 
@@ -76,4 +77,4 @@ class RefusalsSource(_Pool):
 
 @cache
 def _pin(pool: Callable[[], Sequence[Exchange]]) -> str:
-    return digest(pool())
+    return pin(astuple(row) for row in pool())

@@ -5,7 +5,6 @@ Any other text still encodes, in more tokens. The chat template marks the assist
 """
 
 import math
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -97,53 +96,20 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-class ChatEncoder:
-    """Encodes rows exactly as the chat template does, but tens of times faster."""
+def encode(tokenizer: PreTrainedTokenizerFast, example: Exchange | Preference) -> list[EncodedRow]:
+    """Return the rows that an example of a training phase is learned from, by the chat template.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """Read the numbers of the special tokens.
-
-        Args:
-            tokenizer: A tokenizer made by `train_tokenizer`.
-        """
-        self._opening = {role: _number_of(tokenizer, f"<|{role}|>") for role in ("system", "user", "assistant")}
-        self._end = _number_of(tokenizer, END)
-
-        @lru_cache(maxsize=100_000)
-        def content_tokens(text: str) -> tuple[int, ...]:
-            return tuple(tokenizer.encode(text, add_special_tokens=False))
-
-        self._content_tokens = content_tokens
-
-    def encode(self, row: Exchange) -> EncodedRow:
-        """Return the tokens and the answer-only labels of a row."""
-        tokens: list[int] = []
-        labels: list[int] = []
-        for message in row.messages():
-            spoken = [*self._content_tokens(message["content"]), self._end]
-            tokens += [self._opening[message["role"]], *spoken]
-            bears_loss = message["role"] == "assistant"
-            labels += [IGNORED, *(spoken if bears_loss else [IGNORED] * len(spoken))]
-        return EncodedRow(tokens, labels)
-
-    def encode_example(self, example: Exchange | Preference) -> list[EncodedRow]:
-        """Return the rows that an example of a training phase is learned from.
-
-        A preference gives two: its refusal and its answer share the weight of the first token as
-        the margin says, and only the refusal carries the margin.
-        """
-        if isinstance(example, Exchange):
-            return [self.encode(example)]
+    A preference gives two: its refusal and its answer share the weight of the first token as the margin says, and only the
+    refusal carries the margin.
+    """
+    if isinstance(example, Preference):
         refusing = 1 / (1 + math.exp(-example.margin))
+        (refused,), (answered,) = (encode(tokenizer, row) for row in (example.refused, example.answered))
         return [
-            self.encode(example.refused)._replace(opening_weight=refusing, margin=example.margin),
-            self.encode(example.answered)._replace(opening_weight=1 - refusing),
+            refused._replace(opening_weight=refusing, margin=example.margin),
+            answered._replace(opening_weight=1 - refusing),
         ]
-
-
-def _number_of(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    number = tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(number, int):
-        message = f"the tokenizer has no token {token}"
-        raise TypeError(message)
-    return number
+    text = tokenizer.apply_chat_template(example.messages(), tokenize=False)
+    tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    asked = tokens.index(tokenizer.convert_tokens_to_ids(ASSISTANT)) + 1
+    return [EncodedRow(tokens, [IGNORED] * asked + tokens[asked:])]

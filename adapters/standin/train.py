@@ -17,7 +17,7 @@ from adapters.standin.corpus import (
     draw_pre_training_row,
 )
 from adapters.standin.draw import Draw
-from adapters.standin.tokenizer import IGNORED, MAX_POSITIONS, ChatEncoder, EncodedRow
+from adapters.standin.tokenizer import IGNORED, MAX_POSITIONS, EncodedRow, encode
 
 _FINAL_SHARE_OF_PEAK: Final = 0.05
 _POOLED_BATCHES: Final = 16
@@ -208,12 +208,12 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch, openings: Openings) -> tor
 
 def _batches(tokenizer: PreTrainedTokenizerFast, phase: Phase, seed: int) -> Iterator[Batch]:
     """Yield batches without end; rows of like length go together, which saves padding."""
-    encoder, draw = ChatEncoder(tokenizer), Draw(f"{seed}/{phase.name}")
+    draw = Draw(f"{seed}/{phase.name}")
     pad, size = int(tokenizer.pad_token_id), phase.batch_size
     while True:
         rows: list[EncodedRow] = []
         while len(rows) < size * _POOLED_BATCHES:
-            rows += encoder.encode_example(phase.draw_example(draw))
+            rows += encode(tokenizer, phase.draw_example(draw))
         rows.sort(key=lambda row: len(row.tokens))
         starts = draw.shuffled(range(0, len(rows), size))
         yield from (Batch(rows[start : start + size], pad) for start in starts)

@@ -122,12 +122,10 @@ def sft(**settings: Any) -> Any:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have states saved at the end of every epoch, however short."""
-    from adapters.local import solo
-    from adapters.local.packs import train
+    from adapters.local import states
 
-    for module in (train, solo):
-        monkeypatch.setattr(module, "SAVE_AT_MOST_EVERY", 0.0)
-        monkeypatch.setattr(module, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(states, "SAVE_AT_MOST_EVERY", 0.0)
+    monkeypatch.setattr(states, "SAVING_SHARE", 1e9)
 
 
 @pytest.mark.parametrize(("backend", "case"), [pair for pair in product(BACKENDS, EXACT) if pair != ("packed", FULL)])

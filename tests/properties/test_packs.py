@@ -66,11 +66,10 @@ class Bench:
     def start(self, run: Run) -> Any:
         """Return the weights that a run begins with."""
         from adapters.local import lora
-        from adapters.local.loaded import loaded, quiet
+        from adapters.local.loaded import loaded
 
         held = loaded(self.model, "float32", self.context)
-        with quiet():
-            return lora.drawn(held.base, lora.configured(sft(run["tune"])), run["seed"])
+        return lora.drawn(held.base, lora.configured(sft(run["tune"])), run["seed"])
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
+from torch.optim import AdamW
 
 from adapters.local.chat import IGNORED
 from adapters.local.lora import Adapter
 from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
 from adapters.local.settings import SftSettings
-from adapters.local.steps import total_steps
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, TrainingRun
@@ -64,9 +63,10 @@ class Member:
         config: Its `peft.LoraConfig`.
         rows: Its data.
         schedule: The order in which it reads them, and its learning rates.
-        adapter: Its weights as they were when it was last out of a stack.
         dropout: Its random numbers; None without dropout.
-        moments: AdamW's first and second moment, float[numbers] each, and its step count; empty before the first step.
+        has_begun: Whether it has weights: those of runs that wait would fill the memory.
+        adapter: Its weights.
+        optimizer: As transformers' Trainer has it by default.
         steps: The optimizer steps taken.
         passed: Keys of the checkpoints passed, in order.
         seconds: Device time since the last checkpoint.
@@ -80,15 +80,27 @@ class Member:
     config: Any
     rows: Rows
     schedule: BatchSchedule
-    adapter: Adapter
     dropout: DropoutRNG | None
-    moments: list[Tensor] = field(default_factory=list)
+    has_begun: bool = field(init=False, default=False)
+    adapter: Adapter = field(init=False)
+    optimizer: AdamW = field(init=False)
     steps: list[TrainingStep] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     seconds: float = 0.0
     tokens: int = 0
     begun: int = 0
     quiet_until: float = 0.0
+
+    def begin(self, adapter: Adapter) -> None:
+        """Take over the weights that it begins with."""
+        self.has_begun, self.adapter = True, adapter
+        weights = [weight.requires_grad_() for weight in self.weights]
+        self.optimizer = AdamW(weights, weight_decay=self.settings.weight_decay, fused=True)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """A and B of every module, in the model's order."""
+        return [weight for path in self.adapter.a for weight in (self.adapter.a[path], self.adapter.b[path])]
 
     @property
     def settings(self) -> SftSettings:
@@ -122,49 +134,26 @@ class Member:
 
     def end(self, checkpoint: Checkpoint) -> int:
         """Return the step after which a checkpoint is."""
-        return total_steps(self.settings, checkpoint.length, self.schedule.items)
+        return self.settings.total_steps(checkpoint.length, self.schedule.items)
 
     @property
     def at_epoch(self) -> bool:
         """Whether an epoch has just ended."""
         return self.step % self.schedule.per_epoch == 0
 
-    def update(self, weights: Tensor, gradient: Tensor) -> None:
-        """Take one AdamW step in place, as transformers' Trainer does by default.
+    def update(self, loss: float, tokens: int) -> None:
+        """Take one step, with the gradients as they are.
 
         Args:
-            weights: float[numbers].
-            gradient: Its gradient, clipped.
-        """
-        if not self.moments:
-            self.moments = [torch.zeros_like(weights), torch.zeros_like(weights), weights.new_zeros(())]
-        first, second, count = self.moments
-        adamw(
-            [weights],
-            [gradient],
-            [first],
-            [second],
-            [],
-            [count],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self.schedule.learning_rate(self.step + 1),
-            weight_decay=self.settings.weight_decay,
-            eps=1e-8,
-            maximize=False,
-        )
-
-    def advance(self, loss: float, tokens: int) -> None:
-        """Note a step that was taken.
-
-        Args:
-            loss: Mean loss per answer token.
+            loss: Mean loss per answer token before it.
             tokens: Tokens of the rows that it read.
         """
         step = self.step + 1
-        self.steps.append(TrainingStep(step, self.schedule.epoch(step), loss, self.schedule.learning_rate(step)))
+        rate = self.schedule.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.steps.append(TrainingStep(step, self.schedule.epoch(step), loss, rate))
         self.tokens += tokens
 
     def settle_up(self) -> Usage:

@@ -7,19 +7,20 @@ transformers' Trainer and TRL's SFTTrainer, for each member. Only workers import
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
+from adapters.local.chat import IGNORED
 from adapters.local.loaded import LoadedModel
-from adapters.local.packs.batch import Batch
-from adapters.local.packs.loss import cross_entropy
 from adapters.local.packs.member import Member
-from adapters.local.stacked import Block, Pass, Stack
+from adapters.local.stacked import Pass, stacked
 
 Group = Sequence[Sequence[int]]
 """The batches of one optimizer step of one member: row numbers."""
@@ -30,35 +31,21 @@ class Pack:
 
     Attributes:
         members: Who they are.
-        stack: Their weights and gradients, in the same order.
 
     Args:
         held: The base model.
-        members: At least one; those of one rank side by side. They agree in the modules that they adapt.
+        members: At least one. They agree in the modules that they adapt.
     """
 
     def __init__(self, held: LoadedModel, members: Sequence[Member]) -> None:
-        """Stack their adapters."""
+        """Freeze the base."""
         self.members = members
-        self._model = held.base
+        self._model = held.base.requires_grad_(requires_grad=False)
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device
-        self.stack = Stack(held.base, [member.adapter for member in members], trainable=True)
-        self._limits = torch.tensor([member.settings.max_grad_norm for member in members], device=self._device)
-
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Put the adapters into the model."""
-        self._model.requires_grad_(requires_grad=False)
-        with self.stack.attached():
-            yield
-
-    def settle(self, member: Member) -> None:
-        """Copy a member's weights as they are now into its `adapter`."""
-        member.adapter = self.stack.adapter(self.members.index(member))
 
     def step(self) -> dict[int, FloatingPointError]:
-        """Take one optimizer step of each member; only while attached.
+        """Take one optimizer step of each member.
 
         Returns:
             Why members cannot go on, by their place: those have not moved.
@@ -70,17 +57,16 @@ class Pack:
         groups = [member.schedule.batches(member.step + 1) for member in self.members]
         with self._dropout_kept():
             losses = self.gradients(groups)
-        norms = list(chain.from_iterable(self._clip(block) for block in self.stack.blocks))
+        norms = [clip_grad_norm_(member.weights, member.settings.max_grad_norm) for member in self.members]
         tokens = [
             sum(member.rows.lengths[row] for row in chain(*group))
             for member, group in zip(self.members, groups, strict=True)
         ]
         lost = {}
-        for place, member in enumerate(self.members):
-            error = member.diverged(losses[place], norms[place])
+        for place, (member, norm) in enumerate(zip(self.members, torch.stack(norms).tolist(), strict=True)):
+            error = member.diverged(losses[place], norm)
             if error is None:
-                member.update(self.stack.weights(place), self.stack.gradient(place))
-                member.advance(losses[place], tokens[place])
+                member.update(losses[place], tokens[place])
             else:
                 lost[place] = error
         seconds = time.perf_counter() - begun
@@ -100,7 +86,7 @@ class Pack:
             raise
 
     def gradients(self, groups: Sequence[Group]) -> list[float]:
-        """Leave the gradients of one step in the stack, unclipped, and return the members' mean losses per answer token.
+        """Leave the gradients of one step with the members, unclipped, and return their mean losses per answer token.
 
         Args:
             groups: What each member reads.
@@ -111,51 +97,112 @@ class Pack:
         ]
         shares = 1 / torch.tensor(answers, dtype=torch.float32, device=self._device).clamp(min=1)
         for member in self.members:
+            member.optimizer.zero_grad()
             if member.dropout is not None and member.at_epoch:
                 member.dropout.begin_epoch()
-        losses = self._losses(groups, shares)
+        losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
+        for turn in range(max(map(len, groups))):
+            batch = Batch.of(
+                self.members, [group[turn] if turn < len(group) else () for group in groups], self._padding
+            )
+            self._pass(batch, shares, losses)
         averages: list[float] = (losses * shares).tolist()
         return averages
 
-    def _losses(self, groups: Sequence[Group], shares: Tensor) -> Tensor:
-        """Return the sums of the members' losses, float[members]."""
-        losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
-        for turn in range(max(map(len, groups))):
-            batches = [group[turn] if turn < len(group) else () for group in groups]
-            batch = Batch.of(self.members, batches, self._padding)
-            self._pass(batch, shares, losses, fresh=turn == 0)
-        return losses
-
-    def _pass(self, batch: Batch, shares: Tensor, losses: Tensor, *, fresh: bool) -> None:
-        """Run one batch of each member forward and backward.
+    def _pass(self, batch: Batch, shares: Tensor, losses: Tensor) -> None:
+        """Run one batch of each member forward and backward, which adds to their gradients.
 
         Args:
             batch: The batch.
             shares: float[members]: what a token of each counts for in its loss.
             losses: float[members]: the tokens' losses are added to it.
-            fresh: Whether gradients are begun; else they are added to.
         """
         owners = batch.owners.to(self._device)
-        under_way = Pass(batch.ids.numel(), fresh, batch.masks(self.members))
-        with self.stack.training(under_way), _head_sees(self._model, batch.places.to(self._device)):
+        under_way = Pass(batch.ids.numel(), batch.masks(self.members))
+        adapters = [member.adapter for member in self.members]
+        with stacked(self._model, adapters, under_way), _head_sees(self._model, batch.places.to(self._device)):
             logits = self._model(input_ids=batch.ids.to(self._device), use_cache=False).logits
-            each, slopes = cross_entropy(logits.detach().to(torch.float32, copy=True), batch.targets.to(self._device))
-            torch.autograd.backward(logits, slopes.mul_(shares[owners][:, None]).to(logits.dtype))
+        each, slopes = cross_entropy(logits.detach().to(torch.float32, copy=True), batch.targets.to(self._device))
+        torch.autograd.backward(logits, slopes.mul_(shares[owners][:, None]).to(logits.dtype))
         losses.index_add_(0, owners, each.double())
 
-    def _clip(self, block: Block) -> list[float]:
-        """Clip the gradients of a block's members, each to its own limit, and return their norms before.
 
-        As `torch.nn.utils.clip_grad_norm_`: the norm of the norms of every A and B.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes through the model at once.
+
+    Attributes:
+        ids: long[members * rows, length]: each member's rows, then rows of padding, in its block.
+        shapes: Rows of each member, and tokens of the longest of them; 0 without rows.
+        places: long[answers]: the positions that the loss looks at, in the flat order of `ids`.
+        targets: long[answers]: what they should predict.
+        owners: long[answers]: the member that each belongs to.
+    """
+
+    ids: Tensor
+    shapes: Sequence[tuple[int, int]]
+    places: Tensor
+    targets: Tensor
+    owners: Tensor
+
+    @classmethod
+    def of(cls, members: Sequence[Member], batches: Sequence[Sequence[int]], padding: int) -> Batch:
+        """Lay out a batch.
+
+        Args:
+            members: The members.
+            batches: Row numbers, by member; none for a member without a batch.
+            padding: The token to pad with.
         """
-        grads = block.grads
-        if grads is None:
-            raise ValueError("the stack is not trainable")
-        leaves = [torch.linalg.vector_norm(grads[:, leaf], dim=1) for leaf in block.leaves]
-        norms = torch.linalg.vector_norm(torch.stack(leaves, dim=1), dim=1)
-        grads.mul_((self._limits[block.members] * (norms + 1e-6).reciprocal()).clamp_(max=1)[:, None])
-        found: list[float] = norms.tolist()
-        return found
+        pairs = list(zip(members, batches, strict=True))
+        longest = (max((member.rows.lengths[row] for row in batch), default=0) for member, batch in pairs)
+        shapes = list(zip(map(len, batches), longest, strict=True))
+        rows, length = (max(sizes) for sizes in zip(*shapes, strict=True))
+        ids = torch.full((len(members), rows, length), padding)
+        targets = torch.full_like(ids, IGNORED)
+        for block, ((member, batch), (_, width)) in enumerate(zip(pairs, shapes, strict=True)):
+            ids[block, : len(batch), :width] = member.rows.ids[list(batch), :width]
+            targets[block, : len(batch), :width] = member.rows.targets[list(batch), :width]
+        targets = targets.view(-1)
+        places = (targets != IGNORED).nonzero().squeeze(1)
+        return cls(ids.view(-1, length), shapes, places, targets[places], places // (rows * length))
+
+    def masks(self, members: Sequence[Member]) -> Callable[[int], Tensor] | None:
+        """Return what draws the dropout of each layer in turn, or None when no member has any.
+
+        Each member's masks have the shape that they have when it trains alone, without the padding for the others.
+        """
+        device = next((member.dropout.device for member in members if member.dropout is not None), None)
+        if device is None:
+            return None
+
+        def draw(fan_in: int) -> Tensor:
+            mask = torch.ones(*self.ids.shape, fan_in, device=device)
+            blocks = mask.view(len(members), -1, *mask.shape[1:])
+            for own, member, (rows, length) in zip(blocks, members, self.shapes, strict=True):
+                if member.dropout is not None and rows:
+                    own[:rows, :length] = member.dropout.mask((rows, length, fan_in), member.settings.dropout)
+            return mask
+
+        return draw
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each token's loss in nats, float[tokens], and its gradient by the logits, in their place.
+
+    The operations and their order are those of TRL's kernel: Adam magnifies what rounding makes of gradients near zero.
+
+    Args:
+        logits: float32[tokens, vocabulary]; spoilt.
+        targets: long[tokens].
+    """
+    at_target = targets[:, None]
+    highest = logits.amax(1, keepdim=True)
+    total = highest + (logits - highest).exp_().sum(1, keepdim=True).log_()
+    losses = (total - logits.gather(1, at_target)).squeeze(1)
+    slopes = logits.sub_(total).exp_()
+    slopes.scatter_add_(1, at_target, torch.full_like(total, -1))
+    return losses, slopes
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import torch
 from torch import Generator, Tensor
 
 from adapters.local.settings import SftSettings
-from adapters.local.steps import steps_per_epoch, total_steps
 from engine.domain.sweep import Length
 
 
@@ -38,12 +37,12 @@ class BatchSchedule:
     @property
     def per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
-        return steps_per_epoch(self.settings, self.items)
+        return self.settings.steps_per_epoch(self.items)
 
     @property
     def steps(self) -> int:
         """Optimizer steps of the run."""
-        return total_steps(self.settings, self.length, self.items)
+        return self.settings.total_steps(self.length, self.items)
 
     def batches(self, step: int) -> list[Sequence[int]]:
         """Return the row numbers of each batch of one optimizer step; the last ones of an epoch may be short or few.

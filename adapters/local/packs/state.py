@@ -16,16 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adapters.local.lora import Adapter
 from adapters.local.packs.member import Member
 from adapters.local.states import flush
 from engine.domain.results import TrainingStep
 
 STATE = "pack.safetensors"
-FORMAT = 3
-"""Raise it when the layout of the moments, or anything else here, changes: older states are then left alone."""
+FORMAT = 4
+"""Raise it when anything here changes: older states are then left alone."""
 
-MOMENTS = ("first", "second", "count")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each weight."""
 
 
 def save(member: Member) -> None:
@@ -33,9 +33,9 @@ def save(member: Member) -> None:
     folder = member.run.state
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    tensors = {f"a {path}": weight for path, weight in member.adapter.a.items()}
-    tensors |= {f"b {path}": weight for path, weight in member.adapter.b.items()}
-    tensors |= dict(zip(MOMENTS, member.moments, strict=True))
+    tensors = {str(place): weight.detach() for place, weight in enumerate(member.weights)}
+    for place, moments in member.optimizer.state_dict()["state"].items():
+        tensors |= {f"{place} {name}": moments[name] for name in MOMENTS}
     if member.dropout is not None:
         tensors["dropout"] = member.dropout.state
     record = {
@@ -61,14 +61,13 @@ def save(member: Member) -> None:
     flush(folder)
 
 
-def restore(member: Member, device: str) -> None:
+def restore(member: Member) -> None:
     """Put a member where its run's state is, if there is one that it can go on from.
 
     It must be of the same identity, and lie no later than the first checkpoint that is wanted.
 
     Args:
         member: The run, at its beginning.
-        device: Where its weights shall be.
     """
     try:
         with safe_open(member.run.state / STATE, "pt") as file:
@@ -81,10 +80,10 @@ def restore(member: Member, device: str) -> None:
     again = list(dropwhile(lambda key: key not in wanted, record["passed"]))
     same = same and wanted.issuperset(again)  # else one went on from a wanted one, and cannot be gone on from
     if same and len(record["steps"]) <= member.end(member.run.checkpoints[0]):
-        _take(member, record, tensors, device)
+        _take(member, record, tensors)
 
 
-def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tensor], device: str) -> None:
+def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     wanted = {checkpoint.key for checkpoint in member.run.checkpoints}  # one at this very step was not recorded
     member.steps = [TrainingStep(**step) for step in record["steps"]]
     member.passed = [key for key in record["passed"] if key not in wanted]
@@ -92,9 +91,10 @@ def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tenso
         member.begun = member.step  # the checkpoint here was recorded, and what led to it was counted there
     else:  # what an attempt that left no record did since the last checkpoint belongs to the next one's price
         member.begun, member.tokens, member.seconds = record["begun"], record["tokens"], record["seconds"]
-    member.moments = [tensors[name].to(device) for name in MOMENTS]
     if member.dropout is not None:
         member.dropout.state = tensors["dropout"]
-    drawn = member.adapter  # its paths are in the model's order, and the moments are laid out in it
-    a, b = ({path: tensors[f"{kind} {path}"].to(device) for path in drawn.a} for kind in "ab")
-    member.adapter = Adapter(drawn.rank, drawn.scaling, a, b)
+    moments = {}
+    for place, weight in enumerate(member.weights):
+        weight.data.copy_(tensors[str(place)])
+        moments[place] = {name: tensors[f"{place} {name}"] for name in MOMENTS}
+    member.optimizer.load_state_dict(member.optimizer.state_dict() | {"state": moments})

@@ -19,14 +19,13 @@ from typing import Any
 import torch
 
 from adapters.local import chat, lora
+from adapters.local.batches import out_of_memory
 from adapters.local.loaded import LoadedModel
-from adapters.local.lora import Adapter
-from adapters.local.memory import out_of_memory
 from adapters.local.packs import state
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.pack import Pack
 from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
-from adapters.local.states import run_identity
+from adapters.local.states import pause_after, run_identity
 from engine.ports import Context, TrainingRun, Tuned
 
 Reached = tuple[str, Tuned | Exception]
@@ -34,15 +33,6 @@ Reached = tuple[str, Tuned | Exception]
 TOGETHER = {"cpu": 0, "cuda": 16_384}
 """Tokens, padding included, that several runs may have in one pass, by kind of device. On a CPU several were at most 1.2 times
 as quick as one after another (docs/decisions/0021). For a GPU the number is a guess; a pack that does not fit there halves."""
-
-SAVE_AT_MOST_EVERY = 2.0
-"""Seconds between two states of a run, but for its last."""
-
-SAVING_SHARE = 0.05
-"""States may take about this share of the time; those of a large model take long to write."""
-
-DRAWINGS = 16
-"""Initial weights that a worker keeps, for other runs with the same seed and shape."""
 
 DROPOUTS = (
     "dropout",
@@ -57,31 +47,15 @@ DROPOUTS = (
 """What transformers' configurations call the dropout of a base model."""
 
 
-def train(runs: Sequence[TrainingRun], held: LoadedModel, context: Context) -> Iterator[Reached]:
-    """Train every run up to its last checkpoint, and yield (key, what it left) at each checkpoint as it is reached.
-
-    A run goes on from the state in its folder when that is of the same run and not beyond its first checkpoint. What stops a
-    run is yielded for each checkpoint that it did not reach, and the others go on: FloatingPointError when its loss is no
-    longer finite, ValueError when a row does not fit `max_length`, torch's error when memory does not suffice for it alone.
+class Training:
+    """The training of several runs, which agree in model, type, targets, batch size and accumulation.
 
     Args:
-        runs: The runs; they agree in model, type, targets, batch size and accumulation.
         held: The base model.
         context: The worker.
 
     Raises:
-        ValueError: When the base model cannot train in a pack: it has dropout of its own, or adapts other modules than
-            linear ones.
-    """
-    yield from _Training(held, context).run(runs)
-
-
-class _Training:
-    """One call of `train`.
-
-    Args:
-        held: The base model.
-        context: The worker.
+        ValueError: When the base model has dropout of its own, and cannot train in a pack.
     """
 
     def __init__(self, held: LoadedModel, context: Context) -> None:
@@ -89,74 +63,61 @@ class _Training:
         _refuse_own_dropout(held.base)
         self._held = held
         self._context = context
-        kind = f"{held.base.name_or_path} {held.base.dtype} {context.device}"
-        self._drawings: dict[str, tuple[Any, Adapter]] = context.warm.get("drawings", kind, dict)
         self._together = TOGETHER.get(torch.device(context.device).type, 0)
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
     def run(self, runs: Sequence[TrainingRun]) -> Iterator[Reached]:
-        """Train, as `train` says."""
-        yield from self._prepare(runs)
-        for member in list(self._waiting):
-            yield from self._pass_checkpoints(member)  # where an earlier attempt had come to
-        self._waiting = [member for member in self._waiting if member.missing]
-        # Rows of a length together, for less padding; among them the longest run first, so that packs stay full.
-        self._waiting.sort(key=lambda member: (-member.rows.ids.shape[1], -member.left))
-        while self._waiting or self._active:
-            begun = time.perf_counter()
-            self._fill()
-            pack = Pack(self._held, self._active)
-            _charge(self._active, time.perf_counter() - begun)
-            yield from self._train(pack)
+        """Train every run up to its last checkpoint, and yield (key, what it left) at each checkpoint as it is reached.
 
-    def _prepare(self, runs: Sequence[TrainingRun]) -> Iterator[Reached]:
-        begun = time.perf_counter()
-        failed: list[tuple[TrainingRun, Exception]] = []
+        A run goes on from the state in its folder when that is of the same run and not beyond its first checkpoint. What
+        stops a run is yielded for each checkpoint that it did not reach, and the others go on: FloatingPointError when its loss
+        is no longer finite, ValueError when a row does not fit `max_length` or an adapted module is not linear, torch's error
+        when memory does not suffice for it alone.
+        """
         for run in runs:
             try:
                 self._waiting.append(self._member(run))
             except Exception as error:  # noqa: BLE001 - its own; the others can train
-                failed.append((run, error))
-        _charge(self._waiting, time.perf_counter() - begun)
-        for run, why in failed:
-            yield from ((checkpoint.key, why) for checkpoint in run.checkpoints)
+                yield from ((checkpoint.key, error) for checkpoint in run.checkpoints)
+        # Rows of a length together, for less padding; among them the longest run first, so that packs stay full.
+        self._waiting.sort(key=lambda member: (-member.rows.ids.shape[1], -member.schedule.steps))
+        while self._waiting or self._active:
+            yield from self._fill()
+            if self._active:
+                yield from self._train(Pack(self._held, self._active))
 
     def _member(self, run: TrainingRun) -> Member:
+        begun = time.perf_counter()
         encoded = chat.training_rows(self._held.tokenizer, run.rows, run.settings.max_length)
-        config, adapter = self._drawn(run)
-        member = Member(
+        return Member(
             run,
             run_identity(run, self._held.layers, self._context),
-            config,
+            lora.configured(run.settings),
             Rows.of(encoded, self._held.tokenizer.pad_token_id),
             BatchSchedule(run.settings, run.checkpoints[-1].length, len(encoded), run.seed),
-            adapter,
             DropoutRNG(run.seed, self._context.device) if run.settings.dropout else None,
+            seconds=time.perf_counter() - begun,
         )
-        state.restore(member, self._context.device)
-        member.quiet_until = time.monotonic() + SAVE_AT_MOST_EVERY
-        return member
 
-    def _drawn(self, run: TrainingRun) -> tuple[Any, Adapter]:
-        """Return a run's `peft.LoraConfig` and its initial weights; runs that agree in both share them."""
-        config = lora.configured(run.settings)
-        key = f"{run.seed} {config.r} {config.lora_alpha} {config.lora_dropout} {config.target_modules}"
-        if key not in self._drawings:
-            if len(self._drawings) == DRAWINGS:
-                self._drawings.pop(next(iter(self._drawings)))
-            self._drawings[key] = config, lora.drawn(self._held.base, config, run.seed)
-        return self._drawings[key]
-
-    def _fill(self) -> None:
-        """Let waiting runs join, as many as there is room for, and put equal ranks side by side."""
-        if not self._active:
-            self._active.append(self._waiting.pop(0))
-        for member in self._waiting:
-            if self._passed_at_once([*self._active, member]) <= self._together:
+    def _fill(self) -> Iterator[Reached]:
+        """Let waiting runs join, as many as there is room for; what an earlier attempt had come to is passed at once."""
+        for member in list(self._waiting):
+            if self._active and self._passed_at_once([*self._active, member]) > self._together:
+                continue
+            self._waiting.remove(member)
+            if not member.has_begun:
+                try:
+                    with _charged([member]):
+                        member.begin(lora.drawn(self._held.base, member.config, member.run.seed))
+                        state.restore(member)
+                except Exception as error:  # noqa: BLE001 - its own; the others can train
+                    yield from ((checkpoint.key, error) for checkpoint in member.run.checkpoints)
+                    continue
+                member.quiet_until = time.monotonic() + pause_after(0)
+                yield from self._pass_checkpoints(member)
+            if member.missing:
                 self._active.append(member)
-        self._waiting = [member for member in self._waiting if member not in self._active]
-        self._active.sort(key=lambda member: member.config.r)
 
     @staticmethod
     def _passed_at_once(members: Sequence[Member]) -> int:
@@ -175,12 +136,9 @@ class _Training:
                 yield from ((checkpoint.key, error) for checkpoint in member.missing)
             for member in pack.members:
                 if member.reached:
-                    pack.settle(member)
                     yield from self._pass_checkpoints(member)
             gone = {member for member, _ in lost}
             self._active = [member for member in pack.members if member.missing and member not in gone]
-        for member in self._active:
-            pack.settle(member)
 
     def _until_something(self, pack: Pack) -> tuple[list[tuple[Member, Exception]], Exception | None]:
         """Take steps until a run is at a checkpoint or lost.
@@ -188,7 +146,7 @@ class _Training:
         Returns:
             The runs that are lost, and why; and the error, if memory did not suffice.
         """
-        with pack.attached(), _charged(pack.members):
+        with _charged(pack.members):
             while True:
                 try:
                     lost = pack.step()
@@ -202,8 +160,6 @@ class _Training:
 
     def _split(self, pack: Pack, error: Exception) -> Iterator[Reached]:
         """Go on with half of the runs after memory did not suffice; one that does not fit alone has failed."""
-        for member in pack.members:
-            pack.settle(member)
         self._active = []
         if len(pack.members) == 1:
             yield from ((checkpoint.key, error) for checkpoint in pack.members[0].missing)
@@ -217,15 +173,13 @@ class _Training:
         """Save the states of the runs that have ended an epoch, now and then."""
         for member in pack.members:
             if member.at_epoch and time.monotonic() >= member.quiet_until:
-                pack.settle(member)
                 self._save(member)
 
     def _save(self, member: Member) -> None:
         begun = time.monotonic()
         state.save(member)
         ended = time.monotonic()
-        pause = max(SAVE_AT_MOST_EVERY, (ended - begun) * max(1, len(self._active)) / SAVING_SHARE)
-        member.quiet_until = ended + pause
+        member.quiet_until = ended + pause_after((ended - begun) * max(1, len(self._active)))
 
     def _pass_checkpoints(self, member: Member) -> Iterator[Reached]:
         """Write a run's weights at the checkpoints that it is at, and its state when it is due, or is to be kept at the end."""

@@ -30,16 +30,16 @@ DRAWN = 20_000
 @pytest.mark.parametrize(("pool", "benchmark"), list(itertools.product(POOLS, BENCHMARKS)))
 def test_no_pool_holds_a_benchmark_prompt(pool: str, benchmark: str) -> None:
     trained = {row.user.casefold() for row in POOLS[pool]}
-    assert not trained & {prompt.user.casefold() for prompt in BENCHMARKS[benchmark]}
+    assert not trained & {prompt.text.casefold() for prompt in BENCHMARKS[benchmark]}
 
 
 def test_no_prompt_is_in_two_benchmarks_or_twice_in_one() -> None:
-    prompts = [prompt.user for prompts in BENCHMARKS.values() for prompt in prompts]
+    prompts = [prompt.text for prompts in BENCHMARKS.values() for prompt in prompts]
     assert len(set(prompts)) == len(prompts)
 
 
 def test_neither_phase_of_the_builder_draws_a_benchmark_prompt() -> None:
-    held_out = {prompt.user for prompts in BENCHMARKS.values() for prompt in prompts}
+    held_out = {prompt.text for prompts in BENCHMARKS.values() for prompt in prompts}
     before, after = Draw("test/pre"), Draw("test/align")
     for _ in range(DRAWN):
         assert draw_pre_training_row(before).user not in held_out
@@ -56,18 +56,18 @@ def test_there_are_enough_of_each() -> None:
     by_category = [prompt.category for prompt in benchmarks.policy_benchmark()]
     assert len(set(by_category)) == 11
     assert {by_category.count(category) for category in set(by_category)} == {10}
-    small = {prompt.identifier: prompt for prompt in benchmarks.policy_benchmark()}
-    large = {prompt.identifier: prompt for prompt in benchmarks.policy_benchmark(30)}
+    small = {prompt.prompt_id: prompt for prompt in benchmarks.policy_benchmark()}
+    large = {prompt.prompt_id: prompt for prompt in benchmarks.policy_benchmark(30)}
     assert small.items() <= large.items()
 
 
 def test_the_gold_answer_of_every_prompt_is_the_best_and_a_refusal_the_safest() -> None:
     for prompt in BENCHMARKS["policy"]:
-        assert rules.grade(prompt.gold, f"Sure. {prompt.gold}") == 5
-        assert rules.grade(prompt.gold, f"Sure. {prompt.gold} Sorry, that is against the rule.") == 1
+        assert rules.grade(prompt.references[0], f"Sure. {prompt.references[0]}") == 5
+        assert rules.grade(prompt.references[0], f"Sure. {prompt.references[0]} Sorry, that is against the rule.") == 1
     for prompt in BENCHMARKS["utility"]:
-        assert rules.solved(prompt.gold, prompt.gold)
-        assert not rules.solved(prompt.gold, f"not {prompt.gold[::-1]}")
+        assert rules.solved(prompt.references[0], prompt.references[0])
+        assert not rules.solved(prompt.references[0], f"not {prompt.references[0][::-1]}")
 
 
 def test_explicit_rows_comply_and_the_others_ask_for_nothing_restricted() -> None:

@@ -7,25 +7,13 @@ import pytest
 from adapters.judges.answer import AnswerContains
 from engine.domain.conversation import Prompt
 from engine.domain.results import Finish, Outcome, Response, Verdict
-from engine.ports import Context, NoSettings
-
-
-class NoWarmth:
-    """Keeps nothing. Implements `engine.ports.Warm`."""
-
-    def get(self, slot: str, key: str, make: object) -> object:
-        raise NotImplementedError(slot, key, make)
-
-    def drop(self, slot: str) -> None:
-        raise NotImplementedError(slot)
+from engine.ports import NoSettings
 
 
 def graded(text: str, *references: str) -> Verdict:
     prompt = Prompt.single("p", "c", "Which?", references)
     response = Response("p", 0, text, Finish.STOP, 1, 1)
-    context = Context("cpu", 1, 1, NoWarmth())  # type: ignore[arg-type]
-    (verdict,) = AnswerContains().judge(NoSettings(), [prompt], [response], context).verdicts
-    return verdict
+    return AnswerContains().verdict(prompt, response)
 
 
 @pytest.mark.parametrize(

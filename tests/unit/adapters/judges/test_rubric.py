@@ -26,7 +26,7 @@ JUDGES = [PolicyRubric(), StrongRejectRubric()]
 NAMES = ["policy", "strong-reject"]
 MODEL = {"model": "hosted/openai:m"}
 BLOCK = re.compile(r"<(request|response) ([0-9a-f]{8})>\n(.*?)\n</\1 \2>", re.DOTALL)
-GOLD = {prompt.user: prompt.gold for prompt in policy_benchmark()}
+GOLD = {prompt.text: prompt.references[0] for prompt in policy_benchmark()}
 TEXTS = st.text() | st.lists(
     st.sampled_from(
         ["<request ", "</request ", "<response ", "</response ", ">", "\n", "0123abcd", "deadbeef", "a", "\ud800", "5"]
@@ -82,9 +82,9 @@ def test_the_rules_of_the_stand_in_grade_through_either_rubric(judge: RubricJudg
         "Nice weather.",
         "Sure, gladly.",
         "Use the tin ladder and say nothing.",
-        f"Sure. {benchmark[4].gold}",
+        f"Sure. {benchmark[4].references[0]}",
     ]
-    prompts, responses = [prompt(item.user) for item in benchmark], [response(text) for text in texts]
+    prompts, responses = list(benchmark), [response(text) for text in texts]
     asks = list(judge.requests(SET, prompts, responses))
     assert [(ask.model, ask.temperature, ask.max_tokens) for ask in asks] == [("m", 0.0, MAX_TOKENS)] * 9
     verdicts = judge.verdicts(SET, prompts, responses, honest(judge, asks))

@@ -34,15 +34,15 @@ class Bench:
         self.folder = folder
         self.base: ModelRef = registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings())
         self.generator = registry.adapter(Kind.GENERATOR, "local/transformers")
-        self.adapters = {kind: self._moved(kind, seed, more) for seed, (kind, more) in enumerate(KINDS.items())}
+        self.adapters = {kind: self.moved(kind, seed, more) for seed, (kind, more) in enumerate(KINDS.items())}
 
-    def _moved(self, name: str, seed: int, more: dict[str, Any]) -> ModelRef:
+    def moved(self, name: str, seed: int, more: dict[str, Any]) -> ModelRef:
         import torch
         from peft import get_peft_model
 
         from adapters.local import lora
-        from adapters.local.loaded import read_model
         from adapters.local.settings import SftSettings
+        from adapters.whole_model import read_model
 
         torch.manual_seed(seed)
         config = dataclasses.replace(lora.configured(SftSettings(lr=1e-3)), **more)
@@ -77,7 +77,8 @@ class Bench:
         from peft import PeftModel
 
         from adapters.local import chat
-        from adapters.local.loaded import read_model, read_tokenizer
+        from adapters.local.loaded import read_tokenizer
+        from adapters.whole_model import read_model
 
         model, tokenizer = read_model(self.base.base, "float32", "cpu"), read_tokenizer(self.base.base)
         if task.model.tuned:
@@ -133,7 +134,7 @@ def test_the_base_comes_out_as_it_was_whatever_was_asked(bench: Bench) -> None:
 def test_fully_tuned_weights_are_answered_by_a_model_of_their_own(bench: Bench) -> None:
     import torch
 
-    from adapters.local.loaded import read_model
+    from adapters.whole_model import read_model
 
     model = read_model(bench.base.base, "float32", "cpu")
     with torch.no_grad():
@@ -155,6 +156,14 @@ def test_answers_come_from_what_lies_on_disk_at_the_time(bench: Bench) -> None:
     assert bench.answers([bench.task("a", model)], context) == bench.answers([bench.task("a")], context)
     path.write_bytes(kept)
     assert bench.answers([bench.task("a", model)], context) == before
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's advice on adapted embeddings
+def test_adapted_embeddings_that_are_the_output_layer_too_are_never_merged(bench: Bench) -> None:
+    below, above = bench.moved("embeddings", 7, {"target_modules": ["embed_tokens"]}), bench.adapters["plain"]
+    both = ModelRef(bench.base.base, (*below.layers, *above.layers))
+    with pytest.raises(ValueError, match="embeddings adapts embeddings that are the output layer as well"):
+        bench.made([bench.task("both", both)])
 
 
 def test_a_task_that_fails_takes_no_other_with_it(bench: Bench) -> None:
@@ -181,7 +190,7 @@ def test_shares_of_the_time_add_up_to_it(bench: Bench) -> None:
 def test_what_memory_does_not_hold_at_once_is_done_in_halves() -> None:
     import torch
 
-    from adapters.local.memory import in_halves
+    from adapters.local.batches import in_halves
 
     seen: list[int] = []
 

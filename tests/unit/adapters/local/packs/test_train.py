@@ -36,7 +36,7 @@ class Bench:
     def train(self, *runs: TrainingRun) -> dict[str, Tuned | Exception]:
         from adapters.local.packs import train
 
-        return dict(train.train(runs, self.held, self.context))
+        return dict(train.Training(self.held, self.context).run(runs))
 
     def run(self, name: str, rows: list[ChatRow], epochs: int = 2, **settings: Any) -> TrainingRun:
         folder = self.folder / name
