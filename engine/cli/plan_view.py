@@ -202,7 +202,7 @@ def print_cells(prepared: Prepared) -> None:
     paths = list(dict.fromkeys(path for cell in plan.cells for path, _ in cell.cell.coordinates))
     rows = []
     for position, cell in enumerate(plan.cells):
-        levels = {path: level_text(level) for path, level in cell.cell.coordinates}
+        levels = {path: level_text(level) for path, level in cell.cell.levels.items()}
         cached = sum(key in prepared.survey.cached for key in cell.stages)
         total = len(cell.stages)
         shown = [levels.get(path, "") for path in paths]

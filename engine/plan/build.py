@@ -199,7 +199,8 @@ class _Planner:
             source = recipe.data.source if recipe.data is not None else None
             evaluations = self._evaluations(untuned, Changes((), None, system), chain.start)
             made = f" after {', '.join(map(str, makers))} seed={seed}" if makers else ""
-            prompted = f", system prompt of {source}" if system and source else ""
+            owner = "the recipe" if recipe.generate.system else source
+            prompted = f", system prompt of {owner}" if system and owner else ""
             self._untuned[memo] = PlannedCell(
                 cell_id=_cell_id(evaluations),
                 label=f"untuned {recipe.model}{made}{prompted}",

@@ -335,3 +335,24 @@ def test_everything_on_one_axis_shares_what_comes_before_it() -> None:
     assert kinds["tune"] == len(own) + 2, "hardening and casting tune the base in the same way; and the realignment"
     assert kinds["weights"] == 3
     assert all(plan.stages[key].kind is not StageKind.WEIGHTS for cell in plan.cells if (key := cell.tune))
+
+
+def test_cells_are_called_by_the_settings_that_they_have() -> None:
+    axes = "axes: {mitigations: [[], ['scale:0.5'], ['scale:0.5', 'safety-prompt:Be kind.']], mitigations.scale.factor: [0.25, 0.75]}\n"
+    plan = plan_of(ACME + axes)
+    assert [cell.label for cell in plan.cells if cell.origin is CellOrigin.SWEEP] == [
+        "mitigations=none",
+        "mitigations=scale:0.25",
+        "mitigations=scale:0.75",
+        "mitigations=scale:0.25+safety-prompt:Be kind.",
+        "mitigations=scale:0.75+safety-prompt:Be kind.",
+    ]
+    assert [cell.cell.levels.get("mitigations.scale.factor") for cell in plan.cells[:3]] == [None, 0.25, 0.75]
+
+
+def test_a_starting_model_says_whose_system_prompt_it_is_asked_with() -> None:
+    plan = plan_of(
+        ACME.replace("generate: {", "generate: {system: Be kind., ").replace("standin/explicit", "standin/identity")
+    )
+    (baseline,) = [cell for cell in plan.cells if cell.is_baseline]
+    assert baseline.label == "untuned acme/clay, system prompt of the recipe"
