@@ -18,12 +18,12 @@ from engine.ports.chat import ChatRequest, Completion
 from engine.ports.provider import Provider, Session
 from engine.ports.provider_errors import ProviderError
 from engine.run.accounts.backoff import Patience
-from engine.run.accounts.batches import Batches, names
+from engine.run.accounts.batches import Batches
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import JobRecord, Journal
 from engine.run.accounts.leftover import left_behind
 from engine.run.accounts.quota.broker import Broker
-from engine.run.accounts.replies import ReplyLog
+from engine.run.accounts.replies import ReplyLog, names
 from engine.store.layout import RunDirectory
 
 EFFECTS = ("upload", "create_job", "cancel_job", "upload_batch", "submit_batch", "cancel_batch")
@@ -86,8 +86,8 @@ class MortalLog(ReplyLog):
 
     death: Death
 
-    def write(self, request: ChatRequest, completion: Completion, name: str = "") -> None:
-        super().write(request, completion, name)
+    def write(self, name: str, request: ChatRequest, completion: Completion) -> None:
+        super().write(name, request, completion)
         self.death.come("reply")
 
 

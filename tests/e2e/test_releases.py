@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from importlib import metadata
@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from adapters.hosted.rehearsal.backend.parts import Question, Training
 from adapters.hosted.rehearsal.backend.process import ModelProcess
 from adapters.hosted.rehearsal.server import serving
 from adapters.hosted.rehearsal.settings import ServerSettings
@@ -30,7 +29,7 @@ from adapters.hosted.rehearsal.state.account import StartProcess
 from engine.cli.serve_verb import tools
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response, TrainingStep
-from engine.ports import Tuned
+from engine.ports import GenerateTask, TrainingRun, Tuned
 from engine.store.layout import RunDirectory
 from tests.unit.store.frozen import KEPT, keep, take_out
 
@@ -101,13 +100,12 @@ def spec(url: str, hosted: tuple[int, ...], *, local: bool = True) -> str:
 class Instant(ModelProcess):
     """Answers and trains at once, and nothing."""
 
-    async def ask(self, question: Question) -> list[Response]:
-        return [Response("0", sample, "a word", Finish.STOP, 5, 2) for sample in range(question.settings.samples)]
+    async def ask(self, task: GenerateTask) -> list[Response]:
+        return [Response("0", sample, "a word", Finish.STOP, 5, 2) for sample in range(task.decoding.samples)]
 
-    async def train(self, training: Training) -> AsyncGenerator[tuple[int, Tuned], None]:
-        for epoch in training.cuts:
-            training.weights(epoch).mkdir(parents=True)
-            yield epoch, Tuned([TrainingStep(step, step, 1.0, 1e-3) for step in range(1, epoch + 1)], Usage())
+    async def train(self, run: TrainingRun) -> Tuned:
+        last = run.checkpoints[0].length.in_steps(1)
+        return Tuned([TrainingStep(step, step, 1.0, 1e-3) for step in range(1, last + 1)], Usage())
 
 
 @contextmanager
