@@ -23,12 +23,7 @@ _ROLES = {"benchmark": Role.HARM, "utility": Role.UTILITY, "over_refusal": Role.
 def build(sweep: Sweep, cells: Sequence[Cell], counts: Counts, catalogue: Catalogue) -> Plan:
     """Return the plan of `cells`.
 
-    Args:
-        sweep: The sweep that they come from.
-        cells: Its cells, in grid order.
-        counts: How their number came about; cells that turn out to be the same work are merged here, and starting models
-            and unmitigated twins are added.
-        catalogue: The adapters' cards.
+    Cells that turn out to be the same work are merged, and starting models and unmitigated twins are added.
 
     Raises:
         PlanError: When a mitigation refuses a recipe or an adapter is unknown.

@@ -32,11 +32,6 @@ _FIELD = re.compile(r"`(tune\.\w+)`")
 def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> None:
     """Check a sweep against what is installed and what is on disk.
 
-    Args:
-        loaded: The sweep, with its positions.
-        expansion: Its cells.
-        catalogue: The adapters' cards; each is fetched once and stays there for the planner.
-
     Raises:
         SpecError: With every problem, in file order.
     """

@@ -34,11 +34,7 @@ SHOWN = 5
 def problems(recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: RunSettings, origin: Origin) -> Found:
     """Yield what stands in the way of the cells that use providers.
 
-    Args:
-        recipes: The cells' recipes; every adapter that they name is known.
-        work: What the mitigations change, of those that have any with which nothing is wrong.
-        run: The run settings.
-        origin: Says where the spec has a level.
+    `work` has what the mitigations change, of those recipes that have any with which nothing is wrong.
     """
     distinct = {
         recipe: tuple(change for _, change in work[recipe].steps) if recipe in work else () for recipe in recipes
@@ -140,12 +136,7 @@ def _workers(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[st
 class _Upload:
     """Rows that a provider tunes on.
 
-    Attributes:
-        provider: The provider.
-        data: The rows.
-        path: Where the recipe asks for them.
-        level: What it has there.
-        is_whole: Whether they are all that is tuned on together.
+    `is_whole`: whether they are all that is tuned on together.
     """
 
     provider: str

@@ -34,9 +34,7 @@ class Changes:
 def changes(recipe: Recipe, system: str | None) -> Changes:
     """Return what a recipe's mitigations change.
 
-    Args:
-        recipe: The recipe as the spec has it.
-        system: Its system prompt at test without mitigations; None for none.
+    `system` is the system prompt at test without them; None for none.
 
     Raises:
         PlanError: A mitigation refuses the recipe.
@@ -100,12 +98,7 @@ def system_prompt(recipe: Recipe, catalogue: Catalogue) -> str | None:
 
 
 def checked(recipe: Recipe, catalogue: Catalogue) -> Changes | tuple[str, ...]:
-    """Return what a recipe's mitigations change, or what is wrong with them, a sentence each.
-
-    Args:
-        recipe: The recipe.
-        catalogue: The adapters' cards.
-    """
+    """Return what a recipe's mitigations change, or what is wrong with them, a sentence each."""
     try:
         work = changes(recipe, system_prompt(recipe, catalogue))
     except PlanError as error:

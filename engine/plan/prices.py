@@ -166,10 +166,6 @@ class PriceFile(Written):
 def read_prices(raw: bytes, name: str) -> tuple[PriceRow, ...]:
     """Validate the bytes of a price file.
 
-    Args:
-        raw: UTF-8 YAML, a mapping with the list `prices`.
-        name: What to call the file in problems.
-
     Raises:
         SpecError: Something is wrong.
     """

@@ -102,15 +102,7 @@ def bought(stage: Stage) -> Bought:
 def tariff(
     stages: Mapping[str, Stage], accounts: Mapping[str, str], settings: RunSettings, on: date, table: PriceTable
 ) -> Tariff:
-    """Return the price of every stage of a plan.
-
-    Args:
-        stages: Every distinct stage by key.
-        accounts: Account by stage key, of the hosted ones.
-        settings: They say what an hour of a device costs.
-        on: The day on which it is bought.
-        table: The prices.
-    """
+    """Return the price of every stage of a plan."""
     quotes: dict[tuple[str, str], Quote | None] = {}
     hosted = {}
     for key in accounts:

@@ -103,11 +103,6 @@ _FEW = 12
 def closest(word: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str:
     """Return `did you mean …?` for a close match; otherwise the known words when they are few, or nothing.
 
-    Args:
-        word: What was written.
-        known: What there is.
-        also: Other words for some of it.
-
     >>> closest("epoch", ["tune.epochs", "tune.lr"]), closest("lr", ["tune.lr"]), closest("zzz", ["a", "b"])
     ('did you mean `tune.epochs`?', 'did you mean `tune.lr`?', 'known: `a`, `b`')
     >>> closest("tune.learning_rate", ["tune.epochs", "tune.lr"], {"tune.learning_rate": "tune.lr"})

@@ -67,11 +67,6 @@ def _grid(root: Map) -> list[Map]:
 def override(root: Map, texts: Iterable[str], problems: Problems) -> frozenset[str]:
     """Apply overrides to a spec, in order; a later one wins.
 
-    Args:
-        root: The spec as the file has it.
-        texts: `PATH=VALUE`, the value in YAML.
-        problems: Receives what is wrong, placed in `--set`.
-
     Returns:
         The recipe paths that were changed.
     """
