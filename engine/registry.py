@@ -99,9 +99,10 @@ def _adapter(kind: Kind, name: str) -> Any:
         )
     try:
         return points[0].load()()
-    except (ImportError, AttributeError) as error:  # AttributeError: the entry point names a class that is not there
+    except Exception as error:  # a package of somebody else's, in which anything may go wrong
+        why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise UnknownAdapterError(
-            f"the {kind.noun} `{name}` ({points[0].value}) cannot be imported: {error}",
+            f"the {kind.noun} `{name}` ({points[0].value}) cannot be imported: {why}",
             where=name,
             todo="install what it needs, or repair that package",
         ) from error
@@ -146,8 +147,15 @@ class Installed:
             raise SettingsError(name, model, error) from error
 
     def default(self, path: str) -> str | None:
-        """Return the adapter that stands at a path of the recipe when the spec says none."""
+        """Return the adapter that stands at a path of the recipe when the spec says none.
+
+        Raises:
+            UnknownAdapterError: Several packages name one.
+        """
         points = _installed("defaults").get(path, ())
+        if len(points) > 1:
+            what = f"several packages name a default for `{path}`: {', '.join(sorted(point.value for point in points))}"
+            raise UnknownAdapterError(what, where=path, todo="uninstall all but one of them")
         return str(points[0].load()) if points else None
 
 

@@ -14,6 +14,7 @@ from engine.plan.fingerprint import spec_digest
 from engine.plan.mitigations import Changes, changes, system_prompt
 from engine.plan.stages import StageBook
 from engine.ports.mitigation import ModelStep, Tune
+from engine.spec.messages import brief
 
 CELL_DIGITS = 16
 MITIGATIONS = "mitigations"
@@ -194,7 +195,8 @@ class _Planner:
             source = recipe.data.source if recipe.data is not None else None
             evaluations = self._evaluations(untuned, Changes((), None, system), chain.start)
             made = f" after {', '.join(map(str, makers))} seed={seed}" if makers else ""
-            prompted = f", system prompt of {source}" if system and source else ""
+            theirs = f"of {source}" if recipe.generate.system is None else brief(system)
+            prompted = f", system prompt {theirs}" if system else ""
             self._untuned[memo] = PlannedCell(
                 cell_id=_cell_id(evaluations),
                 label=f"untuned {recipe.model}{made}{prompted}",

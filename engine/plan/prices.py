@@ -6,6 +6,7 @@ by a program is worse than an old figure that says how old it is.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -147,7 +148,11 @@ def load_prices(path: Path | None = None) -> PriceTable:
         OSError: The file cannot be read.
         SpecError: Something in it is wrong; every problem with its line.
     """
-    return PriceTable((*(() if path is None else (read_prices(path.read_bytes(), str(path)),)), _shipped()))
+    if path is None:
+        return PriceTable((_shipped(),))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))  # a pipe or a device may have no end
+    return PriceTable((read_prices(path.read_bytes(), str(path)), _shipped()))
 
 
 @cache
