@@ -134,13 +134,11 @@ class Installed:
         except UnknownAdapterError as error:
             raise UnknownUseError(error.what, error.todo) from error
         if reference.account and kind is not Kind.MODEL:
-            message = f"only a model's reference names an account, and `{name}` is a {kind.noun}"
-            raise ValueError(message)
+            raise ValueError(f"only a model's reference names an account, and `{name}` is a {kind.noun}")
         try:
             given = reference.settings(model)
         except ValueError as error:
-            message = f"the {kind.noun} `{name}`: {error}"
-            raise ValueError(message) from error
+            raise ValueError(f"the {kind.noun} `{name}`: {error}") from error
         try:
             return Use(name, model.model_validate(given, context={CONTEXT: self}), reference.account)
         except ValidationError as error:

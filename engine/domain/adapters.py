@@ -90,8 +90,7 @@ class Settings(Written):
             ValueError: The adapter takes no argument, or not this one.
         """
         if not cls.argument:
-            message = f"it takes no argument, got `{argument}`"
-            raise ValueError(message)
+            raise ValueError(f"it takes no argument, got `{argument}`")
         return {cls.argument: argument}
 
     def as_argument(self) -> str:
@@ -232,8 +231,9 @@ class Reference:
         """
         named = written.get("use") if isinstance(written, Mapping) else written
         if not isinstance(named, str):
-            message = "expected an adapter: `name`, `name:argument`, or a mapping with `use: name` and its settings"
-            raise UnreadableUseError(message)
+            raise UnreadableUseError(
+                "expected an adapter: `name`, `name:argument`, or a mapping with `use: name` and its settings"
+            )
         reference, colon, argument = named.partition(":")
         name, _, account = reference.partition("@")
         rest = (
@@ -252,8 +252,7 @@ class Reference:
         """
         given = {} if self.argument is None else model.of_argument(self.argument)
         if twice := sorted(given.keys() & self.rest.keys()):
-            message = f"`{self.name}:{self.argument}` gives `{twice[0]}` already: write it once"
-            raise ValueError(message)
+            raise ValueError(f"`{self.name}:{self.argument}` gives `{twice[0]}` already: write it once")
         return {**given, **self.rest}
 
 
@@ -286,8 +285,9 @@ def adapters_of(info: ValidationInfo) -> Adapters:
     """
     found: Adapters | None = (info.context or {}).get(CONTEXT)
     if found is None:
-        message = f"validate with context={{{CONTEXT!r}: ...}}: an adapter's settings are known to the registry alone"
-        raise LookupError(message)
+        raise LookupError(
+            f"validate with context={{{CONTEXT!r}: ...}}: an adapter's settings are known to the registry alone"
+        )
     return found
 
 

@@ -81,11 +81,9 @@ class Verdict:
     def __post_init__(self) -> None:
         """Hold the law: a score if and only if the outcome is `scored`."""
         if (self.score is not None) != (self.outcome is Outcome.SCORED):
-            message = f"a verdict that is {self.outcome.value} cannot have the score {self.score}"
-            raise ValueError(message)
+            raise ValueError(f"a verdict that is {self.outcome.value} cannot have the score {self.score}")
         if self.score is not None and not math.isfinite(self.score):
-            message = f"{self.score} is no score"
-            raise ValueError(message)
+            raise ValueError(f"{self.score} is no score")
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,8 +225,7 @@ class _Estimator:
         while not isinstance(stage.work, GenerateWork):
             key = stage.need("responses")
             if key is None:
-                message = f"{stage.key} has no responses to judge"
-                raise ValueError(message)
+                raise ValueError(f"{stage.key} has no responses to judge")
             stage = self._stages[key]
         return stage.work
 

@@ -66,8 +66,7 @@ def _changed(tune: TuneRecipe | None, change: Change) -> TuneRecipe | None:
     if not change.tune:
         return tune
     if tune is None:
-        message = "an untuned recipe has no training to change"
-        raise ValueError(message)
+        raise ValueError("an untuned recipe has no training to change")
     own = {name: value for name, value in change.tune.items() if name in TuneRecipe.model_fields}
     settings = {name: value for name, value in change.tune.items() if name not in own}
     given = {name: getattr(tune.use.settings, name) for name in tune.use.settings.model_fields_set}

@@ -58,17 +58,15 @@ class PriceEntry(Written):
     def _are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
         odd = [model for model in models if not re.fullmatch(r"[^\s?\[\]]+", model)]
         if odd or len(set(models)) < len(models):
-            message = (
+            raise ValueError(
                 f"names of models have no space, `?` or bracket, and stand here once (got {', '.join(odd or models)})"
             )
-            raise ValueError(message)
         return models
 
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> PriceEntry:
         if self.effective_until is not None and self.effective_until < self.effective_from:
-            message = "`effective_until` is before `effective_from`"
-            raise ValueError(message)
+            raise ValueError("`effective_until` is before `effective_from`")
         return self
 
     def rows(self) -> Iterator[PriceRow]:

@@ -93,8 +93,7 @@ def bought(stage: Stage) -> Bought:
     """
     asked = hosted_model(stage)
     if asked is None:
-        message = f"{stage.key} buys nothing of a provider"
-        raise ValueError(message)
+        raise ValueError(f"{stage.key} buys nothing of a provider")
     is_tuned = stage.kind is StageKind.GENERATE and stage.need("model") is not None
     return Bought(asked.name, asked.argument, stage.kind, is_tuned)
 
