@@ -174,13 +174,7 @@ def level_text(level: object) -> str:
 
 
 class SettingsError(ValueError):
-    """An adapter's settings are wrong.
-
-    Attributes:
-        name: The adapter.
-        model: Its settings' model.
-        error: What pydantic found.
-    """
+    """An adapter's settings are wrong."""
 
     def __init__(self, name: str, model: type[Settings], error: ValidationError) -> None:
         """Keep what is needed to place each fault."""
@@ -193,12 +187,7 @@ class UnreadableUseError(ValueError):
 
 
 class UnknownUseError(ValueError):
-    """No such adapter is installed, or it cannot be loaded.
-
-    Attributes:
-        what: What is wrong.
-        todo: What to do.
-    """
+    """No such adapter is installed, or it cannot be loaded."""
 
     def __init__(self, what: str, todo: str) -> None:
         """Keep both parts."""

@@ -22,10 +22,6 @@ class BillLine:
     """The stages of one kind on one account that are still to run.
 
     Attributes:
-        account: The account's name.
-        kind: The kind of stage.
-        new: How many there are.
-        usage: What they will use.
         usd: (low, expected, high) US dollars; None when a price is unknown. High is what is reserved before they start.
     """
 

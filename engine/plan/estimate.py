@@ -52,7 +52,6 @@ class Forecast:
 
     Attributes:
         kinds: By kind of stage, in order.
-        total: Their sum.
         usd: (low, expected, high) US dollars; None when no price is known.
         alone: Stages that the cells would need if none were shared: what sharing saves against.
         calibrated: True when device-seconds come from finished stages of this run, not from the adapters' defaults.

@@ -64,9 +64,7 @@ class Bought:
     """What is bought of a provider: a model, for a kind of stage.
 
     Attributes:
-        provider: The provider.
         model: The model's name there; of a tuned one its base's, because it has none before it is there.
-        kind: What for.
         is_tuned: Whether it is a tuned one.
     """
 

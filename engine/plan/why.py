@@ -19,7 +19,6 @@ class StageReason:
     """Why one stage of a cell will run, or that it will not.
 
     Attributes:
-        key, kind, adapter: Of the stage.
         cached: True when it has run and need not run again.
         compared: Where the nearest other stage was found: `the store`, `this plan`, or empty when there is none.
         changes: How this stage's own settings differ from that one's; empty when only an input changed.

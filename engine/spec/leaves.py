@@ -172,13 +172,7 @@ def own_fields(section: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an adapter may stand.
-
-    Attributes:
-        path: Dotted path.
-        kind: The kind of adapter.
-        is_list: Whether a list of them stands there.
-    """
+    """Where an adapter may stand."""
 
     path: str
     kind: Kind
