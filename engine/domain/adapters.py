@@ -6,7 +6,7 @@ registry alone, so validation asks an `Adapters` that stands in pydantic's valid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Protocol, Self
@@ -342,7 +342,7 @@ def _parts(annotation: object) -> list[object]:
 class WithAdapter(Written):
     """A section of the recipe that has the settings of its adapter beside fields of its own.
 
-    `{use: NAME, own: 1, setting: 2}` is read as `{own: 1, use: {use: NAME, setting: 2}}`; `adapter` is an old name of `use`.
+    `{use: NAME, own: 1, setting: 2}` is read as `{own: 1, use: {use: NAME, setting: 2}}`.
 
     Attributes:
         section: Where the section stands in the recipe.
@@ -355,11 +355,20 @@ class WithAdapter(Written):
     def _gather(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, Mapping) or isinstance(values.get("use"), Use):
             return values
-        own = {name: value for name, value in values.items() if name in cls.model_fields and name != "use"}
-        rest = {name: value for name, value in values.items() if name not in cls.model_fields and name != "adapter"}
-        named = values.get("use", values.get("adapter", adapters_of(info).default(f"{cls.section}.use")))
-        if rest and isinstance(named, str):
-            return own | {"use": {"use": named, **rest}}
-        if rest and isinstance(named, Mapping):
-            return own | {"use": {**named, **rest}}
-        return own if named is None else own | {"use": named}
+        return gathered(values, cls.model_fields, adapters_of(info).default(f"{cls.section}.use"))
+
+
+def gathered(section: Mapping[str, Any], own: Collection[str], default: str | None) -> dict[str, Any]:
+    """Return a section as written, with the settings of its adapter inside `use`.
+
+    Args:
+        section: What is written.
+        own: The section's own fields.
+        default: The adapter when none is written; None for no such.
+    """
+    kept = {name: value for name, value in section.items() if name in own and name != "use"}
+    settings = {name: value for name, value in section.items() if name not in own}
+    named = section.get("use", default)
+    if settings and isinstance(named, str | Mapping):
+        named = {**({"use": named} if isinstance(named, str) else named), **settings}
+    return kept if named is None else kept | {"use": named}
