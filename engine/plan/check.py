@@ -176,7 +176,9 @@ class _Checker:
         """Look at what leaves this machine; only once everything can be read."""
         if not self.unusable:
             run = self.loaded.sweep.run
-            for where, what, code, hint in check_hosted.problems(self.recipes, self.work, run, self.origin):
+            for where, what, code, hint in check_hosted.problems(
+                self.recipes, self.work, run, self.origin, self.catalogue
+            ):
                 self.add(where, what, code=code, hint=hint)
 
     def budget(self) -> None:
