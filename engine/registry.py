@@ -22,10 +22,9 @@ from engine.domain.adapters import (
     Reference,
     Settings,
     SettingsError,
-    UnknownUseError,
     Use,
 )
-from engine.domain.errors import UnknownAdapterError
+from engine.domain.errors import PlanError, UnknownAdapterError
 from engine.ports import provider
 
 
@@ -129,10 +128,7 @@ class Installed:
         """Return the adapter that is meant; see `Adapters.use`."""
         reference = Reference.read(written)
         name = reference.name
-        try:
-            model = settings_of(kind, name)
-        except UnknownAdapterError as error:
-            raise UnknownUseError(error.what, error.todo) from error
+        model = settings_of(kind, name)
         if reference.account and kind is not Kind.MODEL:
             raise ValueError(f"only a model's reference names an account, and `{name}` is a {kind.noun}")
         try:
@@ -148,12 +144,12 @@ class Installed:
         """Return the adapter that stands at a path of the recipe when the spec says none.
 
         Raises:
-            UnknownAdapterError: Several packages name one.
+            PlanError: Several packages name one.
         """
         points = _installed("defaults").get(path, ())
         if len(points) > 1:
             what = f"several packages name a default for `{path}`: {', '.join(sorted(point.value for point in points))}"
-            raise UnknownAdapterError(what, where=path, todo="uninstall all but one of them")
+            raise PlanError(what, where=path, todo="uninstall all but one of them")
         return str(points[0].load()) if points else None
 
 

@@ -186,15 +186,6 @@ class UnreadableUseError(ValueError):
     """It is not written as an adapter is."""
 
 
-class UnknownUseError(ValueError):
-    """No such adapter is installed, or it cannot be loaded."""
-
-    def __init__(self, what: str, todo: str) -> None:
-        """Keep both parts."""
-        super().__init__(what)
-        self.what, self.todo = what, todo
-
-
 @dataclass(frozen=True, slots=True)
 class Reference:
     """An adapter as a spec has it, before its settings are looked at.
@@ -256,7 +247,7 @@ class Adapters(Protocol):
             written: `name`, `name:argument`, or a mapping of `use` and settings.
 
         Raises:
-            UnknownUseError: No such adapter is installed, or it cannot be loaded.
+            UnknownAdapterError: No such adapter is installed, or it cannot be loaded.
             SettingsError: Its settings are wrong.
             UnreadableUseError: It is not written as an adapter is.
             ValueError: It does not take the argument or the account.
