@@ -22,10 +22,9 @@ from engine.domain.adapters import (
     Reference,
     Settings,
     SettingsError,
-    UnknownUseError,
     Use,
 )
-from engine.domain.errors import UnknownAdapterError
+from engine.domain.errors import PlanError, UnknownAdapterError
 from engine.ports import provider
 
 
@@ -99,9 +98,10 @@ def _adapter(kind: Kind, name: str) -> Any:
         )
     try:
         return points[0].load()()
-    except (ImportError, AttributeError) as error:  # AttributeError: the entry point names a class that is not there
+    except Exception as error:  # a package of somebody else's, in which anything may go wrong
+        why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise UnknownAdapterError(
-            f"the {kind.noun} `{name}` ({points[0].value}) cannot be imported: {error}",
+            f"the {kind.noun} `{name}` ({points[0].value}) cannot be imported: {why}",
             where=name,
             todo="install what it needs, or repair that package",
         ) from error
@@ -128,26 +128,28 @@ class Installed:
         """Return the adapter that is meant; see `Adapters.use`."""
         reference = Reference.read(written)
         name = reference.name
-        try:
-            model = settings_of(kind, name)
-        except UnknownAdapterError as error:
-            raise UnknownUseError(error.what, error.todo) from error
+        model = settings_of(kind, name)
         if reference.account and kind is not Kind.MODEL:
-            message = f"only a model's reference names an account, and `{name}` is a {kind.noun}"
-            raise ValueError(message)
+            raise ValueError(f"only a model's reference names an account, and `{name}` is a {kind.noun}")
         try:
             given = reference.settings(model)
         except ValueError as error:
-            message = f"the {kind.noun} `{name}`: {error}"
-            raise ValueError(message) from error
+            raise ValueError(f"the {kind.noun} `{name}`: {error}") from error
         try:
             return Use(name, model.model_validate(given, context={CONTEXT: self}), reference.account)
         except ValidationError as error:
             raise SettingsError(name, model, error) from error
 
     def default(self, path: str) -> str | None:
-        """Return the adapter that stands at a path of the recipe when the spec says none."""
+        """Return the adapter that stands at a path of the recipe when the spec says none.
+
+        Raises:
+            PlanError: Several packages name one.
+        """
         points = _installed("defaults").get(path, ())
+        if len(points) > 1:
+            what = f"several packages name a default for `{path}`: {', '.join(sorted(point.value for point in points))}"
+            raise PlanError(what, where=path, todo="uninstall all but one of them")
         return str(points[0].load()) if points else None
 
 

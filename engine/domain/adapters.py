@@ -6,7 +6,7 @@ registry alone, so validation asks an `Adapters` that stands in pydantic's valid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Protocol, Self
@@ -90,8 +90,7 @@ class Settings(Written):
             ValueError: The adapter takes no argument, or not this one.
         """
         if not cls.argument:
-            message = f"it takes no argument, got `{argument}`"
-            raise ValueError(message)
+            raise ValueError(f"it takes no argument, got `{argument}`")
         return {cls.argument: argument}
 
     def as_argument(self) -> str:
@@ -175,13 +174,7 @@ def level_text(level: object) -> str:
 
 
 class SettingsError(ValueError):
-    """An adapter's settings are wrong.
-
-    Attributes:
-        name: The adapter.
-        model: Its settings' model.
-        error: What pydantic found.
-    """
+    """An adapter's settings are wrong."""
 
     def __init__(self, name: str, model: type[Settings], error: ValidationError) -> None:
         """Keep what is needed to place each fault."""
@@ -191,20 +184,6 @@ class SettingsError(ValueError):
 
 class UnreadableUseError(ValueError):
     """It is not written as an adapter is."""
-
-
-class UnknownUseError(ValueError):
-    """No such adapter is installed, or it cannot be loaded.
-
-    Attributes:
-        what: What is wrong.
-        todo: What to do.
-    """
-
-    def __init__(self, what: str, todo: str) -> None:
-        """Keep both parts."""
-        super().__init__(what)
-        self.what, self.todo = what, todo
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +211,9 @@ class Reference:
         """
         named = written.get("use") if isinstance(written, Mapping) else written
         if not isinstance(named, str):
-            message = "expected an adapter: `name`, `name:argument`, or a mapping with `use: name` and its settings"
-            raise UnreadableUseError(message)
+            raise UnreadableUseError(
+                "expected an adapter: `name`, `name:argument`, or a mapping with `use: name` and its settings"
+            )
         reference, colon, argument = named.partition(":")
         name, _, account = reference.partition("@")
         rest = (
@@ -252,8 +232,7 @@ class Reference:
         """
         given = {} if self.argument is None else model.of_argument(self.argument)
         if twice := sorted(given.keys() & self.rest.keys()):
-            message = f"`{self.name}:{self.argument}` gives `{twice[0]}` already: write it once"
-            raise ValueError(message)
+            raise ValueError(f"`{self.name}:{self.argument}` gives `{twice[0]}` already: write it once")
         return {**given, **self.rest}
 
 
@@ -268,7 +247,7 @@ class Adapters(Protocol):
             written: `name`, `name:argument`, or a mapping of `use` and settings.
 
         Raises:
-            UnknownUseError: No such adapter is installed, or it cannot be loaded.
+            UnknownAdapterError: No such adapter is installed, or it cannot be loaded.
             SettingsError: Its settings are wrong.
             UnreadableUseError: It is not written as an adapter is.
             ValueError: It does not take the argument or the account.
@@ -286,8 +265,9 @@ def adapters_of(info: ValidationInfo) -> Adapters:
     """
     found: Adapters | None = (info.context or {}).get(CONTEXT)
     if found is None:
-        message = f"validate with context={{{CONTEXT!r}: ...}}: an adapter's settings are known to the registry alone"
-        raise LookupError(message)
+        raise LookupError(
+            f"validate with context={{{CONTEXT!r}: ...}}: an adapter's settings are known to the registry alone"
+        )
     return found
 
 
@@ -353,7 +333,7 @@ def _parts(annotation: object) -> list[object]:
 class WithAdapter(Written):
     """A section of the recipe that has the settings of its adapter beside fields of its own.
 
-    `{use: NAME, own: 1, setting: 2}` is read as `{own: 1, use: {use: NAME, setting: 2}}`; `adapter` is an old name of `use`.
+    `{use: NAME, own: 1, setting: 2}` is read as `{own: 1, use: {use: NAME, setting: 2}}`.
 
     Attributes:
         section: Where the section stands in the recipe.
@@ -366,11 +346,20 @@ class WithAdapter(Written):
     def _gather(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, Mapping) or isinstance(values.get("use"), Use):
             return values
-        own = {name: value for name, value in values.items() if name in cls.model_fields and name != "use"}
-        rest = {name: value for name, value in values.items() if name not in cls.model_fields and name != "adapter"}
-        named = values.get("use", values.get("adapter", adapters_of(info).default(f"{cls.section}.use")))
-        if rest and isinstance(named, str):
-            return own | {"use": {"use": named, **rest}}
-        if rest and isinstance(named, Mapping):
-            return own | {"use": {**named, **rest}}
-        return own if named is None else own | {"use": named}
+        return gathered(values, cls.model_fields, adapters_of(info).default(f"{cls.section}.use"))
+
+
+def gathered(section: Mapping[str, Any], own: Collection[str], default: str | None) -> dict[str, Any]:
+    """Return a section as written, with the settings of its adapter inside `use`.
+
+    Args:
+        section: What is written.
+        own: The section's own fields.
+        default: The adapter when none is written; None for no such.
+    """
+    kept = {name: value for name, value in section.items() if name in own and name != "use"}
+    settings = {name: value for name, value in section.items() if name not in own}
+    named = section.get("use", default)
+    if settings and isinstance(named, str | Mapping):
+        named = {**({"use": named} if isinstance(named, str) else named), **settings}
+    return kept if named is None else kept | {"use": named}

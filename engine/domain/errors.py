@@ -105,8 +105,8 @@ class PlanError(DosimeterError):
     """The sweep cannot be planned."""
 
 
-class UnknownAdapterError(PlanError):
-    """No adapter of that kind and name is installed, or it failed to import."""
+class UnknownAdapterError(PlanError, ValueError):
+    """No adapter of that kind and name is installed, or it failed to import; a ValueError, so that pydantic reports it."""
 
 
 class UnstableValueError(PlanError):

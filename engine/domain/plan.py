@@ -68,15 +68,12 @@ class PlannedCell:
 
     Attributes:
         cell_id: `cell-` and 16 hex digits over the keys of its last stages.
-        label: Its coordinates in words.
         cell: The cell as the spec has it, mitigations and all.
         system: System prompt at test, after the mitigations; None for none.
         tier: Tier of the data source; None for an untuned cell.
         chain: Keys of the stages up to its model, in order, those of further inputs included: samples, rows, tunes, weights.
         model: Key of the stage that leaves its model; None for an untuned base.
         tune: Key of the stage that tunes on the user's rows; None for an untuned cell.
-        evaluations: What is measured.
-        origin: Why it is there.
         baseline_id: Its starting model, untuned and without its mitigations; None for a baseline, or with `baselines: false`.
         unmitigated_id: The same cell without its mitigations; None without mitigations, or with `baselines: false`.
     """
@@ -161,12 +158,9 @@ class Plan:
     """What a run will do: cells, and the distinct stages behind them.
 
     Attributes:
-        sweep: The sweep's name.
         spec_sha256: SHA-256 of the validated sweep without its run settings and description.
         cells: The sweep's own cells in grid order, then those that were added.
         stages: Every distinct stage by key, inputs before what needs them.
-        pins: What was pinned.
-        counts: The proof of the number of cells.
         standin: True when a model is the made-up stand-in, so that no number says anything about real models.
     """
 

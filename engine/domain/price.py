@@ -32,9 +32,7 @@ class PriceRow:
     """One price, for some models of one provider and some days.
 
     Attributes:
-        provider: The provider's adapter.
         model: A model's name; `*` in it stands for any text.
-        unit: What it is for.
         usd: US dollars for one unit, >= 0.
         effective_from: First day on which it holds.
         effective_until: Last day on which it holds; None for no end.

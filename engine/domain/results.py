@@ -81,11 +81,9 @@ class Verdict:
     def __post_init__(self) -> None:
         """Hold the law: a score if and only if the outcome is `scored`."""
         if (self.score is not None) != (self.outcome is Outcome.SCORED):
-            message = f"a verdict that is {self.outcome.value} cannot have the score {self.score}"
-            raise ValueError(message)
+            raise ValueError(f"a verdict that is {self.outcome.value} cannot have the score {self.score}")
         if self.score is not None and not math.isfinite(self.score):
-            message = f"{self.score} is no score"
-            raise ValueError(message)
+            raise ValueError(f"{self.score} is no score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,6 @@ class StageResult:
     """What a worker hands back: references and counts, never rows.
 
     Attributes:
-        key: The stage's key.
         shards: The shards that hold its rows.
         artifact: Path of its artifact folder relative to the run directory, or None.
         after: Key of the stage at whose end this one went on, the earlier checkpoint of a training run; None for none.
@@ -155,13 +152,10 @@ class Attempt:
     """One try at a stage, ended.
 
     Attributes:
-        key: The stage's key.
         host: The worker that ran it.
         started_at, ended_at: Seconds since the epoch, UTC.
         usage: What it used, however it ended. Stages that run together share the time of their worker: the device-seconds of
             their attempts add up to about its wall time, while their start and end overlap.
-        result: The result, or None when it failed.
-        failure: The failure, or None when it succeeded.
     """
 
     key: str

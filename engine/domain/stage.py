@@ -149,8 +149,6 @@ class JudgeWork:
     """Judge responses. Input: `responses`.
 
     Attributes:
-        use: The judge.
-        benchmark: What the responses answer.
         model: The hosted model that the judge asks; None for a judge that runs here.
         pin: What the judge read beside its settings when planned; empty for nothing.
     """
@@ -182,9 +180,6 @@ class Stage:
 
     Attributes:
         key: `kind-` and 32 hex digits of the SHA-256 of `payload`.
-        adapter: The name of the adapter that does it.
-        revision: That adapter's revision.
-        work: What is to be done, typed.
         inputs: (name, key) of the stages that it needs.
         payload: The canonical JSON that the key is the hash of.
         worker: The kind of worker that runs it.

@@ -98,11 +98,9 @@ class TuneRecipe(WithAdapter):
     def _one_length(self) -> TuneRecipe:
         is_in_epochs = self.epochs is not None and "epochs" in self.model_fields_set
         if self.steps is not None and is_in_epochs:
-            message = "`epochs` and `steps` both say how long to train: give one of them"
-            raise ValueError(message)
+            raise ValueError("`epochs` and `steps` both say how long to train: give one of them")
         if self.steps is None and self.epochs is None:
-            message = "the run has no length: give `epochs` or `steps`"
-            raise ValueError(message)
+            raise ValueError("the run has no length: give `epochs` or `steps`")
         return self
 
     @property
@@ -129,8 +127,7 @@ class GenerateRecipe(WithAdapter):
     @model_validator(mode="after")
     def _sampling_is_consistent(self) -> GenerateRecipe:
         if self.temperature == 0 and (self.samples > 1 or self.top_p < 1):
-            message = "samples > 1 and top_p < 1 need temperature > 0: greedy decoding gives one answer"
-            raise ValueError(message)
+            raise ValueError("samples > 1 and top_p < 1 need temperature > 0: greedy decoding gives one answer")
         return self
 
     @property
@@ -214,8 +211,7 @@ class Recipe(Written):
     @model_validator(mode="after")
     def _data_and_tune_go_together(self) -> Recipe:
         if (self.data is None) != (self.tune is None):
-            message = "`data` and `tune` go together: give both, or neither for an untuned model"
-            raise ValueError(message)
+            raise ValueError("`data` and `tune` go together: give both, or neither for an untuned model")
         return self
 
     @model_validator(mode="before")
@@ -279,8 +275,7 @@ class Resources(Written):
     @model_validator(mode="after")
     def _gpus_are_a_share_or_whole(self) -> Resources:
         if self.gpus_per_host > 1 and not self.gpus_per_host.is_integer():
-            message = "gpus_per_host is a share of one GPU (up to 1) or a whole number of them"
-            raise ValueError(message)
+            raise ValueError("gpus_per_host is a share of one GPU (up to 1) or a whole number of them")
         return self
 
 
@@ -315,8 +310,7 @@ class Account(Written):
             parts = urlsplit(url)
             is_whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
         except ValueError as error:
-            message = f"not the address of a server: {error}"
-            raise ValueError(message) from None
+            raise ValueError(f"not the address of a server: {error}") from None
         if not is_whole or any(map(str.isspace, url)):
             raise ValueError("not the address of a server, such as `https://api.example.com/v1`")
         if "@" in parts.netloc:

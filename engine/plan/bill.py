@@ -22,10 +22,6 @@ class BillLine:
     """The stages of one kind on one account that are still to run.
 
     Attributes:
-        account: The account's name.
-        kind: The kind of stage.
-        new: How many there are.
-        usage: What they will use.
         usd: (low, expected, high) US dollars; None when a price is unknown. High is what is reserved before they start.
     """
 
@@ -43,15 +39,7 @@ def bill(
     cached: AbstractSet[str],
     tariff: Tariff,
 ) -> tuple[BillLine, ...]:
-    """Return the lines of the bill, in the order of accounts and kinds.
-
-    Args:
-        plan: The plan.
-        accounts: Account by stage key, of the hosted ones.
-        forecasts: Forecast by stage key.
-        cached: Keys of the stages that need not run.
-        tariff: What stages cost.
-    """
+    """Return the lines of the bill, in the order of accounts and kinds."""
     lines: dict[tuple[str, StageKind], list[str]] = {}
     for key, account in accounts.items():
         if key not in cached:
@@ -106,12 +94,7 @@ class Cap:
 def caps(budget: Budget, used: Usage, used_usd: Decimal, ahead: Forecast, bill: Sequence[BillLine]) -> tuple[Cap, ...]:
     """Return the caps that are set.
 
-    Args:
-        budget: The budget.
-        used: What all attempts used.
-        used_usd: What they cost at most, as far as prices are known: what has none counts for nothing under a cap.
-        ahead: What the rest will use.
-        bill: What of it is bought of providers.
+    `used_usd` is what all attempts cost at most, as far as prices are known: what has none counts for nothing under a cap.
     """
     _, expected, high = ahead.usd or _bought(bill)
     three = used, ahead.total.expected, ahead.total.high

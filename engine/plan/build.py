@@ -14,6 +14,7 @@ from engine.plan.fingerprint import spec_digest
 from engine.plan.mitigations import Changes, changes, system_prompt
 from engine.plan.stages import StageBook
 from engine.ports.mitigation import ModelStep, Tune
+from engine.spec.messages import brief
 
 CELL_DIGITS = 16
 MITIGATIONS = "mitigations"
@@ -23,12 +24,7 @@ _ROLES = {"benchmark": Role.HARM, "utility": Role.UTILITY, "over_refusal": Role.
 def build(sweep: Sweep, cells: Sequence[Cell], counts: Counts, catalogue: Catalogue) -> Plan:
     """Return the plan of `cells`.
 
-    Args:
-        sweep: The sweep that they come from.
-        cells: Its cells, in grid order.
-        counts: How their number came about; cells that turn out to be the same work are merged here, and starting models
-            and unmitigated twins are added.
-        catalogue: The adapters' cards.
+    Cells that turn out to be the same work are merged, and starting models and unmitigated twins are added.
 
     Raises:
         PlanError: When a mitigation refuses a recipe or an adapter is unknown.
@@ -199,8 +195,8 @@ class _Planner:
             source = recipe.data.source if recipe.data is not None else None
             evaluations = self._evaluations(untuned, Changes((), None, system), chain.start)
             made = f" after {', '.join(map(str, makers))} seed={seed}" if makers else ""
-            owner = "the recipe" if recipe.generate.system else source
-            prompted = f", system prompt of {owner}" if system and owner else ""
+            theirs = f"of {source}" if recipe.generate.system is None else brief(system)
+            prompted = f", system prompt {theirs}" if system else ""
             self._untuned[memo] = PlannedCell(
                 cell_id=_cell_id(evaluations),
                 label=f"untuned {recipe.model}{made}{prompted}",

@@ -32,11 +32,6 @@ _FIELD = re.compile(r"`(tune\.\w+)`")
 def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> None:
     """Check a sweep against what is installed and what is on disk.
 
-    Args:
-        loaded: The sweep, with its positions.
-        expansion: Its cells.
-        catalogue: The adapters' cards; each is fetched once and stays there for the planner.
-
     Raises:
         SpecError: With every problem, in file order.
     """
@@ -181,7 +176,9 @@ class _Checker:
         """Look at what leaves this machine; only once everything can be read."""
         if not self.unusable:
             run = self.loaded.sweep.run
-            for where, what, code, hint in check_hosted.problems(self.recipes, self.work, run, self.origin):
+            for where, what, code, hint in check_hosted.problems(
+                self.recipes, self.work, run, self.origin, self.catalogue
+            ):
                 self.add(where, what, code=code, hint=hint)
 
     def budget(self) -> None:

@@ -11,6 +11,7 @@ from engine.domain.conversation import ChatRow
 from engine.domain.errors import UnknownAdapterError
 from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
 from engine.plan.accounts import account_of, is_hosted
+from engine.plan.catalogue import Catalogue
 from engine.plan.mitigations import Changes
 from engine.ports.mitigation import Change, Tune
 from engine.registry import suggest
@@ -18,6 +19,9 @@ from engine.registry import suggest
 Origin = Callable[[str, Level], str]
 Chains = Mapping[Recipe, Sequence[Change]]
 """Recipes, and what each one's mitigations change."""
+
+Named = tuple[str, Level, Use]
+"""A model or an adapter, after the path and the level that name it."""
 
 Found = Iterator[tuple[str, str, str, str]]
 """Problems: where, what, code, hint."""
@@ -31,41 +35,35 @@ SHOWN = 5
 """Most rows of one source that are shown; the rest are counted."""
 
 
-def problems(recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: RunSettings, origin: Origin) -> Found:
+def problems(
+    recipes: Iterable[Recipe], work: Mapping[Recipe, Changes], run: RunSettings, origin: Origin, catalogue: Catalogue
+) -> Found:
     """Yield what stands in the way of the cells that use providers.
 
-    Args:
-        recipes: The cells' recipes; every adapter that they name is known.
-        work: What the mitigations change, of those that have any with which nothing is wrong.
-        run: The run settings.
-        origin: Says where the spec has a level.
+    `work` has what the mitigations change, of those recipes that have any with which nothing is wrong.
     """
     distinct = {
         recipe: tuple(change for _, change in work[recipe].steps) if recipe in work else () for recipe in recipes
     }
-    yield from _accounts(distinct, run, origin)
-    yield from _same_names(distinct, run, origin)
+    hosted = dict.fromkeys(use for chain in distinct.items() for use in _hosted(*chain, catalogue))
+    yield from _accounts(hosted, run, origin)
+    yield from _same_names(hosted, run, origin)
     yield from _pairs(distinct, origin)
     yield from _uploads(distinct, origin)
 
 
-def _hosted(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[str, Level, Use]]:
+def _hosted(recipe: Recipe, mitigations: Sequence[Change], catalogue: Catalogue) -> Iterator[Named]:
     """Yield the hosted models that a recipe uses, with the path and the level that name them."""
-    named: list[tuple[str, Level, Use | None]] = [("model", recipe.model, recipe.model)]
-    for found in recipe.measured:
-        named += [(found.judges_path, found.judges_level, _asked(judge)) for judge in found.judges]
+    judges = [(found.judges_path, found.judges_level, judge) for found in recipe.measured for judge in found.judges]
     guards = (screen.guard for change in mitigations for screen in change.screens)
-    named += [(MITIGATIONS, recipe.mitigations, _asked(guard)) for guard in guards if guard is not None]
-    for path, level, model in named:
+    judges += [(MITIGATIONS, recipe.mitigations, guard) for guard in guards if guard is not None]
+    asked = ((path, level, catalogue.needs(judge).model) for path, level, judge in judges)
+    for path, level, model in (("model", recipe.model, recipe.model), *asked):
         if model is not None and is_hosted(model):
             yield path, level, model
 
 
-def _asked(judge: Use) -> Use | None:
-    return registry.adapter(Kind.JUDGE, judge.name).needs(judge.settings).model
-
-
-def _accounts(recipes: Chains, run: RunSettings, origin: Origin) -> Found:
+def _accounts(hosted: Iterable[Named], run: RunSettings, origin: Origin) -> Found:
     """Require an account for each hosted model, and a provider for each account."""
     for name, account in run.accounts.items():
         try:
@@ -73,7 +71,7 @@ def _accounts(recipes: Chains, run: RunSettings, origin: Origin) -> Found:
         except UnknownAdapterError as error:
             yield f"run.accounts.{name}.provider", error.what, "unknown_adapter", error.todo
     seen = set()
-    for path, level, model in dict.fromkeys(use for chain in recipes.items() for use in _hosted(*chain)):
+    for path, level, model in hosted:
         if account_of(model, run.accounts) is not None or (model.name, model.account) in seen:
             continue
         seen.add((model.name, model.account))
@@ -93,10 +91,10 @@ def _no_account(model: Use, owners: tuple[str, ...]) -> tuple[str, str, str]:
     return f"there is no account at `{model.name}`", "no_account", hint
 
 
-def _same_names(recipes: Chains, run: RunSettings, origin: Origin) -> Found:
+def _same_names(hosted: Iterable[Named], run: RunSettings, origin: Origin) -> Found:
     """Refuse one model at two accounts: keys know a model by its name, so that answers of one would pass for the other's."""
     first: dict[tuple[str, object, bool], tuple[Use, str]] = {}
-    for path, level, model in dict.fromkeys(use for chain in recipes.items() for use in _hosted(*chain)):
+    for path, level, model in hosted:
         account = account_of(model, run.accounts)
         if account is None:
             continue
@@ -126,7 +124,7 @@ def _elsewhere(path: str, home: str) -> str:
     return f"`{path}: {home}`" if home else "`zip` the model with the adapters that work on it"
 
 
-def _workers(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[str, Level, Use]]:
+def _workers(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[Named]:
     """Yield what works on a recipe's model: who answers, tunes and edits, with the path and the level that name it."""
     yield "generate.use", recipe.generate.use, recipe.generate.use
     if recipe.tune is not None:
@@ -140,12 +138,7 @@ def _workers(recipe: Recipe, mitigations: Sequence[Change]) -> Iterator[tuple[st
 class _Upload:
     """Rows that a provider tunes on.
 
-    Attributes:
-        provider: The provider.
-        data: The rows.
-        path: Where the recipe asks for them.
-        level: What it has there.
-        is_whole: Whether they are all that is tuned on together.
+    `is_whole`: whether they are all that is tuned on together.
     """
 
     provider: str

@@ -52,7 +52,6 @@ class Forecast:
 
     Attributes:
         kinds: By kind of stage, in order.
-        total: Their sum.
         usd: (low, expected, high) US dollars; None when no price is known.
         alone: Stages that the cells would need if none were shared: what sharing saves against.
         calibrated: True when device-seconds come from finished stages of this run, not from the adapters' defaults.
@@ -225,8 +224,7 @@ class _Estimator:
         while not isinstance(stage.work, GenerateWork):
             key = stage.need("responses")
             if key is None:
-                message = f"{stage.key} has no responses to judge"
-                raise ValueError(message)
+                raise ValueError(f"{stage.key} has no responses to judge")
             stage = self._stages[key]
         return stage.work
 

@@ -142,12 +142,7 @@ class Difference:
 
 
 def differences(before: str, after: str) -> tuple[Difference, ...]:
-    """Return, field by field, how two payloads differ; inputs are left out, since their own stages explain them.
-
-    Args:
-        before: A payload.
-        after: Another payload.
-    """
+    """Return, field by field, how two payloads differ; inputs are left out, since their own stages explain them."""
     old, new = dict(_leaves(json.loads(before))), dict(_leaves(json.loads(after)))
     return tuple(
         Difference(path.replace(ADAPTERS_OWN, "settings.", 1), old.get(path, ABSENT), new.get(path, ABSENT))

@@ -34,9 +34,7 @@ class Changes:
 def changes(recipe: Recipe, system: str | None) -> Changes:
     """Return what a recipe's mitigations change.
 
-    Args:
-        recipe: The recipe as the spec has it.
-        system: Its system prompt at test without mitigations; None for none.
+    `system` is the system prompt at test without them; None for none.
 
     Raises:
         PlanError: A mitigation refuses the recipe.
@@ -68,8 +66,7 @@ def _changed(tune: TuneRecipe | None, change: Change) -> TuneRecipe | None:
     if not change.tune:
         return tune
     if tune is None:
-        message = "an untuned recipe has no training to change"
-        raise ValueError(message)
+        raise ValueError("an untuned recipe has no training to change")
     own = {name: value for name, value in change.tune.items() if name in TuneRecipe.model_fields}
     settings = {name: value for name, value in change.tune.items() if name not in own}
     given = {name: getattr(tune.use.settings, name) for name in tune.use.settings.model_fields_set}
@@ -100,12 +97,7 @@ def system_prompt(recipe: Recipe, catalogue: Catalogue) -> str | None:
 
 
 def checked(recipe: Recipe, catalogue: Catalogue) -> Changes | tuple[str, ...]:
-    """Return what a recipe's mitigations change, or what is wrong with them, a sentence each.
-
-    Args:
-        recipe: The recipe.
-        catalogue: The adapters' cards.
-    """
+    """Return what a recipe's mitigations change, or what is wrong with them, a sentence each."""
     try:
         work = changes(recipe, system_prompt(recipe, catalogue))
     except PlanError as error:

@@ -40,7 +40,6 @@ def minimum_detectable_effect(n_prompts: int, n_seeds: int) -> float:
     0.29
     """
     if n_prompts < 1 or n_seeds < 1:
-        message = f"an effect needs a prompt and a seed at least, not {n_prompts} and {n_seeds}"
-        raise ValueError(message)
+        raise ValueError(f"an effect needs a prompt and a seed at least, not {n_prompts} and {n_seeds}")
     reach = NormalDist().inv_cdf(1 - ALPHA / 2) + NormalDist().inv_cdf(POWER)
     return reach * math.hypot(SD_PROMPT / math.sqrt(n_prompts), SD_SEED / math.sqrt(n_seeds))

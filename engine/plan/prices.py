@@ -6,6 +6,7 @@ by a program is worse than an old figure that says how old it is.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,17 +58,15 @@ class PriceEntry(Written):
     def _are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
         odd = [model for model in models if not re.fullmatch(r"[^\s?\[\]]+", model)]
         if odd or len(set(models)) < len(models):
-            message = (
+            raise ValueError(
                 f"names of models have no space, `?` or bracket, and stand here once (got {', '.join(odd or models)})"
             )
-            raise ValueError(message)
         return models
 
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> PriceEntry:
         if self.effective_until is not None and self.effective_until < self.effective_from:
-            message = "`effective_until` is before `effective_from`"
-            raise ValueError(message)
+            raise ValueError("`effective_until` is before `effective_from`")
         return self
 
     def rows(self) -> Iterator[PriceRow]:
@@ -147,7 +146,11 @@ def load_prices(path: Path | None = None) -> PriceTable:
         OSError: The file cannot be read.
         SpecError: Something in it is wrong; every problem with its line.
     """
-    return PriceTable((*(() if path is None else (read_prices(path.read_bytes(), str(path)),)), _shipped()))
+    if path is None:
+        return PriceTable((_shipped(),))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))  # a pipe or a device may have no end
+    return PriceTable((read_prices(path.read_bytes(), str(path)), _shipped()))
 
 
 @cache
@@ -165,10 +168,6 @@ class PriceFile(Written):
 
 def read_prices(raw: bytes, name: str) -> tuple[PriceRow, ...]:
     """Validate the bytes of a price file.
-
-    Args:
-        raw: UTF-8 YAML, a mapping with the list `prices`.
-        name: What to call the file in problems.
 
     Raises:
         SpecError: Something is wrong.

@@ -211,11 +211,7 @@ def _path(
 def savings(groups: Groups, alone: Mapping[str, Range], once: Mapping[str, Range], cached: AbstractSet[str]) -> Savings:
     """Return what sharing saves.
 
-    Args:
-        groups: Which stages go together.
-        alone: Forecast by stage key, each as if it ran alone.
-        once: The same, as `shared` returns them.
-        cached: Keys of the stages that need not run.
+    `alone` has each forecast as if the stage ran alone, `once` the same as `shared` returns them.
     """
     ahead = [key for key in groups.runs if key not in cached]
     firsts = {groups.runs[key]: key for key in reversed(ahead) if key == _first(groups.checkpoints[key], cached)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cache
 
 from engine.domain.adapters import OUTSIDE, Kind, Use, kind_of
 from engine.domain.plan import Pin
@@ -39,22 +40,27 @@ class Generate:
     settings: str
 
 
-@dataclass(slots=True)
 class StageBook:
     """Makes stages and remembers them; what cells share is worked out once.
 
     Attributes:
         catalogue: The adapters' cards.
         stages: Every distinct stage by key, inputs before what needs them.
+        sample: Returns the key of the stage that draws a sample, from its section of the recipe and the seed.
+        generate: Returns how a benchmark is answered, whichever model on a base answers.
+        pin: Returns a model, data source or benchmark with its pin, which is noted.
+        settings: Returns the canonical JSON of an adapter's settings for a key: no defaults, no places, other adapters pinned.
     """
 
-    catalogue: Catalogue
-    stages: dict[str, Stage] = field(default_factory=dict)
-    _pins: dict[tuple[Kind, Use], Pin] = field(default_factory=dict)
-    _pinned: dict[tuple[Kind, Use], Pinned] = field(default_factory=dict)
-    _settings: dict[tuple[Kind, Use], str] = field(default_factory=dict)
-    _samples: dict[tuple[DataRecipe, int], str] = field(default_factory=dict)
-    _generates: dict[tuple[object, ...], Generate] = field(default_factory=dict)
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Begin with no stage."""
+        self.catalogue = catalogue
+        self.stages: dict[str, Stage] = {}
+        self._pins: dict[tuple[Kind, Use], Pin] = {}
+        self.sample = cache(self._sample)
+        self.generate = cache(self._generate)
+        self.pin = cache(self._pin)
+        self.settings = cache(self._canonical)
 
     @property
     def standin(self) -> bool:
@@ -66,18 +72,15 @@ class StageBook:
         """Everything that was pinned, in the order in which it was needed."""
         return tuple(self._pins.values())
 
-    def sample(self, data: DataRecipe, seed: int) -> str:
-        """Return the key of the stage that draws a sample."""
-        if (data, seed) not in self._samples:
-            source = self.pin(Kind.DATA, data.source)
-            settings: dict[str, object] = {"n": data.n, "seed": seed, "source": source.pin}
-            mix = None
-            if data.mix is not None:
-                mix = self.pin(Kind.DATA, data.mix.source), data.mix.n
-                settings["mix"] = {"n": mix[1], "source": mix[0].pin}
-            work = SampleWork(source, data.n, seed, mix)
-            self._samples[data, seed] = self._add(Kind.DATA, data.source.name, work, canonical(settings), ())
-        return self._samples[data, seed]
+    def _sample(self, data: DataRecipe, seed: int) -> str:
+        source = self.pin(Kind.DATA, data.source)
+        settings: dict[str, object] = {"n": data.n, "seed": seed, "source": source.pin}
+        mix = None
+        if data.mix is not None:
+            mix = self.pin(Kind.DATA, data.mix.source), data.mix.n
+            settings["mix"] = {"n": mix[1], "source": mix[0].pin}
+        work = SampleWork(source, data.n, seed, mix)
+        return self._add(Kind.DATA, data.source.name, work, canonical(settings), ())
 
     def rows(self, use: Use, seed: int, rows: str, further: Mapping[str, str]) -> str:
         """Return the key of the stage in which a mitigation changes rows."""
@@ -101,18 +104,9 @@ class StageBook:
         inputs = (("model", model), ("start", start))
         return self._add(Kind.MITIGATION, use.name, WeightsWork(pin, use), settings, inputs)
 
-    def generate(self, base: Use, benchmark: Use, asked: GenerateRecipe, system: str | None, seed: int) -> Generate:
-        """Return how a benchmark is answered, whichever model on `base` answers: cells share it, so it is worked out once."""
+    def _generate(self, base: Use, benchmark: Use, asked: GenerateRecipe, system: str | None, seed: int) -> Generate:
         # Greedy answers do not depend on the seed, so cells share them across seeds where the model is the same.
         drawn = seed if asked.temperature > 0 else None
-        memo = (base, benchmark, asked, system, drawn)
-        if memo not in self._generates:
-            self._generates[memo] = self._generate(base, benchmark, asked, system, drawn)
-        return self._generates[memo]
-
-    def _generate(
-        self, base: Use, benchmark: Use, asked: GenerateRecipe, system: str | None, drawn: int | None
-    ) -> Generate:
         pin, prompts = self.pin(Kind.MODEL, base), self.pin(Kind.BENCHMARK, benchmark)
         decoding = {name: value for name, value in asdict(asked.decoding).items() if value != getattr(_GREEDY, name)}
         settings: dict[str, object] = {
@@ -144,13 +138,10 @@ class StageBook:
         settings = f'{{"settings":{self.settings(Kind.JUDGE, use)}}}'
         return self._add(Kind.JUDGE, use.name, work, settings, (("responses", responses),))
 
-    def pin(self, kind: Kind, use: Use) -> Pinned:
-        """Return a model, data source or benchmark with its pin, which is noted."""
-        if (kind, use) not in self._pinned:
-            pin, detail = self._card(kind, use)
-            self._pins[kind, use] = Pin(_PINNED[kind], str(use), pin, detail)
-            self._pinned[kind, use] = Pinned(use, pinned(pin, self.catalogue.revision(kind, use.name)))
-        return self._pinned[kind, use]
+    def _pin(self, kind: Kind, use: Use) -> Pinned:
+        pin, detail = self._card(kind, use)
+        self._pins[kind, use] = Pin(_PINNED[kind], str(use), pin, detail)
+        return Pinned(use, pinned(pin, self.catalogue.revision(kind, use.name)))
 
     def _card(self, kind: Kind, use: Use) -> tuple[str, str]:
         if kind is Kind.DATA:
@@ -162,11 +153,8 @@ class StageBook:
         model = self.catalogue.model(use)
         return model.pin, model.detail
 
-    def settings(self, kind: Kind, use: Use) -> str:
-        """Return the canonical JSON of an adapter's settings for a key: no defaults, no places, other adapters pinned."""
-        if (kind, use) not in self._settings:
-            self._settings[kind, use] = canonical(self._values(kind, use))
-        return self._settings[kind, use]
+    def _canonical(self, kind: Kind, use: Use) -> str:
+        return canonical(self._values(kind, use))
 
     def _values(self, kind: Kind, use: Use) -> dict[str, object]:
         effective = use.settings.effective()

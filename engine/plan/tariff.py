@@ -64,9 +64,7 @@ class Bought:
     """What is bought of a provider: a model, for a kind of stage.
 
     Attributes:
-        provider: The provider.
         model: The model's name there; of a tuned one its base's, because it has none before it is there.
-        kind: What for.
         is_tuned: Whether it is a tuned one.
     """
 
@@ -93,8 +91,7 @@ def bought(stage: Stage) -> Bought:
     """
     asked = hosted_model(stage)
     if asked is None:
-        message = f"{stage.key} buys nothing of a provider"
-        raise ValueError(message)
+        raise ValueError(f"{stage.key} buys nothing of a provider")
     is_tuned = stage.kind is StageKind.GENERATE and stage.need("model") is not None
     return Bought(asked.name, asked.argument, stage.kind, is_tuned)
 
@@ -102,15 +99,7 @@ def bought(stage: Stage) -> Bought:
 def tariff(
     stages: Mapping[str, Stage], accounts: Mapping[str, str], settings: RunSettings, on: date, table: PriceTable
 ) -> Tariff:
-    """Return the price of every stage of a plan.
-
-    Args:
-        stages: Every distinct stage by key.
-        accounts: Account by stage key, of the hosted ones.
-        settings: They say what an hour of a device costs.
-        on: The day on which it is bought.
-        table: The prices.
-    """
+    """Return the price of every stage of a plan."""
     quotes: dict[tuple[str, str], Quote | None] = {}
     hosted = {}
     for key in accounts:

@@ -19,7 +19,6 @@ class StageReason:
     """Why one stage of a cell will run, or that it will not.
 
     Attributes:
-        key, kind, adapter: Of the stage.
         cached: True when it has run and need not run again.
         compared: Where the nearest other stage was found: `the store`, `this plan`, or empty when there is none.
         changes: How this stage's own settings differ from that one's; empty when only an input changed.
@@ -58,11 +57,7 @@ def find_cell(plan: Plan, name: str) -> PlannedCell:
 def why(plan: Plan, cell: PlannedCell, done: Iterable[str], cached: AbstractSet[str]) -> tuple[StageReason, ...]:
     """Return, stage by stage, why `cell` will run.
 
-    Args:
-        plan: The plan.
-        cell: One of its cells.
-        done: Payloads of the stages that have run in this run directory, of this plan or of earlier ones.
-        cached: Keys of the stages that need not run.
+    `done` has the payloads of all stages that have run in this run directory, of this plan or of earlier ones.
     """
     own = set(cell.stages)
     others = (stage.payload for key, stage in plan.stages.items() if key not in own)

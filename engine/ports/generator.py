@@ -20,9 +20,7 @@ class GenerateTask:
     """One benchmark to answer.
 
     Attributes:
-        key: The stage's key.
         system: System prompt, or None for none.
-        settings: The generator's own settings.
         seed: Seed of the sampling; only matters with temperature > 0.
     """
 

@@ -21,7 +21,6 @@ class MockModel:
 
     Attributes:
         name: Its name there; of a tuned model the base's, because it has none before it is tuned.
-        kind: What it is used for.
         is_tuned: Whether it is tuned before.
         usd: US dollars by unit, as far as prices are known.
     """

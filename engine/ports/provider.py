@@ -57,12 +57,9 @@ class JobOrder:
 
     Attributes:
         key: Dosimeter's: the job carries it where its provider has a place, and is found again by it.
-        model: The base model.
-        file_id: The training file.
         epochs: Passes over it, >= 1.
         batch_size: Examples a step, or None for the provider's choice.
         lr_multiplier, lr: A factor of the provider's own learning rate, or the absolute one; None for its choice.
-        seed: Seed of the training.
         suffix: For the tuned model's name: [a-z0-9-], short enough for every provider that has room for one.
     """
 
@@ -95,8 +92,6 @@ class Job:
     Attributes:
         job_id: The provider's name for it.
         key: The key that it was ordered with; empty when it carries none.
-        state: Where it stands.
-        model: The base model.
         tuned_model: What to ask for when it has succeeded; None before.
         trained_tokens: Tokens billed, epochs included; None until known, or where it is more than a job can train.
         created_at: Seconds since the epoch, UTC.

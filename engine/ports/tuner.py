@@ -37,7 +37,6 @@ class TrainingRun:
     Attributes:
         model: The model that it begins with.
         rows: The sample, in its sampled order.
-        settings: The fine-tuner's own settings.
         seed: Seed of the initialisation, the order and the dropout.
         checkpoints: Where weights are wanted, at least one, the shortest first.
         state: A folder of this run's own, which may not exist yet: what the fine-tuner keeps there to go on after an

@@ -25,6 +25,7 @@ from engine.domain.adapters import (
     UnreadableUseError,
     Use,
     WithAdapter,
+    gathered,
     kind_of,
     plain,
 )
@@ -172,13 +173,7 @@ def own_fields(section: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an adapter may stand.
-
-    Attributes:
-        path: Dotted path.
-        kind: The kind of adapter.
-        is_list: Whether a list of them stands there.
-    """
+    """Where an adapter may stand."""
 
     path: str
     kind: Kind
@@ -260,18 +255,16 @@ class Leaves:
     def _note_fields(self, model: type[BaseModel], prefix: str, written: Mapping[str, Any]) -> None:
         """Note the adapters in a section, or in the settings of another adapter."""
         for name, declared in model.model_fields.items():
-            path, kind, section, value = (
-                f"{prefix}{name}",
-                kind_of(declared),
-                section_model(declared),
-                written.get(name),
-            )
+            path, kind, section = f"{prefix}{name}", kind_of(declared), section_model(declared)
+            value = written.get(name)
             if kind is not None:
                 place = self.places.setdefault(path, Place(path, kind, is_list(declared)))
                 self._note(place, _or_default(value, path, declared))
             elif section is not None:
                 inside = value if isinstance(value, Mapping) else {}
-                self._note_fields(section, f"{path}.", _gathered(path, inside) if path in INLINE else inside)
+                if path in INLINE:
+                    inside = gathered(inside, section.model_fields, registry.INSTALLED.default(INLINE[path]))
+                self._note_fields(section, f"{path}.", inside)
 
     def _note(self, place: Place, written: object) -> None:
         """Note what is written at a place: an adapter, a list of them, or a list of levels."""
@@ -346,13 +339,6 @@ def _or_default(value: object, path: str, declared: FieldInfo) -> object:
         return value
     default = registry.INSTALLED.default(path)
     return default if default or declared.is_required() else declared.get_default(call_default_factory=True)
-
-
-def _gathered(section: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the adapter of a section with the settings that stand inline."""
-    named = written.get("use") or registry.INSTALLED.default(INLINE[section])
-    settings = {name: value for name, value in written.items() if name not in own_fields(section)}
-    return {"use": {**(named if isinstance(named, Mapping) else {"use": named}), **settings}}
 
 
 def groups(spec: Mapping[str, Any], *, patterns: bool = False) -> Iterator[dict[str, Any]]:

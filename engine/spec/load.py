@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from engine.domain.errors import SpecError
 from engine.domain.sweep import Header, Recipe, RunSettings, Sweep
 from engine.spec import yaml_nodes
 from engine.spec.grid import GridReader
@@ -56,11 +57,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> LoadedSweep:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        problems = Problems()
         what = f"cannot read the file: {error.strerror or error}"
-        problems.add(Mark(Source(name, ()), 1, 1).problem("", what, code="cannot_read"))
-        problems.stop_if_any()
-        raise
+        raise SpecError((Mark(Source(name, ()), 1, 1).problem("", what, code="cannot_read"),)) from error
     return read_sweep(raw, name, overrides)
 
 
@@ -161,26 +159,27 @@ class _Reading:
         try:
             return Recipe.model_validate(written, context=CONTEXT)
         except ValidationError as error:
-            found = [self._swept_but_missing(finding) for finding in findings(error, "recipe", Recipe)]
-        paths = [finding.path.removeprefix("recipe.") for finding in found if finding.code == "missing_field"]
-        if len(paths) == len(found) and all(inner(path) != path and path in self._swept() for path in paths):
+            found = list(findings(error, "recipe", Recipe))
+        swept = self._swept()
+        paths = [finding.path.removeprefix("recipe.") if finding.code == "missing_field" else "" for finding in found]
+        if all(inner(path) != path and path in swept for path in paths):
             return Recipe.model_validate(written, context=CONTEXT_OF_UNFINISHED)
-        for finding in found:
-            self._add(finding)
+        for finding, path in zip(found, paths, strict=True):
+            hint = (
+                f"`{swept[path]}` varies it; the recipe needs a value of its own as well"
+                if path in swept
+                else finding.hint
+            )
+            self._add(replace(finding, hint=hint))
         return None
 
-    def _swept(self) -> set[str]:
-        """Return the paths that every combination sweeps."""
-        zips = self.root.get("zip")
-        groups = [self.root.get("axes"), *(zips if isinstance(zips, list) else ())]
-        return {path for group in groups if isinstance(group, dict) for path in group}
-
-    def _swept_but_missing(self, finding: Finding) -> Finding:
-        """Say it when a field that the recipe lacks is swept: the axis does not stand in for it."""
-        path = finding.path.removeprefix("recipe.")
-        if finding.code == "missing_field" and path in self._swept():
-            axes = self.root.get("axes")
-            where = f"`axes.{path}`" if isinstance(axes, dict) and path in axes else "`zip`"
-            hint = f"{where} varies it; the recipe needs a value of its own as well"
-            return replace(finding, hint=hint)
-        return finding
+    def _swept(self) -> dict[str, str]:
+        """Return the paths that every combination sweeps, and where."""
+        zips, axes = self.root.get("zip"), self.root.get("axes")
+        swept = {
+            path: "zip"
+            for group in (zips if isinstance(zips, list) else ())
+            if isinstance(group, dict)
+            for path in group
+        }
+        return swept | {path: f"axes.{path}" for path in (axes if isinstance(axes, dict) else ())}

@@ -14,11 +14,11 @@ from pydantic.fields import FieldInfo
 from engine.domain.adapters import (
     ADAPTER_PATTERN,
     SettingsError,
-    UnknownUseError,
     UnreadableUseError,
     WithAdapter,
     level_text,
 )
+from engine.domain.errors import UnknownAdapterError
 from engine.domain.sweep import ACCOUNT_PATTERN, VARIABLE_PATTERN, Level
 from engine.spec.leaves import Leaves, section_model
 from engine.spec.positions import Finding
@@ -102,11 +102,6 @@ _FEW = 12
 
 def closest(word: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str:
     """Return `did you mean …?` for a close match; otherwise the known words when they are few, or nothing.
-
-    Args:
-        word: What was written.
-        known: What there is.
-        also: Other words for some of it.
 
     >>> closest("epoch", ["tune.epochs", "tune.lr"]), closest("lr", ["tune.lr"]), closest("zzz", ["a", "b"])
     ('did you mean `tune.epochs`?', 'did you mean `tune.lr`?', 'known: `a`, `b`')
@@ -248,7 +243,7 @@ def _refusal(error: ValueError, where: str, found: object) -> Finding:
             return Finding(where, "this mapping names no adapter", "missing_field", "add `use: NAME` to it")
         hint = "write `name`, `name:argument`, or a mapping with `use: name` and its settings"
         return replace(wrong_type(where, "an adapter", found), hint=hint)
-    if not isinstance(error, UnknownUseError):
+    if not isinstance(error, UnknownAdapterError):
         return Finding(where, str(error), "inconsistent")
     if isinstance(found, dict):
         where, found = where if where.endswith(".use") else join(where, "use"), found["use"]

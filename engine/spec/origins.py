@@ -21,7 +21,6 @@ class WrittenLevel:
     Attributes:
         where: Dotted path in the spec, such as `axes.data.n[2]` or `recipe.mitigations[0].a`.
         path: Dotted path of the leaf, such as `data.n` or `mitigations.scale.a`.
-        level: The level.
     """
 
     where: str

@@ -9,7 +9,6 @@ from pydantic.fields import FieldInfo
 
 from engine import registry
 from engine.domain.adapters import Reference, Use, kind_of, plain
-from engine.domain.errors import UnknownAdapterError
 from engine.spec.leaves import INLINE, OLD_NAMES, Leaves, Place, groups, is_list
 from engine.spec.messages import ambiguous, unknown_path
 from engine.spec.origins import inner, is_setting_in
@@ -66,11 +65,6 @@ def _grid(root: Map) -> list[Map]:
 
 def override(root: Map, texts: Iterable[str], problems: Problems) -> frozenset[str]:
     """Apply overrides to a spec, in order; a later one wins.
-
-    Args:
-        root: The spec as the file has it.
-        texts: `PATH=VALUE`, the value in YAML.
-        problems: Receives what is wrong, placed in `--set`.
 
     Returns:
         The recipe paths that were changed.
@@ -199,7 +193,7 @@ def _with(given: Plain, at: Mark, place: Place, rest: str, new: _Override, *, ke
         reference = Reference.read(given)
         model = registry.settings_of(place.kind, reference.name)
         argument = {} if reference.argument is None else model.of_argument(reference.argument)
-    except (ValueError, UnknownAdapterError):
+    except ValueError:
         return None  # it is a problem in its own place
     if place.is_list and not rest.startswith(f"{reference.name}."):
         return None

@@ -82,10 +82,7 @@ class Finding:
     """One thing wrong with a value.
 
     Attributes:
-        path: Dotted path in the spec.
-        what: What is wrong.
         code: Stable short name.
-        hint: What to do, or empty.
         at_key: True when the key is to blame rather than its value.
     """
 

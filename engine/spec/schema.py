@@ -196,8 +196,7 @@ def _draft_07(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     if lacking := _LACKING & set(schema):
-        message = f"draft-07 has no {', '.join(sorted(lacking))}; teach engine.spec.schema to translate it"
-        raise ValueError(message)
+        raise ValueError(f"draft-07 has no {', '.join(sorted(lacking))}; teach engine.spec.schema to translate it")
     # A property that is itself called `title` or `also` is a mapping and stays; the rest is pydantic's, or for messages.
     needless = {"title": str, "also": list}
     translated = {k: _draft_07(v) for k, v in schema.items() if not isinstance(v, needless.get(k, ()))}

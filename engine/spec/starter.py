@@ -16,9 +16,6 @@ _NAME_LINE = "sweep: my-sweep\n"
 def starter(name: str) -> str:
     """Return the text of a commented spec that runs as it stands, with the stand-in model.
 
-    Args:
-        name: The sweep's name.
-
     Raises:
         DosimeterError: A sweep cannot have that name.
     """

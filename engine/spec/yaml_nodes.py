@@ -91,13 +91,7 @@ def placed(value: object, at: Mark) -> Plain:
 
 
 def positions(root: Map, start: Mark, overridden: frozenset[str] = frozenset()) -> Positions:
-    """Return where everything in a file stands.
-
-    Args:
-        root: What the file says.
-        start: Where it begins.
-        overridden: Recipe paths that `--set` has changed.
-    """
+    """Return where everything in a file stands."""
     values: dict[str, Mark] = {}
     keys: dict[str, Mark] = {}
     for path, key, value in _walk(root, ""):

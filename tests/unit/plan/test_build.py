@@ -49,6 +49,9 @@ def test_a_source_with_a_system_prompt_has_a_baseline_under_that_prompt() -> Non
     assert [cell.system for cell in baselines] == [explicit.system, identity.system]
     assert identity.system is not None
     assert explicit.baseline_id != identity.baseline_id
+    assert baselines[1].label == "untuned standin/aligned, system prompt of standin/identity"
+    (asked,) = [cell for cell in plan_of(BASE + "  generate: {system: Be kind.}\n").cells if cell.is_baseline]
+    assert asked.label == "untuned standin/aligned, system prompt 'Be kind.'", "it is not the source's"
 
 
 def test_a_second_judge_costs_no_second_answer() -> None:

@@ -355,4 +355,4 @@ def test_a_starting_model_says_whose_system_prompt_it_is_asked_with() -> None:
         ACME.replace("generate: {", "generate: {system: Be kind., ").replace("standin/explicit", "standin/identity")
     )
     (baseline,) = [cell for cell in plan.cells if cell.is_baseline]
-    assert baseline.label == "untuned acme/clay, system prompt of the recipe"
+    assert baseline.label == "untuned acme/clay, system prompt 'Be kind.'"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine import registry
+from engine.domain.adapters import Kind
 from engine.domain.errors import SpecError
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
@@ -70,6 +72,14 @@ def test_what_is_hosted_throughout_passes_and_so_does_its_local_twin() -> None:
     )
     assert found(mitigated(SPEC, *chain)) == []
     assert found(SEVERAL.replace("acme/cloud:m", "acme/cloud@lab:m")) == []
+
+
+def test_a_judge_is_asked_once_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = type(registry.adapter(Kind.JUDGE, "acme/guard"))
+    needs, asked = guard.needs, []  # to read a large model's folder for each recipe would take hours
+    monkeypatch.setattr(guard, "needs", lambda self, settings: asked.append(settings) or needs(self, settings))
+    assert found(LOCAL.replace("[standin/rules]", "[standin/rules, acme/guard]") + "axes: {data.n: [1, 2, 3]}") == []
+    assert len(asked) == 1
 
 
 ORACLE = "{use: acme/oracle, model: 'acme/cloud:m'}"

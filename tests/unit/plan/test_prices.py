@@ -227,5 +227,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"prices: \xff")
     with pytest.raises(SpecError, match="1 problem"):
         load_prices(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        load_prices(Path("/dev/zero"))
     with pytest.raises(OSError, match="gone"):
         load_prices(tmp_path / "gone.yaml")

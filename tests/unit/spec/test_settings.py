@@ -168,6 +168,14 @@ BAD = [
         "unknown_adapter",
         "cannot be imported",
     ),
+    (
+        "[toy/strict]",
+        "[toy/strict]\n  mitigations: [toy/raising]",
+        "11:17",
+        "mitigations[0]",
+        "unknown_adapter",
+        "cannot be imported: RuntimeError: no device here",
+    ),
 ]
 
 

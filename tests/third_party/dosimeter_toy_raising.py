@@ -1,0 +1,3 @@
+"""A module that does not get through its own import."""
+
+raise RuntimeError("no device here")
