@@ -52,10 +52,10 @@ class ReplyLog:
         bought: What was bought before, by the names of `names`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, run: RunDirectory, stage_key: str) -> None:
         """Read what is there, if anything is."""
-        self._path = path
-        found = _read(path)
+        self._path = _path(run, stage_key)
+        found = _read(self._path)
         booked = found.booked()
         self.bought = {
             name: replace(reply, is_booked=index < booked) for index, (name, reply) in enumerate(found.replies)
@@ -134,11 +134,6 @@ def _completion(found: dict[str, Any]) -> Completion:
     read, cached, made = found["tokens"]
     possibly_billed = Usage(**dict(zip(POSSIBLY_BILLED, found["possibly_billed"], strict=True)))
     return Completion(choices, read, cached, made, possibly_billed=possibly_billed)
-
-
-def reply_log(run: RunDirectory, stage_key: str) -> ReplyLog:
-    """Return the replies of a stage."""
-    return ReplyLog(_path(run, stage_key))
 
 
 @dataclass(frozen=True, slots=True)

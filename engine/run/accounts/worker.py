@@ -23,7 +23,7 @@ from engine.run.accounts.batches import Batches
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import Journal
 from engine.run.accounts.quota.broker import Broker
-from engine.run.accounts.replies import names, reply_log
+from engine.run.accounts.replies import ReplyLog, names
 from engine.store.layout import SEALED, RunDirectory
 
 T = TypeVar("T")
@@ -78,13 +78,13 @@ class AccountWorker:
 
     def begun(self, stage_key: str) -> bool:
         """Tell whether replies of a stage, which a run before this one bought, wait to be used."""
-        return bool(reply_log(self._run, stage_key).bought or self._batches.unread(stage_key))
+        return bool(ReplyLog(self._run, stage_key).bought or self._batches.unread(stage_key))
 
     async def _completions(
         self, stage_key: str, requests: Sequence[ChatRequest], *, urgent: bool
     ) -> Sequence[Completion | ProviderError]:
         named = names(requests)
-        with reply_log(self._run, stage_key).open() as log:
+        with ReplyLog(self._run, stage_key).open() as log:
             if self._is_batched:
                 answers = await self._batches.complete_all(stage_key, named, log)
                 return [answers[name] for name in named]

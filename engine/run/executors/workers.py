@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
-from engine.domain.stage import StageKind
+from engine.domain.stage import StageKind, WorkerKind
 from engine.domain.sweep import RunSettings
 from engine.ports import Context
 from engine.run.accounts.worker import AccountWorker
@@ -149,3 +149,34 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop every worker, now."""
         ...
+
+
+INLINE = "inline"
+
+
+class InlineExecutor:
+    """One worker in this very process, which runs its batch while it is polled. The parameters are those of `Worker`.
+
+    For debugging, for machines without Ray, and for tests: a product, not a mock.
+    """
+
+    slots = (Slot(INLINE, WorkerKind.MODEL, is_all=True),)
+
+    def __init__(self, root: Path, settings: RunSettings) -> None:
+        """Make the one worker; with GPUs it has the first that this process sees."""
+        self._worker = Worker(root, settings, "cuda:0" if settings.resources.gpus_per_host else "cpu")
+        self._under_way: Iterator[tuple[Attempt, ...]] = iter(())
+
+    def submit(self, worker: str, batch: StageBatch) -> None:
+        """Remember the batch until the next poll."""
+        del worker
+        self._under_way = self._worker.run(batch)
+
+    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
+        """Go on with the batch until some of its stages end, however long it takes."""
+        del timeout
+        return list(next(self._under_way, ()))
+
+    def close(self) -> None:
+        """Leave the accounts; nothing else outlives this process."""
+        self._worker.close()

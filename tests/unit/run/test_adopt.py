@@ -14,7 +14,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Attempt, StageResult
 from engine.domain.stage import StageKind, StageState
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
-from engine.run.accounts.replies import reply_log, unbooked
+from engine.run.accounts.replies import ReplyLog, unbooked
 from engine.run.drive.adopt import adopt
 from engine.run.drive.order import RunOrder
 from engine.run.drive.prepare import prepare
@@ -68,7 +68,7 @@ class Desk:
         return key, listener.notes
 
     def buy(self, key: str, model: str = MODEL) -> None:
-        with reply_log(self.run, key).open() as log:
+        with ReplyLog(self.run, key).open() as log:
             log.write(f"name {model}", ChatRequest(model, (Turn("user", "sort: pear fig"),), 8), COMPLETION)
 
     @property
