@@ -24,6 +24,7 @@ from typing import Any
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
+from engine.store.errors import mapped
 from engine.store.layout import SEALED, RunDirectory
 
 POSSIBLY_BILLED = ("possibly_billed_prompt_tokens", "possibly_billed_generated_tokens")
@@ -175,7 +176,8 @@ def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
     new = unbooked(run, attempt.key, number - 1)
     if new is None:
         return attempt
-    with _path(run, attempt.key).open("a", encoding="utf-8") as file:
+    path = _path(run, attempt.key)
+    with mapped("what was bought cannot be noted", path), path.open("a", encoding="utf-8") as file:
         file.write("\n" + json.dumps({"booked": number, "replies": new.replies}) + "\n")
         file.flush()
         os.fsync(file.fileno())

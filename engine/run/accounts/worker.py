@@ -101,7 +101,13 @@ class AccountWorker:
                 log.write(name, request, completion)
                 return completion
 
-            return await asyncio.gather(*(reply(name, request) for name, request in named.items()))
+            tasks = [asyncio.create_task(reply(name, request)) for name, request in named.items()]
+            try:
+                return await asyncio.gather(*tasks)
+            except Exception:  # such as a full disk: what cannot be kept is not bought
+                for task in tasks:
+                    task.cancel()
+                raise
 
     async def _tuned(self, request: TuningRequest) -> HostedTuning | ProviderError:
         try:
