@@ -62,7 +62,7 @@ class AccountWorker:
             self._stop()
             raise
         self._run = run
-        self._jobs = Jobs(name, account, provider, self._session, self._broker, Journal(run.jobs))
+        self._jobs = Jobs(name, account, provider, self._session, Journal(run.jobs), broker=self._broker)
         self._batches = Batches(name, account, provider, self._session, Journal(run.batches))
         self._is_batched = account.batch
 
