@@ -81,10 +81,7 @@ class ReplyLog:
             "model": request.model,
             "choices": [[choice.text, choice.finish_reason.value] for choice in completion.choices],
             "tokens": [completion.prompt_tokens, completion.cached_tokens, completion.generated_tokens],
-            "possibly_billed": [
-                completion.possibly_billed.possibly_billed_prompt_tokens,
-                completion.possibly_billed.possibly_billed_generated_tokens,
-            ],
+            "possibly_billed": [getattr(completion.possibly_billed, name) for name in POSSIBLY_BILLED],
         }
         self._file.write(json.dumps(fields) + "\n")
         self._file.flush()

@@ -57,11 +57,12 @@ class AccountWorker:
         self._thread.start()
         try:
             provider = registry.adapter(Kind.PROVIDER, account.provider)
-            self._session, self._broker = self._await(_connected(provider, access, account))
+            self._session = self._await(_connected(provider, access))
         except BaseException:
             self._stop()
             raise
         self._run = run
+        self._broker = Broker(self._session, account.quota, group=provider.quota_group)
         self._jobs = Jobs(name, account, provider, self._session, Journal(run.jobs), broker=self._broker)
         self._batches = Batches(name, account, provider, self._session, Journal(run.batches))
         self._is_batched = account.batch
@@ -155,7 +156,6 @@ def _alone(name: str, run: RunDirectory, patience: float) -> FileLock:
     return lock
 
 
-async def _connected(provider: Provider, access: Access, account: Account) -> tuple[Session, Broker]:
-    """Connect inside the loop: connections and waiting belong to it."""
-    session = provider.connect(access)
-    return session, Broker(session, account.quota, group=provider.quota_group)
+async def _connected(provider: Provider, access: Access) -> Session:
+    """Connect inside the loop: connections belong to it."""
+    return provider.connect(access)

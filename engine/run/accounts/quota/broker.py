@@ -73,10 +73,7 @@ class Broker:
         A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `possibly_billed`, or the
         error in its `used`. There the prompt is estimated as `prompt_estimate` does, because no reply says its length.
 
-        Args:
-            request: What.
-            flow: The cell's stage that asks: flows share the quota fairly.
-            urgent: Whether it goes before others; all requests of a flow agree.
+        A flow is the cell's stage that asks: flows share the quota fairly. Urgent ones go before others; all requests of a flow agree.
 
         Raises:
             ProviderError: It was refused (`BlockedError`, `RejectedError`, `DeniedError`), the account has no money left (`ExhaustedError`), the
@@ -106,8 +103,7 @@ class Broker:
     async def job_slot(self, age: float | None = None) -> AsyncIterator[None]:
         """Hold a slot for a fine-tuning job, from before it is made until it has ended.
 
-        Args:
-            age: Seconds since it was made, of a job that runs already: it waits for nothing, but counts.
+        One that was made `age` seconds ago runs already: it waits for nothing, but counts.
 
         Raises:
             ExhaustedError: The account has no money left.
