@@ -48,7 +48,13 @@ class Gathering:
         return time.monotonic() - self._flushed >= self._pause
 
     def put(self, key: str, made: Made | Exception) -> None:
-        """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it."""
+        """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it.
+
+        Raises:
+            ValueError: It has ended before, or is none of the batch's.
+        """
+        if key not in self._open:
+            raise ValueError(f"its adapter handed back {key} twice, or unasked")
         elapsed = time.monotonic() - self._clock
         rest = max(0.0, elapsed - self._assigned) if self._holds_device else 0.0
         if isinstance(made, Exception):
