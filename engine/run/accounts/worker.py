@@ -34,17 +34,10 @@ in them that its successor makes too."""
 
 
 class AccountWorker:
-    """One account, for the threads of this process. Implements `engine.ports.account.Account`.
-
-    Args:
-        name: The account's name in the spec.
-        account: Its settings.
-        run: The run directory, where what is paid for is written down.
-        patience: Seconds to wait for another worker of this account and run directory to end.
-    """
+    """One account, for the threads of this process. Implements `engine.ports.account.Account`."""
 
     def __init__(self, name: str, account: Account, run: RunDirectory, patience: float = OUTLIVES_SECONDS) -> None:
-        """Connect; nothing is sent yet.
+        """Wait `patience` seconds for another worker of this account and run directory to end, and connect; nothing is sent yet.
 
         Raises:
             DeniedError: The environment has no key.

@@ -93,10 +93,7 @@ class Prepared:
 def prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
     """Load, expand, check, plan and forecast a sweep. Starts neither Ray nor torch, and changes nothing on disk.
 
-    Args:
-        spec: The YAML file.
-        overrides: `--set` texts.
-        out: The run directory; `runs/<sweep name>` when None.
+    The overrides are `--set` texts; the run directory is `runs/<sweep name>` when `out` is None.
 
     Raises:
         SpecError: When the spec is wrong; with every problem and its position.

@@ -60,16 +60,10 @@ class WarmSlots:
 
 
 class Worker:
-    """Runs stage batches, one at a time in each of its slots.
-
-    Args:
-        root: The run directory, an absolute path.
-        settings: What the worker gets, and the accounts at providers.
-        device: A torch device, such as `cpu` or `cuda:0`.
-    """
+    """Runs stage batches, one at a time in each of its slots."""
 
     def __init__(self, root: Path, settings: RunSettings, device: str) -> None:
-        """Start with nothing warm."""
+        """Start with nothing warm, for a run directory (an absolute path), on a torch device such as `cpu` or `cuda:0`."""
         self._run = RunDirectory(root)
         self._settings = settings
         self._device = device
