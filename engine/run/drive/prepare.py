@@ -147,7 +147,7 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
 
 
 def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:
-    """Forecast nothing for tune stages that run again and will find their job, which is in the books already."""
+    """Forecast nothing for tune stages that run again and will find their job, which is in the ledger already."""
     folder = RunDirectory(root).jobs
     if not folder.is_dir():
         return {}
