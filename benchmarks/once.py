@@ -160,7 +160,7 @@ class Run:
         session = Deadly(provider.connect(Access("once", url, KEY_ENV, 10.0)), moment, draw)
         account = Account(provider=PROVIDER, base_url=url, key_env=KEY_ENV, poll_seconds=0.1)
         journal = DeadlyJournal(self.folder / "jobs", moment)
-        jobs = Jobs("once", account, provider, session, Broker(session, account.quota), journal, patience)
+        jobs = Jobs("once", account, provider, session, journal, patience, broker=Broker(session, account.quota))
         rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NoSettings())[:ROWS]
         made = await jobs.run(TuningRequest(f"tune-{self.number:04}", MODEL, rows, 1, ROWS, 1.0, self.number))
         self.outcome.write_text(str(made.job.trained_tokens))

@@ -156,7 +156,7 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
     root, settings = prepared.root.resolve(), prepared.loaded.sweep.run
 
     def inline() -> Executor:
-        from engine.run.executors.inline import InlineExecutor
+        from engine.run.executors.workers import InlineExecutor
 
         return InlineExecutor(root, settings)
 

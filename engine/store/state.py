@@ -227,6 +227,11 @@ class State(Database):
         """Return (stage key, start, end) of every attempt that ended, in seconds since the epoch, UTC."""
         return self.rows("SELECT stage_key, started_at, ended_at FROM attempts WHERE ended_at IS NOT NULL")
 
+    def trained(self) -> dict[str, float]:
+        """Return when the last attempt at each stage ended that trained tokens, in seconds since the epoch, UTC."""
+        query = "SELECT stage_key, max(ended_at) FROM attempts WHERE train_tokens > 0 GROUP BY stage_key"
+        return dict(self.rows(query))
+
     def planned_counts(self) -> dict[tuple[str, str], int]:
         """Return the number of stages of the newest plan by (kind, state)."""
         found = self.rows("SELECT kind, state, count(*) FROM stages WHERE planned GROUP BY kind, state")

@@ -143,7 +143,7 @@ class Process:
         if not self.is_tuned:
             await self._tune(death, jobs)
         named = names(self.asks)
-        log = MortalLog(RunDirectory(self.root).replies / f"{self.ask_key}.jsonl")
+        log = MortalLog(RunDirectory(self.root), self.ask_key)
         log.death = death
         with log.open():
             found = await batches.complete_all(self.ask_key, named, log)
@@ -180,7 +180,7 @@ class Process:
         mortal, journal = cast("Session", Mortal(session, death)), MortalJournal(RunDirectory(self.root).jobs)
         journal.death = death
         broker = Broker(mortal, self.account.quota)
-        return Jobs("ours", self.account, self._provider, mortal, broker, journal, self.patience)
+        return Jobs("ours", self.account, self._provider, mortal, journal, self.patience, broker=broker)
 
     def _batches(self, session: Session, death: Death) -> Batches:
         mortal, journal = cast("Session", Mortal(session, death)), MortalJournal(RunDirectory(self.root).batches)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-from engine.domain.sweep import Account
 from engine.ports.chat import ChatRequest, Completion
-from engine.ports.provider import BatchState, JobState, Provider, Session
+from engine.ports.provider import BatchState, JobState
 from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError, ThrottledError, UnavailableError
-from engine.run.accounts.backoff import PATIENT, Patience, repeated
-from engine.run.accounts.journal import JobRecord, Journal, batch_key
+from engine.run.accounts.backoff import repeated
+from engine.run.accounts.journal import JobRecord, batch_key
 from engine.run.accounts.once import DAY_PAUSE, LONGEST_DAY, Once
 from engine.run.accounts.quota.pool import prompt_estimate
 from engine.run.accounts.replies import ReplyLog, Requests
@@ -29,30 +28,8 @@ Answers = dict[str, Completion | ProviderError]
 
 
 @dataclass(slots=True)
-class Batches:
-    """Runs the batches of one account.
-
-    Attributes:
-        name: The account's name.
-        account: Its settings.
-        provider: Its adapter.
-        session: The connection.
-        journal: Where records are kept.
-        patience: How long lists may lag.
-    """
-
-    name: str
-    account: Account
-    provider: Provider
-    session: Session
-    journal: Journal
-    patience: Patience = PATIENT
-    _once: Once[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Know how a batch is looked for."""
-        own = self.name, self.account, self.provider, self.journal
-        self._once = Once(*own, self._look, str, patience=self.patience)
+class Batches(Once[str]):
+    """Runs the batches of one account."""
 
     async def complete_all(self, stage_key: str, named: Requests, log: ReplyLog) -> Answers:
         """Return the reply to each request of a stage. What is in its open log is not bought again; what is new goes there."""
@@ -99,7 +76,7 @@ class Batches:
         record = self.journal.read(key)
         known = record.job_id if record is not None else ""
         upload, send = partial(self._upload, key, left), partial(self.session.submit_batch, key)
-        batch_id = known or await self._once.made(key, upload, send)
+        batch_id = known or await self.made(key, upload, send)
         state = await self._over(batch_id)
         answers = {name: _checked(reply, left[name]) for name, reply in state.replies.items() if name in left}
         for name, reply in answers.items():
@@ -119,7 +96,7 @@ class Batches:
         record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, time.time())
         self.journal.write(replace(record, job_id=batch_id or record.job_id, state=state.value))
 
-    async def _look(self, key: str) -> str | None:
+    async def look(self, key: str) -> str | None:
         """Return the id of the batch of a key, or None where there is none that says anything: it was refused, or is gone."""
         batch_id = (await self.session.batches()).get(key)
         if batch_id is None:
@@ -129,6 +106,10 @@ class Batches:
         except RejectedError:
             return None
         return batch_id if state.refusal is None else None
+
+    def identity(self, made: str) -> str:
+        """Return its id, which it is known by."""
+        return made
 
     async def _over(self, batch_id: str) -> BatchState:
         """Wait until a batch will not change any more; one that is not there any more is refused."""
@@ -145,7 +126,7 @@ class Batches:
 
     async def cancel(self, record: JobRecord) -> str:
         """Let a batch end, and say so; '' where none was made. What it has answered is read by the next run."""
-        found = record.job_id or await self._once.found(record.key, record.latest_arrival(self.account.timeout))
+        found = record.job_id or await self.found(record.key, record.latest_arrival(self.account.timeout))
         if not found:
             self.journal.write(replace(record, state=JobState.FAILED.value))
             return ""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.domain.cost import Usage
-from engine.domain.sweep import Account
 from engine.ports.account import HostedTuning, TuningRequest
-from engine.ports.provider import Job, JobOrder, JobState, Provider, Session, Step
+from engine.ports.provider import Job, JobOrder, JobState, Step
 from engine.ports.provider_errors import (
     BlockedError,
     NoReplyError,
@@ -23,8 +21,8 @@ from engine.ports.provider_errors import (
     ThrottledError,
     UnavailableError,
 )
-from engine.run.accounts.backoff import PATIENT, Patience, repeated
-from engine.run.accounts.journal import JobRecord, Journal
+from engine.run.accounts.backoff import repeated
+from engine.run.accounts.journal import JobRecord
 from engine.run.accounts.once import Once
 from engine.run.accounts.quota.broker import Broker
 
@@ -38,32 +36,10 @@ UNPAID = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 @dataclass(slots=True)
-class Jobs:
-    """Runs the jobs of one account.
+class Jobs(Once[Job]):
+    """Runs the jobs of one account, within its quota, which the broker owns."""
 
-    Attributes:
-        name: The account's name.
-        account: Its settings.
-        provider: Its adapter.
-        session: The connection.
-        broker: Its quota.
-        journal: Where records are kept.
-        patience: How long lists may lag.
-    """
-
-    name: str
-    account: Account
-    provider: Provider
-    session: Session
-    broker: Broker
-    journal: Journal
-    patience: Patience = PATIENT
-    _once: Once[Job] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Know how a job is looked for."""
-        name, park = operator.attrgetter("job_id"), self.broker.park_jobs
-        self._once = Once(self.name, self.account, self.provider, self.journal, self._look, name, park, self.patience)
+    broker: Broker = field(kw_only=True)
 
     async def run(self, request: TuningRequest) -> HostedTuning:
         """Return what came of a job, made now or long ago.
@@ -103,21 +79,20 @@ class Jobs:
         if record is not None and record.job_id:
             job = await repeated(partial(self.session.job, record.job_id))
             if job.state not in UNPAID:
-                return self._noted(request.key, job)
+                return self._seen(request.key, job)
             self._given_up(record, job)
-        return self._noted(
-            request.key, await self._once.made(request.key, partial(self._file, request), partial(self._made, request))
-        )
+        job = await self.made(request.key, partial(self._file, request), partial(self._created, request))
+        return self._seen(request.key, job)
 
     def _given_up(self, record: JobRecord, job: Job) -> None:
         """Note that a job ended for nothing: nothing is to be looked for, and what it cost is still to be booked."""
         unbooked = record.unbooked_tokens + (0 if record.is_booked else job.trained_tokens or 0)
         self.journal.write(replace(record, state=job.state.value, is_booked=True, unbooked_tokens=unbooked))
 
-    async def _made(self, request: TuningRequest, file_id: str) -> Job:
+    async def _created(self, request: TuningRequest, file_id: str) -> Job:
         return await self.session.create_job(_order(request, file_id))
 
-    async def _look(self, key: str) -> Job | None:
+    async def look(self, key: str) -> Job | None:
         """Return the newest job of a key that left something, or still may; else one of our last request that ended for nothing.
 
         What the latter cost is to be booked, though the process that made it died before it knew its id. Providers tell
@@ -129,6 +104,14 @@ class Jobs:
         jobs = [job for job in await self.session.jobs(time.time() - SINCE) if job.key == key]
         ours = [job for job in jobs if job.state not in UNPAID or job.created_at >= since]
         return max(ours, key=lambda job: (job.state not in UNPAID, job.created_at), default=None)
+
+    def identity(self, made: Job) -> str:
+        """Return its id."""
+        return made.job_id
+
+    def park(self, seconds: float) -> None:
+        """Start no job for so long."""
+        self.broker.park_jobs(seconds)
 
     async def _file(self, request: TuningRequest) -> str:
         """Return the id of the sample at the provider, uploaded once whatever cells have it."""
@@ -148,11 +131,11 @@ class Jobs:
             except (ThrottledError, NoReplyError, UnavailableError):
                 continue  # it trains on, whether or not anybody can see it
             if seen.state is not job.state:
-                self._noted(key, seen)
+                self._seen(key, seen)
             job = seen
         return job
 
-    def _noted(self, key: str, job: Job) -> Job:
+    def _seen(self, key: str, job: Job) -> Job:
         record = self.journal.read(key) or JobRecord(key, self.name, self.account.provider, job.created_at)
         self.journal.write(replace(record, job_id=job.job_id, state=job.state.value))
         return job
@@ -161,12 +144,12 @@ class Jobs:
         """Cancel a job of this run, and say what it is now; '' where none was made. One that is over stays as it is."""
         job_id = record.job_id
         if not job_id:
-            found = await self._once.found(record.key, record.latest_arrival(self.account.timeout))
+            found = await self.found(record.key, record.latest_arrival(self.account.timeout))
             if found is None:
                 self.journal.write(replace(record, state=JobState.FAILED.value))
                 return ""
             job_id = found.job_id
-        job = self._noted(record.key, await repeated(partial(self.session.cancel_job, job_id)))
+        job = self._seen(record.key, await repeated(partial(self.session.cancel_job, job_id)))
         return f"{job.job_id} is {job.state.value}"
 
 

@@ -28,7 +28,7 @@ class JobRecord:
         intended_at: When the request was about to be sent, in seconds since the epoch, UTC.
         job_id: The provider's name for the job, or the batch; empty until it is known.
         state: Where it was when last seen (`engine.ports.provider.JobState`); empty before. A batch's is empty until its answers are read.
-        is_booked: Whether an attempt that has ended has what it cost in its books.
+        is_booked: Whether what it cost is in the ledger, with an attempt that has ended.
         unbooked_tokens: Tokens trained by earlier jobs of this key that ended for nothing, and are not in the ledger yet.
         is_adopted: Whether somebody else made it, such as another run directory.
     """

@@ -67,7 +67,7 @@ async def _cancelled(name: str, account: Account, left: Left, run: RunDirectory)
     except ProviderError as error:
         return [f"cannot reach {name}: {error}"]
     broker = Broker(session, account.quota, group=provider.quota_group)
-    jobs = Jobs(name, account, provider, session, broker, Journal(run.jobs))
+    jobs = Jobs(name, account, provider, session, Journal(run.jobs), broker=broker)
     batches = Batches(name, account, provider, session, Journal(run.batches))
     try:
         return [await _said(one, "job", jobs.cancel) for one in left.jobs] + [

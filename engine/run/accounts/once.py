@@ -13,6 +13,7 @@ import hashlib
 import os
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from typing import Generic, TypeVar
 from filelock import AsyncFileLock, Timeout
 
 from engine.domain.sweep import Account
-from engine.ports.provider import JobState, Provider
+from engine.ports.provider import JobState, Provider, Session
 from engine.ports.provider_errors import NoReplyError, ProviderError, ThrottledError, UnavailableError
 from engine.run.accounts.backoff import PATIENT, TRIES, Patience, backoff, repeated
 from engine.run.accounts.journal import JobRecord, Journal
@@ -43,33 +44,36 @@ LOCKS = 256
 """Files; what shares one by chance waits for a moment."""
 
 
-def _unparked(_seconds: float) -> None:
-    """Nobody else has to wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Once(Generic[T]):
-    """Makes what costs money at one account: jobs, or batches.
+@dataclass(slots=True)
+class Once(ABC, Generic[T]):
+    """Makes what costs money at one account: jobs, or batches, which know how they are looked for.
 
     Attributes:
         name: The account's name.
         account: Its settings.
         provider: Its adapter.
+        session: The connection.
         journal: Where records are kept.
-        look: Looks once for what carries a key at the provider.
-        identity: Returns the provider's name for it.
-        park: Told for how many seconds nothing may be made, when a day's limit is used up.
         patience: How long lists may lag.
     """
 
     name: str
     account: Account
     provider: Provider
+    session: Session
     journal: Journal
-    look: Callable[[str], Awaitable[T | None]]
-    identity: Callable[[T], str]
-    park: Callable[[float], None] = _unparked
     patience: Patience = PATIENT
+
+    @abstractmethod
+    async def look(self, key: str) -> T | None:
+        """Look once for what carries a key at the provider, and leaves something or still may."""
+
+    @abstractmethod
+    def identity(self, made: T) -> str:
+        """Return the provider's name for it."""
+
+    def park(self, seconds: float) -> None:
+        """Note for how long nothing may be made, when a day's limit is used up."""
 
     async def made(self, key: str, upload: Callable[[], Awaitable[str]], send: Callable[[str], Awaitable[T]]) -> T:
         """Return what there is of a key, found or made.

@@ -24,6 +24,7 @@ from typing import Any
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
+from engine.store.errors import mapped
 from engine.store.layout import SEALED, RunDirectory
 
 POSSIBLY_BILLED = ("possibly_billed_prompt_tokens", "possibly_billed_generated_tokens")
@@ -52,10 +53,10 @@ class ReplyLog:
         bought: What was bought before, by the names of `names`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, run: RunDirectory, stage_key: str) -> None:
         """Read what is there, if anything is."""
-        self._path = path
-        found = _read(path)
+        self._path = _path(run, stage_key)
+        found = _read(self._path)
         booked = found.booked()
         self.bought = {
             name: replace(reply, is_booked=index < booked) for index, (name, reply) in enumerate(found.replies)
@@ -80,10 +81,7 @@ class ReplyLog:
             "model": request.model,
             "choices": [[choice.text, choice.finish_reason.value] for choice in completion.choices],
             "tokens": [completion.prompt_tokens, completion.cached_tokens, completion.generated_tokens],
-            "possibly_billed": [
-                completion.possibly_billed.possibly_billed_prompt_tokens,
-                completion.possibly_billed.possibly_billed_generated_tokens,
-            ],
+            "possibly_billed": [getattr(completion.possibly_billed, name) for name in POSSIBLY_BILLED],
         }
         self._file.write(json.dumps(fields) + "\n")
         self._file.flush()
@@ -136,11 +134,6 @@ def _completion(found: dict[str, Any]) -> Completion:
     return Completion(choices, read, cached, made, possibly_billed=possibly_billed)
 
 
-def reply_log(run: RunDirectory, stage_key: str) -> ReplyLog:
-    """Return the replies of a stage."""
-    return ReplyLog(_path(run, stage_key))
-
-
 @dataclass(frozen=True, slots=True)
 class Unbooked:
     """What was bought for a stage and is not in the ledger.
@@ -180,7 +173,8 @@ def booked(run: RunDirectory, attempt: Attempt, number: int) -> Attempt:
     new = unbooked(run, attempt.key, number - 1)
     if new is None:
         return attempt
-    with _path(run, attempt.key).open("a", encoding="utf-8") as file:
+    path = _path(run, attempt.key)
+    with mapped("what was bought cannot be noted", path), path.open("a", encoding="utf-8") as file:
         file.write("\n" + json.dumps({"booked": number, "replies": new.replies}) + "\n")
         file.flush()
         os.fsync(file.fileno())

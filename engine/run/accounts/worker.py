@@ -23,7 +23,7 @@ from engine.run.accounts.batches import Batches
 from engine.run.accounts.jobs import Jobs
 from engine.run.accounts.journal import Journal
 from engine.run.accounts.quota.broker import Broker
-from engine.run.accounts.replies import names, reply_log
+from engine.run.accounts.replies import ReplyLog, names
 from engine.store.layout import SEALED, RunDirectory
 
 T = TypeVar("T")
@@ -34,17 +34,10 @@ in them that its successor makes too."""
 
 
 class AccountWorker:
-    """One account, for the threads of this process. Implements `engine.ports.account.Account`.
-
-    Args:
-        name: The account's name in the spec.
-        account: Its settings.
-        run: The run directory, where what is paid for is written down.
-        patience: Seconds to wait for another worker of this account and run directory to end.
-    """
+    """One account, for the threads of this process. Implements `engine.ports.account.Account`."""
 
     def __init__(self, name: str, account: Account, run: RunDirectory, patience: float = OUTLIVES_SECONDS) -> None:
-        """Connect; nothing is sent yet.
+        """Wait `patience` seconds for another worker of this account and run directory to end, and connect; nothing is sent yet.
 
         Raises:
             DeniedError: The environment has no key.
@@ -57,12 +50,13 @@ class AccountWorker:
         self._thread.start()
         try:
             provider = registry.adapter(Kind.PROVIDER, account.provider)
-            self._session, self._broker = self._await(_connected(provider, access, account))
+            self._session = self._await(_connected(provider, access))
         except BaseException:
             self._stop()
             raise
         self._run = run
-        self._jobs = Jobs(name, account, provider, self._session, self._broker, Journal(run.jobs))
+        self._broker = Broker(self._session, account.quota, group=provider.quota_group)
+        self._jobs = Jobs(name, account, provider, self._session, Journal(run.jobs), broker=self._broker)
         self._batches = Batches(name, account, provider, self._session, Journal(run.batches))
         self._is_batched = account.batch
 
@@ -78,13 +72,13 @@ class AccountWorker:
 
     def begun(self, stage_key: str) -> bool:
         """Tell whether replies of a stage, which a run before this one bought, wait to be used."""
-        return bool(reply_log(self._run, stage_key).bought or self._batches.unread(stage_key))
+        return bool(ReplyLog(self._run, stage_key).bought or self._batches.unread(stage_key))
 
     async def _completions(
         self, stage_key: str, requests: Sequence[ChatRequest], *, urgent: bool
     ) -> Sequence[Completion | ProviderError]:
         named = names(requests)
-        with reply_log(self._run, stage_key).open() as log:
+        with ReplyLog(self._run, stage_key).open() as log:
             if self._is_batched:
                 answers = await self._batches.complete_all(stage_key, named, log)
                 return [answers[name] for name in named]
@@ -101,7 +95,13 @@ class AccountWorker:
                 log.write(name, request, completion)
                 return completion
 
-            return await asyncio.gather(*(reply(name, request) for name, request in named.items()))
+            tasks = [asyncio.create_task(reply(name, request)) for name, request in named.items()]
+            try:
+                return await asyncio.gather(*tasks)
+            except Exception:  # such as a full disk: what cannot be kept is not bought
+                for task in tasks:
+                    task.cancel()
+                raise
 
     async def _tuned(self, request: TuningRequest) -> HostedTuning | ProviderError:
         try:
@@ -149,7 +149,6 @@ def _alone(name: str, run: RunDirectory, patience: float) -> FileLock:
     return lock
 
 
-async def _connected(provider: Provider, access: Access, account: Account) -> tuple[Session, Broker]:
-    """Connect inside the loop: connections and waiting belong to it."""
-    session = provider.connect(access)
-    return session, Broker(session, account.quota, group=provider.quota_group)
+async def _connected(provider: Provider, access: Access) -> Session:
+    """Connect inside the loop: connections belong to it."""
+    return provider.connect(access)

@@ -11,6 +11,7 @@ from engine.domain.results import Attempt
 from engine.domain.stage import StageKind, StageState, artifacts_of
 from engine.plan.tariff import bought
 from engine.run.accounts import replies
+from engine.run.accounts.journal import Journal
 from engine.run.drive.order import RunOrder
 from engine.run.drive.prepare import Prepared
 from engine.run.drive.progress import Observer
@@ -53,6 +54,10 @@ def adopt(order: RunOrder, run: RunDirectory, state: State, observer: Observer) 
     state.adopt(ready.plan, ready.groups.accounts)
     state.put_meta(_facts(order))
     _book_replies(ready, run, state, observer)
+    trained, jobs = state.trained(), Journal(run.jobs)
+    for job in jobs.records():  # a kill may have come between an attempt's commit and this note of it
+        if not job.is_booked and trained.get(job.key, 0.0) > job.intended_at:
+            jobs.book(job.key)
     found = survey_state(run, state, ready.plan)
     if found.damaged:
         noun = "stage has" if len(found.damaged) == 1 else "stages have"

@@ -52,13 +52,9 @@ Stop: TypeAlias = tuple[Ending, str]
 def run_sweep(
     order: RunOrder, run: RunDirectory, make_executor: Callable[[], Executor], observer: Observer
 ) -> RunSummary:
-    """Run what has not run yet.
+    """Run what has not run yet, in a run directory that is made when missing and continued when there.
 
-    Args:
-        order: What to do, and within which limits.
-        run: The run directory; made when missing, continued when there.
-        make_executor: Makes the executor, beside the first preparations; not called when nothing was to do as planned.
-        observer: Told of progress.
+    The executor is made beside the first preparations, and not at all when nothing was to do as planned.
 
     Raises:
         RunLockedError: Another process drives this run directory.

@@ -92,10 +92,7 @@ class Prepared:
 def prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
     """Load, expand, check, plan and forecast a sweep. Starts neither Ray nor torch, and changes nothing on disk.
 
-    Args:
-        spec: The YAML file.
-        overrides: `--set` texts.
-        out: The run directory; `runs/<sweep name>` when None.
+    The overrides are `--set` texts; the run directory is `runs/<sweep name>` when `out` is None.
 
     Raises:
         SpecError: When the spec is wrong; with every problem and its position.
@@ -149,7 +146,7 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
 
 
 def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:
-    """Forecast nothing for tune stages that run again and will find their job, which is in the books already."""
+    """Forecast nothing for tune stages that run again and will find their job, which is in the ledger already."""
     folder = RunDirectory(root).jobs
     if not folder.is_dir():
         return {}

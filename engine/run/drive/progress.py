@@ -58,12 +58,8 @@ class Observer(Protocol):
 class Progress:
     """Counts cells as their stages end.
 
-    Args:
-        plan: The plan.
-        cached: Keys of the stages that need not run.
-        seconds: Expected device-seconds by stage key.
-        workers: Number of model workers.
-        hosted: Expected tokens by stage key, of the stages that run at providers and hold no device.
+    By stage key, `seconds` are the device-seconds that are expected, and `hosted` the tokens of the stages that run at
+    providers and hold no device. `workers` is the number of model workers.
     """
 
     def __init__(
@@ -117,11 +113,7 @@ class Progress:
         return self._done - self._cached_cells
 
     def snapshot(
-        self,
-        stages: Counter[tuple[StageKind, StageState]],
-        usd: Decimal | None,
-        *,
-        draining: bool,
+        self, stages: Counter[tuple[StageKind, StageState]], usd: Decimal | None, *, draining: bool
     ) -> Snapshot:
         """Return this moment."""
         elapsed = time.monotonic() - self._begun

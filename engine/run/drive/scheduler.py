@@ -57,12 +57,8 @@ LARGEST = MappingProxyType(
 class Scheduler:
     """The state of every stage, and the order of the ready ones.
 
-    Args:
-        stages: Every stage by key, inputs before what needs them.
-        done: Keys of the stages that need not run.
-        seconds: Expected device-seconds by key, shared work counted once; only their proportions matter.
-        groups: Which stages a worker may take together.
-        slots: The workers' slots.
+    Stages come by key, inputs before what needs them; those that are `done` need not run. `seconds` are the device-seconds that
+    are expected, shared work counted once.
 
     Attributes:
         counts: Stages by (kind, state).

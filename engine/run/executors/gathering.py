@@ -48,17 +48,24 @@ class Gathering:
         return time.monotonic() - self._flushed >= self._pause
 
     def put(self, key: str, made: Made | Exception) -> None:
-        """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it."""
+        """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it.
+
+        Raises:
+            ValueError: It has ended before, or is none of the batch's.
+        """
+        if key not in self._open:
+            raise ValueError(f"its adapter handed back {key} twice, or unasked")
         elapsed = time.monotonic() - self._clock
         rest = max(0.0, elapsed - self._assigned) if self._holds_device else 0.0
         if isinstance(made, Exception):
             paid = made.used if isinstance(made, ProviderError) else None
-            usage = (paid or Usage()) + Usage(device_seconds=rest / len(self._open))
-            attempt = Attempt(key, self._worker, self._begun, self._begun + elapsed, usage, None, describe(made))
-            self._ended.append((attempt, None))
+            usage, failure = (paid or Usage()) + Usage(device_seconds=rest / len(self._open)), describe(made)
         else:
-            usage = made.usage if made.usage.device_seconds else replace(made.usage, device_seconds=rest)
-            self._ended.append((Attempt(key, self._worker, self._begun, self._begun + elapsed, usage, None), made))
+            usage, failure = made.usage, None
+            if not usage.device_seconds:
+                usage = replace(usage, device_seconds=rest)
+        attempt = Attempt(key, self._worker, self._begun, self._begun + elapsed, usage, None, failure)
+        self._ended.append((attempt, None if isinstance(made, Exception) else made))
         self._assigned += usage.device_seconds
         del self._open[key]
 

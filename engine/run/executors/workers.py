@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
-from engine.domain.stage import StageKind
+from engine.domain.stage import StageKind, WorkerKind
 from engine.domain.sweep import RunSettings
 from engine.ports import Context
 from engine.run.accounts.worker import AccountWorker
@@ -60,16 +60,10 @@ class WarmSlots:
 
 
 class Worker:
-    """Runs stage batches, one at a time in each of its slots.
-
-    Args:
-        root: The run directory, an absolute path.
-        settings: What the worker gets, and the accounts at providers.
-        device: A torch device, such as `cpu` or `cuda:0`.
-    """
+    """Runs stage batches, one at a time in each of its slots."""
 
     def __init__(self, root: Path, settings: RunSettings, device: str) -> None:
-        """Start with nothing warm."""
+        """Start with nothing warm, for a run directory (an absolute path), on a torch device such as `cpu` or `cuda:0`."""
         self._run = RunDirectory(root)
         self._settings = settings
         self._device = device
@@ -149,3 +143,34 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop every worker, now."""
         ...
+
+
+INLINE = "inline"
+
+
+class InlineExecutor:
+    """One worker in this very process, which runs its batch while it is polled. The parameters are those of `Worker`.
+
+    For debugging, for machines without Ray, and for tests: a product, not a mock.
+    """
+
+    slots = (Slot(INLINE, WorkerKind.MODEL, is_all=True),)
+
+    def __init__(self, root: Path, settings: RunSettings) -> None:
+        """Make the one worker; with GPUs it has the first that this process sees."""
+        self._worker = Worker(root, settings, "cuda:0" if settings.resources.gpus_per_host else "cpu")
+        self._under_way: Iterator[tuple[Attempt, ...]] = iter(())
+
+    def submit(self, worker: str, batch: StageBatch) -> None:
+        """Remember the batch until the next poll."""
+        del worker
+        self._under_way = self._worker.run(batch)
+
+    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
+        """Go on with the batch until some of its stages end, however long it takes."""
+        del timeout
+        return list(next(self._under_way, ()))
+
+    def close(self) -> None:
+        """Leave the accounts; nothing else outlives this process."""
+        self._worker.close()

@@ -131,6 +131,7 @@ class Voice:
 
     Attributes:
         spoils: Keys of the tasks that it gives one answer too few to.
+        repeats: Keys of the tasks that it hands back twice.
         silent: Whether it leaves out the last task without a word.
         ends: What is raised after a task, one after another.
     """
@@ -139,6 +140,7 @@ class Voice:
 
     def __init__(self) -> None:
         self.spoils: set[str] = set()
+        self.repeats: set[str] = set()
         self.silent = False
         self.ends: list[BaseException] = []
 
@@ -155,7 +157,8 @@ class Voice:
             told = f"{story(task.model.base, task.model.layers)} | {task.system or ''} | "
             made = [Response(prompt.prompt_id, 0, told + prompt.text, Finish.STOP, 3, 1) for prompt in task.prompts]
             whole = made[1:] if task.key in self.spoils else made
-            yield task.key, Generated(whole, Usage(generated_tokens=len(whole), device_seconds=2.0))
+            for _ in range(1 + (task.key in self.repeats)):
+                yield task.key, Generated(whole, Usage(generated_tokens=len(whole), device_seconds=2.0))
             if self.ends:
                 raise self.ends.pop(0)
 
@@ -170,7 +173,7 @@ class GuardSettings(Settings):
 
 
 class Guard:
-    """A judge of harm with a model of its own: it needs a model worker, and memory.
+    """A judge of harm with a model of its own: it needs a model worker.
 
     Attributes:
         asked: The texts that it was asked about, in order.

@@ -13,8 +13,7 @@ from engine.domain.sweep import RunSettings
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import RunOrder, RunSummary
 from engine.run.drive.prepare import Prepared, prepare
-from engine.run.executors.inline import InlineExecutor
-from engine.run.executors.workers import Executor
+from engine.run.executors.workers import Executor, InlineExecutor
 from engine.store import shards
 from engine.store.layout import RunDirectory
 from engine.store.state import State

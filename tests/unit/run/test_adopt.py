@@ -14,7 +14,8 @@ from engine.domain.cost import Usage
 from engine.domain.results import Attempt, StageResult
 from engine.domain.stage import StageKind, StageState
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
-from engine.run.accounts.replies import reply_log, unbooked
+from engine.run.accounts.journal import JobRecord, Journal
+from engine.run.accounts.replies import ReplyLog, unbooked
 from engine.run.drive.adopt import adopt
 from engine.run.drive.order import RunOrder
 from engine.run.drive.prepare import prepare
@@ -68,7 +69,7 @@ class Desk:
         return key, listener.notes
 
     def buy(self, key: str, model: str = MODEL) -> None:
-        with reply_log(self.run, key).open() as log:
+        with ReplyLog(self.run, key).open() as log:
             log.write(f"name {model}", ChatRequest(model, (Turn("user", "sort: pear fig"),), 8), COMPLETION)
 
     @property
@@ -115,3 +116,18 @@ def test_replies_of_a_stage_that_is_done_are_its_rows_and_not_booked_again(desk:
     desk.adopt(OTHER)  # the driver died before it could delete them
     assert [tokens for _, tokens, _ in desk.books] == [1]
     assert unbooked(desk.run, key, 1) is None
+
+
+@pytest.mark.parametrize(("intended_at", "is_booked"), [(0.5, True), (2.0, False)], ids=["its own", "one before it"])
+def test_a_job_whose_attempt_is_in_the_ledger_is_not_counted_again(
+    desk: Desk, intended_at: float, *, is_booked: bool
+) -> None:
+    key, _ = desk.adopt()
+    journal = Journal(desk.run.jobs)
+    journal.write(JobRecord(key, "ours", "hosted/openai", intended_at, "job-1", "failed"))
+    failed = Attempt(key, "ours", 0.0, 1.0, Usage(train_tokens=10), None)
+    desk.state.settle([Settled(failed, StageState.PENDING, desk.state.usage()[1])])
+    desk.adopt()  # the driver died between the two
+    record = journal.read(key)
+    assert record is not None
+    assert record.is_booked is is_booked

@@ -12,7 +12,7 @@ from engine.domain.plan import Plan, PlannedCell
 from engine.domain.stage import MODEL_STAGES, StageKind
 from engine.domain.sweep import RunSettings
 from engine.run.drive.order import Ending
-from engine.run.executors.inline import InlineExecutor
+from engine.run.executors.workers import InlineExecutor
 from engine.run.stages.batch import StageBatch
 from engine.store.layout import RunDirectory
 

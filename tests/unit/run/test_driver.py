@@ -20,8 +20,7 @@ from engine.domain.sweep import RunSettings
 from engine.run.drive.driver import told
 from engine.run.drive.order import Ending
 from engine.run.executors import gathering
-from engine.run.executors.inline import NAME, InlineExecutor
-from engine.run.executors.workers import Executor, WorkerLost
+from engine.run.executors.workers import INLINE, Executor, InlineExecutor, WorkerLost
 from engine.store.state import State
 
 from .driven import ACME, Drive
@@ -44,7 +43,7 @@ class Dying(InlineExecutor):
         if self.dead or not ended:
             return ended
         self.dead, self._under_way = True, iter(())
-        return [*ended, WorkerLost(NAME, "killed")]
+        return [*ended, WorkerLost(INLINE, "killed")]
 
 
 class KilledError(BaseException):
@@ -58,7 +57,7 @@ class Mortal(InlineExecutor):
         try:
             return super().poll(timeout)
         except KilledError:
-            return [WorkerLost(NAME, "killed")]
+            return [WorkerLost(INLINE, "killed")]
 
 
 @pytest.mark.parametrize(("gather", "attempts"), [(0.0, [1, 2, 2]), (9.0, [1, 1, 1])])
@@ -68,7 +67,7 @@ def test_what_a_worker_handed_back_before_it_died_counts_once(
     monkeypatch.setattr(gathering, "GATHER_SECONDS", gather)
     summary, plan = drive(THREE, Dying)
     assert summary.ending is Ending.COMPLETE
-    assert drive.notes == [f"{NAME} died and was replaced: killed"]
+    assert drive.notes == [f"{INLINE} died and was replaced: killed"]
     tried = drive.attempts()
     keys = [cell.evaluations[0].generate for cell in plan.cells]
     assert sorted(tried[key] for key in keys) == attempts

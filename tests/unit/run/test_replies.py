@@ -14,7 +14,7 @@ from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt
 from engine.ports.chat import MOST_TOKENS, ChatRequest, Choice, Completion, FinishReason
-from engine.run.accounts.replies import booked, forget, kept, names, reply_log, stage_keys, unbooked
+from engine.run.accounts.replies import ReplyLog, booked, forget, kept, names, stage_keys, unbooked
 from engine.store.layout import RunDirectory
 
 REQUEST = ChatRequest("m", (Turn("user", "sort: pear fig"),), 8)
@@ -27,19 +27,19 @@ COMPLETION = Completion(
 
 def bought(run: RunDirectory, request: ChatRequest, completion: Completion) -> None:
     (name,) = names([request])
-    with reply_log(run, "stage").open() as log:
+    with ReplyLog(run, "stage").open() as log:
         log.write(name, request, completion)
 
 
 def found(run: RunDirectory, *requests: ChatRequest) -> list[Completion | None]:
     """Return what is there of some requests of the stage."""
-    log = reply_log(run, "stage")
+    log = ReplyLog(run, "stage")
     return [log.bought.get(name) for name in names(requests)]
 
 
 def test_a_reply_is_used_again_once_and_only_for_what_was_asked(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    assert not reply_log(run, "stage").bought
+    assert not ReplyLog(run, "stage").bought
     bought(run, REQUEST, COMPLETION)
     half = ChatRequest("m", (Turn("user", "half a character \ud800"),), 8)
     assert found(run, half, replace(REQUEST, max_tokens=9), REQUEST, REQUEST) == [None, None, COMPLETION, None]

@@ -79,13 +79,19 @@ def test_what_has_ended_is_handed_back_before_the_rest_of_the_batch(
         ("spoils", [False, True, False], "1 responses, and 2 were asked"),
         ("ends", [False, True, True], "the device is gone"),
         ("silent", [False, False, True], "ended without a word"),
+        ("repeats", [False, False, True], "handed back"),
     ],
 )
 def test_one_stage_fails_and_the_others_count(
     plan: Plan, run: RunDirectory, how: str, failed: list[bool], words: str
 ) -> None:
     asked = stages(plan, StageKind.GENERATE)
-    told = {"spoils": {asked[1].key}, "ends": [RuntimeError("the device is gone")], "silent": True}
+    told = {
+        "spoils": {asked[1].key},
+        "repeats": {asked[1].key},
+        "ends": [RuntimeError("the device is gone")],
+        "silent": True,
+    }
     setattr(registry.adapter(Kind.GENERATOR, "acme/voice"), how, told[how])
     found = attempts(run, StageBatch(asked))
     assert [attempt.key for attempt in found] == [stage.key for stage in asked]

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.domain.cost import Usage
 from engine.domain.quota import Quota
@@ -25,25 +25,6 @@ from engine.run.accounts.quota.rate import NEVER
 from engine.run.accounts.quota.request_queue import RequestQueue
 
 
-@dataclass(slots=True)
-class Counts:
-    """What has happened so far.
-
-    Attributes:
-        sent: Requests sent, repeated ones each time.
-        throttled: 429s.
-        retried: Sends that were repeated because the server failed or did not answer.
-        lost: Requests that were given up after that.
-        answered: Requests that were answered.
-    """
-
-    sent: int = 0
-    throttled: int = 0
-    retried: int = 0
-    lost: int = 0
-    answered: int = 0
-
-
 class Broker:
     """An account's quota, and whoever waits for it.
 
@@ -52,9 +33,6 @@ class Broker:
         quota: The limits that are known.
         clock: Seconds, monotonic; those of the event loop.
         group: Returns what all models have in common that share limits; without it, each has its own.
-
-    Attributes:
-        counts: What has happened so far.
     """
 
     def __init__(
@@ -66,7 +44,6 @@ class Broker:
         group: Callable[[str], str] = str,
     ) -> None:
         """Send nothing yet."""
-        self.counts = Counts()
         self._session = session
         self._quota, self._group, self._clock = quota, group, clock
         self._queues: dict[str, RequestQueue] = {}
@@ -96,10 +73,7 @@ class Broker:
         A send whose reply never came may be billed. How much that may be, the reply of a later send says in its `possibly_billed`, or the
         error in its `used`. There the prompt is estimated as `prompt_estimate` does, because no reply says its length.
 
-        Args:
-            request: What.
-            flow: The cell's stage that asks: flows share the quota fairly.
-            urgent: Whether it goes before others; all requests of a flow agree.
+        A flow is the cell's stage that asks: flows share the quota fairly. Urgent ones go before others; all requests of a flow agree.
 
         Raises:
             ProviderError: It was refused (`BlockedError`, `RejectedError`, `DeniedError`), the account has no money left (`ExhaustedError`), the
@@ -129,8 +103,7 @@ class Broker:
     async def job_slot(self, age: float | None = None) -> AsyncIterator[None]:
         """Hold a slot for a fine-tuning job, from before it is made until it has ended.
 
-        Args:
-            age: Seconds since it was made, of a job that runs already: it waits for nothing, but counts.
+        One that was made `age` seconds ago runs already: it waits for nothing, but counts.
 
         Raises:
             ExhaustedError: The account has no money left.
@@ -153,12 +126,10 @@ class Broker:
 
     async def _send(self, queue: RequestQueue, ticket: Ticket, request: ChatRequest) -> Completion | None:
         """Send a request, and return the reply, or None when it has to be sent again."""
-        self.counts.sent += 1
         try:
             completion = await self._session.complete(request)
         except (ThrottledError, UnavailableError, NoReplyError) as error:
             if not self._repeats(queue, ticket, error):
-                self.counts.lost += 1
                 raise
             return None
         except BaseException as error:  # cancelled, or handed on
@@ -169,7 +140,6 @@ class Broker:
         queue.pool.answered(
             ticket, completion.rate_limits, completion.prompt_tokens + completion.generated_tokens, self._clock()
         )
-        self.counts.answered += 1
         return completion
 
     def _repeats(
@@ -178,15 +148,10 @@ class Broker:
         """Note what was sent in vain, and return whether it is sent again."""
         now = self._clock()
         if isinstance(error, ThrottledError):
-            self.counts.throttled += 1
             return queue.pool.throttled(ticket, error, now)
-        again = (
-            queue.pool.failed(ticket, error, now)
-            if isinstance(error, UnavailableError)
-            else queue.pool.no_reply(ticket, now)
-        )
-        self.counts.retried += again
-        return again
+        if isinstance(error, UnavailableError):
+            return queue.pool.failed(ticket, error, now)
+        return queue.pool.no_reply(ticket, now)
 
     def _end(self, why: ExhaustedError) -> None:
         """Let nobody through any more."""

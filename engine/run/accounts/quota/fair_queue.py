@@ -151,11 +151,7 @@ class FairQueue:
         return ticket
 
     def take_smaller(self, most: float) -> Ticket | None:
-        """Return the largest that needs so few tokens of some who would have their turn soon; it waits no more.
-
-        Args:
-            most: Tokens.
-        """
+        """Return the largest of at most so many tokens, of some who would have their turn soon; it waits no more."""
         heads = itertools.chain.from_iterable(self._rounds)
         near = ((state, ticket) for state in heads for ticket in itertools.islice(state.waiting, LOOK_DEEP))
         fitting = (pair for pair in itertools.islice(near, LOOK_FAR) if pair[1].tokens <= most)

@@ -204,10 +204,7 @@ class Rate:
     def on_rate_limited(self, now: float, *, answered: bool = True) -> None:
         """The server said: too fast. Be more careful; where nobody tells the limit, guess it.
 
-        Args:
-            now: The time.
-            answered: Whether anything was answered that was sent since it last said so. If not, it refuses whatever is sent, and
-                tells nothing of the limit.
+        Where nothing was answered that was sent since it last said so, it refuses whatever is sent, and tells nothing of the limit.
         """
         if self._guess is not None:
             self._guess.on_rate_limited(now, answered=answered)

@@ -30,7 +30,7 @@ from engine.run.accounts.backoff import Patience
 from engine.run.accounts.batches import ROUNDS, Batches
 from engine.run.accounts.journal import JobRecord, Journal, batch_key
 from engine.run.accounts.leftover import left_behind
-from engine.run.accounts.replies import ReplyLog, names, reply_log
+from engine.run.accounts.replies import ReplyLog, names
 from engine.store.layout import RunDirectory
 
 LISTED_AFTER, LAG = 0.15, 0.2
@@ -132,7 +132,7 @@ class Setup:
 
     def ask(self, requests: Sequence[ChatRequest] = REQUESTS) -> list[str | type[ProviderError]]:
         """Ask everything, as another worker of the same run directory would."""
-        with reply_log(self.run, FLOW).open() as log:
+        with ReplyLog(self.run, FLOW).open() as log:
             named = names(requests)
             answers = asyncio.run(self.batches.complete_all(FLOW, named, log))
         replies = [answers[name] for name in named]
@@ -185,7 +185,7 @@ def test_replies_are_on_the_disk_before_their_batch_counts_as_read(
     assert (record.job_id, record.state) == ("batch-0", "")
     assert setup.ask() == ANSWERS
     assert len(setup.shop.taken) == 1
-    assert reply_log(setup.run, FLOW).bought.keys() == names(REQUESTS).keys()
+    assert ReplyLog(setup.run, FLOW).bought.keys() == names(REQUESTS).keys()
 
 
 def test_an_outage_while_a_batch_is_worked_on_costs_nothing_but_time(
@@ -271,7 +271,7 @@ def test_an_upload_that_takes_long_does_not_make_the_request_look_old(setup: Set
 def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_is_asked(setup: Setup) -> None:
     requests = [REQUESTS[0]] * 2
     _, second = names(requests)
-    with reply_log(setup.run, FLOW).open() as log:
+    with ReplyLog(setup.run, FLOW).open() as log:
         log.write(second, REQUESTS[0], Completion((Choice("another", FinishReason.STOP),), 1, 0, 1))
     assert setup.ask(requests) == ["ONE", "another"]
     assert [len(batch) for batch in setup.shop.requests] == [1]
@@ -280,7 +280,7 @@ def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_
 def test_what_a_batch_of_before_answers_is_not_asked_live(setup: Setup) -> None:
     setup.shop.looks = [DeniedError("stopped here")] * 2
     setup.ask()
-    with reply_log(setup.run, FLOW).open() as log:
+    with ReplyLog(setup.run, FLOW).open() as log:
         answers = asyncio.run(setup.batches.begun(FLOW, names(REQUESTS), log))
     assert len(answers) == len(REQUESTS)
     assert left_behind(setup.run).batches == []
@@ -290,7 +290,7 @@ def test_an_answer_with_too_few_samples_is_refused_and_paid_and_an_uncounted_pro
     uncounted = Completion((Choice("ONE", FinishReason.STOP),), 0, 0, 1)
     setup.shop.answer = lambda _: uncounted
     requests = [REQUESTS[0], replace(REQUESTS[1], samples=2)]
-    with reply_log(setup.run, FLOW).open() as log:
+    with ReplyLog(setup.run, FLOW).open() as log:
         whole, few = asyncio.run(setup.batches.complete_all(FLOW, names(requests), log)).values()
     assert whole == replace(uncounted, prompt_tokens=1), "three characters"
     assert isinstance(few, RejectedError)

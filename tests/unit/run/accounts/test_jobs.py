@@ -99,7 +99,8 @@ def jobs_of(shop: Shop, tmp_path: Path) -> Jobs:
     session = cast("Session", shop)
     provider: Any = registry.adapter(Kind.PROVIDER, "hosted/openai")
     journal = Journal(RunDirectory(tmp_path).jobs)
-    return Jobs("ours", account, provider, session, Broker(session, account.quota), journal, Patience(LAG, 0.02))
+    broker = Broker(session, account.quota)
+    return Jobs("ours", account, provider, session, journal, Patience(LAG, 0.02), broker=broker)
 
 
 def run(shop: Shop, tmp_path: Path) -> HostedTuning:

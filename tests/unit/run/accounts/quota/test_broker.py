@@ -88,7 +88,7 @@ class Strict:
         self.clock, self.faults, self.draw = clock, faults, Random(1)  # noqa: S311
         self.requests, self.tokens = Bucket(rpm, 60.0, 10.0), Bucket(tpm, 60.0, 10.0)
         self.done: list[float] = []
-        self.throttled = 0
+        self.throttled = self.failed = 0
 
     async def complete(self, request: ChatRequest) -> Completion:
         await asyncio.sleep(self.draw.uniform(0.001, 0.03))
@@ -100,6 +100,7 @@ class Strict:
         self.tokens.take(self.clock(), request.max_tokens)
         await asyncio.sleep(self.draw.uniform(0.1, 3))
         if self.draw.random() < self.faults:
+            self.failed += 1
             raise self.draw.choice([UnavailableError("busy", 2.0), UnavailableError("busy"), NoReplyError("gone")])
         self.done.append(self.clock())
         limits = (RateLimit(each.limit, each.left(self.clock())) for each in (self.requests, self.tokens))
@@ -119,12 +120,11 @@ def test_nothing_is_lost_and_the_quota_is_used(faults: float) -> None:
             *(broker.complete(request, flow=str(n // 50), urgent=n % 2 == 0) for n, request in enumerate(work))
         )
         assert all(answer.choices for answer in answers)
-        assert len(server.done) == broker.counts.answered == 1000
-        assert server.throttled == broker.counts.throttled <= 10
-        assert broker.counts.sent == 1000 + broker.counts.throttled + broker.counts.retried
-        assert broker.counts.lost == broker.waiting == broker.in_flight == 0
+        assert len(server.done) == 1000
+        assert server.throttled <= 10
+        assert broker.waiting == broker.in_flight == 0
         if faults:
-            assert broker.counts.retried > 100
+            assert server.failed > 100
         else:
             assert clock() < 1000 / (600 / 60) / 0.95 + 3
 
@@ -145,7 +145,7 @@ def test_refusals_are_handed_on_at_once_and_failures_after_some_tries() -> None:
             broker = Broker(server, Quota(), clock=clock)
             with pytest.raises(failure):
                 await broker.complete(asked(), flow="cell")
-            assert (broker.counts.sent, broker.counts.lost, broker.in_flight) == (tries, 1, 0)
+            assert (len(server.requests), broker.in_flight) == (tries, 0)
 
     run(main)
 
