@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -103,8 +104,7 @@ class Process:
         ask_key: The key of the stage that asks.
         account: The account's settings.
         patience: How long lists may lag.
-        ledger: Tokens trained, by attempt, as the store has them.
-        is_doubtful: Whether a process died between the store's commit and the journal's note of it: that is counted twice.
+        ledger: Tokens trained and when, by attempt, as the store has them.
         is_tuned: Whether the store has the tune stage as done.
         answers: What the batch said, in the order of `asks`, once it was all there.
     """
@@ -116,14 +116,17 @@ class Process:
     ask_key: str
     account: Account
     patience: Patience
-    ledger: list[int] = field(default_factory=list)
-    is_doubtful: bool = False
+    ledger: list[tuple[int, float]] = field(default_factory=list)
     is_tuned: bool = False
     answers: list[str] = field(default_factory=list)
 
     def live(self, after: int | None = None) -> list[str]:
         """Run a process, to its end or until it dies after so many effects; return its effects."""
-        death = Death(after)
+        death, journal = Death(after), Journal(RunDirectory(self.root).jobs)
+        trained = max((at for _, at in self.ledger), default=0.0)
+        for job in journal.records():  # as `engine.run.drive.adopt` does when a run begins
+            if not job.is_booked and trained > job.intended_at:
+                journal.book(job.key)
         with suppress(Crash, ProviderError):  # the next one goes on
             asyncio.run(self._connected(partial(self._work, death), death))
         return death.seen
@@ -163,11 +166,14 @@ class Process:
 
     def _commit(self, tokens: int, death: Death, jobs: Jobs) -> None:
         """As the driver does: first the store, then the note."""
-        self.ledger.append(tokens)
-        was, self.is_doubtful = self.is_doubtful, True
+        self.ledger.append((tokens, time.time()))
         death.come("commit")
         jobs.journal.book(self.request.key)
-        self.is_doubtful = was
+
+    @property
+    def booked(self) -> int:
+        """Tokens trained that are in the ledger."""
+        return sum(tokens for tokens, _ in self.ledger)
 
     async def _cancel(self, jobs: Jobs, batches: Batches) -> None:
         left = left_behind(RunDirectory(self.root))

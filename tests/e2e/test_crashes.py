@@ -172,7 +172,7 @@ def check(process: Process, shop: Shop) -> None:
     """Nothing was bought twice, and no token that was billed is missing in the books."""
     assert len([job for job in shop.jobs_made if job.state not in UNPAID]) <= 1
     assert max(shop.answered.values(), default=0) <= 1
-    assert process.is_doubtful or sum(process.ledger) <= TRAINED * len(shop.jobs_made)
+    assert process.booked <= TRAINED * len(shop.jobs_made)
 
 
 def settle(process: Process, shop: Shop) -> None:
@@ -181,8 +181,7 @@ def settle(process: Process, shop: Shop) -> None:
     for _ in range(2):  # the first may still hear that a job had failed
         process.live()
     check(process, shop)
-    billed, books = TRAINED * len(shop.jobs_made), sum(process.ledger)
-    assert books == billed or (process.is_doubtful and books > billed)
+    assert process.booked == TRAINED * len(shop.jobs_made)
     assert process.answers == ["ONE", "TWO", "ONE"]
     assert len(left_behind(RunDirectory(process.root))) == 0
 
