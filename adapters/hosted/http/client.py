@@ -170,10 +170,6 @@ class Client:
         options = self._options(query)
         return await self._once(lambda: next(self._turns).get(path, cast_to=httpx2.Response, options=options))
 
-    async def download(self, path: str) -> bytes:
-        """Return the content of a file."""
-        return (await self.get(path)).content
-
     async def post(self, path: str, body: object = None, *, costs: bool = False) -> HttpReply:
         """Send JSON.
 

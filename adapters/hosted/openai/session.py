@@ -229,7 +229,7 @@ class OpenAISession:
         return self._client.read(Filed, await self._client.upload(purpose, name, content)).id
 
     async def _content(self, file_id: str) -> bytes:
-        return await self._client.download(f"/files/{file_id}/content")
+        return (await self._client.get(f"/files/{file_id}/content")).content
 
     async def _all(self, path: str, kind: type[Page[Item]], query: Mapping[str, object]) -> AsyncIterator[Item]:
         async for page in self._pages(path, kind, query):

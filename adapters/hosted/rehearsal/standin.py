@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from adapters.hosted.rehearsal.names import TUNED
-from adapters.hosted.rehearsal.settings import ANY, BASE, DAY_SECONDS, JUDGE, MODELS, ServerSettings
+from adapters.hosted.rehearsal.settings import ANY, BASE, DAY_SECONDS, JUDGE, MODELS, TUNED, ServerSettings
 from engine.domain.conversation import Prompt
 from engine.domain.price import PriceUnit
 from engine.domain.quota import Quota

@@ -65,7 +65,7 @@ def go_on(account: MockAccount, batch: MockBatch) -> None:
 
 async def listed(account: MockAccount, request: Request) -> Response:
     """GET /v1/batches: newest first."""
-    return page(request, [batch.shown() for batch in newest_first(account, request)], ends=True)
+    return page(request, [batch.shown() for batch in newest_first(account, request)])
 
 
 def newest_first(account: MockAccount, request: Request) -> list[MockBatch]:
@@ -154,7 +154,6 @@ async def _answer(account: MockAccount, batch: MockBatch, line: BatchRequest, at
             batch.refused.append(_reply(account, line, error.status, error.body))
         else:
             batch.answered.append(_reply(account, line, 200, chat.shown(account, body.model, answer)))
-            batch.read, batch.made = batch.read + answer.read, batch.made + answer.made
             account.audit.bill(model, read=answer.read, made=answer.made, batched=True)
 
 

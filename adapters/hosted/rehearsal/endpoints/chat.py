@@ -18,26 +18,18 @@ from adapters.hosted.rehearsal.limits.quotas import charge
 from adapters.hosted.rehearsal.settings import ECHO, JUDGE, FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.audit import Entry
+from adapters.hosted.rehearsal.state.records import GREATEST_SEED
 from engine.domain.conversation import Prompt, Turn
 from engine.domain.results import Finish
 from engine.domain.sweep import Decoding
 from engine.ports import GenerateTask
 
-GREATEST_SEED = 2**31
-
 
 class Message(BaseModel):
-    """One turn; its content is a text, or parts of which some are texts."""
+    """One turn; its content is a text."""
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
-
-    @property
-    def text(self) -> str:
-        """Its text."""
-        if isinstance(self.content, list):
-            return "".join(str(part.get("text", "")) for part in self.content)
-        return self.content or ""
+    content: str
 
 
 class ChatBody(BaseModel):
@@ -69,13 +61,13 @@ class ChatBody(BaseModel):
     @property
     def characters(self) -> int:
         """Characters of all turns."""
-        return sum(len(message.text) for message in self.messages)
+        return sum(len(message.content) for message in self.messages)
 
     @property
     def question(self) -> str:
         """The last user turn, or the last turn where no user has one."""
-        asked = [message.text for message in self.messages if message.role == "user"]
-        return asked[-1] if asked else self.messages[-1].text
+        asked = [message.content for message in self.messages if message.role == "user"]
+        return asked[-1] if asked else self.messages[-1].content
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -99,8 +91,8 @@ class Said:
 
     def shown(self, index: int) -> Json:
         """Return it as a choice."""
-        message: Json = {"role": "assistant", "content": self.text, "refusal": self.refusal, "annotations": []}
-        return {"index": index, "message": message, "logprobs": None, "finish_reason": self.finish}
+        message: Json = {"role": "assistant", "content": self.text, "refusal": self.refusal}
+        return {"index": index, "message": message, "finish_reason": self.finish}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +152,7 @@ async def answered(account: MockAccount, body: ChatBody, model: str, call: str) 
     Raises:
         ApiError: The request does not suit the model, or the model failed.
     """
-    low, high = account.settings.latency
-    if high > 0:
-        await asyncio.sleep(account.draw.uniform(low, high))
+    await asyncio.sleep(account.draw.uniform(*account.settings.latency))
     answer = await _made(account, body, model)
     if account.faults.strikes(FaultKind.FILTERED, call):
         return ChatAnswer(tuple(Said("", "content_filter") for _ in answer.said), answer.read, answer.made)
@@ -171,7 +161,6 @@ async def answered(account: MockAccount, body: ChatBody, model: str, call: str) 
 
 def shown(account: MockAccount, model: str, answer: ChatAnswer) -> Json:
     """Return a chat completion."""
-    total = answer.read + answer.made
     return {
         "id": account.new_id("chatcmpl-"),
         "object": "chat.completion",
@@ -181,12 +170,8 @@ def shown(account: MockAccount, model: str, answer: ChatAnswer) -> Json:
         "usage": {
             "prompt_tokens": answer.read,
             "completion_tokens": answer.made,
-            "total_tokens": total,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+            "total_tokens": answer.read + answer.made,
         },
-        "service_tier": "default",
-        "system_fingerprint": "fp_rehearsal",
     }
 
 
@@ -238,7 +223,7 @@ def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
         ApiError: 400, when there are others, or the last turn is not a user's.
     """
     roles = [SPEAKERS.get(message.role) for message in body.messages]
-    turns = [Turn(role, one.text) for role, one in zip(roles, body.messages, strict=True) if role is not None]
+    turns = [Turn(role, one.content) for role, one in zip(roles, body.messages, strict=True) if role is not None]
     if roles[-1] != "user" or None in roles or "system" in roles[1:]:
         shown = ", ".join(message.role for message in body.messages)
         message = f"This model takes turns of users and assistants, a user's last, after a system prompt or none; got {shown}."
@@ -247,4 +232,4 @@ def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
 
 
 def _estimated(body: ChatBody) -> int:
-    return sum(echo.tokens(message.text) for message in body.messages)
+    return sum(echo.tokens(message.content) for message in body.messages)

@@ -44,7 +44,7 @@ async def listed(account: MockAccount, request: Request) -> Response:
         for file in reversed(account.files.values())
         if file.is_there and purpose in {None, file.purpose} and file.created_at <= until
     ]
-    return page(request, found, default=PAGE, largest=PAGE, ends=True)
+    return page(request, found, PAGE)
 
 
 async def retrieve(account: MockAccount, request: Request) -> Response:

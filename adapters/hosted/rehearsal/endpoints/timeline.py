@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from adapters.hosted.rehearsal.api import ApiError
 from adapters.hosted.rehearsal.backend.training_file import FEWEST, BadFileError, read
 from adapters.hosted.rehearsal.endpoints import files
-from adapters.hosted.rehearsal.names import TOGETHER_ACCOUNT
-from adapters.hosted.rehearsal.settings import FaultKind
+from adapters.hosted.rehearsal.settings import TOGETHER_ACCOUNT, FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from engine.domain.conversation import ChatRow
 from engine.domain.results import TrainingStep

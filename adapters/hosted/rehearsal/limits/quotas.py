@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from adapters.hosted.rehearsal.api import ApiError
 from adapters.hosted.rehearsal.limits.windows import Bucket, Taken, Window, window
-from adapters.hosted.rehearsal.names import base_of
-from adapters.hosted.rehearsal.settings import QuotaSettings
+from adapters.hosted.rehearsal.settings import QuotaSettings, base_of
 
 MINUTE = 60.0
 CHARACTERS_A_TOKEN = 4

@@ -126,7 +126,7 @@ class MockAccount:
             ApiError: 429, for good.
         """
         limit = self.settings.spend_limit
-        if limit is not None and self.audit.micro_dollars >= limit:
+        if limit is not None and self.audit.pico_dollars >= limit * 10**6:
             raise no_quota()
 
     async def close(self) -> None:

@@ -210,8 +210,6 @@ class MockBatch:
         output_file_id: The answers, once it is over.
         error_file_id: What failed, once it is over.
         errors: Why it could not be begun.
-        read: Prompt tokens billed.
-        made: Completion tokens billed.
         work: What lets it pass.
     """
 
@@ -226,8 +224,6 @@ class MockBatch:
     output_file_id: str | None = None
     error_file_id: str | None = None
     errors: list[Json] = field(default_factory=list)
-    read: int = 0
-    made: int = 0
     work: asyncio.Task[None] | None = None
 
     def enter(self, status: str) -> None:
@@ -253,13 +249,6 @@ class MockBatch:
             "expires_at": int(self.times["created_at"] + WINDOW_SECONDS),
             **{f"{state}_at": _whole(self.times.get(f"{state}_at")) for state in states},
             "request_counts": {"total": self.total, "completed": len(self.answered), "failed": len(self.refused)},
-            "usage": {
-                "input_tokens": self.read,
-                "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": self.made,
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": self.read + self.made,
-            },
             "metadata": self.body.metadata,
         }
 
