@@ -13,6 +13,7 @@ from starlette.responses import Response as Reply
 
 from adapters.hosted.rehearsal.api import ApiError, Json, json_reply, read_body
 from adapters.hosted.rehearsal.backend import echo, grading
+from adapters.hosted.rehearsal.backend.parts import settings_of
 from adapters.hosted.rehearsal.backend.training_file import SPEAKERS
 from adapters.hosted.rehearsal.limits.quotas import charge
 from adapters.hosted.rehearsal.settings import ECHO, JUDGE, FaultKind
@@ -203,7 +204,7 @@ async def _asked(account: MockAccount, body: ChatBody, model: str, longest: int)
     sampled = Decoding(longest, warmth, body.top_p or 1.0, body.samples)
     settings = sampled if warmth > 0 else Decoding(longest)
     system, turns = _chat(body)
-    weights, own = account.backend.model(account.tuned.get(model)), account.backend.generator_settings
+    weights, own = account.backend.model(account.tuned.get(model)), settings_of(account.backend.generator)()
     task = GenerateTask("", weights, [Prompt("", "", turns)], system, settings, own, seed)
     try:
         responses = await account.answerer.ask(task)

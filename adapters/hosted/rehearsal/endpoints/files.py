@@ -79,7 +79,13 @@ def find(account: MockAccount, file_id: str) -> StoredFile:
     Raises:
         ApiError: 404, when there is none, or no more.
     """
-    file = account.files.get(file_id)
-    if file is None or not file.is_there:
+    file = usable(account, file_id)
+    if file is None:
         raise ApiError(404, f"No such File object: {file_id}", param="id")
     return file
+
+
+def usable(account: MockAccount, file_id: str) -> StoredFile | None:
+    """Return a file, or None where there is none, or no more."""
+    file = account.files.get(file_id)
+    return file if file is not None and file.is_there else None

@@ -68,6 +68,8 @@ class Shouter:
 class Tuner:
     """Leaves one step an epoch; a learning rate above 0.5 fails."""
 
+    Settings = Own
+
     def __init__(self) -> None:
         self.calls: list[list[TrainingRun]] = []
 
@@ -88,8 +90,7 @@ class Tuner:
 def room() -> tuple[Backend, Shouter, Tuner]:
     shouter, tuner = Shouter(), Tuner()
     parts: Any = {"tuner": tuner, "generator": shouter, "judge": None, "source": Source()}
-    own = {"generator_settings": NONE, "judge_settings": NONE, "source_settings": NONE}
-    return Backend(**parts, tuner_settings=Own, **own, prompts={}, warm=WarmSlots), shouter, tuner
+    return Backend(**parts, prompts={}, warm=WarmSlots), shouter, tuner
 
 
 def question(user: str, tuned: str | None = None, **settings: Any) -> GenerateTask:
