@@ -254,6 +254,8 @@ class Client:
             found = NoReplyError(f"no reply within {self._timeout:g} seconds")
         except TooLongError as error:
             found = NoReplyError(str(error))
+        except httpx2.InvalidURL as error:  # an id of the server's is in it
+            found = RejectedError(f"the server named what cannot be in a URL: {self.clean(str(error))}")
         except UnicodeEncodeError:
             found = RejectedError("the text holds half of a character (a lone surrogate), which cannot be sent")
         raise found

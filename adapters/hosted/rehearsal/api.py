@@ -15,8 +15,6 @@ from starlette.responses import Response
 Json: TypeAlias = dict[str, Any]
 Body = TypeVar("Body", bound=BaseModel)
 
-ALPHABET = string.ascii_letters + string.digits
-
 
 class ApiError(Exception):
     """What is answered instead.
@@ -115,6 +113,6 @@ def id_maker(seed: int, life: int = 0) -> Callable[[str], str]:
 
     def make(prefix: str) -> str:
         draw = draws.setdefault(prefix, random.Random(f"{seed} {life} {prefix}"))  # noqa: S311 - no secret
-        return prefix + "".join(draw.choices(ALPHABET, k=24))
+        return prefix + "".join(draw.choices(string.ascii_letters + string.digits, k=24))
 
     return make

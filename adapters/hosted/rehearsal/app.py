@@ -20,7 +20,6 @@ from adapters.hosted.rehearsal.endpoints import (
     files,
     jobs,
     models,
-    moderation,
     together,
 )
 from adapters.hosted.rehearsal.middleware import Endpoint, guarded
@@ -43,7 +42,7 @@ SHARED: Endpoints = (
 )
 
 ENDPOINTS: Endpoints = (
-    ("POST", "/moderations", moderation.create),
+    ("POST", "/moderations", models.moderate),
     ("POST", "/files", files.upload),
     ("POST", "/fine_tuning/jobs", jobs.create),
     ("GET", "/fine_tuning/jobs", jobs.listed),
@@ -79,8 +78,8 @@ TOGETHER_ENDPOINTS: Endpoints = (
 )
 
 
-def application(account: MockAccount) -> Starlette:
-    """Return the application over an account, which it closes when it ends."""
+def application(account: MockAccount, ready: Callable[[], None]) -> Starlette:
+    """Return the application over an account, which it closes when it ends; `ready` is called when it begins."""
     prefix = AZURE_PREFIX if account.is_azure else OPENAI_PREFIX
     own = TOGETHER_ENDPOINTS if account.is_together else ENDPOINTS
     endpoints = [(method, prefix + path, endpoint) for method, path, endpoint in SHARED + own]
@@ -95,6 +94,7 @@ def application(account: MockAccount) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         del app
         _go_on(account)
+        ready()
         yield
         await account.close()
         memory.keep(account)

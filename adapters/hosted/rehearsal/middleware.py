@@ -20,31 +20,11 @@ KEY_PREFIX = "sk-test-"
 
 SERVER_ERROR = "The server had an error while processing your request. Sorry about that!"
 REFUSALS = {
-    FaultKind.THROTTLED: (
-        429,
-        "Rate limit reached for requests. Please try again in {seconds:g}s.",
-        "requests",
-        "rate_limit_exceeded",
-    ),
-    FaultKind.SLOW_DOWN: (
-        429,
-        "Your request rate rises too fast. Slow down, hold a steady rate, and raise it bit by bit.",
-        "rate_limit_error",
-        "slow_down",
-    ),
-    FaultKind.FORBIDDEN: (
-        403,
-        "You are not allowed to do this. Fine-tuning is no longer available to your organization.",
-        "invalid_request_error",
-        "permission_denied",
-    ),
+    FaultKind.THROTTLED: (429, "Please try again in {seconds:g}s.", "requests", "rate_limit_exceeded"),
+    FaultKind.SLOW_DOWN: (429, "Slow down, and raise your rate bit by bit.", "rate_limit_error", "slow_down"),
+    FaultKind.FORBIDDEN: (403, "You are not allowed to do this.", "invalid_request_error", "permission_denied"),
     FaultKind.ERROR: (500, SERVER_ERROR, "server_error", None),
-    FaultKind.OVERLOADED: (
-        503,
-        "The server is overloaded. Please try again later.",
-        "service_unavailable_error",
-        "server_is_overloaded",
-    ),
+    FaultKind.OVERLOADED: (503, "Please try again later.", "service_unavailable_error", "server_is_overloaded"),
 }
 """By fault: status, message, type and code of the error."""
 

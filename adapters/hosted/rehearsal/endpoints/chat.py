@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,24 +84,10 @@ class ChatBody(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One answer, and why it ended, in the API's words."""
-
-    text: str | None
-    finish: str = "stop"
-    refusal: str | None = None
-
-    def shown(self, index: int) -> Json:
-        """Return it as a choice."""
-        message: Json = {"role": "assistant", "content": self.text, "refusal": self.refusal}
-        return {"index": index, "message": message, "finish_reason": self.finish}
-
-
-@dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """The answers to a request, with the tokens that were read and made."""
+    """The answers to a request as choices, with the tokens that were read and made."""
 
-    said: tuple[Said, ...]
+    choices: Sequence[Json]
     read: int
     made: int
 
@@ -156,7 +143,7 @@ async def answered(account: MockAccount, body: ChatBody, model: str, call: str) 
     await asyncio.sleep(account.draw.uniform(*account.settings.latency))
     answer = await _made(account, body, model)
     if account.faults.strikes(FaultKind.FILTERED, call):
-        return ChatAnswer(tuple(Said("", "content_filter") for _ in answer.said), answer.read, answer.made)
+        return replace(answer, choices=[_choice("", "content_filter")] * len(answer.choices))
     return answer
 
 
@@ -167,7 +154,7 @@ def shown(account: MockAccount, model: str, answer: ChatAnswer) -> Json:
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [said.shown(index) for index, said in enumerate(answer.said)],
+        "choices": [{"index": index, **choice} for index, choice in enumerate(answer.choices)],
         "usage": {
             "prompt_tokens": answer.read,
             "completion_tokens": answer.made,
@@ -187,13 +174,13 @@ async def _made(account: MockAccount, body: ChatBody, model: str) -> ChatAnswer:
     part = account.settings.part(model)
     if part == ECHO:
         given = [echo.answer(body.question, sample, longest) for sample in range(body.samples)]
-        said = tuple(Said(text, "length" if is_cut else "stop") for text, _, is_cut in given)
-        return ChatAnswer(said, _estimated(body), sum(count for _, count, _ in given))
+        choices = [_choice(text, "length" if is_cut else "stop") for text, _, is_cut in given]
+        return ChatAnswer(choices, _estimated(body), sum(count for _, count, _ in given))
     if grades(account, body, model):
         grade = grading.grade(account.backend, body.question, body.wanted)
-        text = grade.refusal or grade.text
-        judged = Said(None, refusal=grade.refusal) if grade.refusal else Said(grade.text)
-        return ChatAnswer((judged,) * body.samples, _estimated(body), echo.tokens(text) * body.samples)
+        judged = _choice(None, refusal=grade.refusal) if grade.refusal else _choice(grade.text)
+        made = echo.tokens(grade.refusal or grade.text) * body.samples
+        return ChatAnswer([judged] * body.samples, _estimated(body), made)
     return await _asked(account, body, model, longest)
 
 
@@ -211,10 +198,10 @@ async def _asked(account: MockAccount, body: ChatBody, model: str, longest: int)
     except RuntimeError as error:
         message = f"The server had an error while processing your request: {error}"
         raise ApiError(500, message, "server_error") from error
-    made = [Said(one.text, "length" if one.finish is Finish.LENGTH else "stop") for one in responses]
-    said = made * (body.samples if len(made) == 1 else 1)  # greedy answers are all the same one
-    tokens = sum(one.generated_tokens for one in responses) * (len(said) // len(made))
-    return ChatAnswer(tuple(said), responses[0].prompt_tokens, tokens)
+    times = body.samples if len(responses) == 1 else 1  # greedy answers are all the same one
+    choices = [_choice(one.text, "length" if one.finish is Finish.LENGTH else "stop") for one in responses]
+    tokens = sum(one.generated_tokens for one in responses) * times
+    return ChatAnswer(choices * times, responses[0].prompt_tokens, tokens)
 
 
 def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
@@ -230,6 +217,10 @@ def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
         message = f"This model takes turns of users and assistants, a user's last, after a system prompt or none; got {shown}."
         raise ApiError(400, message, code="invalid_value", param="messages")
     return (turns.pop(0).text if roles[0] == "system" else None), tuple(turns)
+
+
+def _choice(text: str | None, finish: str = "stop", refusal: str | None = None) -> Json:
+    return {"message": {"role": "assistant", "content": text, "refusal": refusal}, "finish_reason": finish}
 
 
 def _estimated(body: ChatBody) -> int:

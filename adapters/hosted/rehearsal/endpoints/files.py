@@ -20,8 +20,6 @@ PAGE = 10_000
 
 async def upload(account: MockAccount, request: Request) -> Response:
     """POST /v1/files, or /v1/files/upload."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise ApiError(400, "This endpoint takes multipart/form-data.")
     async with request.form(max_part_size=LARGEST) as form:
         part, purpose = form.get("file"), form.get("purpose")
         if not isinstance(part, UploadFile):

@@ -21,14 +21,9 @@ if TYPE_CHECKING:
     from adapters.hosted.rehearsal.state.records import MockJob
 
 FILE_BLOCKED = (
-    "The job failed due to an invalid training file. This training file was blocked by our moderation system because it"
-    " contains too many examples that violate OpenAI's usage policies, or because it attempts to create model outputs"
-    " that violate OpenAI's usage policies."
+    "This training file was blocked by our moderation system: too many examples violate OpenAI's usage policies."
 )
-MODEL_BLOCKED = (
-    "The fine-tuned model did not pass our safety evaluations (moderation eval refusals_v3) and is blocked from"
-    " deployment, because it violates OpenAI's usage policies."
-)
+MODEL_BLOCKED = "The fine-tuned model did not pass our safety evaluations: it violates OpenAI's usage policies."
 
 
 class _JobError(Exception):

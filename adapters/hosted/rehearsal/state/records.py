@@ -53,11 +53,9 @@ class StoredFile:
             "object": "file",
             "bytes": len(self.content),
             "created_at": int(self.created_at),
-            "expires_at": None if self.expires_at is None else int(self.expires_at),
             "filename": self.name,
             "purpose": self.purpose,
             "status": "processed",
-            "status_details": None,
         }
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from adapters.hosted.rehearsal.backend.parts import Backend
-from adapters.hosted.rehearsal.backend.process import ENDED, ModelProcess
-from adapters.hosted.rehearsal.backend.worker import group, work
+from adapters.hosted.rehearsal.backend.process import ENDED, ModelProcess, group, work
 from engine.domain.conversation import ChatRow, Prompt, Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response, TrainingStep
