@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeAlias
 
 from starlette.applications import Starlette
@@ -86,8 +87,8 @@ def application(account: MockAccount, ready: Callable[[], None]) -> Starlette:
     endpoints += AZURE_ENDPOINTS if account.is_azure else ()
     routes = [Route(path, guarded(account, endpoint), methods=[method]) for method, path, endpoint in endpoints]
     routes += [
-        Route("/__audit", _own(account, control.audit), methods=["GET"]),
-        Route("/__faults", _own(account, control.faults), methods=["GET", "POST"]),
+        Route("/__audit", partial(control.audit, account), methods=["GET"]),
+        Route("/__faults", partial(control.faults, account), methods=["GET", "POST"]),
     ]
 
     @asynccontextmanager
@@ -112,13 +113,6 @@ def _go_on(account: MockAccount) -> None:
     for batch in account.batches.values():
         if batch.status in ACTIVE_BATCH:
             batches.go_on(account, batch)
-
-
-def _own(account: MockAccount, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    async def passed(request: Request) -> Response:
-        return await endpoint(account, request)
-
-    return passed
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
