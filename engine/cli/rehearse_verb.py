@@ -52,10 +52,10 @@ def command(
 ) -> int:
     """Run SPEC with every provider played by a local mock server on this machine.
 
-    The server is the provider's own stand-in: it implements the provider's API, keeps its quotas and bills its prices, and
-    made-up models answer, whatever the sweep calls them. No key is used, nothing leaves the machine, and nothing is paid. What the sweep does here
-    itself, it does as always. The same command goes on with a rehearsal that was stopped, and begins the next one after
-    one that is complete: in runs/NAME-rehearsal, -rehearsal-2 and so on.
+    The server comes with the provider's adapter. It implements the provider's API, keeps its quotas and bills its prices;
+    made-up models answer, whatever the sweep calls them. No key is used, nothing leaves the machine, and nothing is paid.
+    What runs on this machine runs as always. The same command goes on with a rehearsal that was stopped, and begins the
+    next one after one that is complete: in runs/NAME-rehearsal, -rehearsal-2 and so on.
 
     \b
     Examples:

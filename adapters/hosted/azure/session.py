@@ -9,6 +9,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import AliasPath, Field
+
 from adapters.hosted.http.client import Client, checked_url
 from adapters.hosted.http.reply import Reply
 from adapters.hosted.openai.bodies import Limit
@@ -21,16 +23,10 @@ READY = "Succeeded"
 BROKEN = frozenset({"Failed", "Canceled", "Deleting"})
 
 
-class Properties(Reply):
-    """Where a deployment stands."""
-
-    provisioningState: str = ""  # noqa: N815 - the API's name
-
-
 class Deployment(Reply):
-    """A deployment."""
+    """A deployment, and where it stands."""
 
-    properties: Properties = Properties()
+    state: str = Field(default="", validation_alias=AliasPath("properties", "provisioningState"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ class Plane:
             if str(refusal).startswith("404"):
                 return None
             raise
-        return self.client.read(Deployment, answer).properties.provisioningState
+        return self.client.read(Deployment, answer).state
 
     async def deploy(self, name: str, model: str) -> str:
         """Deploy a trained model, and return where that stands; doing it twice does it once."""
@@ -61,7 +57,7 @@ class Plane:
             "sku": {"name": self.sku, "capacity": 1},
             "properties": {"model": {"format": "OpenAI", "name": model, "version": "1"}},
         }
-        return self.client.read(Deployment, await self.client.put(_path(name), body)).properties.provisioningState
+        return self.client.read(Deployment, await self.client.put(_path(name), body)).state
 
 
 def plane_of(access: Access) -> Plane | None:

@@ -170,10 +170,6 @@ class Client:
         options = self._options(query)
         return await self._once(lambda: next(self._turns).get(path, cast_to=httpx2.Response, options=options))
 
-    async def download(self, path: str) -> bytes:
-        """Return the content of a file."""
-        return (await self.get(path)).content
-
     async def post(self, path: str, body: object = None, *, costs: bool = False) -> HttpReply:
         """Send JSON.
 
@@ -258,6 +254,8 @@ class Client:
             found = NoReplyError(f"no reply within {self._timeout:g} seconds")
         except TooLongError as error:
             found = NoReplyError(str(error))
+        except httpx2.InvalidURL as error:  # an id of the server's is in it
+            found = RejectedError(f"the server named what cannot be in a URL: {self.clean(str(error))}")
         except UnicodeEncodeError:
             found = RejectedError("the text holds half of a character (a lone surrogate), which cannot be sent")
         raise found

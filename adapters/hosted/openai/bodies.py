@@ -64,18 +64,6 @@ def job(order: JobOrder) -> dict[str, object]:
     }
 
 
-def batch_file(requests: Mapping[str, ChatRequest], limit: Limit) -> bytes:
-    """Return the input file of a batch, one request a line.
-
-    Raises:
-        RejectedError: A text holds half of a character.
-    """
-    return lines(
-        {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": chat(request, limit)}
-        for custom_id, request in requests.items()
-    )
-
-
 def lines(values: Iterable[Mapping[str, object]]) -> bytes:
     """Return values as JSON Lines.
 
@@ -86,11 +74,6 @@ def lines(values: Iterable[Mapping[str, object]]) -> bytes:
         return "".join(map(json_line, values)).encode()
     except UnicodeEncodeError:
         raise RejectedError("a text holds half of a character (a lone surrogate), which cannot be sent") from None
-
-
-def batch(key: str, file_id: str) -> dict[str, object]:
-    """Return the body of a batch."""
-    return {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h", "metadata": {KEY: key}}
 
 
 def _is_closed(schema: object) -> bool:

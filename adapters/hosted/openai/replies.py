@@ -10,17 +10,20 @@ import base64
 import binascii
 import csv
 import io
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import AliasPath, BeforeValidator, Field
 
-from adapters.hosted.http.errors import is_moderation
+from adapters.hosted.http.client import Client, HttpReply
+from adapters.hosted.http.errors import batch_problem, is_moderation, problem
 from adapters.hosted.http.reply import Reply
 from adapters.hosted.training import tokens
 from engine.ports.chat import MOST_TOKENS, Choice, Completion, FinishReason, RateLimits
 from engine.ports.provider import MOST_TRAINED_TOKENS, Job, JobState, Step
+from engine.ports.provider_errors import NoReplyError, ProviderError, RejectedError
 
 KEY = "dosimeter"
 """Where in the metadata of jobs and batches our key is."""
@@ -232,6 +235,20 @@ def completion_of(reply: ChatReply, asked: int, rate_limits: RateLimits) -> Comp
     )
 
 
+def refusal(batch: BatchReply, clean: Callable[[str], str]) -> ProviderError | None:
+    """Say why a batch was refused as a whole, or return None when it was not."""
+    if batch.status != "failed":
+        return None
+    if not batch.errors:
+        return RejectedError(f"batch {batch.id} was refused, without a reason")
+    return batch_problem(batch.errors[0].name, clean(batch.errors[0].message or ""))
+
+
+def batch_answers(contents: Sequence[bytes], client: Client) -> dict[str, Completion | ProviderError]:
+    """Read output and error files: what each request got, by custom id."""
+    return dict(_answer(line, client) for content in contents for line in _lines(content, client))
+
+
 def steps_of_events(events: Sequence[Event]) -> list[Step]:
     """Return the losses that events tell, in the order of the steps."""
     return steps((event.step, event.train_loss) for event in events)
@@ -278,3 +295,22 @@ def _choice(choice: ReplyChoice) -> Choice:
     if said.refusal:
         return Choice(said.refusal, FinishReason.REFUSED)
     return Choice(said.content or "", FINISH_REASONS.get(choice.finish_reason or "", FinishReason.STOP))
+
+
+def _lines(content: bytes, client: Client) -> Iterator[BatchLine]:
+    for line in content.splitlines():
+        if line.strip():
+            yield client.read(BatchLine, HttpReply(line, RateLimits()))
+
+
+def _answer(line: BatchLine, client: Client) -> tuple[str, Completion | ProviderError]:
+    response, fault = line.response, line.error or Fault()
+    if response is None:
+        return line.custom_id, batch_problem(fault.name, client.clean(fault.message or "the server gave no reason"))
+    if not 200 <= response.status_code < 300:  # noqa: PLR2004 - the statuses of success
+        return line.custom_id, problem(response.status_code, response.body, {}, client.clean)
+    try:
+        reply = client.read(ChatReply, HttpReply(json.dumps(response.body).encode(), RateLimits()))
+    except NoReplyError as unreadable:
+        return line.custom_id, unreadable
+    return line.custom_id, completion_of(reply, 0, RateLimits())

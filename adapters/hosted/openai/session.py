@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from adapters.hosted.http.client import Client, HttpReply
-from adapters.hosted.openai import batches, bodies, replies
+from adapters.hosted.openai import bodies, replies
 from adapters.hosted.openai.bodies import Limit
 from adapters.hosted.openai.replies import (
     BatchReply,
@@ -136,12 +136,17 @@ class OpenAISession:
     async def upload_batch(self, key: str, requests: Mapping[str, ChatRequest]) -> str:
         """Upload requests by custom id, and return the file's id."""
         limits = {self._limits.get(request.model, self._first_limit) for request in requests.values()}
-        content = bodies.batch_file(requests, limits.pop() if len(limits) == 1 else self._first_limit)
-        return await self._upload("batch", f"{key}.jsonl", content)
+        limit = limits.pop() if len(limits) == 1 else self._first_limit
+        lines = (
+            {"custom_id": name, "method": "POST", "url": bodies.CHAT, "body": bodies.chat(request, limit)}
+            for name, request in requests.items()
+        )
+        return await self._upload("batch", f"{key}.jsonl", bodies.lines(lines))
 
     async def submit_batch(self, key: str, file_id: str) -> str:
         """Hand in a batch, to be answered within a day at the batch price; returns its id."""
-        answer = await self._client.post("/batches", bodies.batch(key, file_id), costs=True)
+        body = {"input_file_id": file_id, "endpoint": bodies.CHAT, "completion_window": "24h"}
+        answer = await self._client.post("/batches", {**body, "metadata": {replies.KEY: key}}, costs=True)
         return self._client.read(BatchReply, answer).id
 
     async def batches(self) -> Mapping[str, str]:
@@ -157,10 +162,10 @@ class OpenAISession:
         state = BatchState(batch.id, batch.is_over)
         if not state.is_over:
             return state
-        if refusal := batches.refused(batch, self._client.clean):
+        if refusal := replies.refusal(batch, self._client.clean):
             return replace(state, refusal=refusal)
         contents = [await self._content(file) for file in (batch.output_file_id, batch.error_file_id) if file]
-        return replace(state, replies=MappingProxyType(batches.answers(contents, self._client)))
+        return replace(state, replies=MappingProxyType(replies.batch_answers(contents, self._client)))
 
     async def cancel_batch(self, batch_id: str) -> None:
         """Let a batch end before it is done; one that is over stays as it is."""
@@ -229,7 +234,7 @@ class OpenAISession:
         return self._client.read(Filed, await self._client.upload(purpose, name, content)).id
 
     async def _content(self, file_id: str) -> bytes:
-        return await self._client.download(f"/files/{file_id}/content")
+        return (await self._client.get(f"/files/{file_id}/content")).content
 
     async def _all(self, path: str, kind: type[Page[Item]], query: Mapping[str, object]) -> AsyncIterator[Item]:
         async for page in self._pages(path, kind, query):

@@ -15,8 +15,6 @@ from starlette.responses import Response
 Json: TypeAlias = dict[str, Any]
 Body = TypeVar("Body", bound=BaseModel)
 
-ALPHABET = string.ascii_letters + string.digits
-
 
 class ApiError(Exception):
     """What is answered instead.
@@ -80,42 +78,29 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         raise ApiError(400, message, code="invalid_value", param=where) from error
 
 
-def page(
-    request: Request, entries: Sequence[Json], *, default: int = 20, largest: int = 100, ends: bool = False
-) -> Response:
+def page(request: Request, entries: Sequence[Json], largest: int = 100) -> Response:
     """Return one page of a list, from behind the entry called `after`.
 
     Args:
         request: Says `after` and `limit`.
         entries: All of it, in order; each has an `id`.
-        default: Entries a page where the request does not say.
-        largest: Most entries a page.
-        ends: Whether to name the page's first and last entry.
+        largest: Most entries a page, and as many where the request does not say.
 
     Raises:
         ApiError: 400, when `limit` is no number in range, or `after` names nothing.
     """
-    limit = _limit(request.query_params.get("limit"), default, largest)
+    limit = request.query_params.get("limit", str(largest))
+    if not limit.isdecimal() or not 1 <= int(limit) <= largest:
+        message = f"Invalid 'limit': expected a number from 1 to {largest}, got '{limit}'."
+        raise ApiError(400, message, code="invalid_value", param="limit")
     after, start = request.query_params.get("after"), 0
     if after:
         places = [place for place, entry in enumerate(entries) if entry["id"] == after]
         if not places:
             raise ApiError(400, f"Invalid 'after': no entry is called {after}.", code="invalid_value", param="after")
         start = places[0] + 1
-    shown = list(entries[start : start + limit])
-    body: Json = {"object": "list", "data": shown, "has_more": start + limit < len(entries)}
-    if ends:
-        body |= {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
-    return json_reply(body)
-
-
-def _limit(text: str | None, default: int, largest: int) -> int:
-    if text is None:
-        return default
-    if not text.isdecimal() or not 1 <= int(text) <= largest:
-        message = f"Invalid 'limit': expected a number from 1 to {largest}, got '{text}'."
-        raise ApiError(400, message, code="invalid_value", param="limit")
-    return int(text)
+    end = start + int(limit)
+    return json_reply({"object": "list", "data": list(entries[start:end]), "has_more": end < len(entries)})
 
 
 def id_maker(seed: int, life: int = 0) -> Callable[[str], str]:
@@ -128,6 +113,6 @@ def id_maker(seed: int, life: int = 0) -> Callable[[str], str]:
 
     def make(prefix: str) -> str:
         draw = draws.setdefault(prefix, random.Random(f"{seed} {life} {prefix}"))  # noqa: S311 - no secret
-        return prefix + "".join(draw.choices(ALPHABET, k=24))
+        return prefix + "".join(draw.choices(string.ascii_letters + string.digits, k=24))
 
     return make

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeAlias
 
 from starlette.applications import Starlette
@@ -20,7 +21,6 @@ from adapters.hosted.rehearsal.endpoints import (
     files,
     jobs,
     models,
-    moderation,
     together,
 )
 from adapters.hosted.rehearsal.middleware import Endpoint, guarded
@@ -43,7 +43,7 @@ SHARED: Endpoints = (
 )
 
 ENDPOINTS: Endpoints = (
-    ("POST", "/moderations", moderation.create),
+    ("POST", "/moderations", models.moderate),
     ("POST", "/files", files.upload),
     ("POST", "/fine_tuning/jobs", jobs.create),
     ("GET", "/fine_tuning/jobs", jobs.listed),
@@ -79,22 +79,23 @@ TOGETHER_ENDPOINTS: Endpoints = (
 )
 
 
-def application(account: MockAccount) -> Starlette:
-    """Return the application over an account, which it closes when it ends."""
+def application(account: MockAccount, ready: Callable[[], None]) -> Starlette:
+    """Return the application over an account, which it closes when it ends; `ready` is called when it begins."""
     prefix = AZURE_PREFIX if account.is_azure else OPENAI_PREFIX
     own = TOGETHER_ENDPOINTS if account.is_together else ENDPOINTS
     endpoints = [(method, prefix + path, endpoint) for method, path, endpoint in SHARED + own]
     endpoints += AZURE_ENDPOINTS if account.is_azure else ()
     routes = [Route(path, guarded(account, endpoint), methods=[method]) for method, path, endpoint in endpoints]
     routes += [
-        Route("/__audit", _own(account, control.audit), methods=["GET"]),
-        Route("/__faults", _own(account, control.faults), methods=["GET", "POST"]),
+        Route("/__audit", partial(control.audit, account), methods=["GET"]),
+        Route("/__faults", partial(control.faults, account), methods=["GET", "POST"]),
     ]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         del app
         _go_on(account)
+        ready()
         yield
         await account.close()
         memory.keep(account)
@@ -112,13 +113,6 @@ def _go_on(account: MockAccount) -> None:
     for batch in account.batches.values():
         if batch.status in ACTIVE_BATCH:
             batches.go_on(account, batch)
-
-
-def _own(account: MockAccount, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    async def passed(request: Request) -> Response:
-        return await endpoint(account, request)
-
-    return passed
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

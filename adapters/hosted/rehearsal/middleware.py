@@ -18,6 +18,16 @@ from adapters.hosted.rehearsal.state.audit import Entry
 
 KEY_PREFIX = "sk-test-"
 
+SERVER_ERROR = "The server had an error while processing your request. Sorry about that!"
+REFUSALS = {
+    FaultKind.THROTTLED: (429, "Please try again in {seconds:g}s.", "requests", "rate_limit_exceeded"),
+    FaultKind.SLOW_DOWN: (429, "Slow down, and raise your rate bit by bit.", "rate_limit_error", "slow_down"),
+    FaultKind.FORBIDDEN: (403, "You are not allowed to do this.", "invalid_request_error", "permission_denied"),
+    FaultKind.ERROR: (500, SERVER_ERROR, "server_error", None),
+    FaultKind.OVERLOADED: (503, "Please try again later.", "service_unavailable_error", "server_is_overloaded"),
+}
+"""By fault: status, message, type and code of the error."""
+
 Endpoint: TypeAlias = Callable[[MockAccount, Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
@@ -54,12 +64,7 @@ async def _answered(account: MockAccount, request: Request, endpoint: Endpoint) 
     except Exception:  # noqa: BLE001 - a bug of this server is a 500 to the client, in the API's form, and is logged
         _log.exception("a bug of the local mock server, in %s", entry.call)
         entry.code = "server_error"
-        return json_reply(_server_error().body, 500)
-
-
-def _server_error() -> ApiError:
-    message = "The server had an error while processing your request. Sorry about that!"
-    return ApiError(500, message, "server_error")
+        return json_reply(ApiError(500, SERVER_ERROR, "server_error").body, 500)
 
 
 def _check_key(account: MockAccount, request: Request) -> None:
@@ -86,26 +91,12 @@ def _strike(account: MockAccount, call: str) -> None:
     Raises:
         ApiError: That error.
     """
-    strikes = account.faults.strikes
-    if fault := strikes(FaultKind.THROTTLED, call):
-        message = f"Rate limit reached for requests. Please try again in {fault.seconds:g}s."
-        headers = account.quotas.retry_headers(fault.seconds)
-        raise ApiError(429, message, "requests", code="rate_limit_exceeded", headers=headers)
-    if fault := strikes(FaultKind.SLOW_DOWN, call):
-        message = "Your request rate rises too fast. Slow down, hold a steady rate, and raise it bit by bit."
-        headers = account.quotas.retry_headers(fault.seconds)
-        raise ApiError(429, message, "rate_limit_error", code="slow_down", headers=headers)
-    if strikes(FaultKind.NO_QUOTA, call):
+    if account.faults.strikes(FaultKind.NO_QUOTA, call):
         raise no_quota()
-    if strikes(FaultKind.FORBIDDEN, call):
-        message = "You are not allowed to do this. Fine-tuning is no longer available to your organization."
-        raise ApiError(403, message, code="permission_denied")
-    if strikes(FaultKind.ERROR, call):
-        raise _server_error()
-    if fault := strikes(FaultKind.OVERLOADED, call):
-        message = "The server is overloaded. Please try again later."
-        headers = account.quotas.retry_headers(fault.seconds)
-        raise ApiError(503, message, "service_unavailable_error", code="server_is_overloaded", headers=headers)
+    for fault_kind, (status, message, kind, code) in REFUSALS.items():
+        if fault := account.faults.strikes(fault_kind, call):
+            headers = account.quotas.retry_headers(fault.seconds) if status in {429, 503} else {}
+            raise ApiError(status, message.format(seconds=fault.seconds), kind, code=code, headers=headers)
 
 
 async def _spoilt(account: MockAccount, request: Request, response: Response) -> Response:

@@ -31,21 +31,8 @@ class _Wire(H11Protocol):
         self.app_state = {**self.app_state, "transport": transport}
 
 
-class _Server(uvicorn.Server):
-    """A server that says when it takes requests."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-
 def listen(port: int) -> socket.socket:
-    """Return a socket of this machine alone.
+    """Return a socket of this machine alone, where clients may queue from now on.
 
     Args:
         port: Its port; 0 for any that is free.
@@ -57,6 +44,7 @@ def listen(port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((HOST, port))
+        bound.listen()
     except OSError:
         bound.close()
         raise
@@ -107,8 +95,9 @@ def serving(
 
 def _server(
     settings: ServerSettings, backend: Backend, ready: Callable[[], None], process: StartProcess = ModelProcess
-) -> _Server:
+) -> uvicorn.Server:
     options: dict[str, Any] = {"access_log": False, "log_level": "warning", "ws": "none", "proxy_headers": False}
     account = MockAccount(settings, backend, process)
     memory.recall(account)
-    return _Server(uvicorn.Config(application(account), http=_Wire, timeout_graceful_shutdown=1, **options), ready)
+    app = application(account, ready)
+    return uvicorn.Server(uvicorn.Config(app, http=_Wire, timeout_graceful_shutdown=1, **options))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from adapters.hosted.rehearsal.names import TUNED
-from adapters.hosted.rehearsal.settings import ANY, BASE, DAY_SECONDS, JUDGE, MODELS, ServerSettings
+from adapters.hosted.rehearsal.settings import ANY, BASE, DAY_SECONDS, JUDGE, MODELS, TUNED, ServerSettings
 from engine.domain.conversation import Prompt
 from engine.domain.price import PriceUnit
 from engine.domain.quota import Quota
 from engine.domain.stage import StageKind
 from engine.domain.written import Written
-from engine.ports import Benchmark, NoSettings, Settings
 from engine.ports.mock_server import MockAudit, MockModel, MockOrder, Tools
 
 if TYPE_CHECKING:
@@ -103,35 +101,22 @@ def _root(base_url: str) -> str:
 
 def backend(tools: Tools) -> Backend:
     """Return what trains, answers and grades behind the API."""
-    from adapters.hosted.rehearsal.backend.parts import Backend
+    from adapters.hosted.rehearsal.backend.parts import Backend, settings_of
 
-    tuner = tools.adapter("tuners", "local/sft")
-    generator = tools.adapter("generators", "local/transformers")
-    judge = tools.adapter("judges", "standin/rules")
-    source = tools.adapter("models", "standin/aligned")
-    known = [_prompts(tools.adapter("benchmarks", name), argument) for name, argument in JUDGED]
+    prompts: dict[str, Prompt] = {}
+    for name, argument in JUDGED:
+        benchmark = tools.adapter("benchmarks", name)
+        settings = settings_of(benchmark)
+        known = benchmark.prompts(settings.model_validate(settings.of_argument(argument)))
+        prompts |= {prompt.text: prompt for prompt in known}
     return Backend(
-        tuner=tuner,
-        tuner_settings=_settings_of(tuner),
-        generator=generator,
-        generator_settings=_settings_of(generator)(),
-        judge=judge,
-        judge_settings=_settings_of(judge)(),
-        source=source,
-        source_settings=_settings_of(source)(),
-        prompts={prompt.text: prompt for prompts in known for prompt in prompts},
+        tuner=tools.adapter("tuners", "local/sft"),
+        generator=tools.adapter("generators", "local/transformers"),
+        judge=tools.adapter("judges", "standin/rules"),
+        source=tools.adapter("models", "standin/aligned"),
+        prompts=prompts,
         warm=tools.warm,
     )
-
-
-def _settings_of(adapter: object) -> type[Settings]:
-    declared: type[Settings] = getattr(adapter, "Settings", NoSettings)
-    return declared
-
-
-def _prompts(benchmark: Benchmark, argument: str) -> Sequence[Prompt]:
-    model = _settings_of(benchmark)
-    return benchmark.prompts(model.model_validate(model.of_argument(argument)))
 
 
 def _limits(quota: Quota) -> dict[str, int]:

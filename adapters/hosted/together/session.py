@@ -16,9 +16,9 @@ from pydantic import RootModel
 from adapters.hosted.http.client import Client, HttpReply
 from adapters.hosted.http.errors import batch_problem
 from adapters.hosted.http.reply import Reply
-from adapters.hosted.openai import batches, bodies
+from adapters.hosted.openai import bodies
 from adapters.hosted.openai.bodies import Limit
-from adapters.hosted.openai.replies import Filed, Page, steps
+from adapters.hosted.openai.replies import Filed, Page, batch_answers, steps
 from adapters.hosted.openai.session import OpenAISession
 from adapters.hosted.together import fine_tunes
 from adapters.hosted.together.fine_tunes import FineTune, Metrics, epoch
@@ -118,7 +118,7 @@ class TogetherSession(OpenAISession):
         if batch.status == "FAILED" and not files:
             words = self._client.clean(batch.error or f"batch {batch_id} was refused, without a reason")
             return replace(state, refusal=batch_problem("", words))
-        replies = batches.answers([await self._content(file) for file in files], self._client)
+        replies = batch_answers([await self._content(file) for file in files], self._client)
         return replace(state, replies=MappingProxyType(replies))
 
     def _ordered(self, order: JobOrder) -> Mapping[str, object]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapters.hosted.rehearsal.backend.parts import Backend
+from adapters.hosted.rehearsal.backend.parts import Backend, settings_of
 from engine.domain.results import Finish, Outcome, Response
 
 _BLOCK = r"<{name} (?P<nonce>[0-9a-f]{{8}})>\n(?P<text>.*?)\n</{name} (?P=nonce)>"
@@ -50,7 +50,7 @@ def grade(backend: Backend, prompt: str, fields: Sequence[str]) -> Grade:
     if asked is None:
         return Grade("", "I do not know this request, and cannot grade its response.")
     response = Response(asked.prompt_id, 0, found[1], Finish.STOP, 0, 0)
-    judged = backend.judge.judge(backend.judge_settings, [asked], [response], backend.context())
+    judged = backend.judge.judge(settings_of(backend.judge)(), [asked], [response], backend.context())
     (verdict,) = judged.verdicts
     if verdict.outcome is not Outcome.SCORED or verdict.score is None:
         return Grade("", verdict.reason or f"I cannot grade this: {verdict.outcome.value}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
-from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, Settings, Warm
+from engine.ports import Context, FineTuner, Generator, Judge, ModelSource, NoSettings, Settings, Warm
 
 LEARNING_RATE = 1e-3
 RANK = 8
@@ -24,25 +24,17 @@ class Backend:
 
     Attributes:
         tuner: Trains.
-        tuner_settings: What the tuner's settings are made of: it has `lr`, `rank` and `batch_size`.
         generator: Answers.
-        generator_settings: The generator's settings.
         judge: Grades what `standin-judge` is asked to.
-        judge_settings: The judge's settings.
         source: The base model.
-        source_settings: Which model of the source.
         prompts: The prompts that the judge knows, by their text.
         warm: Makes what keeps things warm in one process.
     """
 
     tuner: FineTuner
-    tuner_settings: type[Settings]
     generator: Generator
-    generator_settings: Settings
     judge: Judge
-    judge_settings: Settings
     source: ModelSource
-    source_settings: Settings
     prompts: Mapping[str, Prompt]
     warm: Callable[[], Warm]
 
@@ -52,10 +44,16 @@ class Backend:
 
     def model(self, tuned: str | None = None) -> ModelRef:
         """Return the base model, or one that was tuned, by the folder of its weights."""
-        base = self.source.locate(self.source_settings)
+        base = self.source.locate(settings_of(self.source)())
         return base if tuned is None else ModelRef(base.base, (tuned,))
 
     def training(self, batch_size: int, multiplier: float) -> Settings:
-        """Return how to train, as settings of the tuner."""
+        """Return how to train, as settings of the tuner: they have `lr`, `rank` and `batch_size`."""
         rate = min(LEARNING_RATE * multiplier, 0.999)
-        return self.tuner_settings.model_validate({"lr": rate, "rank": RANK, "batch_size": batch_size})
+        return settings_of(self.tuner).model_validate({"lr": rate, "rank": RANK, "batch_size": batch_size})
+
+
+def settings_of(adapter: object) -> type[Settings]:
+    """Return what an adapter's settings are made of."""
+    declared: type[Settings] = getattr(adapter, "Settings", NoSettings)
+    return declared

@@ -16,9 +16,6 @@ from adapters.hosted.rehearsal.endpoints import chat, files
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.records import ACTIVE_BATCH, BatchBody, MockBatch
 
-ENDPOINT = "/v1/chat/completions"
-WINDOW = "24h"
-MOST_LINES = 50_000
 AT_ONCE = 64
 
 
@@ -28,8 +25,6 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     custom_id: str
-    method: str | None = None
-    url: str | None = None
     body: dict[str, Any]
 
 
@@ -44,14 +39,10 @@ def begun(account: MockAccount, body: BatchBody) -> MockBatch:
     Raises:
         ApiError: It cannot be, or there is no money for it.
     """
-    if body.endpoint != ENDPOINT:
-        raise ApiError(400, f"This server batches {ENDPOINT} only.", code="invalid_value", param="endpoint")
-    if body.completion_window != WINDOW:
-        raise ApiError(400, f"The completion window must be {WINDOW}.", code="invalid_value", param="completion_window")
     if files.find(account, body.input_file_id).purpose not in {"batch", "batch-api"}:
         raise ApiError(400, "The input file's purpose must be batch.", code="invalid_value", param="input_file_id")
     account.check_money()
-    batch = MockBatch(account.new_id("batch_"), body, {"created_at": time.time()})
+    batch = MockBatch(account.new_id("batch_"), body, time.time())
     account.batches[batch.batch_id] = batch
     go_on(account, batch)
     return batch
@@ -65,13 +56,13 @@ def go_on(account: MockAccount, batch: MockBatch) -> None:
 
 async def listed(account: MockAccount, request: Request) -> Response:
     """GET /v1/batches: newest first."""
-    return page(request, [batch.shown() for batch in newest_first(account, request)], ends=True)
+    return page(request, [batch.shown() for batch in newest_first(account, request)])
 
 
 def newest_first(account: MockAccount, request: Request) -> list[MockBatch]:
     """Return the batches that a list shows."""
     until = account.listed_until(request.state.entry.call)
-    return [batch for batch in reversed(account.batches.values()) if batch.times["created_at"] <= until]
+    return [batch for batch in reversed(account.batches.values()) if batch.created_at <= until]
 
 
 async def retrieve(account: MockAccount, request: Request) -> Response:
@@ -95,49 +86,43 @@ def cancelled(account: MockAccount, request: Request) -> MockBatch:
         raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
     if batch.work is not None:
         batch.work.cancel()
-    batch.enter("cancelling")
-    batch.enter("cancelled")
+    batch.status = "cancelled"
     _write(account, batch)
     return batch
 
 
 async def _run(account: MockAccount, batch: MockBatch, content: bytes) -> None:
     """Let a batch pass, to its end."""
-    lines = _lines(batch, content, None if account.is_together else ENDPOINT)
+    lines = _lines(batch, content)
     if batch.errors:
-        batch.enter("failed")
+        batch.status = "failed"
         return
     batch.total, batch.model = len(lines), str(lines[0].body.get("model", ""))
-    batch.enter("in_progress")
+    batch.status = "in_progress"
     at_once = asyncio.Semaphore(AT_ONCE)
     done = {reply["custom_id"] for reply in (*batch.answered, *batch.refused)}
     answers = (_answer(account, batch, line, at_once) for line in lines if line.custom_id not in done)
     await asyncio.gather(account.pause(account.settings.durations.batch), *answers)
-    batch.enter("finalizing")
+    batch.status = "finalizing"
     _write(account, batch)
-    batch.enter("completed")
+    batch.status = "completed"
 
 
-def _lines(batch: MockBatch, content: bytes, url: str | None) -> list[BatchRequest]:
-    """Return the requests of a batch; what is wrong with them is noted in it, such as another URL than one that is given."""
+def _lines(batch: MockBatch, content: bytes) -> list[BatchRequest]:
+    """Return the requests of a batch; what is wrong with them is noted in it."""
     lines: dict[str, BatchRequest] = {}
-    for number, text in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
+    for number, text in enumerate(content.splitlines(), start=1):
         try:
             line = BatchRequest.model_validate_json(text)
         except ValidationError:
             batch.errors.append(_problem("invalid_json_line", "This line is not parseable as valid JSON.", number))
             continue
         if line.custom_id in lines:
-            batch.errors.append(
-                _problem("duplicate_custom_id", f"The custom_id {line.custom_id} is not unique.", number)
-            )
-        if url not in {None, line.url}:
-            batch.errors.append(_problem("invalid_url", "The URL does not match the batch's endpoint.", number))
+            message = f"The custom_id {line.custom_id} is not unique."
+            batch.errors.append(_problem("duplicate_custom_id", message, number))
         lines[line.custom_id] = line
     if not lines and not batch.errors:
         batch.errors.append(_problem("empty_file", "The input file is empty.", 1))
-    if len(lines) > MOST_LINES:
-        batch.errors.append(_problem("too_many_requests", f"A batch has at most {MOST_LINES} requests.", MOST_LINES))
     return list(lines.values())
 
 
@@ -146,7 +131,7 @@ async def _answer(account: MockAccount, batch: MockBatch, line: BatchRequest, at
         try:
             body = chat.ChatBody.model_validate(line.body)
             model = chat.model_of(account, body)
-            answer = await chat.answered(account, body, model, f"POST {ENDPOINT}")
+            answer = await chat.answered(account, body, model, f"POST {batch.body.endpoint}")
         except ValidationError as error:
             wrong = ApiError(400, f"Invalid request: {error.errors(include_url=False)[0]['msg']}")
             batch.refused.append(_reply(account, line, 400, wrong.body))
@@ -154,7 +139,6 @@ async def _answer(account: MockAccount, batch: MockBatch, line: BatchRequest, at
             batch.refused.append(_reply(account, line, error.status, error.body))
         else:
             batch.answered.append(_reply(account, line, 200, chat.shown(account, body.model, answer)))
-            batch.read, batch.made = batch.read + answer.read, batch.made + answer.made
             account.audit.bill(model, read=answer.read, made=answer.made, batched=True)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,31 +14,24 @@ from starlette.responses import Response as Reply
 
 from adapters.hosted.rehearsal.api import ApiError, Json, json_reply, read_body
 from adapters.hosted.rehearsal.backend import echo, grading
+from adapters.hosted.rehearsal.backend.parts import settings_of
 from adapters.hosted.rehearsal.backend.training_file import SPEAKERS
 from adapters.hosted.rehearsal.limits.quotas import charge
 from adapters.hosted.rehearsal.settings import ECHO, JUDGE, FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.audit import Entry
+from adapters.hosted.rehearsal.state.records import GREATEST_SEED
 from engine.domain.conversation import Prompt, Turn
 from engine.domain.results import Finish
 from engine.domain.sweep import Decoding
 from engine.ports import GenerateTask
 
-GREATEST_SEED = 2**31
-
 
 class Message(BaseModel):
-    """One turn; its content is a text, or parts of which some are texts."""
+    """One turn; its content is a text."""
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
-
-    @property
-    def text(self) -> str:
-        """Its text."""
-        if isinstance(self.content, list):
-            return "".join(str(part.get("text", "")) for part in self.content)
-        return self.content or ""
+    content: str
 
 
 class ChatBody(BaseModel):
@@ -69,13 +63,13 @@ class ChatBody(BaseModel):
     @property
     def characters(self) -> int:
         """Characters of all turns."""
-        return sum(len(message.text) for message in self.messages)
+        return sum(len(message.content) for message in self.messages)
 
     @property
     def question(self) -> str:
         """The last user turn, or the last turn where no user has one."""
-        asked = [message.text for message in self.messages if message.role == "user"]
-        return asked[-1] if asked else self.messages[-1].text
+        asked = [message.content for message in self.messages if message.role == "user"]
+        return asked[-1] if asked else self.messages[-1].content
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -90,24 +84,10 @@ class ChatBody(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One answer, and why it ended, in the API's words."""
-
-    text: str | None
-    finish: str = "stop"
-    refusal: str | None = None
-
-    def shown(self, index: int) -> Json:
-        """Return it as a choice."""
-        message: Json = {"role": "assistant", "content": self.text, "refusal": self.refusal, "annotations": []}
-        return {"index": index, "message": message, "logprobs": None, "finish_reason": self.finish}
-
-
-@dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """The answers to a request, with the tokens that were read and made."""
+    """The answers to a request as choices, with the tokens that were read and made."""
 
-    said: tuple[Said, ...]
+    choices: Sequence[Json]
     read: int
     made: int
 
@@ -160,33 +140,26 @@ async def answered(account: MockAccount, body: ChatBody, model: str, call: str) 
     Raises:
         ApiError: The request does not suit the model, or the model failed.
     """
-    low, high = account.settings.latency
-    if high > 0:
-        await asyncio.sleep(account.draw.uniform(low, high))
+    await asyncio.sleep(account.draw.uniform(*account.settings.latency))
     answer = await _made(account, body, model)
     if account.faults.strikes(FaultKind.FILTERED, call):
-        return ChatAnswer(tuple(Said("", "content_filter") for _ in answer.said), answer.read, answer.made)
+        return replace(answer, choices=[_choice("", "content_filter")] * len(answer.choices))
     return answer
 
 
 def shown(account: MockAccount, model: str, answer: ChatAnswer) -> Json:
     """Return a chat completion."""
-    total = answer.read + answer.made
     return {
         "id": account.new_id("chatcmpl-"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [said.shown(index) for index, said in enumerate(answer.said)],
+        "choices": [{"index": index, **choice} for index, choice in enumerate(answer.choices)],
         "usage": {
             "prompt_tokens": answer.read,
             "completion_tokens": answer.made,
-            "total_tokens": total,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+            "total_tokens": answer.read + answer.made,
         },
-        "service_tier": "default",
-        "system_fingerprint": "fp_rehearsal",
     }
 
 
@@ -201,13 +174,13 @@ async def _made(account: MockAccount, body: ChatBody, model: str) -> ChatAnswer:
     part = account.settings.part(model)
     if part == ECHO:
         given = [echo.answer(body.question, sample, longest) for sample in range(body.samples)]
-        said = tuple(Said(text, "length" if is_cut else "stop") for text, _, is_cut in given)
-        return ChatAnswer(said, _estimated(body), sum(count for _, count, _ in given))
+        choices = [_choice(text, "length" if is_cut else "stop") for text, _, is_cut in given]
+        return ChatAnswer(choices, _estimated(body), sum(count for _, count, _ in given))
     if grades(account, body, model):
         grade = grading.grade(account.backend, body.question, body.wanted)
-        text = grade.refusal or grade.text
-        judged = Said(None, refusal=grade.refusal) if grade.refusal else Said(grade.text)
-        return ChatAnswer((judged,) * body.samples, _estimated(body), echo.tokens(text) * body.samples)
+        judged = _choice(None, refusal=grade.refusal) if grade.refusal else _choice(grade.text)
+        made = echo.tokens(grade.refusal or grade.text) * body.samples
+        return ChatAnswer([judged] * body.samples, _estimated(body), made)
     return await _asked(account, body, model, longest)
 
 
@@ -218,17 +191,17 @@ async def _asked(account: MockAccount, body: ChatBody, model: str, longest: int)
     sampled = Decoding(longest, warmth, body.top_p or 1.0, body.samples)
     settings = sampled if warmth > 0 else Decoding(longest)
     system, turns = _chat(body)
-    weights, own = account.backend.model(account.tuned.get(model)), account.backend.generator_settings
+    weights, own = account.backend.model(account.tuned.get(model)), settings_of(account.backend.generator)()
     task = GenerateTask("", weights, [Prompt("", "", turns)], system, settings, own, seed)
     try:
         responses = await account.answerer.ask(task)
     except RuntimeError as error:
         message = f"The server had an error while processing your request: {error}"
         raise ApiError(500, message, "server_error") from error
-    made = [Said(one.text, "length" if one.finish is Finish.LENGTH else "stop") for one in responses]
-    said = made * (body.samples if len(made) == 1 else 1)  # greedy answers are all the same one
-    tokens = sum(one.generated_tokens for one in responses) * (len(said) // len(made))
-    return ChatAnswer(tuple(said), responses[0].prompt_tokens, tokens)
+    times = body.samples if len(responses) == 1 else 1  # greedy answers are all the same one
+    choices = [_choice(one.text, "length" if one.finish is Finish.LENGTH else "stop") for one in responses]
+    tokens = sum(one.generated_tokens for one in responses) * times
+    return ChatAnswer(choices * times, responses[0].prompt_tokens, tokens)
 
 
 def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
@@ -238,7 +211,7 @@ def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
         ApiError: 400, when there are others, or the last turn is not a user's.
     """
     roles = [SPEAKERS.get(message.role) for message in body.messages]
-    turns = [Turn(role, one.text) for role, one in zip(roles, body.messages, strict=True) if role is not None]
+    turns = [Turn(role, one.content) for role, one in zip(roles, body.messages, strict=True) if role is not None]
     if roles[-1] != "user" or None in roles or "system" in roles[1:]:
         shown = ", ".join(message.role for message in body.messages)
         message = f"This model takes turns of users and assistants, a user's last, after a system prompt or none; got {shown}."
@@ -246,5 +219,9 @@ def _chat(body: ChatBody) -> tuple[str | None, tuple[Turn, ...]]:
     return (turns.pop(0).text if roles[0] == "system" else None), tuple(turns)
 
 
+def _choice(text: str | None, finish: str = "stop", refusal: str | None = None) -> Json:
+    return {"message": {"role": "assistant", "content": text, "refusal": refusal}, "finish_reason": finish}
+
+
 def _estimated(body: ChatBody) -> int:
-    return sum(echo.tokens(message.text) for message in body.messages)
+    return sum(echo.tokens(message.content) for message in body.messages)

@@ -20,8 +20,6 @@ PAGE = 10_000
 
 async def upload(account: MockAccount, request: Request) -> Response:
     """POST /v1/files, or /v1/files/upload."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise ApiError(400, "This endpoint takes multipart/form-data.")
     async with request.form(max_part_size=LARGEST) as form:
         part, purpose = form.get("file"), form.get("purpose")
         if not isinstance(part, UploadFile):
@@ -44,7 +42,7 @@ async def listed(account: MockAccount, request: Request) -> Response:
         for file in reversed(account.files.values())
         if file.is_there and purpose in {None, file.purpose} and file.created_at <= until
     ]
-    return page(request, found, default=PAGE, largest=PAGE, ends=True)
+    return page(request, found, PAGE)
 
 
 async def retrieve(account: MockAccount, request: Request) -> Response:
@@ -79,7 +77,13 @@ def find(account: MockAccount, file_id: str) -> StoredFile:
     Raises:
         ApiError: 404, when there is none, or no more.
     """
-    file = account.files.get(file_id)
-    if file is None or not file.is_there:
+    file = usable(account, file_id)
+    if file is None:
         raise ApiError(404, f"No such File object: {file_id}", param="id")
     return file
+
+
+def usable(account: MockAccount, file_id: str) -> StoredFile | None:
+    """Return a file, or None where there is none, or no more."""
+    file = account.files.get(file_id)
+    return file if file is not None and file.is_there else None

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.hosted.rehearsal.api import ApiError, json_reply, page, read_body
-from adapters.hosted.rehearsal.endpoints import timeline
+from adapters.hosted.rehearsal.endpoints import files, timeline
 from adapters.hosted.rehearsal.settings import BASE
 from adapters.hosted.rehearsal.state.account import MockAccount
 from adapters.hosted.rehearsal.state.audit import Entry
@@ -147,10 +147,7 @@ def _check(account: MockAccount, body: JobBody) -> None:
     if body.method is not None and body.method.type != "supervised":
         message = f"The method {body.method.type} is not available on this server."
         raise ApiError(400, message, code="invalid_value", param="method.type")
-    for param, file_id in (("training_file", body.training_file), ("validation_file", body.validation_file)):
-        file = timeline.usable(account, file_id) if file_id else None
-        if file_id and file is None:
-            raise ApiError(400, f"invalid {param}: {file_id}", code="invalid_file", param=param)
-        if file is not None and file.purpose != "fine-tune":
-            message = f"The file {file_id} has the purpose {file.purpose}, and fine-tune is needed."
-            raise ApiError(400, message, code="invalid_file", param=param)
+    file = files.usable(account, body.training_file)
+    if file is None or file.purpose != "fine-tune":
+        message = f"invalid training_file: {body.training_file}"
+        raise ApiError(400, message, code="invalid_file", param="training_file")

@@ -1,7 +1,8 @@
-"""Models: which there are, and Azure's deployments of them: a tuned model answers only under the name of one."""
+"""Models: which there are; Azure's deployments, for a tuned model answers only under the name of one; and moderation."""
 
 from __future__ import annotations
 
+import re
 import time
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
@@ -19,6 +20,15 @@ class DeploymentBody(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: str = Field(validation_alias=AliasPath("properties", "model", "name"))
+
+
+class ModerationBody(BaseModel):
+    """The body of a moderation: a text, or several."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input: str | list[str]
+    model: str = "omni-moderation-latest"
 
 
 async def listed(account: MockAccount, request: Request) -> Response:
@@ -46,3 +56,13 @@ async def deployment(account: MockAccount, request: Request) -> Response:
     if name not in account.deployments:
         raise ApiError(404, f"No deployment is called '{name}'.", code="DeploymentNotFound")
     return json_reply(account.deployments[name].shown())
+
+
+async def moderate(account: MockAccount, request: Request) -> Response:
+    """POST /v1/moderations: flags texts with a word of the settings. It is free, and knows one category."""
+    body = await read_body(request, ModerationBody)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    words = "|".join(map(re.escape, account.settings.flagged_words))
+    flagged = [bool(words) and re.search(rf"\b(?:{words})\b", text, re.IGNORECASE) is not None for text in texts]
+    results = [{"flagged": one, "categories": {"illicit": one}} for one in flagged]
+    return json_reply({"id": account.new_id("modr-"), "model": body.model, "results": results})

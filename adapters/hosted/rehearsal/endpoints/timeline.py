@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.hosted.rehearsal.api import ApiError
+from adapters.hosted.rehearsal.backend.parts import settings_of
 from adapters.hosted.rehearsal.backend.training_file import FEWEST, BadFileError, read
 from adapters.hosted.rehearsal.endpoints import files
-from adapters.hosted.rehearsal.names import TOGETHER_ACCOUNT
-from adapters.hosted.rehearsal.settings import FaultKind
+from adapters.hosted.rehearsal.settings import TOGETHER_ACCOUNT, FaultKind
 from adapters.hosted.rehearsal.state.account import MockAccount
 from engine.domain.conversation import ChatRow
 from engine.domain.results import TrainingStep
@@ -21,19 +18,12 @@ from engine.domain.sweep import Length
 from engine.ports import Checkpoint, TrainingRun, Tuned
 
 if TYPE_CHECKING:
-    from adapters.hosted.rehearsal.state.records import MockJob, StoredFile
-
-METRICS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+    from adapters.hosted.rehearsal.state.records import MockJob
 
 FILE_BLOCKED = (
-    "The job failed due to an invalid training file. This training file was blocked by our moderation system because it"
-    " contains too many examples that violate OpenAI's usage policies, or because it attempts to create model outputs"
-    " that violate OpenAI's usage policies."
+    "This training file was blocked by our moderation system: too many examples violate OpenAI's usage policies."
 )
-MODEL_BLOCKED = (
-    "The fine-tuned model did not pass our safety evaluations (moderation eval refusals_v3) and is blocked from"
-    " deployment, because it violates OpenAI's usage policies."
-)
+MODEL_BLOCKED = "The fine-tuned model did not pass our safety evaluations: it violates OpenAI's usage policies."
 
 
 class _JobError(Exception):
@@ -62,25 +52,13 @@ async def run(account: MockAccount, job: MockJob) -> None:
         raise  # a bug of this server, for the log
 
 
-def usable(account: MockAccount, file_id: str) -> StoredFile | None:
-    """Return a file, or None where there is none or it has expired."""
-    try:
-        return files.find(account, file_id)
-    except ApiError:
-        return None
-
-
 def metrics_file(steps: Sequence[TrainingStep]) -> bytes:
-    """Return the step metrics as CSV; what the training does not measure is left empty.
+    """Return the losses as CSV.
 
-    >>> metrics_file([TrainingStep(step=1, epoch=0.5, loss=2.25, lr=0.001)]).decode().splitlines()[1]
-    '1,2.25,,,'
+    >>> metrics_file([TrainingStep(step=1, epoch=0.5, loss=2.25, lr=0.001)]).split()
+    [b'step,train_loss', b'1,2.25']
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(METRICS)
-    table.writerows([step.step, step.loss, "", "", ""] for step in steps)
-    return text.getvalue().encode()
+    return "".join(["step,train_loss\n", *(f"{step.step},{step.loss}\n" for step in steps)]).encode()
 
 
 async def _enter(account: MockAccount, job: MockJob, status: str, message: str) -> None:
@@ -98,7 +76,7 @@ async def _validated(account: MockAccount, job: MockJob) -> tuple[ChatRow, ...]:
     """
     account.tell(job, f"Validating training file: {job.body.training_file}")
     await account.pause(account.settings.durations.validate_files)
-    file = usable(account, job.body.training_file)
+    file = files.usable(account, job.body.training_file)
     if file is None:
         raise _JobError(f"File {job.body.training_file} does not exist.", "invalid_training_file", "training_file")
     if account.faults.strikes(FaultKind.BAD_FILE, job.call):
@@ -144,7 +122,7 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
 async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
     texts = [turn.text for row in rows for turn in row.turns]
     backend = account.backend
-    return await asyncio.to_thread(backend.source.count_tokens, backend.source_settings, texts)
+    return await asyncio.to_thread(backend.source.count_tokens, settings_of(backend.source)(), texts)
 
 
 async def _tuned(account: MockAccount, job: MockJob, run: TrainingRun) -> Tuned:

@@ -28,9 +28,6 @@ from adapters.hosted.rehearsal.state.records import (
 JOB_STATES = {"validating_files": "pending", "succeeded": "completed", "failed": "error"}
 """By OpenAI's; all others have OpenAI's names."""
 
-BATCH_STATES = {"finalizing": "IN_PROGRESS", "cancelling": "CANCELLED"}
-"""By OpenAI's; all others have OpenAI's names, in capitals."""
-
 
 class TrainingType(BaseModel):
     """What is trained; this server knows LoRA, of one rank."""
@@ -158,8 +155,8 @@ def _batch(batch: MockBatch) -> Json:
         "id": batch.batch_id,
         "endpoint": batch.body.endpoint,
         "input_file_id": batch.body.input_file_id,
-        "status": BATCH_STATES.get(batch.status, batch.status.upper()),
-        "created_at": _moment(batch.times["created_at"]),
+        "status": "IN_PROGRESS" if batch.status == "finalizing" else batch.status.upper(),
+        "created_at": _moment(batch.created_at),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
         "error": "; ".join(problem["message"] for problem in batch.errors) or None,

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from adapters.hosted.rehearsal.api import ApiError
 from adapters.hosted.rehearsal.limits.windows import Bucket, Taken, Window, window
-from adapters.hosted.rehearsal.names import base_of
-from adapters.hosted.rehearsal.settings import QuotaSettings
+from adapters.hosted.rehearsal.settings import QuotaSettings, base_of
 
 MINUTE = 60.0
 CHARACTERS_A_TOKEN = 4
@@ -93,12 +92,12 @@ class Quotas:
     def headers(self, model: str) -> dict[str, str]:
         """Return what a reply's headers say of the limits."""
         now, gauges, found = self._now(), self._of(model), {}
-        for name, shown in (("requests", "requests"), ("tokens", "tokens"), ("tokens", "project-tokens")):
+        for name in ("requests", "tokens"):
             if name in gauges:
                 held = gauges[name].window
-                found[f"x-ratelimit-limit-{shown}"] = str(held.limit)
-                found[f"x-ratelimit-remaining-{shown}"] = str(held.left(now))
-                found[f"x-ratelimit-reset-{shown}"] = duration(held.reset(now))
+                found[f"x-ratelimit-limit-{name}"] = str(held.limit)
+                found[f"x-ratelimit-remaining-{name}"] = str(held.left(now))
+                found[f"x-ratelimit-reset-{name}"] = duration(held.reset(now))
         return found
 
     def admit_job(self, model: str, active: int) -> None:
@@ -109,19 +108,13 @@ class Quotas:
         """
         limits, now = self._settings.of(model), self._now()
         if limits.active_jobs is not None and active >= limits.active_jobs:
-            message = (
-                "This fine-tune request has been rejected because your organization has reached the maximum of"
-                f" {limits.active_jobs} active fine-tuning jobs for {model}."
-            )
+            message = f"Your organization has reached the maximum of {limits.active_jobs} active jobs for {model}."
             raise ApiError(429, message, code="rate_limit_exceeded", headers=self.retry_headers(MINUTE))
         created = self._created.setdefault(model, deque())
         while created and created[0] + self._settings.day_seconds <= now:
             created.popleft()
         if limits.daily_jobs is not None and len(created) >= limits.daily_jobs:
-            message = (
-                "This fine-tune request has been rejected because your organization has exceeded the limit of"
-                f" {limits.daily_jobs} fine-tuning jobs per day for {model}. Please try again later."
-            )
+            message = f"Your organization has exceeded the limit of {limits.daily_jobs} jobs per day for {model}."
             seconds = created[0] + self._settings.day_seconds - now
             raise ApiError(429, message, code="daily_rate_limit_exceeded", headers=self.retry_headers(seconds))
         created.append(now)
@@ -173,13 +166,9 @@ class Quotas:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as the vendor writes it.
+    """Return a duration as headers have it, rounded up.
 
-    >>> duration(0.0121), duration(1), duration(360.25)
-    ('13ms', '1s', '6m0.25s')
+    >>> duration(0.0121), duration(360.25)
+    ('13ms', '360250ms')
     """
-    if seconds < 1:
-        return f"{math.ceil(seconds * 1000 - 1e-6)}ms"
-    minutes, rest = divmod(round(seconds, 3), 60)
-    text = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
-    return f"{int(minutes)}m{text}" if minutes else text
+    return f"{math.ceil(seconds * 1000 - 1e-6)}ms"

@@ -126,7 +126,7 @@ class MockAccount:
             ApiError: 429, for good.
         """
         limit = self.settings.spend_limit
-        if limit is not None and self.audit.micro_dollars >= limit:
+        if limit is not None and self.audit.pico_dollars >= limit * 10**6:
             raise no_quota()
 
     async def close(self) -> None:
@@ -141,8 +141,5 @@ class MockAccount:
 
 def no_quota() -> ApiError:
     """Return the 429 of an account without money."""
-    message = (
-        "You exceeded your current quota, please check your plan and billing details. For more information on this"
-        " error, read the docs."
-    )
+    message = "You exceeded your current quota, please check your plan and billing details."
     return ApiError(429, message, "insufficient_quota", code="insufficient_quota")

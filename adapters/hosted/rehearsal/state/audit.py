@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.hosted.rehearsal.names import TUNED, base_of
-from adapters.hosted.rehearsal.settings import Price
+from adapters.hosted.rehearsal.settings import TUNED, Price, base_of
 
 PICO = 10**12
 LOG_LIMIT = 200_000
@@ -115,11 +114,6 @@ class Audit:
         for model, tokens in billed.items():
             self._billed.update({(model, kind): count for kind, count in tokens.items()})
         self.pico_dollars += pico_dollars
-
-    @property
-    def micro_dollars(self) -> int:
-        """Money billed so far, in whole micro-dollars, rounded down."""
-        return self.pico_dollars // 10**6
 
     @property
     def tokens_billed(self) -> dict[str, dict[str, int]]:

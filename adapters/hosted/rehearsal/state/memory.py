@@ -6,13 +6,12 @@ through before any of it counts, nothing in it is code, and nothing outside it i
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Final, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.hosted.rehearsal.api import id_maker
 from adapters.hosted.rehearsal.state.account import MockAccount
@@ -55,14 +54,6 @@ class Kept(BaseModel):
     jobs: list[MockJob]
     batches: list[MockBatch]
     deployments: list[Deployment]
-
-    @field_validator("jobs")
-    @classmethod
-    def _have_ids_that_name_folders(cls, found: list[MockJob]) -> list[MockJob]:
-        if strange := [job.job_id for job in found if not re.fullmatch(r"[\w-]+", job.job_id)]:
-            message = f"{strange[0]!r} is no job's id"
-            raise ValueError(message)
-        return found
 
 
 def recall(account: MockAccount) -> None:

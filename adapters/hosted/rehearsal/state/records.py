@@ -13,9 +13,6 @@ from adapters.hosted.rehearsal.api import Json
 
 ACTIVE_JOB = frozenset({"validating_files", "queued", "running", "paused"})
 ACTIVE_BATCH = frozenset({"validating", "in_progress", "finalizing"})
-WINDOW_SECONDS = 86_400
-"""A batch expires after this long."""
-
 GREATEST_SEED = 2**31
 
 Metadata = Annotated[
@@ -56,11 +53,9 @@ class StoredFile:
             "object": "file",
             "bytes": len(self.content),
             "created_at": int(self.created_at),
-            "expires_at": None if self.expires_at is None else int(self.expires_at),
             "filename": self.name,
             "purpose": self.purpose,
             "status": "processed",
-            "status_details": None,
         }
 
 
@@ -102,7 +97,6 @@ class JobBody(BaseModel):
 
     model: str
     training_file: str
-    validation_file: str | None = None
     suffix: str | None = Field(default=None, min_length=1, max_length=64)
     seed: int | None = Field(default=None, ge=0, lt=GREATEST_SEED)
     metadata: Metadata | None = None
@@ -138,7 +132,7 @@ class MockJob:
         may_go: Whether it is not paused.
     """
 
-    job_id: str
+    job_id: Annotated[str, StringConstraints(pattern=r"^[\w-]+$")]  # it names a folder
     call: str
     body: JobBody
     created_at: float
@@ -167,7 +161,6 @@ class MockJob:
             "fine_tuned_model": self.fine_tuned_model,
             "result_files": list(self.result_files),
             "status": self.status,
-            "validation_file": self.body.validation_file,
             "training_file": self.body.training_file,
             "hyperparameters": hyperparameters,
             "trained_tokens": self.trained_tokens,
@@ -189,8 +182,8 @@ class BatchBody(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     input_file_id: str
-    endpoint: str
-    completion_window: str
+    endpoint: Literal["/v1/chat/completions"]
+    completion_window: Literal["24h"]
     metadata: Metadata | None = None
 
 
@@ -201,7 +194,7 @@ class MockBatch:
     Attributes:
         batch_id: Its id.
         body: What was asked for.
-        times: When it entered its states: `created_at` and so on, seconds since the epoch, UTC.
+        created_at: Seconds since the epoch, UTC.
         status: Where it stands.
         model: The model that it asks.
         total: Requests in it.
@@ -210,14 +203,12 @@ class MockBatch:
         output_file_id: The answers, once it is over.
         error_file_id: What failed, once it is over.
         errors: Why it could not be begun.
-        read: Prompt tokens billed.
-        made: Completion tokens billed.
         work: What lets it pass.
     """
 
     batch_id: str
     body: BatchBody
-    times: dict[str, float]
+    created_at: float
     status: str = "validating"
     model: str | None = None
     total: int = 0
@@ -226,18 +217,10 @@ class MockBatch:
     output_file_id: str | None = None
     error_file_id: str | None = None
     errors: list[Json] = field(default_factory=list)
-    read: int = 0
-    made: int = 0
     work: asyncio.Task[None] | None = None
-
-    def enter(self, status: str) -> None:
-        """Move it on."""
-        self.status = status
-        self.times[f"{status}_at"] = time.time()
 
     def shown(self) -> Json:
         """Return it as the API shows it."""
-        states = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
         return {
             "id": self.batch_id,
             "object": "batch",
@@ -249,23 +232,10 @@ class MockBatch:
             "status": self.status,
             "output_file_id": self.output_file_id,
             "error_file_id": self.error_file_id,
-            "created_at": int(self.times["created_at"]),
-            "expires_at": int(self.times["created_at"] + WINDOW_SECONDS),
-            **{f"{state}_at": _whole(self.times.get(f"{state}_at")) for state in states},
+            "created_at": int(self.created_at),
             "request_counts": {"total": self.total, "completed": len(self.answered), "failed": len(self.refused)},
-            "usage": {
-                "input_tokens": self.read,
-                "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": self.made,
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": self.read + self.made,
-            },
             "metadata": self.body.metadata,
         }
-
-
-def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds)
 
 
 @dataclass(frozen=True, slots=True)

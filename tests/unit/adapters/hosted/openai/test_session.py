@@ -111,6 +111,11 @@ def test_a_batch_that_was_refused_as_a_whole_says_why(canned: Serve) -> None:
     assert "Enqueued" in str(found.refusal)
 
 
+def test_an_id_that_cannot_be_in_a_url_is_refused(canned: Serve) -> None:
+    with pytest.raises(RejectedError, match="cannot be in a URL"):
+        run(canned, [ok(job(1, "succeeded", result_files=["file\n1"]))], lambda session: session.losses("ftjob-1"))
+
+
 def test_fewer_answers_than_were_asked_for_are_refused(canned: Serve) -> None:
     one = ok({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
     with pytest.raises(RejectedError, match="1 of 2 samples") as caught:

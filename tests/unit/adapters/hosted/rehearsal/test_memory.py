@@ -76,11 +76,11 @@ def filled(account: MockAccount) -> MockAccount:
     account.jobs[job.job_id] = job
     batch = MockBatch(
         account.new_id("batch_"),
-        BatchBody(input_file_id=file.file_id, endpoint="/e", completion_window="24h"),
-        {"created_at": 2.5},
+        BatchBody(input_file_id=file.file_id, endpoint="/v1/chat/completions", completion_window="24h"),
+        2.5,
     )
     batch.answered.append({"custom_id": "a", "response": {"body": {"choices": [None, 0.5]}}})
-    batch.enter("cancelled")
+    batch.status = "cancelled"
     account.batches[batch.batch_id] = batch
     account.deployments["mine"] = Deployment("mine", "ft:one", 3.5)
     weights = account.weights / job.job_id / f"{job.job_id}-3"
@@ -141,7 +141,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "another program's": (spoilt(lambda kept: kept.update(format="x")), "format"),
     "a job that is none": (spoilt(lambda kept: kept.update(jobs=[3])), "cannot go on"),
     "a job without a body": (spoilt(lambda kept: kept["jobs"][0].pop("body")), r"jobs\.0\."),
-    "a job that leaves": (spoilt(lambda kept: kept["jobs"][0].update(job_id="../../x")), "no job's id"),
+    "a job that leaves": (spoilt(lambda kept: kept["jobs"][0].update(job_id="../../x")), "should match pattern"),
     "weights that leave": (spoilt(lambda kept: kept["tuned"].update({"ft:one": "../.."})), "not there"),
     "weights elsewhere": (elsewhere, "elsewhere"),
     "another dialect": (spoilt(lambda kept: kept.update(dialect="azure")), "of the dialect azure"),

@@ -82,8 +82,7 @@ def test_headers_tell_of_the_limits_and_a_429_of_the_wait(serve: Any) -> None:
     assert reply.headers["x-ratelimit-limit-requests"] == "600"
     assert reply.headers["x-ratelimit-remaining-requests"] == "599"
     assert reply.headers["x-ratelimit-remaining-tokens"] == "10"
-    assert reply.headers["x-ratelimit-reset-tokens"].startswith(("59.", "1m0s"))
-    assert reply.headers["x-ratelimit-remaining-project-tokens"] == "10"
+    assert 50_000 < int(reply.headers["x-ratelimit-reset-tokens"].removesuffix("ms")) <= 60_000
     assert reply.headers["x-request-id"].startswith("req_")
     with pytest.raises(openai.RateLimitError) as caught:
         ask(client, max_tokens=11)

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from adapters.hosted.rehearsal.backend.parts import Backend
-from adapters.hosted.rehearsal.backend.process import ENDED, ModelProcess
-from adapters.hosted.rehearsal.backend.worker import group, work
+from adapters.hosted.rehearsal.backend.process import ENDED, ModelProcess, group, work
 from engine.domain.conversation import ChatRow, Prompt, Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response, TrainingStep
@@ -68,6 +67,8 @@ class Shouter:
 class Tuner:
     """Leaves one step an epoch; a learning rate above 0.5 fails."""
 
+    Settings = Own
+
     def __init__(self) -> None:
         self.calls: list[list[TrainingRun]] = []
 
@@ -88,8 +89,7 @@ class Tuner:
 def room() -> tuple[Backend, Shouter, Tuner]:
     shouter, tuner = Shouter(), Tuner()
     parts: Any = {"tuner": tuner, "generator": shouter, "judge": None, "source": Source()}
-    own = {"generator_settings": NONE, "judge_settings": NONE, "source_settings": NONE}
-    return Backend(**parts, tuner_settings=Own, **own, prompts={}, warm=WarmSlots), shouter, tuner
+    return Backend(**parts, prompts={}, warm=WarmSlots), shouter, tuner
 
 
 def question(user: str, tuned: str | None = None, **settings: Any) -> GenerateTask:
