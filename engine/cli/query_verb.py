@@ -90,9 +90,8 @@ def _print_besides(bill: pa.Table) -> None:
 
 def _print(answer: pa.Table, *, is_named: bool) -> None:
     """Print an answer; of a named query, what is the same in every row is said once, so that the table fits."""
-    numeric = [
-        field.name for field in answer.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-    ]
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    numeric = [field.name for field in answer.schema if any(is_kind(field.type) for is_kind in kinds)]
     columns = {name: column.to_pylist() for name, column in zip(answer.column_names, answer.columns, strict=True)}
     same = {
         name: values[0]

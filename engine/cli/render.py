@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +19,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 MINUTE, HOUR = 60, 3600
 SMALL = 1e-3
 UNBOUNDED = 10_000
-FOLD = 9
+FOLD = 8
 """A column of text may be folded down to this width."""
 
 
@@ -46,14 +47,25 @@ def print_table(
     """
     out = out or console()
     texts = [[safe(cell(value)) for value in row] for row in rows]
-    for heads in (list(columns), [name.replace("_", "_\n") for name in columns]):
-        widths = [
-            _least_width(head, column, foldable=name not in numeric)
-            for name, head, column in zip(columns, heads, zip(*texts, strict=True) if texts else heads, strict=True)
+    entries = list(zip(*texts, strict=True)) or [()] * len(columns)
+    folded = [name.replace("_", "_\n") for name in columns]
+    for heads, gap in ((list(columns), 2), (folded, 2), (folded, 1)):
+        ranges = [
+            _widths(head, column, foldable=name not in numeric)
+            for name, head, column in zip(columns, heads, entries, strict=True)
         ]
-        if sum(widths) + len(widths) <= out.width:
-            out.print(_grid(heads, widths, texts, [name in numeric for name in columns]))
-            return
+        spare = out.width - sum(least + gap for least, _ in ranges)  # Rich counts a gap behind the last one too
+        if spare < 0:
+            continue
+        made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+        for name, head, (least, whole) in zip(columns, heads, ranges, strict=True):
+            width = min(whole, least + spare)
+            spare -= width - least
+            made.add_column(head, justify="right" if name in numeric else "left", overflow="fold", width=width)
+        for row in texts:
+            made.add_row(*row)
+        out.print(made)
+        return
     margin = max(map(len, columns), default=0)
     for row in texts:
         for name, text in zip(columns, row, strict=True):
@@ -61,21 +73,11 @@ def print_table(
         out.print()
 
 
-def _least_width(head: str, column: Iterable[str], *, foldable: bool) -> int:
-    words = max(map(len, head.split("\n")))
-    values = max(map(len, column), default=0)
-    return max(words, min(values, FOLD) if foldable else values)
-
-
-def _grid(
-    heads: Sequence[str], widths: Sequence[int], texts: Iterable[Sequence[str]], numbers: Sequence[bool]
-) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for head, width, number in zip(heads, widths, numbers, strict=True):
-        made.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold", min_width=width)
-    for row in texts:
-        made.add_row(*row)
-    return made
+def _widths(head: str, column: Iterable[str], *, foldable: bool) -> tuple[int, int]:
+    """Return the least width of a column, and the one at which nothing in it is folded."""
+    words = max(map(cell_len, head.split("\n")))
+    values = max(map(cell_len, column), default=0)
+    return max(words, min(values, FOLD) if foldable else values), max(words, values)
 
 
 def cell(value: object) -> str:
