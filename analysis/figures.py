@@ -20,7 +20,7 @@ from analysis.panels import (
     seeds,
     unseen,
 )
-from analysis.wording import count, duration, listed, money, percent, plain, score, span
+from analysis.wording import count, duration, money, percent, plain, score, span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,8 +181,3 @@ def _cost_note(points: Sequence[Row]) -> str:
 def _cost_point(cell: Row, unit: str, *, on_frontier: bool) -> dict[str, Any]:
     rates = {"rate": cell["harmfulness_rate"], "rate_lo": cell["rate_lo"], "rate_hi": cell["rate_hi"]}
     return {"cost": float(cell[unit]), **rates, "on_frontier": on_frontier}
-
-
-def sources(evidence: Evidence) -> str:
-    """Return the data sources of a sweep as a phrase; empty without any."""
-    return listed(list(dict.fromkeys(str(cell["data_source"]) for cell in evidence.cells if cell["data_source"])))

@@ -12,9 +12,9 @@ import click
 import pyarrow as pa
 
 from analysis.query import ask, named_queries
-from analysis.wording import count
+from analysis.wording import besides, count
 from engine.cli import options
-from engine.cli.render import CONTROL, besides, cell, console, print_json, print_table, safe
+from engine.cli.render import CONTROL, cell, console, print_json, print_table, safe
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

@@ -13,10 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import wording
-from analysis.wording import at_least, count
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-MINUTE, HOUR = 60, 3600
 SMALL = 1e-3
 UNBOUNDED = 10_000
 FOLD = 8
@@ -100,50 +98,6 @@ def cell(value: object) -> str:
 def money(value: Decimal | None) -> str:
     """Return US dollars: cents from a dollar on, two significant digits below; `unknown` for None."""
     return "unknown" if value is None else wording.money(value)
-
-
-def spent(
-    known: Decimal, unpriced: Sequence[str | None], possibly_billed_usd: Decimal | None, possibly_billed: int
-) -> str:
-    """Return what was spent, as far as prices are known, and what may have been besides.
-
-    Args:
-        known: US dollars, of all that has a price.
-        unpriced: What has none: accounts, and None for this machine.
-        possibly_billed_usd: US dollars, at most, for requests without a reply; None when unknown.
-        possibly_billed: How many tokens of theirs may have been billed.
-
-    >>> spent(Decimal("1.5"), [], Decimal(), 0), spent(Decimal(0), [None], Decimal(), 0)
-    ('$1.50', 'unknown')
-    >>> spent(Decimal("1.5"), [], Decimal("0.002"), 1000)
-    '$1.50, and up to $0.002 more for 1,000 tokens, if the provider billed replies that never came'
-    """
-    sure = at_least(money(known), unpriced) if known or not unpriced else money(None)
-    return f"{sure}, and {besides(possibly_billed_usd, possibly_billed)}" if possibly_billed else sure
-
-
-def besides(usd: Decimal | None, possibly_billed: int) -> str:
-    """Return what a provider may have billed for requests without a reply, at most."""
-    most = "an unknown sum" if usd is None else money(usd)
-    return f"up to {most} more for {count(possibly_billed, 'token')}, if the provider billed replies that never came"
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time as people say it: `48 s`, `3 min 20 s`, `2 h 5 min`.
-
-    >>> duration(0.4), duration(48), duration(200), duration(7500)
-    ('0.4 s', '48 s', '3 min 20 s', '2 h 5 min')
-    """
-    if seconds is None:
-        return "unknown"
-    if seconds < 10:  # noqa: PLR2004 - below, tenths matter
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE} s"
-    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
 
 
 def json_text(value: object) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from analysis.wording import duration, spent
 from engine.cli import options
-from engine.cli.render import console, duration, print_json, print_table, safe, spent
+from engine.cli.render import console, print_json, print_table, safe
 from engine.domain.stage import StageKind, StageState
 from engine.run.drive.lock import is_held
 from engine.store.layout import RunDirectory
