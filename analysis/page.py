@@ -246,7 +246,11 @@ def _cell_columns(cells: Sequence[Row]) -> tuple[Column, ...]:
         Column("Cell", "label", tuple(cell["label"] for cell in cells)),
         Column("Status", "status", tuple(cell["status"] for cell in cells)),
         _numbers("Rate", percent, [cell["harmfulness_rate"] for cell in cells]),
-        Column("0% to 100%", "track", tuple(_track(cell) for cell in cells)),
+        Column(
+            "0% to 100%",
+            "track",
+            tuple(track(cell["harmfulness_rate"], cell["rate_lo"], cell["rate_hi"]) for cell in cells),
+        ),
         Column("95%", "", tuple(span(cell["rate_lo"], cell["rate_hi"]) for cell in cells)),
         _numbers("Score", score, [cell["harmfulness_score"] for cell in cells]),
         _numbers("Refused", percent, [cell["refusal_rate"] for cell in cells]),
@@ -269,10 +273,6 @@ def _at_providers(cells: Sequence[Row]) -> list[Number | None]:
 
 def _numbers(head: str, worded: Callable[[Number | None], str], values: Sequence[Number | None]) -> Column:
     return Column(head, "num", tuple(worded(value) for value in values))
-
-
-def _track(cell: Row) -> str:
-    return track(cell["harmfulness_rate"], cell["rate_lo"], cell["rate_hi"])
 
 
 def _problems_note(evidence: Evidence) -> str:

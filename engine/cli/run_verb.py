@@ -228,10 +228,8 @@ def say_spent(root: Path) -> None:
 def exit_code(summary: RunSummary) -> int:
     """Return the exit code of a run that ended so."""
     return {
-        Ending.COMPLETE: Exit.OK,
-        Ending.NOTHING_TO_DO: Exit.OK,
         Ending.FAILURES: Exit.FAILURES,
         Ending.FAILED_FAST: Exit.FAILURES,
         Ending.BUDGET: Exit.BUDGET,
         Ending.INTERRUPTED: Exit.INTERRUPTED,
-    }[summary.ending]
+    }.get(summary.ending, Exit.OK)

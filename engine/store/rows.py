@@ -142,12 +142,6 @@ def cell_stage_rows(plan: Plan) -> Iterator[Row]:
             yield {"cell_id": cell.cell_id, "position": position, "stage_key": key}
 
 
-def pin_rows(plan: Plan) -> Iterator[Row]:
-    """Yield one row of `pins` per thing that was pinned."""
-    for pin in plan.pins:
-        yield {"kind": pin.kind, "ref": pin.ref, "pin": pin.pin, "detail": pin.detail}
-
-
 def stage_row(stage: Stage, account: str | None) -> Row:
     """Return a fresh row of state.sqlite's `stages`: pending, planned, nothing tried.
 
@@ -162,10 +156,8 @@ def stage_row(stage: Stage, account: str | None) -> Row:
         "account": account,
         "revision": stage.revision,
         "state": StageState.PENDING.value,
-        "reason": None,
         "attempts": 0,
         "payload": stage.payload,
         "inputs": json.dumps(stage.needs),
         "planned": 1,
-        "artifact": None,
     }
