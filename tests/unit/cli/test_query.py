@@ -36,6 +36,20 @@ def test_empty_sql_is_said_to_be_empty(small_run: Path, capsys: pytest.CaptureFi
     assert "the query is empty" in asked(small_run, capsys, "--sql", "", code=Exit.USAGE)
 
 
+def test_columns_of_one_name_are_told_apart(small_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = asked(small_run, capsys, "--json", "--sql", "SELECT 1 AS a, 2 AS a, 3 AS b, 4 AS a_2")
+    assert json.loads(said) == [{"a": 1, "a_2": 2, "b": 3, "a_2_2": 4}]
+
+
+@pytest.mark.parametrize("how", [(), ("--json",), ("--csv",)])
+def test_a_value_that_python_lacks_is_said(
+    how: tuple[str, ...], small_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = asked(small_run, capsys, "--sql", "SELECT DATE '99999-01-01' AS day", *how, code=Exit.USAGE)
+    assert "a value of the answer cannot be shown" in said
+    assert "x::VARCHAR" in said
+
+
 def test_json_escapes_what_drives_a_terminal(small_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = asked(small_run, capsys, "--json", "--sql", "SELECT 'a' || chr(155) || chr(8238) || 'ü' AS text")
     assert "\\u009b\\u202eü" in said

@@ -18,7 +18,16 @@ from engine.store.publish import publish
 from engine.store.reader import open_results
 
 KEPT = Path(__file__).parents[2] / "golden" / "runs"
-ANEW = ("results.duckdb", "report", "lock", ".*.lock", "training-*", ".publishing", "state.sqlite-wal", "state.sqlite-shm")
+ANEW = (
+    "results.duckdb",
+    "report",
+    "lock",
+    ".*.lock",
+    "training-*",
+    ".publishing",
+    "state.sqlite-wal",
+    "state.sqlite-shm",
+)
 HERE = f"{Path(__file__).parents[3]}/"
 SHOWN = {
     "v_meta": "SELECT * FROM v_meta WHERE key IN ('sweep', 'spec_sha256', 'complete', 'standin', 'ending') ORDER BY key",
