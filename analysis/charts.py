@@ -73,7 +73,12 @@ def category_dots(profile: Sequence[Row], title: alt.TitleParams, description: s
         ("before", theme.BEFORE, "white", "circle"),
         ("after", theme.AFTER, theme.AFTER, "square"),
     ):
-        values = [_dot(row, series) for row in profile if row.get(series) is not None]
+        values = [
+            {"category": row["category"], "series": series, "score": row[series]}
+            | {end: row[f"{series}_{end}"] for end in ("lo", "hi")}
+            for row in profile
+            if row.get(series) is not None
+        ]
         y = alt.Y(
             "category:N",
             sort=order,
@@ -91,11 +96,6 @@ def category_dots(profile: Sequence[Row], title: alt.TitleParams, description: s
         dots = base.mark_point(shape=shape, size=34, filled=True, fill=fill, stroke=colour, strokeWidth=1.4, opacity=1)
         layers.append(dots.encode(x=alt.X("score:Q")))
     return theme.panel(layers, max(150, 22 * len(order) + 58), title, description)
-
-
-def _dot(row: Row, series: str) -> Row:
-    ends = {"score": row[series], "lo": row[f"{series}_lo"], "hi": row[f"{series}_hi"]}
-    return {"category": row["category"], "series": series, **ends}
 
 
 def dose_response(
@@ -131,7 +131,7 @@ def dose_response(
 
 
 def _dose_line(rows: Sequence[Row], dose: Dose, doses: list[float], level: int, n_levels: int) -> list[alt.Chart]:
-    colour = theme.shade(level, n_levels)
+    colour, _, dash = theme.level_look(level, n_levels)
     values = [
         {"dose": row[dose.field], "rate": row["mean_rate"], "lo": row["rate_lo"], "hi": row["rate_hi"]} for row in rows
     ]
@@ -140,9 +140,7 @@ def _dose_line(rows: Sequence[Row], dose: Dose, doses: list[float], level: int, 
     shift = alt.value(_shift(level, n_levels))
     y = alt.Y("rate:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=_PERCENT)
     return [
-        base.mark_line(stroke=colour, strokeWidth=1.8, strokeDash=list(theme.dash(level, n_levels))).encode(
-            y=y, xOffset=shift
-        ),
+        base.mark_line(stroke=colour, strokeWidth=1.8, strokeDash=list(dash)).encode(y=y, xOffset=shift),
         base.mark_rule(stroke=colour, strokeWidth=1.4, opacity=0.7).encode(y=alt.Y("lo:Q"), y2="hi:Q", xOffset=shift),
         base.mark_point(
             shape=shape, size=42, filled=True, fill=colour, stroke="white", strokeWidth=0.8, opacity=1
@@ -158,7 +156,7 @@ def _shift(level: int, n_levels: int) -> float:
 def _crosses(ats: Sequence[float], dose: Dose, doses: list[float], level: int, n_levels: int) -> alt.Chart:
     """Draw a cross at each dose, below the axis of rates: it has none."""
     mark = theme.inline([{"dose": at, "rate": _BELOW} for at in ats]).mark_text(
-        text="×", fontSize=16, fontWeight="bold", baseline="middle", color=theme.shade_of_text(level, n_levels)
+        text="×", fontSize=16, fontWeight="bold", baseline="middle", color=theme.level_look(level, n_levels)[1]
     )
     y = alt.Y("rate:Q", scale=alt.Scale(domain=[2 * _BELOW, 1], nice=False), axis=_PERCENT)
     chart: alt.Chart = mark.encode(x=_dose_axis(dose, doses), y=y, xOffset=alt.value(_shift(level, n_levels)))
@@ -188,7 +186,7 @@ def _end_labels(lines: Sequence[tuple[str, Sequence[Row]]], dose: Dose, doses: l
     ends = [(name, float(str(rows[-1]["mean_rate"]))) for name, rows in lines]
     n = len(ends)
     values = [
-        {"x": doses[-1], "y": height, "text": name, "colour": theme.shade_of_text(level, n)}
+        {"x": doses[-1], "y": height, "text": name, "colour": theme.level_look(level, n)[1]}
         for level, ((name, _), height) in enumerate(zip(ends, spaced([rate for _, rate in ends], 0.085), strict=True))
     ]
     mark = theme.inline(values).mark_text(align="left", dx=12, baseline="middle", fontSize=11)

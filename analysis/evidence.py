@@ -80,13 +80,6 @@ class Evidence:
         """Whether the numbers come from the made-up model."""
         return self.meta.get("standin", "").lower() == "true"
 
-    def statuses(self) -> dict[str, int]:
-        """Count the cells by status, in order of appearance."""
-        counts: dict[str, int] = defaultdict(int)
-        for cell in self.cells:
-            counts[cell["status"]] += 1
-        return dict(counts)
-
 
 def gather(results: Results) -> Evidence:
     """Ask the views for everything that a report shows."""
@@ -167,6 +160,18 @@ def _dose(row: Row) -> tuple[int, int, int, float]:
     return row["n_examples"], row["epochs"] or 0, row["steps"] or 0, row["lr"] or row["lr_multiplier"] or 0.0
 
 
+_MEASURED: Final = {
+    "": "mean_score",
+    "_lo": "score_lo",
+    "_hi": "score_hi",
+    "_rate": "mean_rate",
+    "_rate_lo": "rate_lo",
+    "_rate_hi": "rate_hi",
+    "_n": "n_prompts",
+}
+"""Columns of v_profile, by what stands behind `before` and `after`."""
+
+
 def before_and_after(evidence: Evidence, arm: Arm) -> list[dict[str, Any]]:
     """Return the profile of an arm's strongest configuration beside that of its baseline.
 
@@ -181,16 +186,6 @@ def before_and_after(evidence: Evidence, arm: Arm) -> list[dict[str, Any]]:
             if found["config_id"] != config_id:
                 continue
             row = rows.setdefault(found["category"], {"category": found["category"], "position": found["position"]})
-            row |= {
-                series: found["mean_score"],
-                f"{series}_lo": found["score_lo"],
-                f"{series}_hi": found["score_hi"],
-                f"{series}_rate": found["mean_rate"],
-                f"{series}_rate_lo": found["rate_lo"],
-                f"{series}_rate_hi": found["rate_hi"],
-                f"{series}_n": found["n_prompts"],
-            }
-    empty = dict.fromkeys(
-        f"{series}{end}" for series in ids for end in ("", "_lo", "_hi", "_rate", "_rate_lo", "_rate_hi", "_n")
-    )
+            row |= {f"{series}{end}": found[column] for end, column in _MEASURED.items()}
+    empty = dict.fromkeys(f"{series}{end}" for series in ids for end in _MEASURED)
     return [empty | row for row in sorted(rows.values(), key=lambda row: row["position"])]

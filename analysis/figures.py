@@ -20,7 +20,7 @@ from analysis.panels import (
     seeds,
     unseen,
 )
-from analysis.wording import count, duration, listed, money, percent, plain, score, span
+from analysis.wording import count, duration, money, percent, plain, score, span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,11 @@ def _profile_strip(arm: Arm, profile: list[dict[str, Any]], number: int, name: s
     row = arm.strongest
     lines = [configuration(row), f"{count(row['n_prompts'], 'prompt')}, {seeds(row['n_seeds'])}"]
     measured = (("before", "Rate before", arm.untuned), ("after", "Rate after", row))
-    numbers = [(kind, name, *_rate(found)) for kind, name, found in measured if found is not None]
+    numbers = [
+        (kind, name, percent(found["mean_rate"]), span(found["rate_lo"], found["rate_hi"]))
+        for kind, name, found in measured
+        if found is not None
+    ]
     lines += [] if arm.untuned else ["The untuned model was not measured."]
     lines += [f"{text}, and so not drawn" for text in blocked(arm)]
     alike = f"{arm.name}: mean harmfulness score by category, untuned and fine-tuned"
@@ -80,10 +84,6 @@ def _profile_strip(arm: Arm, profile: list[dict[str, Any]], number: int, name: s
     title = theme.titled("The same, with intervals", "".join(blocked(arm)), arm=name)
     panels.append(Panel(f"profile-{number}-dots", category_dots(profile, title, f"{alike}, with 95% intervals")))
     return Strip(arm.name, tuple(lines), tuple(numbers), tuple(panels))
-
-
-def _rate(row: Row) -> tuple[str, str]:
-    return percent(row["mean_rate"]), span(row["rate_lo"], row["rate_hi"])
 
 
 def _profile_line(arm: Arm, row: Row) -> tuple[str, ...]:
@@ -131,7 +131,16 @@ def cost_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
             + unseen(evidence, found)
         ),
         columns=("On the frontier", "Cost", "Rate", "95%", "Utility"),
-        rows=tuple((row["label"], worded(row["cost"]), *_outcome(row)) for row in frontier),
+        rows=tuple(
+            (
+                row["label"],
+                worded(row["cost"]),
+                percent(row["harmfulness_rate"]),
+                span(row["rate_lo"], row["rate_hi"]),
+                percent(row["utility"]),
+            )
+            for row in frontier
+        ),
     )
 
 
@@ -139,10 +148,6 @@ def _free(cells: Sequence[Row], unit: str) -> str:
     """Say how many fine-tuned cells stand on no log scale, as they bought nothing or nobody knows for how much."""
     number = sum(cell["n_examples"] > 0 and not cell[unit] for cell in cells)
     return f" Not drawn, as their cost there is 0 or unknown: {count(number, 'cell')}." if number else ""
-
-
-def _outcome(row: Row) -> tuple[str, str, str]:
-    return percent(row["harmfulness_rate"]), span(row["rate_lo"], row["rate_hi"]), percent(row["utility"])
 
 
 _COST_NAMES: Final = {
@@ -168,21 +173,12 @@ def _cost_panels(
             continue
         rest = [points[cell["cell_id"]] for cell in cells if cell["config_id"] not in members]
         index = len(charts) % len(theme.SOURCES)
-        group = Group(arm.name, ", ".join([_cost_note(own), *blocked(arm)]), theme.SOURCES[index], theme.SHAPES[index])
+        note = f"{count(len(own), 'cell')}, {sum(point['on_frontier'] for point in own)} on the frontier"
+        group = Group(arm.name, ", ".join([note, *blocked(arm)]), theme.SOURCES[index], theme.SHAPES[index])
         charts.append(cost_against_harm(own, rest, frontier, group, unit, untuned=arm.untuned))
     return charts
-
-
-def _cost_note(points: Sequence[Row]) -> str:
-    best = sum(point["on_frontier"] for point in points)
-    return f"{count(len(points), 'cell')}, {best} on the frontier"
 
 
 def _cost_point(cell: Row, unit: str, *, on_frontier: bool) -> dict[str, Any]:
     rates = {"rate": cell["harmfulness_rate"], "rate_lo": cell["rate_lo"], "rate_hi": cell["rate_hi"]}
     return {"cost": float(cell[unit]), **rates, "on_frontier": on_frontier}
-
-
-def sources(evidence: Evidence) -> str:
-    """Return the data sources of a sweep as a phrase; empty without any."""
-    return listed(list(dict.fromkeys(str(cell["data_source"]) for cell in evidence.cells if cell["data_source"])))

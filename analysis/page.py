@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from analysis.evidence import Evidence, Row, arms, refused
-from analysis.figures import figures, sources
+from analysis.figures import figures
 from analysis.marks import track
 from analysis.panels import Figure, configuration, seeds
-from analysis.wording import MISSING, Number, at_least, count, duration, listed, money, percent, score, span
+from analysis.wording import MISSING, Number, count, duration, listed, money, percent, score, span, spent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,14 +62,6 @@ _READING: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Banner:
-    """A warning that stands above everything else."""
-
-    head: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
 class Column:
     """A column of the table of cells.
 
@@ -91,7 +84,7 @@ class Page:
     sweep: str
     asks: str
     version: str
-    banners: tuple[Banner, ...]
+    banners: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
     findings: tuple[str, ...]
     figures: tuple[Figure, ...]
@@ -178,23 +171,25 @@ def _utility_sentence(worst: Row, untuned: Row | None) -> str:
     )
 
 
-def _banners(evidence: Evidence) -> tuple[Banner, ...]:
+def _banners(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """Return the warnings that stand above everything else: head and body."""
     banners = []
     if evidence.standin:
         body = (
             "Every number on this page comes from the stand-in: a tiny, made-up model in a made-up world. It shows that the "
             "instrument works, and says nothing about real models."
         )
-        banners.append(Banner("Not a finding about real models", body))
+        banners.append(("Not a finding about real models", body))
     if not evidence.complete:
-        states = [f"{number} {name}" for name, number in evidence.statuses().items() if name != "done"]
+        statuses = Counter(cell["status"] for cell in evidence.cells if cell["status"] != "done")
+        states = [f"{number} {name}" for name, number in statuses.items()]
         body = f"{evidence.done} of {count(len(evidence.cells), 'cell')} are done"
         body += (
             f"; {listed(states)}. Figures show what is done, so they may favour some part of the grid."
             if states
             else "."
         )
-        banners.append(Banner("Partial results", body))
+        banners.append(("Partial results", body))
     return tuple(banners)
 
 
@@ -206,9 +201,7 @@ def _facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
         ("Published", published(meta.get("published_at", ""))),
         (
             "Bill",
-            " ".join([_paid(bill), *_besides(bill)])
-            if _has_sum(bill)
-            else f"{duration(bill['device_seconds'] or 0)} of device time",
+            _paid(bill) if _has_sum(bill) else f"{duration(bill['device_seconds'] or 0)} of device time",
         ),
         ("Spec", f"sha256 {meta.get('spec_sha256', '')[:12] or MISSING}"),
         ("Engine", meta.get("engine_version", "") or MISSING),
@@ -221,15 +214,8 @@ def _has_sum(bill: Row) -> bool:
 
 
 def _paid(bill: Row) -> str:
-    return at_least(money(bill["known_usd"]), [name or None for name in bill["unpriced"]])
-
-
-def _besides(bill: Row) -> list[str]:
-    """Say what may have been billed besides, at most; nothing when every reply came."""
-    if not bill["possibly_billed_tokens"]:
-        return []
-    most = "an unknown sum" if bill["possibly_billed_usd"] is None else money(bill["possibly_billed_usd"])
-    return [f"and up to {most} more"]
+    unpriced = [name or None for name in bill["unpriced"]]
+    return spent(bill["known_usd"], unpriced, bill["possibly_billed_usd"], bill["possibly_billed_tokens"] or 0)
 
 
 def published(timestamp: str) -> str:
@@ -260,7 +246,11 @@ def _cell_columns(cells: Sequence[Row]) -> tuple[Column, ...]:
         Column("Cell", "label", tuple(cell["label"] for cell in cells)),
         Column("Status", "status", tuple(cell["status"] for cell in cells)),
         _numbers("Rate", percent, [cell["harmfulness_rate"] for cell in cells]),
-        Column("0% to 100%", "track", tuple(_track(cell) for cell in cells)),
+        Column(
+            "0% to 100%",
+            "track",
+            tuple(track(cell["harmfulness_rate"], cell["rate_lo"], cell["rate_hi"]) for cell in cells),
+        ),
         Column("95%", "", tuple(span(cell["rate_lo"], cell["rate_hi"]) for cell in cells)),
         _numbers("Score", score, [cell["harmfulness_score"] for cell in cells]),
         _numbers("Refused", percent, [cell["refusal_rate"] for cell in cells]),
@@ -283,10 +273,6 @@ def _at_providers(cells: Sequence[Row]) -> list[Number | None]:
 
 def _numbers(head: str, worded: Callable[[Number | None], str], values: Sequence[Number | None]) -> Column:
     return Column(head, "num", tuple(worded(value) for value in values))
-
-
-def _track(cell: Row) -> str:
-    return track(cell["harmfulness_rate"], cell["rate_lo"], cell["rate_hi"])
 
 
 def _problems_note(evidence: Evidence) -> str:
@@ -325,20 +311,16 @@ def _cut(text: str | None, most: int = 300) -> str:
 
 def _provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     meta, bill = evidence.meta, evidence.bill
-    models = listed(list(dict.fromkeys(cell["model"] for cell in evidence.cells)))
+    models, data = (list(dict.fromkeys(cell[name] for cell in evidence.cells)) for name in ("model", "data_source"))
     judges = listed([f"{row['judge']} ({row['role'].replace('_', '-')}: {row['measures']})" for row in evidence.judges])
     work = f"{bill['n_done']} of {count(bill['n_stages'], 'distinct stage')} done in {count(bill['n_attempts'] or 0, 'attempt')}"
     lost = f", {bill['n_unsuccessful']} of them unsuccessful" if bill["n_unsuccessful"] else ""
     paid = _paid(bill) if _has_sum(bill) else "no price is known"
-    paid += "".join(
-        f" {text} for {bill['possibly_billed_tokens']:,} tokens, if the provider billed replies that never came"
-        for text in _besides(bill)
-    )
     time = f"{duration(bill['device_seconds'] or 0)} of device time"
     shared = f"; the cells one by one would have taken {duration(bill['unshared_device_seconds'] or 0)}"
     rows = (
-        ("Model", models),
-        ("Data", sources(evidence)),
+        ("Model", listed(models)),
+        ("Data", listed([name for name in data if name])),
         ("Judges", judges),
         ("Work", f"{work}{lost}"),
         (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
 import jinja2
@@ -33,6 +33,8 @@ _DRAWN: Final = frozenset(
 )
 """Elements that a chart's SVG may hold: nothing that runs, loads or links."""
 _REFERENCE: Final = re.compile(r"(url\(#|\bid=\"|href=\"#)")
+
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,22 @@ def inline_svg(text: str, name: str) -> Markup:
 
 
 def _draw(panel: Panel, folder: Path) -> tuple[str, list[Path]]:
-    spec = panel.chart.to_dict()
+    spec = _drawable(panel.chart.to_dict())
     text = str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
     png = vl_convert.vegalite_to_png(spec, scale=_PNG_SCALE, allowed_base_urls=[])
     paths = [folder / f"{panel.name}.svg", folder / f"{panel.name}.png"]
     for path, content in zip(paths, (text.encode(), png), strict=True):
         _write(path, content)
     return text, paths
+
+
+def _drawable(part: Any) -> Any:
+    """Return a part of a chart without the characters that XML does not have: the renderer would end this process."""
+    if isinstance(part, dict):
+        return {key: _drawable(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_drawable(value) for value in part]
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", part) if isinstance(part, str) else part
 
 
 def _remove_old(folder: Path, keep: set[str]) -> None:

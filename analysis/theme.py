@@ -103,24 +103,13 @@ def panel(
     return chart
 
 
-def shade(level: int, n_levels: int) -> str:
-    """Return the colour of an ordered level, 0 being the lowest; the highest is always the darkest."""
-    return LEVELS[_spread(level, n_levels)]
+def level_look(level: int, n_levels: int) -> tuple[str, str, tuple[int, int]]:
+    """Return how an ordered level is drawn, 0 being the lowest: the colours of its marks and of its name, and its dash.
 
-
-def shade_of_text(level: int, n_levels: int) -> str:
-    """Return the colour of an ordered level's name."""
-    return LEVEL_TEXT[_spread(level, n_levels)]
-
-
-def dash(level: int, n_levels: int) -> tuple[int, int]:
-    """Return the dash of an ordered level; the highest is solid."""
-    return DASHES[_spread(level, n_levels)]
-
-
-def _spread(level: int, n_levels: int) -> int:
-    top = len(LEVELS) - 1
-    return max(0, top - (n_levels - 1 - level))
+    The highest is always the darkest, and solid.
+    """
+    at = max(0, len(LEVELS) - n_levels + level)
+    return LEVELS[at], LEVEL_TEXT[at], DASHES[at]
 
 
 def wrapped(text: str, width: int, lines: int = 2) -> list[str]:

@@ -79,20 +79,44 @@ def at_least(known: str, unpriced: Sequence[str | None]) -> str:
     return f"at least {known}: {listed(what)} {verb} no price" if what else known
 
 
-def duration(seconds: Number | None) -> str:
-    """Return a time in the unit that fits.
+def spent(known: Decimal, unpriced: Sequence[str | None], possibly_usd: Decimal | None, possibly_tokens: int) -> str:
+    """Return what was spent, as far as prices are known, and what may have been besides.
 
-    >>> duration(0.42), duration(75), duration(7300)
-    ('0.42 s', '75 s', '2.0 h')
+    Args:
+        known: US dollars, of all that has a price.
+        unpriced: What has none: accounts of providers, and None for this machine.
+        possibly_usd: US dollars, at most, for requests without a reply; None when unknown.
+        possibly_tokens: How many tokens of theirs may have been billed.
+
+    >>> spent(Decimal("1.5"), [], Decimal(), 0), spent(Decimal(0), [None], Decimal(), 0)
+    ('$1.50', 'unknown')
+    >>> spent(Decimal("1.5"), [], Decimal("0.002"), 1000)
+    '$1.50, and up to $0.002 more for 1,000 tokens, if the provider billed replies that never came'
+    """
+    sure = at_least(money(known), unpriced) if known or not unpriced else "unknown"
+    return f"{sure}, and {besides(possibly_usd, possibly_tokens)}" if possibly_tokens else sure
+
+
+def besides(usd: Decimal | None, tokens: int) -> str:
+    """Return what a provider may have billed for requests without a reply, at most."""
+    most = "an unknown sum" if usd is None else money(usd)
+    return f"up to {most} more for {count(tokens, 'token')}, if the provider billed replies that never came"
+
+
+def duration(seconds: Number | None) -> str:
+    """Return a time as people say it.
+
+    >>> duration(0.42), duration(48), duration(200), duration(7500)
+    ('0.42 s', '48 s', '3 min 20 s', '2 h 5 min')
     """
     if seconds is None:
         return MISSING
-    value = float(seconds)
-    if value < 10:  # noqa: PLR2004
-        return f"{value:.2g} s"
-    if value < 120:  # noqa: PLR2004
-        return f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"  # noqa: PLR2004
+    if seconds < 10:  # noqa: PLR2004 - below, tenths matter
+        return f"{float(seconds):.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -253,6 +253,7 @@ def test_every_exit_code_is_described() -> None:
 def test_every_file_of_a_run_directory_is_described() -> None:
     run = RunDirectory(Path("run"))
     names = {getattr(run, name).name for name, kind in vars(RunDirectory).items() if isinstance(kind, property)}
+    names |= {"spec.yaml", "plan.json", "report"}
     section = text_of(CLI_PAGE).partition("## A run directory\n")[2].partition("\n## ")[0]
     assert {name.rstrip("/") for name in re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)} == names
 

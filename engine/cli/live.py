@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from analysis.wording import count
-from engine.cli.render import console, duration, money, safe
+from analysis.wording import count, duration
+from engine.cli.render import console, money, safe
 from engine.domain.stage import StageKind, StageState
 from engine.run.drive.progress import Snapshot
 
@@ -70,8 +70,8 @@ def _line(snapshot: Snapshot) -> str:
         parts.append(f"{snapshot.cells_per_minute:.0f} cells/min")
     if snapshot.usd is not None:
         parts.append(money(snapshot.usd))
-    running = _running(snapshot)
     if snapshot.draining:
+        running = sum(number for (_, state), number in snapshot.stages.items() if state is StageState.RUNNING)
         parts.append(f"finishing {count(running, 'running stage')}")
     elif snapshot.seconds_left is not None:
         parts.append(f"{duration(snapshot.seconds_left)} left")
@@ -87,7 +87,3 @@ def _stages(snapshot: Snapshot) -> str:
             busy = f" (+{states[StageState.RUNNING]} running)" if states[StageState.RUNNING] else ""
             shown.append(f"{kind.value} {states[StageState.DONE]:,}/{total:,}{busy}")
     return "  ".join(shown)
-
-
-def _running(snapshot: Snapshot) -> int:
-    return sum(number for (_, state), number in snapshot.stages.items() if state is StageState.RUNNING)

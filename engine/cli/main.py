@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import IntEnum
 from typing import Any
 
@@ -109,15 +110,6 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         return _explain(error, as_json="--json" in (sys.argv if arguments is None else arguments))
 
 
-def _say(what: str, where: str, todo: str, *, as_json: bool) -> None:
-    """Print an error's three lines, and the same as JSON where that was asked for."""
-    if as_json:
-        from engine.cli.render import print_json
-
-        print_json({"schema": "dosimeter.errors/1", "error": {"what": what, "where": where, "todo": todo}})
-    click.echo("\n".join([f"error: {what}", *(f"  {part}" for part in (where, todo) if part)]), err=True)
-
-
 def _shortened(error: Any) -> str:
     """A spec's problems, at most a screenful or two: a hostile file may have 100,000."""
     shown = [str(problem) for problem in error.problems[:PROBLEMS_SHOWN]]
@@ -126,24 +118,26 @@ def _shortened(error: Any) -> str:
 
 
 def _explain(error: Exception, *, as_json: bool) -> int:
+    """Print an error, and the same as JSON where that was asked for."""
     from engine.domain.errors import DosimeterError, RunLockedError, SpecError, StoreError
 
     if isinstance(error, SpecError):
-        if as_json:
-            from dataclasses import asdict
+        shown: dict[str, object] = {"problems": [asdict(problem) for problem in error.problems]}
+        lines, code = [_shortened(error)], Exit.USAGE
+    elif isinstance(error, DosimeterError | OSError):
+        code = Exit.STORE if isinstance(error, StoreError | RunLockedError) else Exit.USAGE
+        if isinstance(error, OSError):
+            where, todo = str(error.filename or ""), "look at the path, its permissions and the room"
+            error = DosimeterError(error.strerror or str(error), where=where, todo=todo)
+        shown = {"error": {"what": error.what, "where": error.where, "todo": error.todo}}
+        lines = [f"error: {error.what}", *(f"  {part}" for part in (error.where, error.todo) if part)]
+    else:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+        click.echo("error: this is a bug in dosimeter; please report it with the lines above", err=True)
+        return Exit.BUG
+    if as_json:
+        from engine.cli.render import print_json
 
-            from engine.cli.render import print_json
-
-            print_json({"schema": "dosimeter.errors/1", "problems": [asdict(problem) for problem in error.problems]})
-        click.echo(_shortened(error), err=True)
-        return Exit.USAGE
-    if isinstance(error, DosimeterError):
-        _say(error.what, error.where, error.todo, as_json=as_json)
-        return Exit.STORE if isinstance(error, StoreError | RunLockedError) else Exit.USAGE
-    if isinstance(error, OSError):
-        where = str(error.filename or "")
-        _say(error.strerror or str(error), where, "look at the path, its permissions and the room", as_json=as_json)
-        return Exit.USAGE
-    click.echo("".join(traceback.format_exception(error)), err=True)
-    click.echo("error: this is a bug in dosimeter; please report it with the lines above", err=True)
-    return Exit.BUG
+        print_json({"schema": "dosimeter.errors/1"} | shown)
+    click.echo("\n".join(lines), err=True)
+    return code

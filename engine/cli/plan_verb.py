@@ -66,14 +66,9 @@ def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
             done = state.payloads()
     reasons = why(prepared.plan, cell, done, prepared.survey.cached)
     if as_json:
-        print_json({"cell_id": cell.cell_id, "label": cell.label, "stages": [_plain(reason) for reason in reasons]})
+        print_json({"cell_id": cell.cell_id, "label": cell.label, "stages": [asdict(reason) for reason in reasons]})
     else:
         plan_view.print_why(cell, reasons)
-
-
-def _plain(value: Any) -> Any:
-
-    return asdict(value)
 
 
 def _level(level: Any) -> Any:
@@ -93,20 +88,20 @@ def document(prepared: Prepared) -> dict[str, Any]:
         "spec_sha256": plan.spec_sha256,
         "run_dir": str(prepared.root),
         "standin": plan.standin,
-        "counts": _plain(plan.counts) | {"cells": plan.counts.cells},
+        "counts": asdict(plan.counts) | {"cells": plan.counts.cells},
         "stages": {"distinct": ahead.stages, "new": ahead.new, "unshared": ahead.alone},
-        "training": _plain(prepared.savings),
+        "training": asdict(prepared.savings),
         "forecast": {
             "usd": usd,
             "calibrated": ahead.calibrated,
-            "kinds": [_plain(entry) for entry in ahead.kinds],
-            "total": _plain(ahead.total),
-            "hosted": [_plain(line) for line in prepared.bill],
+            "kinds": [asdict(entry) for entry in ahead.kinds],
+            "total": asdict(ahead.total),
+            "hosted": [asdict(line) for line in prepared.bill],
             "reservations": list(prepared.reservations),
         },
-        "budget": [_plain(cap) | {"fits": cap.fits, "surely_fits": cap.surely_fits} for cap in prepared.caps],
-        "minimum_detectable_effect": _plain(prepared.sensitivity),
-        "pins": [_plain(pin) for pin in plan.pins],
+        "budget": [asdict(cap) | {"fits": cap.fits, "surely_fits": cap.surely_fits} for cap in prepared.caps],
+        "minimum_detectable_effect": asdict(prepared.sensitivity),
+        "pins": [asdict(pin) for pin in plan.pins],
         "cells": [
             {
                 "cell_id": cell.cell_id,

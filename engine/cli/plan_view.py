@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
 
-from analysis.wording import count
-from engine.cli.render import HOUR, console, duration, money, print_table, safe
+from analysis.wording import count, duration
+from engine.cli.render import console, money, print_table, safe
 from engine.domain.adapters import level_text
+from engine.domain.cost import SECONDS_PER_HOUR
 from engine.domain.plan import CellOrigin, PlannedCell
 from engine.plan.bill import BillLine, Cap
 from engine.plan.estimate import KindForecast, usd_of
@@ -182,7 +183,7 @@ def _fit(cap: Cap) -> str:
 def _amount(name: str, value: Decimal) -> str:
     if name == "usd":  # with more digits than elsewhere: what does not fit must look so
         return f"${value:,.2f}" if value >= 1000 else f"${float(value):.4g}"  # noqa: PLR2004 - four digits, then cents
-    return f"{value:,.0f}" if name == "tokens" else duration(float(value) * HOUR)
+    return f"{value:,.0f}" if name == "tokens" else duration(value * SECONDS_PER_HOUR)
 
 
 def _print_sensitivity(prepared: Prepared) -> None:

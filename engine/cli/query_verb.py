@@ -12,9 +12,10 @@ import click
 import pyarrow as pa
 
 from analysis.query import ask, named_queries
-from analysis.wording import count
+from analysis.wording import besides, count
 from engine.cli import options
-from engine.cli.render import CONTROL, besides, cell, console, print_json, print_table, safe
+from engine.cli.render import CONTROL, cell, console, print_json, print_table, safe
+from engine.domain.errors import QueryError
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -69,7 +70,7 @@ def _deliver(answer: pa.Table, name: str | None, chosen: dict[str, Any]) -> None
         pq.write_table(answer, chosen["parquet"])
         click.echo(f"wrote {answer.num_rows:,} rows to {chosen['parquet']}", err=True)
     elif chosen["as_json"]:
-        print_json(answer.to_pylist())
+        print_json([dict(zip(answer.column_names, row, strict=True)) for row in zip(*_values(answer), strict=True)])
     elif chosen["as_csv"]:
         text = as_csv(answer)  # as it is for a program, and without what could drive a terminal for a person
         click.echo(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text, nl=False)
@@ -90,10 +91,9 @@ def _print_besides(bill: pa.Table) -> None:
 
 def _print(answer: pa.Table, *, is_named: bool) -> None:
     """Print an answer; of a named query, what is the same in every row is said once, so that the table fits."""
-    numeric = [
-        field.name for field in answer.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-    ]
-    columns = {name: column.to_pylist() for name, column in zip(answer.column_names, answer.columns, strict=True)}
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    numeric = [field.name for field in answer.schema if any(is_kind(field.type) for is_kind in kinds)]
+    columns = dict(zip(answer.column_names, _values(answer), strict=True))
     same = {
         name: values[0]
         for name, values in columns.items()
@@ -111,9 +111,22 @@ def as_csv(answer: pa.Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(answer.column_names)
-    for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
+    for row in zip(*_values(answer), strict=True):
         writer.writerow([_defused(value) for value in row])
     return out.getvalue()
+
+
+def _values(answer: pa.Table) -> list[list[Any]]:
+    """Return the columns as Python has them.
+
+    Raises:
+        QueryError: Python has no such value, such as a date in the year 99999.
+    """
+    try:
+        return [column.to_pylist() for column in answer.columns]
+    except (OverflowError, ValueError, pa.ArrowException) as error:
+        todo = "Cast it to text, as in `x::VARCHAR`, or write the answer with --parquet."
+        raise QueryError(f"a value of the answer cannot be shown: {error}", todo=todo) from error
 
 
 def _defused(value: object) -> object:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from analysis.wording import count
+from analysis.wording import besides, count, duration
 from engine.cli import options
-from engine.cli.render import besides, console, duration, print_table
+from engine.cli.render import console, print_table
 from engine.cli.run_verb import execute, exit_code
 from engine.domain.errors import PlanError
 from engine.plan.tariff import prices_of, purchases, today

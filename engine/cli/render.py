@@ -8,17 +8,16 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from analysis import wording
-from analysis.wording import at_least, count
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-MINUTE, HOUR = 60, 3600
 SMALL = 1e-3
 UNBOUNDED = 10_000
-FOLD = 9
+FOLD = 8
 """A column of text may be folded down to this width."""
 
 
@@ -46,14 +45,25 @@ def print_table(
     """
     out = out or console()
     texts = [[safe(cell(value)) for value in row] for row in rows]
-    for heads in (list(columns), [name.replace("_", "_\n") for name in columns]):
-        widths = [
-            _least_width(head, column, foldable=name not in numeric)
-            for name, head, column in zip(columns, heads, zip(*texts, strict=True) if texts else heads, strict=True)
+    entries = list(zip(*texts, strict=True)) or [()] * len(columns)
+    folded = [name.replace("_", "_\n") for name in columns]
+    for heads, gap in ((list(columns), 2), (folded, 2), (folded, 1)):
+        ranges = [
+            _widths(head, column, foldable=name not in numeric)
+            for name, head, column in zip(columns, heads, entries, strict=True)
         ]
-        if sum(widths) + len(widths) <= out.width:
-            out.print(_grid(heads, widths, texts, [name in numeric for name in columns]))
-            return
+        spare = out.width - sum(least + gap for least, _ in ranges)  # Rich counts a gap behind the last one too
+        if spare < 0:
+            continue
+        made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+        for name, head, (least, whole) in zip(columns, heads, ranges, strict=True):
+            width = min(whole, least + spare)
+            spare -= width - least
+            made.add_column(head, justify="right" if name in numeric else "left", overflow="fold", width=width)
+        for row in texts:
+            made.add_row(*row)
+        out.print(made)
+        return
     margin = max(map(len, columns), default=0)
     for row in texts:
         for name, text in zip(columns, row, strict=True):
@@ -61,21 +71,11 @@ def print_table(
         out.print()
 
 
-def _least_width(head: str, column: Iterable[str], *, foldable: bool) -> int:
-    words = max(map(len, head.split("\n")))
-    values = max(map(len, column), default=0)
-    return max(words, min(values, FOLD) if foldable else values)
-
-
-def _grid(
-    heads: Sequence[str], widths: Sequence[int], texts: Iterable[Sequence[str]], numbers: Sequence[bool]
-) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for head, width, number in zip(heads, widths, numbers, strict=True):
-        made.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold", min_width=width)
-    for row in texts:
-        made.add_row(*row)
-    return made
+def _widths(head: str, column: Iterable[str], *, foldable: bool) -> tuple[int, int]:
+    """Return the least width of a column, and the one at which nothing in it is folded."""
+    words = max(map(cell_len, head.split("\n")))
+    values = max(map(cell_len, column), default=0)
+    return max(words, min(values, FOLD) if foldable else values), max(words, values)
 
 
 def cell(value: object) -> str:
@@ -98,50 +98,6 @@ def cell(value: object) -> str:
 def money(value: Decimal | None) -> str:
     """Return US dollars: cents from a dollar on, two significant digits below; `unknown` for None."""
     return "unknown" if value is None else wording.money(value)
-
-
-def spent(
-    known: Decimal, unpriced: Sequence[str | None], possibly_billed_usd: Decimal | None, possibly_billed: int
-) -> str:
-    """Return what was spent, as far as prices are known, and what may have been besides.
-
-    Args:
-        known: US dollars, of all that has a price.
-        unpriced: What has none: accounts, and None for this machine.
-        possibly_billed_usd: US dollars, at most, for requests without a reply; None when unknown.
-        possibly_billed: How many tokens of theirs may have been billed.
-
-    >>> spent(Decimal("1.5"), [], Decimal(), 0), spent(Decimal(0), [None], Decimal(), 0)
-    ('$1.50', 'unknown')
-    >>> spent(Decimal("1.5"), [], Decimal("0.002"), 1000)
-    '$1.50, and up to $0.002 more for 1,000 tokens, if the provider billed replies that never came'
-    """
-    sure = at_least(money(known), unpriced) if known or not unpriced else money(None)
-    return f"{sure}, and {besides(possibly_billed_usd, possibly_billed)}" if possibly_billed else sure
-
-
-def besides(usd: Decimal | None, possibly_billed: int) -> str:
-    """Return what a provider may have billed for requests without a reply, at most."""
-    most = "an unknown sum" if usd is None else money(usd)
-    return f"up to {most} more for {count(possibly_billed, 'token')}, if the provider billed replies that never came"
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time as people say it: `48 s`, `3 min 20 s`, `2 h 5 min`.
-
-    >>> duration(0.4), duration(48), duration(200), duration(7500)
-    ('0.4 s', '48 s', '3 min 20 s', '2 h 5 min')
-    """
-    if seconds is None:
-        return "unknown"
-    if seconds < 10:  # noqa: PLR2004 - below, tenths matter
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE} s"
-    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
 
 
 def json_text(value: object) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from analysis.wording import count
+from analysis.wording import count, duration, spent
 from engine.cli import options
 from engine.cli.live import LiveProgress
 from engine.cli.main import Exit
 from engine.cli.plan_verb import document
-from engine.cli.render import console, duration, print_json, safe, spent
+from engine.cli.render import console, print_json, safe
 from engine.domain.errors import RunError
 from engine.plan.accounts import access_of
 from engine.run.accounts.leftover import cancel, left_behind
@@ -214,10 +214,8 @@ def say_spent(root: Path) -> None:
 def exit_code(summary: RunSummary) -> int:
     """Return the exit code of a run that ended so."""
     return {
-        Ending.COMPLETE: Exit.OK,
-        Ending.NOTHING_TO_DO: Exit.OK,
         Ending.FAILURES: Exit.FAILURES,
         Ending.FAILED_FAST: Exit.FAILURES,
         Ending.BUDGET: Exit.BUDGET,
         Ending.INTERRUPTED: Exit.INTERRUPTED,
-    }[summary.ending]
+    }.get(summary.ending, Exit.OK)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
 
+from analysis.wording import duration, spent
 from engine.cli import options
-from engine.cli.render import console, duration, print_json, print_table, safe, spent
+from engine.cli.render import console, print_json, print_table, safe
 from engine.domain.stage import StageKind, StageState
 from engine.run.drive.lock import is_held
 from engine.store.layout import RunDirectory
@@ -54,11 +54,11 @@ def _look(run_dir: Path, state: State) -> dict[str, Any]:
         "stages": stages,
         "seconds_left": beat.get("seconds_left") if running else None,
         "device_seconds": usage.device_seconds,
-        "usd": str(charge.usd) if is_priced else None,
-        "known_usd": str(known),
+        "usd": charge.usd if is_priced else None,
+        "known_usd": known,
         "unpriced": unpriced,
         "possibly_billed_tokens": usage.possibly_billed.tokens,
-        "possibly_billed_usd": None if charge.possibly_billed_usd is None else str(charge.possibly_billed_usd),
+        "possibly_billed_usd": charge.possibly_billed_usd,
         "failures": [asdict(failed) for failed in state.failures(FAILURES_SHOWN)],
     }
 
@@ -81,10 +81,10 @@ def _print(found: dict[str, Any]) -> None:
         if kind.value in found["stages"]
     ]
     print_table(("", *names), rows, numeric=names)
-    known, possibly_billed = Decimal(found["known_usd"]), found["possibly_billed_tokens"]
-    possibly_billed_usd = None if found["possibly_billed_usd"] is None else Decimal(found["possibly_billed_usd"])
+    known, possibly_billed = found["known_usd"], found["possibly_billed_tokens"]
     is_said = known or possibly_billed or found["usd"] is not None
-    price = f", {spent(known, found['unpriced'], possibly_billed_usd, possibly_billed)}" if is_said else ""
+    sums = (known, found["unpriced"], found["possibly_billed_usd"], possibly_billed)
+    price = f", {spent(*sums)}" if is_said else ""
     out.print(f"{duration(found['device_seconds'])} of device time{price}")
     for failure in found["failures"]:
         more = f" and {failure['cells'] - 1:,} more" if failure["cells"] > 1 else ""

@@ -25,16 +25,6 @@ class RunDirectory:
     root: Path
 
     @property
-    def spec(self) -> Path:
-        """The spec as written, overrides noted below it."""
-        return self.root / "spec.yaml"
-
-    @property
-    def plan(self) -> Path:
-        """The newest plan."""
-        return self.root / "plan.json"
-
-    @property
     def state(self) -> Path:
         """The SQLite control plane."""
         return self.root / "state.sqlite"
@@ -83,11 +73,6 @@ class RunDirectory:
     def rehearsal(self) -> Path:
         """What a rehearsal's servers have, one folder per account."""
         return self.root / "rehearsal"
-
-    @property
-    def report(self) -> Path:
-        """The report and its figures."""
-        return self.root / "report"
 
 
 def write_whole(path: Path, write: Callable[[Path], object], mode: int = SEALED) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Self
 
 import duckdb
@@ -21,7 +22,6 @@ from engine.store.sealed import load_sealed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     import pyarrow as pa
 
@@ -111,7 +111,7 @@ class Results:
             parameters: Values for `?` or `$name` in it.
 
         Returns:
-            All rows, in memory.
+            All rows, in memory. Of columns with one name, as a join has them, the later ones get a number behind it.
 
         Raises:
             QueryError: The SQL is wrong, is not one reading statement, or ran past the time limit.
@@ -121,7 +121,8 @@ class Results:
         with self._time_limit() as expired:
             try:
                 # A relation read at once: in DuckDB 2.0 an open result would own the connection.
-                return self._connection.sql(sql, params=parameters).to_arrow_table()
+                found = self._connection.sql(sql, params=parameters).to_arrow_table()
+                return found.rename_columns(_told_apart(found.column_names))
             except duckdb.InterruptException as error:
                 if not expired.is_set():
                     raise
@@ -144,9 +145,7 @@ class Results:
         """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the file."""
         self.close()
 
@@ -186,6 +185,19 @@ class Results:
             yield expired
         finally:
             timer.cancel()
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Return names of which no two are equal: whoever makes rows of them would lose one.
+
+    >>> _told_apart(["a", "b", "a", "a"])
+    ['a', 'b', 'a_2', 'a_3']
+    """
+    found: list[str] = []
+    for name in names:
+        free = (text for number in count(1) if (text := name if number == 1 else f"{name}_{number}") not in found)
+        found.append(next(free))
+    return found
 
 
 def _is_damage(error: duckdb.Error) -> bool:

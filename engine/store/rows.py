@@ -10,7 +10,7 @@ from itertools import chain
 from engine.domain.adapters import Use
 from engine.domain.plan import Evaluation, Plan, PlannedCell
 from engine.domain.stage import Stage, StageKind, StageState
-from engine.domain.sweep import Recipe, TuneRecipe
+from engine.domain.sweep import Recipe
 from engine.store.settings import Setting, config_id, read, variants
 
 Row = dict[str, object]
@@ -63,23 +63,19 @@ def _numbered(settings: list[list[Setting]]) -> tuple[dict[int, int], list[Row]]
 def _dose(planned: PlannedCell) -> Row:
     """What it was tuned on, and how long: an untuned cell took no dose."""
     data, tune = planned.cell.recipe.data, planned.cell.recipe.tune
+    length = None if tune is None else tune.length
     return {
         "model": _text(planned.cell.recipe.model),
         "data_source": data and _text(data.source),
         "data_tier": planned.tier,
         "n_examples": data.n if data else 0,
-        **_length(tune),
+        "epochs": length.epochs if length else 0,
+        "steps": length and length.steps,
+        "max_steps": length and length.max_steps,
         "tuner": tune and tune.use.name,
         "model_key": planned.model,
         "tune_key": planned.tune,
     }
-
-
-def _length(tune: TuneRecipe | None) -> Row:
-    if tune is None:
-        return {"epochs": 0, "steps": None, "max_steps": None}
-    length = tune.length
-    return {"epochs": length.epochs, "steps": length.steps, "max_steps": length.max_steps}
 
 
 def _test(planned: PlannedCell, recipe: Recipe) -> Row:
@@ -146,12 +142,6 @@ def cell_stage_rows(plan: Plan) -> Iterator[Row]:
             yield {"cell_id": cell.cell_id, "position": position, "stage_key": key}
 
 
-def pin_rows(plan: Plan) -> Iterator[Row]:
-    """Yield one row of `pins` per thing that was pinned."""
-    for pin in plan.pins:
-        yield {"kind": pin.kind, "ref": pin.ref, "pin": pin.pin, "detail": pin.detail}
-
-
 def stage_row(stage: Stage, account: str | None) -> Row:
     """Return a fresh row of state.sqlite's `stages`: pending, planned, nothing tried.
 
@@ -166,10 +156,8 @@ def stage_row(stage: Stage, account: str | None) -> Row:
         "account": account,
         "revision": stage.revision,
         "state": StageState.PENDING.value,
-        "reason": None,
         "attempts": 0,
         "payload": stage.payload,
         "inputs": json.dumps(stage.needs),
         "planned": 1,
-        "artifact": None,
     }

@@ -25,26 +25,23 @@ QUALIFY row_number() OVER (
     PARTITION BY f.benchmark, f.prompt_id ORDER BY (sha256(f.text) = p.text_sha256) DESC) = 1
 """
 
-_RESPONSES = """
-CREATE TEMP TABLE _response_texts AS
-SELECT f.stage_key, f.prompt_id, f.sample, f.text
+_ANSWERS = """
+CREATE TEMP TABLE {name} AS
+SELECT f.stage_key, f.prompt_id, f.sample, f.{text}
 FROM read_parquet($files, union_by_name = true) f
 SEMI JOIN stages s ON s.stage_key = f.stage_key AND s.state = 'done'
-JOIN responses r ON r.stage_key = f.stage_key AND r.prompt_id = f.prompt_id AND r.sample = f.sample
-QUALIFY row_number() OVER (
-    PARTITION BY f.stage_key, f.prompt_id, f.sample ORDER BY (sha256(f.text) = r.text_sha256) DESC) = 1
+JOIN {table} p ON p.stage_key = f.stage_key AND p.prompt_id = f.prompt_id AND p.sample = f.sample
+QUALIFY row_number() OVER (PARTITION BY f.stage_key, f.prompt_id, f.sample ORDER BY ({published}) DESC) = 1
 """
-
-_REASONS = """
-CREATE TEMP TABLE _verdict_reasons AS
-SELECT f.stage_key, f.prompt_id, f.sample, f.reason
-FROM read_parquet($files, union_by_name = true) f
-SEMI JOIN stages s ON s.stage_key = f.stage_key AND s.state = 'done'
-JOIN verdicts v ON v.stage_key = f.stage_key AND v.prompt_id = f.prompt_id AND v.sample = f.sample
-QUALIFY row_number() OVER (
-    PARTITION BY f.stage_key, f.prompt_id, f.sample
-    ORDER BY (f.outcome = v.outcome AND f.score IS NOT DISTINCT FROM v.score) DESC) = 1
-"""
+_RESPONSES = _ANSWERS.format(
+    name="_response_texts", text="text", table="responses", published="sha256(f.text) = p.text_sha256"
+)
+_REASONS = _ANSWERS.format(
+    name="_verdict_reasons",
+    text="reason",
+    table="verdicts",
+    published="f.outcome = p.outcome AND f.score IS NOT DISTINCT FROM p.score",
+)
 
 _VIEWS = """
 CREATE TEMP VIEW v_responses AS

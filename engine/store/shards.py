@@ -146,24 +146,21 @@ def prompt_rows(benchmark: str, prompts: Iterable[Prompt]) -> list[dict[str, obj
         benchmark: The benchmark with its settings, as people write it: `str(use)`.
         prompts: Its prompts, in order.
     """
-    rows: list[dict[str, object]] = []
-    for position, prompt in enumerate(prompts):
-        text = _as_read(prompt.turns)
-        rows.append(
-            {
-                "benchmark": benchmark,
-                "prompt_id": prompt.prompt_id,
-                "position": position,
-                "category": prompt.category,
-                "cluster": prompt.cluster or prompt.prompt_id,
-                "text_sha256": text_sha256(text),
-                "text": text,
-                "behavior": prompt.behavior,
-                "context": prompt.context,
-                "gold_answers": list(prompt.references),
-            }
-        )
-    return rows
+    return [
+        {
+            "benchmark": benchmark,
+            "prompt_id": prompt.prompt_id,
+            "position": position,
+            "category": prompt.category,
+            "cluster": prompt.cluster or prompt.prompt_id,
+            "text_sha256": text_sha256(text := _as_read(prompt.turns)),
+            "text": text,
+            "behavior": prompt.behavior,
+            "context": prompt.context,
+            "gold_answers": list(prompt.references),
+        }
+        for position, prompt in enumerate(prompts)
+    ]
 
 
 def _as_read(turns: Sequence[Turn]) -> str:

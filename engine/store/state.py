@@ -125,7 +125,7 @@ class State(Database):
             insert(db, "cell_stages", rows.cell_stage_rows(plan))
             insert(db, "evaluations", rows.evaluation_rows(plan))
             insert(db, "judgements", rows.judgement_rows(plan))
-            insert(db, "pins", rows.pin_rows(plan))
+            insert(db, "pins", map(asdict, plan.pins))
             db.execute("UPDATE stages SET planned = 0")
             insert(
                 db, "stages", (rows.stage_row(stage, accounts.get(key)) for key, stage in plan.stages.items()), known

@@ -133,9 +133,9 @@ def test_levels_keep_their_order_in_lightness() -> None:
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     for n in (1, 2, 3, 4):
-        shades = [lightness(theme.shade(level, n)) for level in range(n)]
+        shades = [lightness(theme.level_look(level, n)[0]) for level in range(n)]
         assert shades == sorted(shades, reverse=True)
-        assert len({theme.dash(level, n) for level in range(n)}) == n
+        assert len({theme.level_look(level, n)[2] for level in range(n)}) == n
 
 
 def test_ticks_are_round() -> None:

@@ -180,6 +180,15 @@ def test_untrusted_text_never_becomes_markup(sweeps: Any, tmp_path: Path) -> Non
     assert "{{ 7 * 7 }}" in page.text
 
 
+def test_characters_that_xml_lacks_do_not_end_the_process(sweeps: Any, tmp_path: Path) -> None:
+    study = sweeps.SweepStudy(per_category=1)
+    for row, bad in zip(study.rows["prompts"], ("\x01", "\x1b[31m", "\ufffe", "\x9b"), strict=False):
+        row["category"] += bad
+    study.tuned("src\x1b[31mred", (10, 1, 1e-3, 0))
+    study.baseline()
+    assert "src" in report_of(study, tmp_path).text
+
+
 def test_a_drawing_that_could_act_is_refused() -> None:
     for body in (
         "<script/>",

@@ -26,6 +26,13 @@ def test_no_number_and_no_name_is_lost(width: int) -> None:
     assert written <= Counter("".join(text.split())), "a character of a cell is missing"
 
 
+@pytest.mark.parametrize("width", range(14, 40))
+def test_no_head_is_cut(width: int) -> None:
+    out = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    print_table(("name_of_it", "n_examples", "rate"), [("a", 1, 0.5)], numeric=("n_examples", "rate"), out=out)
+    assert Counter("name_of_it n_examples rate".replace(" ", "")) <= Counter(out.file.getvalue())
+
+
 def test_model_text_cannot_drive_the_terminal() -> None:
     assert safe("a\x1b[2J\nb\u202ec") == "a\ufffd[2J ⏎ b\ufffdc"
 
