@@ -186,8 +186,8 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         is_checkpoint = step == self._end
         passed = (*begin.passed, self._key) if is_checkpoint else begin.passed
         written = self._states.workshop / f"checkpoint-{step}"
-        found = SavedState(written, step, passed, begin.counted, begin.seconds + now - self._since)
-        self.saved = self._states.keep(found, is_checkpoint=is_checkpoint)
+        seconds = begin.seconds + now - self._since
+        self.saved = self._states.keep(SavedState(written, step, passed, begin.counted, seconds, is_checkpoint))
         now = time.monotonic()
         self._quiet_until = now + pause_after(now - self._asked)
 

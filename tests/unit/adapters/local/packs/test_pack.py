@@ -200,6 +200,10 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
     with pytest.raises(RuntimeError):
         pack.gradients([pack.members[0].schedule.batches(1)])
     broken.remove()
+    routed = base.model.layers[0].mlp.register_forward_pre_hook(lambda _, given: (given[0][:, 1:],))
+    with pytest.raises(ValueError, match=r"does not see every token of every row.*use tune\.backend: trl"):
+        pack.gradients([pack.members[0].schedule.batches(1)])
+    routed.remove()
     assert list(base.modules()) == untouched
     ids = torch.tensor([[3, 4, 5]])
     assert base(input_ids=ids).logits.shape == (1, 3, SIZE["vocab_size"]), "its head sees every token again"
