@@ -96,5 +96,6 @@ def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tenso
     moments = {}
     for place, weight in enumerate(member.weights):
         weight.data.copy_(tensors[str(place)])
-        moments[place] = {name: tensors[f"{place} {name}"] for name in MOMENTS}
+        if f"{place} step" in tensors:  # else the rows never reached its module
+            moments[place] = {name: tensors[f"{place} {name}"] for name in MOMENTS}
     member.optimizer.load_state_dict(member.optimizer.state_dict() | {"state": moments})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,19 @@ def test_a_damaged_state_is_left_alone(bench: Bench) -> None:
     assert isinstance(again, Tuned)
     assert again.usage.optimizer_steps == whole.usage.optimizer_steps > 0
     assert bench.weights("run0") == weights
+
+
+def test_a_run_goes_on_though_some_modules_were_never_reached(bench: Bench) -> None:
+    import torch
+
+    bench.held.base.model.unused = torch.nn.Linear(8, 8)  # as the vision tower of a model that reads texts alone
+    (run,) = bench.several("run", 1, epochs=1)
+    bench.train(run)
+    longer = replace(run.checkpoints[0], key="longer", length=Length(2))
+    (made,) = bench.train(replace(run, checkpoints=(longer,))).values()
+    del bench.held.base.model.unused
+    assert isinstance(made, Tuned), made
+    assert made.after == "run0"
 
 
 def test_a_model_with_dropout_of_its_own_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
