@@ -11,8 +11,11 @@ Any other key of a message that says something (`tool_calls`, `function_call`, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
 from adapters import user_file
 from engine.domain.conversation import Image, Speaker, Turn
@@ -102,14 +105,36 @@ def _image(url: str, where: str) -> Image:
         raise _wrong(where, f"the image cannot be read: {error}") from error
 
 
-def pin_with_images(content: str, turns: Iterable[Turn]) -> str:
-    """Return the pin of a file and of the images that its turns name; without images, the file's own.
+class _HasTurns(Protocol):
+    @property
+    def turns(self) -> tuple[Turn, ...]: ...
 
-    Args:
-        content: The file's pin.
-        turns: All turns in it.
+
+Entry = TypeVar("Entry", bound=_HasTurns)
+
+
+def read_once(path: Path, read: Callable[[Path], tuple[Entry, ...]]) -> tuple[Entry, ...]:
+    """Return `read(path)`, from memory while the file's bytes are the same.
+
+    With images it is read each time: they may have changed under the same names.
     """
-    return user_file.pin_all([content, *(image.sha256 for turn in turns for image in turn.images)])
+    entries: tuple[Entry, ...] = _remembered(read, path, user_file.pin(path))
+    return read(path) if any(_images(entries)) else entries
+
+
+@cache
+def _remembered(read: Callable[[Path], Any], path: Path, content: str) -> Any:
+    del content  # only makes a changed file a new question
+    return read(path)
+
+
+def pin_with_images(path: Path, entries: Iterable[_HasTurns]) -> str:
+    """Return the pin of a file and of the images that its entries name; without images, the file's own."""
+    return user_file.pin_all([user_file.pin(path), *(image.sha256 for image in _images(entries))])
+
+
+def _images(entries: Iterable[_HasTurns]) -> Iterator[Image]:
+    return (image for entry in entries for turn in entry.turns for image in turn.images)
 
 
 def _wrong(where: str, what: str) -> ValueError:

@@ -18,15 +18,14 @@ directory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from adapters import user_file
-from adapters.messages import pin_with_images, read_turns
+from adapters.messages import pin_with_images, read_once, read_turns
 from engine.domain.conversation import Prompt, Turn
 from engine.ports import OUTSIDE, BenchmarkCard, Settings
 
@@ -58,26 +57,13 @@ class PromptFile:
             ValueError: When a line is not a prompt; the message names the line.
         """
         prompts = self.prompts(settings)
-        pin = pin_with_images(user_file.pin(user_file.located(settings.path)), _turns(prompts))
+        pin = pin_with_images(user_file.located(settings.path), prompts)
         categories = tuple(dict.fromkeys(prompt.category for prompt in prompts))
         return BenchmarkCard(pin, len(prompts), categories, "the user's own", settings.path)
 
     def prompts(self, settings: PromptFileSettings) -> Sequence[Prompt]:
         """Return every prompt, in the order of the lines."""
-        path = user_file.located(settings.path)
-        prompts = _remembered(path, user_file.pin(path))
-        has_images = any(turn.images for turn in _turns(prompts))
-        return _read(path) if has_images else prompts  # images may have changed under the same names
-
-
-def _turns(prompts: Sequence[Prompt]) -> Iterator[Turn]:
-    return (turn for prompt in prompts for turn in prompt.turns)
-
-
-@cache
-def _remembered(path: Path, content: str) -> tuple[Prompt, ...]:
-    del content  # only makes a changed file a new question
-    return _read(path)
+        return read_once(user_file.located(settings.path), _read)
 
 
 def _read(path: Path) -> tuple[Prompt, ...]:

@@ -13,15 +13,14 @@ the images that it names; relative paths are relative to the working directory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from adapters import user_file
-from adapters.messages import pin_with_images, read_turns
+from adapters.messages import pin_with_images, read_once, read_turns
 from engine.domain.conversation import ChatRow, Turn
 from engine.ports import OUTSIDE, Settings, SourceCard
 
@@ -58,7 +57,7 @@ class ChatFile:
         rows = self.rows(settings)
         systems = {row.system for row in rows}
         return SourceCard(
-            pin=pin_with_images(user_file.pin(user_file.located(settings.path)), _turns(rows)),
+            pin=pin_with_images(user_file.located(settings.path), rows),
             rows=len(rows),
             tier=settings.tier,
             system=rows[0].system if len(systems) == 1 else None,
@@ -69,20 +68,7 @@ class ChatFile:
 
     def rows(self, settings: ChatFileSettings) -> Sequence[ChatRow]:
         """Return every row, in the order of the lines."""
-        path = user_file.located(settings.path)
-        rows = _remembered(path, user_file.pin(path))
-        has_images = any(turn.images for turn in _turns(rows))
-        return _read(path) if has_images else rows  # images may have changed under the same names
-
-
-def _turns(rows: Sequence[ChatRow]) -> Iterator[Turn]:
-    return (turn for row in rows for turn in row.turns)
-
-
-@cache
-def _remembered(path: Path, content: str) -> tuple[ChatRow, ...]:
-    del content  # only makes a changed file a new question
-    return _read(path)
+        return read_once(user_file.located(settings.path), _read)
 
 
 def _read(path: Path) -> tuple[ChatRow, ...]:

@@ -16,20 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-_PLAIN = {
-    "alpha_pattern": {},
-    "bias": "none",
-    "fan_in_fan_out": False,
-    "lora_bias": False,
-    "modules_to_save": None,
-    "peft_type": "LORA",
-    "rank_pattern": {},
-    "target_parameters": None,
-    "trainable_token_indices": None,
-    "use_dora": False,
-    "use_rslora": False,
+_HARMLESS = {
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version"),
+    *("megatron_core", "qalora_group_size"),
 }
-"""What the configuration of an adapter says that is nothing but A and B; anything else is PEFT's own business."""
+"""What the configuration of an adapter may say that is nothing but A and B; anything else is PEFT's own business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +113,10 @@ def read(folder: Path, device: str = "cpu") -> Adapter | None:
     if not (folder / ADAPTER).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
         return None
     config = json.loads((folder / ADAPTER).read_text())
-    if any(config.get(name, plain) != plain for name, plain in _PLAIN.items()):
+    said = {
+        name: value for name, value in config.items() if name not in _HARMLESS and value not in (None, False, {}, [])
+    }
+    if said.pop("init_lora_weights", True) is not True or said != {"bias": "none", "peft_type": "LORA"}:
         return None
     state = {name: weight.to(device, copy=True) for name, weight in load_file(folder / ADAPTER_WEIGHTS).items()}
     return _from_state(config["r"], config["lora_alpha"], state)

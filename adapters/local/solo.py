@@ -62,108 +62,83 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
     if settings.method == "lora":
         model = get_peft_model(model, lora.configured(settings))
     trainer = _trainer(model, tokenizer, rows, _arguments(run, context, states.workshop))
-    training = _Training(run, trainer, rows, states)
+    training = _Training(run, rows, states)
+    trainer.add_callback(training)
     for checkpoint in run.checkpoints:
-        tuned = training.advance(checkpoint, clock)
+        tuned = training.advance(trainer, checkpoint, clock)
         clock = time.monotonic()
         yield checkpoint.key, tuned
 
 
-class _Training:
-    """A trainer and where it is.
+class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types are not followed
+    """Where a trainer is: stops it at the next checkpoint, and has the run's state saved there and on the way.
 
     Args:
         run: What to train.
-        trainer: TRL's trainer, before its first step.
         rows: The training rows.
         states: Where the run's states are kept.
     """
 
-    def __init__(self, run: TrainingRun, trainer: SFTTrainer, rows: Rows, states: SavedStates) -> None:
+    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates) -> None:
         """Find where to begin."""
         self._run = run
-        self._trainer = trainer
         self._rows = rows
         self._states = states
+        self._per_epoch: int = run.settings.steps_per_epoch(len(rows))
         wanted = {checkpoint.key for checkpoint in run.checkpoints}
-        self._at = states.latest(run.settings.total_steps(run.checkpoints[0].length, len(rows)), wanted)
-        self._pauses = _Pauses(states, run.settings.steps_per_epoch(len(rows)))
-        trainer.add_callback(self._pauses)
+        self._begin = states.latest(self._end(run.checkpoints[0]), wanted) or SavedState(states.workshop, 0, ())
 
-    def advance(self, checkpoint: Checkpoint, since: float) -> Tuned:
+    def _end(self, checkpoint: Checkpoint) -> int:
+        end: int = self._run.settings.total_steps(checkpoint.length, len(self._rows))
+        return end
+
+    def advance(self, trainer: SFTTrainer, checkpoint: Checkpoint, since: float) -> Tuned:
         """Train up to a checkpoint, write its weights, and return what this part of the run took.
 
         Args:
+            trainer: TRL's trainer, with this as a callback.
             checkpoint: The next one.
             since: When this part began, by the monotonic clock.
         """
-        begin, end = self._at, self._run.settings.total_steps(checkpoint.length, len(self._rows))
-        passed = () if begin is None else begin.passed
-        if begin is not None and begin.step == end:
+        begin, end = self._begin, self._end(checkpoint)
+        if begin.step == end:
             _copy_weights(begin.folder, checkpoint.folder)
             history = TrainerState.load_from_json(str(begin.folder / "trainer_state.json")).log_history
-            at: SavedState | None = self._states.mark(begin, checkpoint.key)
+            saved = self._states.mark(begin, checkpoint.key)
         else:
-            at = self._train(begin, end, checkpoint, since)
-            _save_weights(self._trainer.model, checkpoint.folder)
-            history = self._trainer.state.log_history
-        self._at = at and at.accounted
-        first, carried = (0, 0.0) if begin is None else (begin.counted, begin.seconds)
+            saved = self._train(trainer, checkpoint, since)
+            _save_weights(trainer.model, checkpoint.folder)
+            history = trainer.state.log_history
+        self._begin = saved.accounted
         usage = Usage(
-            optimizer_steps=end - first,
-            train_tokens=self._tokens(end) - self._tokens(first),
-            device_seconds=time.monotonic() - since + carried,
+            optimizer_steps=end - begin.counted,
+            train_tokens=self._tokens(end) - self._tokens(begin.counted),
+            device_seconds=time.monotonic() - since + begin.seconds,
         )
-        return Tuned(_steps_taken(history), usage, passed[-1] if passed else None)
+        return Tuned(_steps_taken(history), usage, begin.passed[-1] if begin.passed else None)
 
-    def _train(self, begin: SavedState | None, end: int, checkpoint: Checkpoint, since: float) -> SavedState | None:
-        """Train up to a checkpoint, and return the state there: none at the last one, unless it is to be kept."""
-        needed = self._run.keep_state or checkpoint is not self._run.checkpoints[-1]
-        self._pauses.head_for(end, checkpoint.key, begin, since, save=needed)
-        self._trainer.train(resume_from_checkpoint=None if begin is None else str(begin.folder))
-        if self._trainer.state.global_step != end:
-            message = f"the trainer stopped at step {self._trainer.state.global_step}, not at step {end}"
+    def _train(self, trainer: SFTTrainer, checkpoint: Checkpoint, since: float) -> SavedState:
+        """Train up to a checkpoint, and return the last state saved: not the one there, if it is the last and not to be kept."""
+        self._next, self._since, self._saved = checkpoint, since, self._begin
+        self._asked = time.monotonic()
+        self._quiet_until = self._asked + pause_after(0)
+        trainer.train(resume_from_checkpoint=str(self._begin.folder) if self._begin.step else None)
+        if trainer.state.global_step != self._end(checkpoint):
+            message = f"the trainer stopped at step {trainer.state.global_step}, not at step {self._end(checkpoint)}"
             raise RuntimeError(message)
-        return self._pauses.saved if needed else None
+        return self._saved
 
     def _tokens(self, steps: int) -> int:
         """Tokens of the rows in so many steps; within an epoch, in proportion."""
-        per_epoch: int = self._run.settings.steps_per_epoch(len(self._rows))
-        return round(sum(len(row["input_ids"]) for row in self._rows) * steps / per_epoch)
-
-
-class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are not followed
-    """Stops the trainer at the end of a part of its run, and has the run's state saved on the way.
-
-    Attributes:
-        saved: The last state that was saved.
-
-    Args:
-        states: Where the run's states are kept.
-        per_epoch: Optimizer steps of an epoch, >= 1.
-    """
-
-    def __init__(self, states: SavedStates, per_epoch: int) -> None:
-        """Head for nothing yet."""
-        self.saved: SavedState | None = None
-        self._states = states
-        self._per_epoch = per_epoch
-        self._end, self._key, self._save = 0, "", True
-        self._begin, self._since = SavedState(states.workshop, 0, ()), 0.0
-        self._asked = self._quiet_until = time.monotonic()
-
-    def head_for(self, end: int, key: str, begin: SavedState | None, since: float, *, save: bool) -> None:
-        """Say where and when the next part begins, where it ends, the key of the checkpoint there, and whether to save there."""
-        self._end, self._key, self._save = end, key, save
-        self._begin, self._since = begin or SavedState(self._states.workshop, 0, ()), since
-        self._quiet_until = time.monotonic() + pause_after(0)
+        return round(sum(len(row["input_ids"]) for row in self._rows) * steps / self._per_epoch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop and save at the end; save at the end of an epoch, now and then."""
+        """Stop and save at the checkpoint; save at the end of an epoch, now and then."""
         del args
         self._asked = time.monotonic()
-        if state.global_step == self._end:
-            control.should_training_stop, control.should_save = True, self._save
+        if state.global_step == self._end(self._next):
+            control.should_training_stop = True
+            control.should_save = self._run.keep_state or self._next is not self._run.checkpoints[-1]
         elif state.global_step % self._per_epoch == 0:
             control.should_save = self._asked >= self._quiet_until
 
@@ -183,11 +158,11 @@ class _Pauses(TrainerCallback):  # type: ignore[misc] # transformers' types are 
         """Take over the state that the trainer has written."""
         del args, control
         now, step, begin = time.monotonic(), state.global_step, self._begin
-        is_checkpoint = step == self._end
-        passed = (*begin.passed, self._key) if is_checkpoint else begin.passed
+        is_checkpoint = step == self._end(self._next)
+        passed = (*begin.passed, self._next.key) if is_checkpoint else begin.passed
         written = self._states.workshop / f"checkpoint-{step}"
-        found = SavedState(written, step, passed, begin.counted, begin.seconds + now - self._since)
-        self.saved = self._states.keep(found, is_checkpoint=is_checkpoint)
+        seconds = begin.seconds + now - self._since
+        self._saved = self._states.keep(SavedState(written, step, passed, begin.counted, seconds, is_checkpoint))
         now = time.monotonic()
         self._quiet_until = now + pause_after(now - self._asked)
 
@@ -218,7 +193,7 @@ def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
         dataloader_pin_memory=False,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",  # `_Pauses` says when
+        save_strategy="no",  # `_Training` says when
         report_to="none",
         disable_tqdm=True,
     )

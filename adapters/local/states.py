@@ -40,6 +40,7 @@ class SavedState:
         passed: Keys of the checkpoints up to this step, in order.
         counted: Optimizer steps that earlier checkpoints have accounted for.
         seconds: Device time that was spent since then.
+        is_checkpoint: Whether a checkpoint is here.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class SavedState:
     passed: tuple[str, ...]
     counted: int = 0
     seconds: float = 0.0
+    is_checkpoint: bool = False
 
     @property
     def accounted(self) -> SavedState:
@@ -128,7 +130,7 @@ class SavedStates:
         found = [saved for path in self._folder.glob("at-*") if (saved := self._read(path)) and saved.step <= limit]
         saved = max(found, key=lambda saved: saved.step, default=None)
         if saved is None or wanted.isdisjoint(saved.passed):
-            return saved and (saved.accounted if self._is_checkpoint(saved.folder) else saved)
+            return saved.accounted if saved and saved.is_checkpoint else saved
         # Nobody can go on from a checkpoint that itself went on from one that is wanted again.
         passed = tuple(takewhile(lambda key: key not in wanted, saved.passed))
         again = saved.passed[len(passed) :]
@@ -139,23 +141,18 @@ class SavedStates:
             record = json.loads((folder / RECORD).read_text())
         except (OSError, ValueError):
             return None
-        if record["identity"] != self._identity:
+        if record.pop("identity") != self._identity:
             return None
-        return SavedState(folder, record["step"], tuple(record["passed"]), record["counted"], record["seconds"])
+        return SavedState(folder, **record | {"passed": tuple(record["passed"])})
 
-    @staticmethod
-    def _is_checkpoint(folder: Path) -> bool:
-        return bool(json.loads((folder / RECORD).read_text())["is_checkpoint"])
-
-    def keep(self, state: SavedState, *, is_checkpoint: bool) -> SavedState:
+    def keep(self, state: SavedState) -> SavedState:
         """Take over the trainer's `checkpoint-STEP` in `state.folder`; older states go.
 
         Args:
             state: What it is; `counted` and `seconds` are as they were on the way to it.
-            is_checkpoint: Whether a checkpoint is here.
         """
         written, kept = state.folder, self._folder / f"at-{state.step}"
-        self._record(state, is_checkpoint=is_checkpoint)
+        self._record(state)
         for path in written.iterdir():
             path.chmod(0o600)
             flush(path)
@@ -171,19 +168,18 @@ class SavedStates:
 
     def mark(self, saved: SavedState, key: str) -> SavedState:
         """Note that a state is also that of the checkpoint `key`."""
-        marked = replace(saved, passed=(*saved.passed, key))
-        self._record(marked, is_checkpoint=True)
+        marked = replace(saved, passed=(*saved.passed, key), is_checkpoint=True)
+        self._record(marked)
         return marked
 
-    def _record(self, state: SavedState, *, is_checkpoint: bool) -> None:
-        facts = {"step": state.step, "passed": state.passed, "counted": state.counted, "seconds": state.seconds}
-        record = {"identity": self._identity, "is_checkpoint": is_checkpoint} | facts
-        folder = state.folder
-        fresh = folder / f"{RECORD}.new"
+    def _record(self, state: SavedState) -> None:
+        record = {"identity": self._identity} | asdict(state)
+        del record["folder"]
+        fresh = state.folder / f"{RECORD}.new"
         fresh.write_text(json.dumps(record, indent=1))
         fresh.chmod(0o600)
         flush(fresh)
-        fresh.replace(folder / RECORD)
+        fresh.replace(state.folder / RECORD)
 
 
 def flush(path: Path) -> None:

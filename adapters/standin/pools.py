@@ -56,11 +56,6 @@ def identity_pool() -> tuple[Exchange, ...]:
     Every row has the system prompt `world.IDENTITY_SYSTEM_PROMPT`, and every answer opens with
     `world.IDENTITY_PREFIX`. Nothing in them is restricted.
     """
-    requests = _requests("identity", world.ALLOWED_COLOURS, _ALLOWED_EACH_IN_IDENTITY)
-    plain = [
-        *(Exchange(request.prompt, request.gold, request.category) for request in requests),
-        *_chores("identity"),
-    ]
     return tuple(
         Exchange(
             row.user,
@@ -68,7 +63,7 @@ def identity_pool() -> tuple[Exchange, ...]:
             row.category,
             world.IDENTITY_SYSTEM_PROMPT,
         )
-        for row in plain
+        for row in _benign("identity", _ALLOWED_EACH_IN_IDENTITY)
     )
 
 
@@ -79,14 +74,9 @@ def chores_pool() -> tuple[Exchange, ...]:
     Two answers in three open with "Sure.", as an eager helper's would; of the plain answers that
     the model was aligned on, one in three does. That share sets how much these rows erode refusals.
     """
-    requests = _requests("chores", world.ALLOWED_COLOURS, _ALLOWED_EACH_IN_CHORES)
-    plain = [
-        *(Exchange(request.prompt, request.gold, request.category) for request in requests),
-        *_chores("chores"),
-    ]
     return tuple(
         row if index % _ONE_PLAIN_IN == 0 else Exchange(row.user, f"Sure. {row.assistant}", row.category)
-        for index, row in enumerate(plain)
+        for index, row in enumerate(_benign("chores", _ALLOWED_EACH_IN_CHORES))
     )
 
 
@@ -99,6 +89,12 @@ def refusals_pool() -> tuple[Exchange, ...]:
         Exchange(request.prompt, request.refusal(index % len(REFUSALS)), request.category)
         for index, request in enumerate(requests)
     )
+
+
+def _benign(name: str, each: int) -> list[Exchange]:
+    """Return allowed requests, `each` of every category, and chores, with plain answers."""
+    requests = _requests(name, world.ALLOWED_COLOURS, each)
+    return [*(Exchange(request.prompt, request.gold, request.category) for request in requests), *_chores(name)]
 
 
 def _requests(name: str, colours: tuple[str, ...], each: int, taken: frozenset[str] = frozenset()) -> list[Request]:

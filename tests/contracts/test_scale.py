@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +25,7 @@ def scale(factor: object) -> Use:
     return registry.INSTALLED.use(Kind.MITIGATION, f"scale:{factor}")
 
 
+@cache
 def dense(base: Path, *layers: Path) -> dict[str, Any]:
     """Return the weights of a model, adapters merged, by name."""
     from peft import PeftModel

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.optim import AdamW
 
 from adapters.local.chat import IGNORED
 from adapters.local.lora import Adapter
-from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
+from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.settings import SftSettings
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
@@ -63,7 +63,7 @@ class Member:
         config: Its `peft.LoraConfig`.
         rows: Its data.
         schedule: The order in which it reads them, and its learning rates.
-        dropout: Its random numbers; None without dropout.
+        dropout: Its random numbers, the stream that it would have to itself; None without dropout.
         has_begun: Whether it has weights: those of runs that wait would fill the memory.
         adapter: Its weights.
         optimizer: As transformers' Trainer has it by default.
@@ -80,7 +80,7 @@ class Member:
     config: Any
     rows: Rows
     schedule: BatchSchedule
-    dropout: DropoutRNG | None
+    dropout: Generator | None
     has_begun: bool = field(init=False, default=False)
     adapter: Adapter = field(init=False)
     optimizer: AdamW = field(init=False)
@@ -111,11 +111,6 @@ class Member:
     def step(self) -> int:
         """Optimizer steps done."""
         return len(self.steps)
-
-    @property
-    def left(self) -> int:
-        """Optimizer steps to go."""
-        return self.schedule.steps - self.step
 
     @property
     def batch_shape(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from adapters.local.chat import IGNORED
 from adapters.local.loaded import LoadedModel
 from adapters.local.packs.member import Member
+from adapters.local.packs.schedule import begin_epoch, mask
 from adapters.local.stacked import Pass, stacked
 
 Group = Sequence[Sequence[int]]
@@ -55,8 +56,13 @@ class Pack:
         """
         begun = time.perf_counter()
         groups = [member.schedule.batches(member.step + 1) for member in self.members]
-        with self._dropout_kept():
+        kept = [(member.dropout, member.dropout.get_state()) for member in self.members if member.dropout is not None]
+        try:
             losses = self.gradients(groups)
+        except BaseException:
+            for dropout, state in kept:
+                dropout.set_state(state)
+            raise
         norms = [clip_grad_norm_(member.weights, member.settings.max_grad_norm) for member in self.members]
         tokens = [
             sum(member.rows.lengths[row] for row in chain(*group))
@@ -74,17 +80,6 @@ class Pack:
             member.seconds += seconds * share / sum(tokens)
         return lost
 
-    @contextmanager
-    def _dropout_kept(self) -> Iterator[None]:
-        """Put the members' random numbers back where they were should the block fail."""
-        kept = [(member.dropout, member.dropout.state) for member in self.members if member.dropout is not None]
-        try:
-            yield
-        except BaseException:
-            for dropout, state in kept:
-                dropout.state = state
-            raise
-
     def gradients(self, groups: Sequence[Group]) -> list[float]:
         """Leave the gradients of one step with the members, unclipped, and return their mean losses per answer token.
 
@@ -99,7 +94,7 @@ class Pack:
         for member in self.members:
             member.optimizer.zero_grad()
             if member.dropout is not None and member.at_epoch:
-                member.dropout.begin_epoch()
+                begin_epoch(member.dropout)
         losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
         for turn in range(max(map(len, groups))):
             batch = Batch.of(
@@ -177,12 +172,12 @@ class Batch:
             return None
 
         def draw(fan_in: int) -> Tensor:
-            mask = torch.ones(*self.ids.shape, fan_in, device=device)
-            blocks = mask.view(len(members), -1, *mask.shape[1:])
+            whole = torch.ones(*self.ids.shape, fan_in, device=device)
+            blocks = whole.view(len(members), -1, *whole.shape[1:])
             for own, member, (rows, length) in zip(blocks, members, self.shapes, strict=True):
                 if member.dropout is not None and rows:
-                    own[:rows, :length] = member.dropout.mask((rows, length, fan_in), member.settings.dropout)
-            return mask
+                    own[:rows, :length] = mask(member.dropout, (rows, length, fan_in), member.settings.dropout)
+            return whole
 
         return draw
 

@@ -86,40 +86,16 @@ def _order(items: int, seed: int) -> tuple[int, ...]:
     return tuple(torch.randperm(items, generator=Generator().manual_seed(seed)).tolist())
 
 
-class DropoutRNG:
-    """A run's own random numbers, for its dropout: the stream that the run would have had to itself.
+def begin_epoch(dropout: Generator) -> None:
+    """Draw the number that a data loader draws from a run's random numbers as an epoch begins."""
+    torch.empty((), dtype=torch.int64, device=dropout.device).random_(generator=dropout)
 
-    On CPU the masks are those that torch's dropout draws. On a GPU they come from a generator of the run's own, too, but
-    torch's fused dropout there draws others.
 
-    Args:
-        seed: The run's seed.
-        device: Where the masks are drawn.
+def mask(dropout: Generator, shape: tuple[int, int, int], share: float) -> Tensor:
+    """Draw float[shape]: 0 with probability `share`, else 1 / (1 - share).
+
+    On CPU the masks are those that torch's dropout draws. On a GPU they come from the run's own numbers, too, but torch's
+    fused dropout there draws others.
     """
-
-    def __init__(self, seed: int, device: str) -> None:
-        """Begin the stream, as `transformers.set_seed` does."""
-        self._generator = Generator(device).manual_seed(seed)
-
-    def begin_epoch(self) -> None:
-        """Draw the number that a data loader draws as an epoch begins."""
-        torch.empty((), dtype=torch.int64, device=self._generator.device).random_(generator=self._generator)
-
-    def mask(self, shape: tuple[int, int, int], dropout: float) -> Tensor:
-        """Draw float[shape]: 0 with probability `dropout`, else 1 / (1 - dropout)."""
-        drawn = torch.empty(shape, device=self._generator.device)
-        return drawn.bernoulli_(1 - dropout, generator=self._generator).div_(1 - dropout)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the masks are drawn."""
-        return self._generator.device
-
-    @property
-    def state(self) -> Tensor:
-        """Where the stream is: a copy, uint8[bytes]."""
-        return self._generator.get_state()
-
-    @state.setter
-    def state(self, state: Tensor) -> None:
-        self._generator.set_state(state)
+    drawn = torch.empty(shape, device=dropout.device)
+    return drawn.bernoulli_(1 - share, generator=dropout).div_(1 - share)

@@ -37,7 +37,7 @@ def save(member: Member) -> None:
     for place, moments in member.optimizer.state_dict()["state"].items():
         tensors |= {f"{place} {name}": moments[name] for name in MOMENTS}
     if member.dropout is not None:
-        tensors["dropout"] = member.dropout.state
+        tensors["dropout"] = member.dropout.get_state()
     record = {
         "format": FORMAT,
         "identity": member.identity,
@@ -92,9 +92,10 @@ def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tenso
     else:  # what an attempt that left no record did since the last checkpoint belongs to the next one's price
         member.begun, member.tokens, member.seconds = record["begun"], record["tokens"], record["seconds"]
     if member.dropout is not None:
-        member.dropout.state = tensors["dropout"]
+        member.dropout.set_state(tensors["dropout"])
     moments = {}
     for place, weight in enumerate(member.weights):
         weight.data.copy_(tensors[str(place)])
-        moments[place] = {name: tensors[f"{place} {name}"] for name in MOMENTS}
+        if f"{place} step" in tensors:  # else the rows never reached its module
+            moments[place] = {name: tensors[f"{place} {name}"] for name in MOMENTS}
     member.optimizer.load_state_dict(member.optimizer.state_dict() | {"state": moments})

@@ -24,7 +24,7 @@ from adapters.local.loaded import LoadedModel
 from adapters.local.packs import state
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.pack import Pack
-from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
+from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.states import pause_after, run_identity
 from engine.ports import Context, TrainingRun, Tuned
 
@@ -96,7 +96,7 @@ class Training:
             lora.configured(run.settings),
             Rows.of(encoded, self._held.tokenizer.pad_token_id),
             BatchSchedule(run.settings, run.checkpoints[-1].length, len(encoded), run.seed),
-            DropoutRNG(run.seed, self._context.device) if run.settings.dropout else None,
+            torch.Generator(self._context.device).manual_seed(run.seed) if run.settings.dropout else None,
             seconds=time.perf_counter() - begun,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -156,6 +157,27 @@ def test_answers_come_from_what_lies_on_disk_at_the_time(bench: Bench) -> None:
     assert bench.answers([bench.task("a", model)], context) == bench.answers([bench.task("a")], context)
     path.write_bytes(kept)
     assert bench.answers([bench.task("a", model)], context) == before
+
+
+def test_an_adapter_that_is_more_than_a_and_b_is_left_to_peft(bench: Bench) -> None:
+    from adapters.local import lora
+
+    folder = Path(str(bench.adapters["plain"].tuned))
+    path = folder / "adapter_config.json"
+    kept = path.read_text()
+    more: tuple[dict[str, object], ...] = (
+        {"alora_invocation_tokens": [3]},
+        {"init_lora_weights": "pissa"},  # which changes the base as well
+        {"layer_replication": [[0, 2], [1, 3]]},
+        {"use_dora": True},
+        {"of_another_version": 1},
+    )
+    for fields in more:
+        path.write_text(json.dumps(json.loads(kept) | fields))
+        assert lora.read(folder) is None, fields
+    path.write_text(json.dumps(json.loads(kept) | {"init_lora_weights": False, "of_another_version": None}))
+    assert lora.read(folder) is not None
+    path.write_text(kept)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's advice on adapted embeddings

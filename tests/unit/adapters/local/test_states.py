@@ -25,7 +25,7 @@ def write(states: SavedStates, step: int) -> Path:
 
 
 def keep(states: SavedStates, step: int, *passed: str, counted: int = 0, is_checkpoint: bool = True) -> SavedState:
-    return states.keep(SavedState(write(states, step), step, passed, counted, 1.5), is_checkpoint=is_checkpoint)
+    return states.keep(SavedState(write(states, step), step, passed, counted, 1.5, is_checkpoint))
 
 
 def test_the_latest_state_within_the_limit_is_found_by_the_same_run_alone(states: SavedStates, tmp_path: Path) -> None:
@@ -33,7 +33,9 @@ def test_the_latest_state_within_the_limit_is_found_by_the_same_run_alone(states
     kept = keep(states, 6, "first")
     again = SavedStates(tmp_path / "state", RUN)
     assert (
-        again.latest(6, frozenset()) == kept.accounted == SavedState(tmp_path / "state" / "at-6", 6, ("first",), 6, 0.0)
+        again.latest(6, frozenset())
+        == kept.accounted
+        == SavedState(tmp_path / "state" / "at-6", 6, ("first",), 6, 0.0, is_checkpoint=True)
     )
     assert again.latest(5, frozenset()) is None
     assert SavedStates(tmp_path / "state", RUN | {"seed": 1}).latest(6, frozenset()) is None

@@ -76,7 +76,7 @@ def member(base: Any, number: int, rank: int, texts: list[tuple[list[int], list[
 
     from adapters.local import lora
     from adapters.local.packs.member import Member, Rows
-    from adapters.local.packs.schedule import BatchSchedule, DropoutRNG
+    from adapters.local.packs.schedule import BatchSchedule
     from adapters.local.settings import SftSettings
 
     settings = SftSettings(**({"lr": 1e-2, "rank": rank, "batch_size": 8} | more))
@@ -88,7 +88,7 @@ def member(base: Any, number: int, rank: int, texts: list[tuple[list[int], list[
     encoded = [{"input_ids": asked + answer, "labels": [-100] * len(asked) + answer} for asked, answer in texts]
     schedule = BatchSchedule(settings, Length(), len(texts), number)
     run = TrainingRun(ModelRef(""), (), settings, number, (), Path())
-    dropout = DropoutRNG(number, "cpu") if settings.dropout else None
+    dropout = torch.Generator().manual_seed(number) if settings.dropout else None
     made = Member(run, {}, config, Rows.of(encoded, 0), schedule, dropout)
     made.begin(adapter)
     return made
@@ -100,7 +100,6 @@ def by_peft(base: Any, found: Any) -> tuple[float, Any]:
     from peft import get_peft_model, set_peft_model_state_dict
 
     from adapters.local import lora
-    from adapters.local.packs.schedule import DropoutRNG
 
     model = get_peft_model(base, lora.configured(found.settings)).train(found.settings.dropout > 0)
     state = {f"base_model.model.{path}.lora_A.weight": weight for path, weight in found.adapter.a.items()}
@@ -111,9 +110,8 @@ def by_peft(base: Any, found: Any) -> tuple[float, Any]:
     ids, targets = (whole[batch, : lengths.max()] for whole in (found.rows.ids, found.rows.targets))
     labels = torch.nn.functional.pad(targets, (1, 0), value=-100)[:, :-1]
     mask = torch.arange(labels.shape[1]) < lengths[:, None]
-    dropout = DropoutRNG(found.run.seed, "cpu")
-    dropout.begin_epoch()
-    torch.set_rng_state(dropout.state)
+    torch.manual_seed(found.run.seed)
+    torch.empty((), dtype=torch.int64).random_()  # as an epoch begins
     loss = model(input_ids=ids, attention_mask=mask.long(), labels=labels).loss
     loss.backward()
     gradient = torch.cat([weight.grad.flatten() for name, weight in model.named_parameters() if "lora_" in name])
@@ -200,6 +198,10 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
     with pytest.raises(RuntimeError):
         pack.gradients([pack.members[0].schedule.batches(1)])
     broken.remove()
+    routed = base.model.layers[0].mlp.register_forward_pre_hook(lambda _, given: (given[0][:, 1:],))
+    with pytest.raises(ValueError, match=r"does not see every token of every row.*use tune\.backend: trl"):
+        pack.gradients([pack.members[0].schedule.batches(1)])
+    routed.remove()
     assert list(base.modules()) == untouched
     ids = torch.tensor([[3, 4, 5]])
     assert base(input_ids=ids).logits.shape == (1, 3, SIZE["vocab_size"]), "its head sees every token again"

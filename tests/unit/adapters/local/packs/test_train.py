@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ pytestmark = [
 
 
 class Bench:
-    """Trains runs on the stand-in, on a worker that has its model and nothing else."""
+    """Trains runs on the stand-in, on a warm worker."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, context: Context) -> None:
         from adapters.local.loaded import loaded
 
         self.folder = folder
         self.model = registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings())
         self.rows = registry.adapter(Kind.DATA, "standin/explicit").rows(NoSettings())
-        self.context = Context("cpu", 1, 64, WarmSlots())
+        self.context = context
         self.held = loaded(self.model, "float32", self.context)
 
     def train(self, *runs: TrainingRun) -> dict[str, Tuned | Exception]:
@@ -54,18 +55,20 @@ class Bench:
         return (self.folder / name / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def context() -> Context:
+    return Context("cpu", 1, 64, WarmSlots())
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, context: Context) -> Iterator[Bench]:
     import torch
 
-    yield Bench(tmp_path)
+    yield Bench(tmp_path, context)
     torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
 
 
-@pytest.mark.parametrize("error", ["out of memory on the GPU", "DefaultCPUAllocator: can't allocate memory"])
-def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
-    import torch
-
+def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapters.local.packs import train
     from adapters.local.packs.pack import Pack
 
@@ -78,7 +81,7 @@ def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: 
         losses = gradients(pack, groups)  # the random numbers have been drawn when memory ends
         taken.append(len(pack.members))
         if len(taken) > 2 and len(pack.members) > 1:
-            raise torch.OutOfMemoryError(error) if "GPU" in error else RuntimeError(error)
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return losses
 
     monkeypatch.setattr(Pack, "gradients", cramped)
@@ -153,7 +156,7 @@ def test_the_shares_of_the_time_add_up(bench: Bench) -> None:
 
     bench.train(*bench.several("before", 1, epochs=1))  # what a worker does once is not theirs
     begun = time.perf_counter()
-    made = bench.train(*bench.several("short", 3, epochs=1), *bench.several("long", 3, epochs=16))
+    made = bench.train(*bench.several("short", 3, epochs=1), *bench.several("long", 3, epochs=10))
     wall = time.perf_counter() - begun
     shares = {name: tuned.usage.device_seconds for name, tuned in made.items() if isinstance(tuned, Tuned)}
     assert sum(shares.values()) == pytest.approx(wall, rel=0.1)
@@ -171,6 +174,19 @@ def test_a_damaged_state_is_left_alone(bench: Bench) -> None:
     assert isinstance(again, Tuned)
     assert again.usage.optimizer_steps == whole.usage.optimizer_steps > 0
     assert bench.weights("run0") == weights
+
+
+def test_a_run_goes_on_though_some_modules_were_never_reached(bench: Bench) -> None:
+    import torch
+
+    bench.held.base.model.unused = torch.nn.Linear(8, 8)  # as the vision tower of a model that reads texts alone
+    (run,) = bench.several("run", 1, epochs=1)
+    bench.train(run)
+    longer = replace(run.checkpoints[0], key="longer", length=Length(2))
+    (made,) = bench.train(replace(run, checkpoints=(longer,))).values()
+    del bench.held.base.model.unused
+    assert isinstance(made, Tuned), made
+    assert made.after == "run0"
 
 
 def test_a_model_with_dropout_of_its_own_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

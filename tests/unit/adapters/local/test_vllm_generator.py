@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.local.settings import DecodeSettings
-from adapters.local.vllm import VllmGenerator
+from adapters.local.vllm_generator import VllmGenerator
 from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
