@@ -7,10 +7,11 @@ Built-in adapters are found exactly as third-party ones are: by the entry-point 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, overload
+from traceback import walk_tb
+from typing import Any, Literal, get_origin, overload
 
 from pydantic import ValidationError
 
@@ -26,6 +27,18 @@ from engine.domain.adapters import (
 )
 from engine.domain.errors import PlanError, UnknownAdapterError
 from engine.ports import provider
+
+PORTS: Mapping[Kind, type] = {
+    Kind.MODEL: ports.ModelSource,
+    Kind.DATA: ports.DataSource,
+    Kind.BENCHMARK: ports.Benchmark,
+    Kind.TUNER: ports.FineTuner,
+    Kind.GENERATOR: ports.Generator,
+    Kind.JUDGE: ports.Judge,
+    Kind.MITIGATION: ports.Mitigation,
+    Kind.PROVIDER: provider.Provider,
+}
+"""What an adapter of each kind promises."""
 
 
 @cache
@@ -97,7 +110,7 @@ def _adapter(kind: Kind, name: str) -> Any:
             todo="uninstall all but one of them",
         )
     try:
-        return points[0].load()()
+        made = points[0].load()()
     except Exception as error:  # a package of somebody else's, in which anything may go wrong
         why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise UnknownAdapterError(
@@ -105,6 +118,39 @@ def _adapter(kind: Kind, name: str) -> Any:
             where=name,
             todo="install what it needs, or repair that package",
         ) from error
+    if faults := "; ".join(_faults(kind, made)):
+        raise UnknownAdapterError(
+            f"the {kind.noun} `{name}` ({points[0].value}) is not whole: {faults}",
+            where=name,
+            todo=f"repair that package: engine.ports.{PORTS[kind].__name__} says what a {kind.noun} needs",
+        )
+    return made
+
+
+def _faults(kind: Kind, made: object) -> Iterator[str]:
+    """Say what an adapter lacks of what its kind promises."""
+    wanted = {name for name in (*vars(PORTS[kind]), *PORTS[kind].__annotations__) if not name.startswith("_")}
+    if isinstance(made, ports.ApiJudge):
+        wanted.discard("judge")  # the engine asks for it
+    if missing := sorted(name for name in wanted if not hasattr(made, name)):
+        yield f"it has no {', '.join(f'`{name}`' for name in missing)}"
+    declared = getattr(made, "Settings", NoSettings)
+    if not (isinstance(declared, type) and issubclass(declared, Settings)):
+        yield "its `Settings` are not derived from engine.ports.Settings"
+        return
+    for name, field in declared.model_fields.items():
+        if get_origin(field.annotation) in {list, dict, set} or field.annotation in {list, dict, set}:
+            yield f"the setting `{name}` cannot be hashed: use a tuple"
+    if declared.argument and declared.argument not in declared.model_fields:
+        yield f"its `argument` names no setting: `{declared.argument}`"
+
+
+def owner(error: BaseException) -> str:
+    """Return the package of somebody else's adapters in whose code an error was raised, or through which it came; else ''."""
+    points = (point for kind in Kind for found in _installed(kind.value).values() for point in found)
+    packages = {point.value.partition(":")[0].partition(".")[0] for point in points} - {"adapters"}
+    roots = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
+    return next((root for root in reversed(roots) if root in packages), "")
 
 
 def refresh() -> None:

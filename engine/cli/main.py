@@ -119,6 +119,7 @@ def _shortened(error: Any) -> str:
 
 def _explain(error: Exception, *, as_json: bool) -> int:
     """Print an error, and the same as JSON where that was asked for."""
+    from engine import registry
     from engine.domain.errors import DosimeterError, RunLockedError, SpecError, StoreError
 
     if isinstance(error, SpecError):
@@ -133,6 +134,9 @@ def _explain(error: Exception, *, as_json: bool) -> int:
         lines = [f"error: {error.what}", *(f"  {part}" for part in (error.where, error.todo) if part)]
     else:
         click.echo("".join(traceback.format_exception(error)), err=True)
+        if package := registry.owner(error):
+            click.echo(f"error: this is a bug in the package `{package}`, whose adapters you use: tell its authors", err=True)
+            return Exit.USAGE
         click.echo("error: this is a bug in dosimeter; please report it with the lines above", err=True)
         return Exit.BUG
     if as_json:

@@ -37,7 +37,10 @@ class Catalogue:
         return registry.adapter(Kind.BENCHMARK, use.name).card(use.settings)
 
     def _prompts(self, use: Use) -> tuple[Prompt, ...]:
-        return tuple(registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings))
+        prompts = tuple(registry.adapter(Kind.BENCHMARK, use.name).prompts(use.settings))
+        if len(prompts) != (said := self.benchmark(use).prompts):
+            raise ValueError(f"its card says {said:,} prompts, and it has {len(prompts):,}")
+        return prompts
 
     def _needs(self, judge: Use) -> Needs:
         return registry.adapter(Kind.JUDGE, judge.name).needs(judge.settings)

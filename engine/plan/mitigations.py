@@ -13,7 +13,7 @@ from engine.domain.errors import PlanError
 from engine.domain.results import Measure
 from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
-from engine.ports.mitigation import Change, Tune
+from engine.ports.mitigation import Change, EditWeights, Tune
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def changes(recipe: Recipe, system: str | None) -> Changes:
     tune = recipe.tune
     for use in recipe.mitigations:
         try:
-            change = registry.adapter(Kind.MITIGATION, use.name).change(use.settings, recipe, system)
+            change = _change(use, recipe, system)
             tune = _changed(tune, change)
         except ValueError as error:
             what = f"the mitigation `{use}` refuses this recipe: {_words(error)}"
@@ -51,6 +51,13 @@ def changes(recipe: Recipe, system: str | None) -> Changes:
         system = system if change.system is None else change.system or None
         steps.append((use, change))
     return Changes(tuple(steps), tune, system)
+
+
+def _change(use: Use, recipe: Recipe, system: str | None) -> Change:
+    change: object = registry.adapter(Kind.MITIGATION, use.name).change(use.settings, recipe, system)
+    if not isinstance(change, Change):
+        raise ValueError(f"its `change` returned {change!r:.60}, and no `Change`")  # noqa: TRY004 - as its refusals
+    return change
 
 
 def _words(error: ValueError) -> str:
@@ -107,11 +114,21 @@ def checked(recipe: Recipe, catalogue: Catalogue) -> Changes | tuple[str, ...]:
 
 def _troubles(recipe: Recipe, work: Changes, catalogue: Catalogue) -> Iterator[str]:
     for use, change in work.steps:
+        for method in _lacking(use, change):
+            yield f"the mitigation `{use}` inserts a stage and has no `{method}`"
         for what in _of_one(recipe, change, catalogue):
             yield f"the mitigation `{use}` {what}"
     if work.tune is not None and work.tune != recipe.tune:
         for what in _untunable(work.tune, catalogue):
             yield f"with these mitigations, it {what}"
+
+
+def _lacking(use: Use, change: Change) -> Iterator[str]:
+    """Yield the methods that the stages which a mitigation inserts need, and that it does not have."""
+    edits = any(isinstance(step, EditWeights) for step in (*change.before, *change.after))
+    needed = {"change_rows": bool(change.rows), "edit_weights": edits, "screen": bool(change.screens)}
+    made = registry.adapter(Kind.MITIGATION, use.name)
+    yield from (method for method, is_needed in needed.items() if is_needed and not hasattr(made, method))
 
 
 def _of_one(recipe: Recipe, change: Change, catalogue: Catalogue) -> Iterator[str]:

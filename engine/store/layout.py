@@ -70,6 +70,11 @@ class RunDirectory:
         return self.root / "replies"
 
     @property
+    def failures(self) -> Path:
+        """What adapters of others said when they failed over rows or responses, one sealed file per stage."""
+        return self.root / "failures"
+
+    @property
     def rehearsal(self) -> Path:
         """What a rehearsal's servers have, one folder per account."""
         return self.root / "rehearsal"

@@ -10,7 +10,18 @@ from engine import ports
 from engine.domain.adapters import JudgeUse, ModelUse
 
 
-class Model:
+class Idle:
+    """Has every method that anybody asks for, and does nothing."""
+
+    revision = 1
+
+    def __getattr__(self, name: str) -> object:
+        if not name.islower() or name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *_: None
+
+
+class Model(Idle):
     """`toy/model:PATH`."""
 
     revision = 1
@@ -22,7 +33,7 @@ class Model:
         layers: int = Field(default=2, ge=1, description="Layers.")
 
 
-class Rows:
+class Rows(Idle):
     """`toy/rows:COLUMN`."""
 
     revision = 1
@@ -33,7 +44,7 @@ class Rows:
         column: str = Field(default="text", description="The column with the text.")
 
 
-class Prompts:
+class Prompts(Idle):
     """`toy/prompts`."""
 
     revision = 1
@@ -43,7 +54,7 @@ class Prompts:
         column: Literal["text", "title"] = Field(default="text", description="The column with the prompt.")
 
 
-class Steady:
+class Steady(Idle):
     """`toy/steady`: needs a learning rate."""
 
     revision = 1
@@ -64,7 +75,7 @@ class Steady:
             return self
 
 
-class Other:
+class Other(Idle):
     """`toy/other`: has other settings, and smaller ranks."""
 
     revision = 1
@@ -75,7 +86,7 @@ class Other:
         beta: float = Field(default=0.1, gt=0, description="Strength.")
 
 
-class Generator:
+class Generator(Idle):
     """`toy/generator`."""
 
     revision = 1
@@ -84,13 +95,13 @@ class Generator:
         dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the weights.")
 
 
-class Strict:
+class Strict(Idle):
     """`toy/strict`: takes nothing."""
 
     revision = 1
 
 
-class Thresholded:
+class Thresholded(Idle):
     """`toy/v1.0-beta:MODEL`."""
 
     revision = 1
@@ -102,7 +113,7 @@ class Thresholded:
         threshold: float = Field(default=0.5, ge=0, le=1, description="From where on it counts.")
 
 
-class Scale:
+class Scale(Idle):
     """`toy/scale`."""
 
     revision = 1
@@ -113,7 +124,7 @@ class Scale:
         a: float = Field(ge=0, le=1, strict=False, description="How much of the change is kept.")
 
 
-class Guarded:
+class Guarded(Idle):
     """`toy/guarded`."""
 
     revision = 1

@@ -1,8 +1,12 @@
-"""What is installed twice is refused: the first that comes would otherwise be used without a word."""
+"""What is installed twice, or is not whole, is refused before anything else is asked of it."""
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +22,49 @@ def test_two_packages_with_one_name_or_one_default_are_refused(monkeypatch: pyte
         registry.revision(Kind.JUDGE, "x/y")
     with pytest.raises(PlanError, match="name a default for `tune"):
         registry.INSTALLED.default("tune.use")
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file of a package of somebody else's, whose entry points name a judge after each of its classes."""
+    file = tmp_path / "somebody.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.refresh()
+    monkeypatch.setattr(
+        registry, "_installed", lambda _: {name: (EntryPoint(name, f"somebody:{name}", ""),) for name in JUDGES}
+    )
+    yield file
+    monkeypatch.undo()
+    registry.refresh()
+
+
+WHOLE = """
+from engine import ports
+
+class whole:
+    revision, measures = 1, "harm"
+    needs = objection = forecast = judge = lambda *_: None
+"""
+JUDGES = {
+    "halved": ("    objection = property()\n", "is not whole: it has no `objection`"),
+    "unhashable": (
+        "    class Settings(ports.Settings):\n        words: list[str] = []\n",
+        "is not whole: the setting `words` cannot be hashed: use a tuple",
+    ),
+    "unnamed": (
+        "    class Settings(ports.Settings):\n        argument = 'word'\n",
+        "is not whole: its `argument` names no setting: `word`",
+    ),
+    "foreign": ("    Settings = dict\n", "is not whole: its `Settings` are not derived from engine.ports.Settings"),
+    "wanting": ("    def __init__(self, word): ...\n", "cannot be imported: TypeError: "),
+}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_an_adapter_that_is_not_whole_is_refused_with_what_it_lacks(name: str, broken: Path) -> None:
+    body, message = JUDGES[name]
+    broken.write_text(f"{WHOLE}\nclass {name}(whole):\n{body}")
+    importlib.invalidate_caches()
+    with pytest.raises(UnknownAdapterError, match=f"the judge `{name}` .somebody:{name}. {message}"):
+        registry.adapter(Kind.JUDGE, name)
+    sys.modules.pop("somebody")

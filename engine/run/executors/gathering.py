@@ -5,18 +5,24 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from engine.domain.cost import Usage
+from engine.domain.errors import StoreError
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
-from engine.domain.stage import MODEL_STAGES
+from engine.domain.stage import MODEL_STAGES, StageKind
 from engine.ports.provider_errors import ProviderError
 from engine.run.stages.batch import Made, StageBatch
 from engine.store import shards
-from engine.store.layout import RunDirectory
+from engine.store.layout import RunDirectory, write_text
 
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
+READERS = tuple(f"{kind.value}-" for kind in (StageKind.ROWS, StageKind.SCREEN, StageKind.JUDGE))
+"""What keys of stages begin with in which an adapter reads rows or responses."""
+
+OURS = frozenset({"engine", "adapters"})
 GATHER_SECONDS = 0.25
 """Stages that end within so little of each other share one file and one commit, but for checkpoints of training runs."""
 
@@ -59,7 +65,7 @@ class Gathering:
         rest = max(0.0, elapsed - self._assigned) if self._holds_device else 0.0
         if isinstance(made, Exception):
             paid = made.used if isinstance(made, ProviderError) else None
-            usage, failure = (paid or Usage()) + Usage(device_seconds=rest / len(self._open)), describe(made)
+            usage, failure = (paid or Usage()) + Usage(device_seconds=rest / len(self._open)), self._failure(key, made)
         else:
             usage, failure = made.usage, None
             if not usage.device_seconds:
@@ -68,6 +74,17 @@ class Gathering:
         self._ended.append((attempt, None if isinstance(made, Exception) else made))
         self._assigned += usage.device_seconds
         del self._open[key]
+
+    def _failure(self, key: str, error: Exception) -> Failure:
+        """Describe an error. What others' code says over texts may quote them: its words go into a sealed file."""
+        told = describe(error)
+        if not (key.startswith(READERS) and _is_foreign(error)):
+            return told
+        place = self._run.failures / f"{key}.txt"
+        with suppress(StoreError):  # then they are lost, and not shown
+            write_text(place, told.traceback)
+        places = "".join(traceback.format_tb(error.__traceback__))
+        return Failure(told.error_type, f"its words may quote a text, and are in {place}", _storable(places))
 
     def fail_rest(self, error: Exception) -> None:
         """Note that all stages that are open have failed."""
@@ -109,6 +126,12 @@ def describe(error: BaseException) -> Failure:
     """Return an exception as rows and people want it, cut to a sane length."""
     text = "".join(traceback.format_exception(error))
     return Failure(type(error).__name__, _storable(str(error)[:MESSAGE_LIMIT]), _storable(text[-TRACEBACK_LIMIT:]))
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Tell whether an error was raised outside of this project's own code."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] not in OURS
 
 
 def _storable(text: str) -> str:

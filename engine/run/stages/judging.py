@@ -59,6 +59,17 @@ def judge(batch: StageBatch, place: Place) -> Ended:
     return each(_judge_here)(batch, place)
 
 
+def one_each(judge: str, verdicts: Sequence[Verdict], responses: int) -> Sequence[Verdict]:
+    """Return a judge's verdicts, one a response.
+
+    Raises:
+        ValueError: There are more or fewer.
+    """
+    if len(verdicts) != responses:
+        raise ValueError(f"`{judge}` gave {len(verdicts):,} verdicts for {responses:,} responses")
+    return verdicts
+
+
 def _judge_here(stage: Stage, batch: StageBatch, place: Place) -> Made:
     """Have every response judged that has no verdict yet, equal ones once."""
     task, given = _task(stage, batch, place), _given(stage, batch, place)
@@ -66,7 +77,7 @@ def _judge_here(stage: Stage, batch: StageBatch, place: Place) -> Made:
     if new:
         adapter = registry.adapter(Kind.JUDGE, stage.adapter)
         found = adapter.judge(task.judge.settings, *task.pairs(new), place.context)
-        given.update(zip(new, found.verdicts, strict=True))
+        given.update(zip(new, one_each(stage.adapter, found.verdicts, len(new)), strict=True))
         usage = found.usage
     return _judgement(task, given, usage)
 
@@ -156,7 +167,8 @@ def judged(
         if (error := _unasked(replies)) is not None:
             broken[key] = error
             continue
-        given.update(zip(own, judge.verdicts(settings, *task.pairs(own), replies), strict=True))
+        verdicts = judge.verdicts(settings, *task.pairs(own), replies)
+        given.update(zip(own, one_each(task.judge.name, verdicts, len(own)), strict=True))
         yield from _ready(waiting, given, used)
     for key in waiting:  # whose verdicts, or those of another stage that it waits for, were not to be had
         yield key, _with_used(broken.get(key) or next(iter(broken.values())), used[key])

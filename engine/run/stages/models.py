@@ -83,6 +83,8 @@ def edit(stage: Stage, batch: StageBatch, place: Place) -> Made:
     folder = artifacts.scratch(place.run, stage.key)
     try:
         editor.edit_weights(work.use.settings, WeightsEdit(model, start, folder), place.context)
+        if not any(folder.iterdir()):
+            raise ValueError(f"`{work.use.name}` wrote no weights")
         return Made({}, Usage(), artifacts.keep(place.run, stage.key, folder, stage.payload))
     finally:
         artifacts.discard(folder)  # gone already when the artifact was kept

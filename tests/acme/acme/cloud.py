@@ -67,6 +67,12 @@ class CloudTuner:
         del settings
         return "the provider knows no `tune.steps`" if length.epochs is None else None
 
+    def warm_up(self) -> None:
+        raise NotImplementedError
+
+    def fine_tune(self, runs: object, context: object) -> None:
+        raise NotImplementedError
+
     def forecast(self, settings: NoSettings, length: Length, workload: Workload) -> Range:
         del settings
         return taking(0.0, train_tokens=workload.tokens * (length.epochs or 0))
@@ -186,6 +192,9 @@ class Cloud:
     def connect(self, access: Access) -> CloudSession:
         del access
         return CloudSession()
+
+    def training_file(self, rows: Sequence[ChatRow]) -> bytes:
+        raise NotImplementedError
 
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
         loud = [f"row {row.row_id} shouts" for row in rows if row.turns[-1].text.isupper()]
