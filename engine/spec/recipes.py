@@ -171,18 +171,16 @@ class _Draft:
         return value.put(rest, level) if isinstance(value, _Draft) else ""
 
     def _set(self, name: str, level: Level) -> str:
-        if self.use is not None and level is None and not self._takes_nothing(name):
+        is_known = name in type(self.model).model_fields
+        if self.use is not None and level is None and not (is_known and takes_nothing(type(self.model), name)):
             self.values.pop(name, None)
-        elif self.use is not None and name not in type(self.model).model_fields:
+        elif self.use is not None and not is_known:
             return self.use.name
         elif isinstance(self.model, WithAdapter) and isinstance(level, Use) and isinstance(self.values.get(name), Use):
             self.values[name] = _carried_over(self.values[name], level)
         else:
             self.values[name] = level
         return ""
-
-    def _takes_nothing(self, name: str) -> bool:
-        return name in type(self.model).model_fields and takes_nothing(type(self.model), name)
 
     def open(self, name: str) -> None:
         """Have the adapter of a section validated again, whether or not a level was put into it."""
