@@ -13,7 +13,7 @@ from engine.domain.errors import Problem
 from engine.domain.sweep import Cell, Level, Recipe, Sweep
 from engine.spec.leaves import CONTEXT, INLINE, section_model, takes_nothing, value_type
 from engine.spec.messages import brief_level, findings
-from engine.spec.origins import inner, look, origin, swept
+from engine.spec.origins import inner, item_at, look, origin, swept
 from engine.spec.positions import Finding, Positions, Problems
 
 Pair: TypeAlias = tuple[str, Level]
@@ -212,12 +212,12 @@ def _plain(value: object) -> object:
 
 def _item_of(items: list[Any], path: str) -> tuple[_Draft | None, str]:
     """Return the adapter of a list that a path begins with, made a draft, and the path after its name."""
-    for index, item in enumerate(items):
-        use = item.use if isinstance(item, _Draft) else item
-        if isinstance(use, Use) and path.startswith(f"{use.name}."):
-            items[index] = item if isinstance(item, _Draft) else _Draft(item)
-            return items[index], path.removeprefix(f"{use.name}.")
-    return None, ""
+    found = item_at((item.use if isinstance(item, _Draft) else item for item in items), path)
+    if found is None:
+        return None, ""
+    index, rest = found
+    items[index] = item if isinstance(item := items[index], _Draft) else _Draft(item)
+    return items[index], rest
 
 
 def _carried_over(base: Use, level: Use) -> _Draft:
