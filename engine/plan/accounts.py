@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, partial
 
 from engine import registry
 from engine.domain.adapters import Kind, Use
@@ -45,14 +46,7 @@ def accounts_of(stages: Mapping[str, Stage], accounts: Mapping[str, Account]) ->
     """Return the account of every stage that runs on one, by stage key; `engine.plan.check_hosted` saw that there is one."""
     if not accounts:
         return {}
-    memo: dict[Use, str | None] = {}
-    found = {}
-    for key, stage in stages.items():
-        model = hosted_model(stage)
-        if model is None:
-            continue
-        if model not in memo:
-            memo[model] = account_of(model, accounts)
-        if (account := memo[model]) is not None:
-            found[key] = account
-    return found
+    owner = cache(partial(account_of, accounts=accounts))
+    models = ((key, hosted_model(stage)) for key, stage in stages.items())
+    owners = ((key, owner(model)) for key, model in models if model is not None)
+    return {key: account for key, account in owners if account is not None}

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from types import MappingProxyType
 
 from engine import registry
-from engine.domain.adapters import Kind
+from engine.domain.adapters import Kind, Use
 from engine.domain.cost import Range
 from engine.domain.stage import GenerateWork, JudgeWork, RowsWork, ScreenWork, Stage, TuneWork, WeightsWork, layers
 from engine.domain.sweep import Length
@@ -88,7 +89,8 @@ def group(
     names: dict[object, str] = {}
     batch_groups = {}
     for key, stage in stages.items():
-        what = tunes.batch_group(stage) if isinstance(stage.work, TuneWork) else _batch_group(stage, stages)
+        work = stage.work
+        what = tunes.batch_group(stage, work) if isinstance(work, TuneWork) else _batch_group(stage, stages)
         batch_groups[key] = names.setdefault(what, f"{stage.kind.value} {stage.adapter} {len(names)}")
     checkpoints: dict[str, tuple[str, ...]] = {}
     for members in tunes.members.values():
@@ -119,17 +121,13 @@ class _Tunes:
         self.pack_blocked: dict[str, str] = {}
         self._stages = stages
         self._blocked: dict[str, str] = {}
-        self._families: Counter[object] = Counter()
-        self._family: dict[str, object] = {}
-        self._sharing: dict[object, Sharing] = {}
+        self._families: dict[object, list[str]] = {}  # stages that differ in length alone
+        self._sharing = cache(_sharing)
 
-    def batch_group(self, stage: Stage) -> object:
-        work = stage.work
-        assert isinstance(work, TuneWork)  # noqa: S101 - the caller has looked
-        sharing = self._of(work)
+    def batch_group(self, stage: Stage, work: TuneWork) -> object:
+        sharing = self._sharing(work.use)
         family = (replace(work, length=ANY_LENGTH), stage.revision, stage.inputs)
-        self._family[stage.key] = family
-        self._families[family] += 1
+        self._families.setdefault(family, []).append(stage.key)
         run = self._name(stage, work)
         if sharing.prefix_blocked:
             self._blocked[stage.key] = sharing.prefix_blocked
@@ -155,14 +153,14 @@ class _Tunes:
             instead = ""
         return hashlib.sha256(stage.payload.replace(length, instead, 1).encode()).hexdigest()[:KEY_DIGITS]
 
-    def _of(self, work: TuneWork) -> Sharing:
-        if work.use not in self._sharing:
-            self._sharing[work.use] = registry.adapter(Kind.TUNER, work.use.name).sharing(work.use.settings)
-        return self._sharing[work.use]
-
     def prefix_blocked(self) -> dict[str, str]:
         """Only a stage with siblings has lost anything."""
-        return {key: field for key, field in self._blocked.items() if self._families[self._family[key]] > 1}
+        siblings = {key for family in self._families.values() if len(family) > 1 for key in family}
+        return {key: field for key, field in self._blocked.items() if key in siblings}
+
+
+def _sharing(tuner: Use) -> Sharing:
+    return registry.adapter(Kind.TUNER, tuner.name).sharing(tuner.settings)
 
 
 def _unit(length: Length) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cache, partial
 from pathlib import Path
 
 from engine import registry
@@ -100,14 +101,9 @@ def tariff(
     stages: Mapping[str, Stage], accounts: Mapping[str, str], settings: RunSettings, on: date, table: PriceTable
 ) -> Tariff:
     """Return the price of every stage of a plan."""
-    quotes: dict[tuple[str, str], Quote | None] = {}
-    hosted = {}
-    for key in accounts:
-        what = bought(stages[key])
-        place = what.provider, what.priced_as
-        if place not in quotes:
-            quotes[place] = table.quote(*place, on)
-        hosted[key] = quotes[place]
+    quote = cache(partial(table.quote, on=on))  # stages of one price share one object
+    buying = {key: bought(stages[key]) for key in accounts}
+    hosted = {key: quote(what.provider, what.priced_as) for key, what in buying.items()}
     batching = {name for name, account in settings.accounts.items() if account.batch}
     asked = (key for key, account in accounts.items() if account in batching)
     usd_per_hour = settings.resources.usd_per_device_hour

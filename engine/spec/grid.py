@@ -1,4 +1,4 @@
-"""The grid language: `axes`, `zip`, `when`, `exclude` and `include`, from nodes to the Sweep's own types.
+"""The grid language: `axes`, `zip`, `when`, `exclude` and `include`, from plain values to the Sweep's own types.
 
 Every level is validated by the field that it is for, and every pattern must be able to hold: a typo in `exclude`
 would otherwise buy cells that nobody wanted.
@@ -7,7 +7,7 @@ would otherwise buy cells that nobody wanted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -57,10 +57,10 @@ class GridReader:
         given = self.root.get("axes")
         # `axes:` with every line commented out is no grid.
         axes = () if given is None or given == {} else self._product(given, "axes", always=True)
-        zips = tuple(self._zip(node, where) for where, node in self._items("zip"))
-        whens = tuple(self._when(node, where) for where, node in self._items("when"))
-        excludes = tuple(self._patterns(node, where) for where, node in self._items("exclude"))
-        includes = tuple(self._include(node, where) for where, node in self._items("include"))
+        zips = tuple(self._zip(item, where) for where, item in self._items("zip"))
+        whens = tuple(self._when(item, where) for where, item in self._items("when"))
+        excludes = tuple(self._patterns(item, where) for where, item in self._items("exclude"))
+        includes = tuple(self._include(item, where) for where, item in self._items("include"))
         for finding in self._doubtful if not self.problems.found else ():
             self._add(finding)
         return Grid(
@@ -79,9 +79,8 @@ class GridReader:
         if isinstance(given, list):
             yield from ((f"{key}[{index}]", item) for index, item in enumerate(given))
         elif given is not None:
-            finding = wrong_type(key, "a list", given)
             hint = "begin each item with `- `" if isinstance(given, dict) else ""
-            self._add(Finding(key, finding.what, finding.code, hint))
+            self._add(replace(wrong_type(key, "a list", given), hint=hint))
 
     def _entries(self, group: Plain, where: str) -> Iterator[tuple[str, str, Plain]]:
         """Yield each path of a mapping of paths, where it stands, and what is given there."""
@@ -140,9 +139,8 @@ class GridReader:
 
     def _levels(self, given: Plain, where: str, leaf: Leaf) -> tuple[Level, ...]:
         if not isinstance(given, list):
-            finding = wrong_type(where, "a list of levels", given)
             hint = "write the levels in brackets: [1, 2]; one value for all cells belongs in `recipe`"
-            self._add(Finding(where, finding.what, finding.code, hint))
+            self._add(replace(wrong_type(where, "a list of levels", given), hint=hint))
             self._unsure.add(leaf.path)
             return ()
         if not given:
@@ -170,13 +168,12 @@ class GridReader:
             self._unsure.add(leaf.path)
             found = list(findings(error, where))
             # Of `tune.use` and `generate.use`, the recipe and other axes may give what is missing.
-            others = [
-                finding for finding in found if leaf.path not in INLINE.values() or finding.code != "missing_field"
-            ]
+            is_partial = leaf.path in INLINE.values()
+            others = [finding for finding in found if not is_partial or finding.code != "missing_field"]
             for finding in others or found:
                 is_flat = leaf.holds_list and not isinstance(given, list)
                 hint = f"a level of `{leaf.path}` is itself a list: [[a], [b, c]]" if is_flat else finding.hint
-                self._add(Finding(finding.path, finding.what, finding.code, hint))
+                self._add(replace(finding, hint=hint))
             return ()
 
     def _zip(self, group: Plain, where: str) -> tuple[Axis, ...]:

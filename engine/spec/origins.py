@@ -67,10 +67,8 @@ def _place(recipe: Recipe, path: str) -> str:
     """Return where a leaf's value stands in the recipe: an adapter in a list goes by its number there."""
     head, _, rest = path.partition(".")
     items = getattr(recipe, head, None)
-    for index, item in enumerate(items if isinstance(items, tuple) else ()):
-        if isinstance(item, Use) and rest.startswith(f"{item.name}."):
-            return f"{head}[{index}].{rest.removeprefix(f'{item.name}.')}"
-    return path
+    found = item_at(items, rest) if isinstance(items, tuple) else None
+    return path if found is None else f"{head}[{found[0]}].{found[1]}"
 
 
 def inner(path: str) -> str:
@@ -89,19 +87,23 @@ def look(value: object, path: str) -> Level:
     """Return what stands at a path inside a recipe, a section, an adapter or a list of them; None where nothing does."""
     while path and value is not None:
         if isinstance(value, tuple):
-            value, path = item_at(value, path)
+            index, path = item_at(value, path) or (None, "")
+            value = None if index is None else value[index]
             continue
         name, _, path = path.partition(".")
         value = getattr(value.settings if isinstance(value, Use) else value, name, None)
     return cast("Level", value)
 
 
-def item_at(items: Iterable[object], path: str) -> tuple[Use | None, str]:
-    """Return the first adapter of a list whose name a path begins with, and the path after it."""
-    for item in items:
-        if isinstance(item, Use) and path.startswith(f"{item.name}."):
-            return item, path.removeprefix(f"{item.name}.")
-    return None, ""
+def item_at(items: Iterable[object], path: str) -> tuple[int, str] | None:
+    """Return the number of the adapter in a list whose name a path begins with, and the path after it; None for no such.
+
+    Of `x/v1` and `x/v1.0`, a path to the second begins with both names: the longer one is meant.
+    """
+    named = [(number, item.name) for number, item in enumerate(items) if isinstance(item, Use)]
+    fitting = [(number, name) for number, name in named if path.startswith(f"{name}.")]
+    number, name = max(fitting, key=lambda one: len(one[1]), default=(0, ""))
+    return (number, path.removeprefix(f"{name}.")) if fitting else None
 
 
 def base_level(recipe: Recipe, path: str) -> Level:

@@ -13,7 +13,7 @@ from engine.domain.errors import Problem
 from engine.domain.sweep import Cell, Level, Recipe, Sweep
 from engine.spec.leaves import CONTEXT, INLINE, section_model, takes_nothing, value_type
 from engine.spec.messages import brief_level, findings
-from engine.spec.origins import inner, look, origin, swept
+from engine.spec.origins import inner, item_at, look, origin, swept
 from engine.spec.positions import Finding, Positions, Problems
 
 Pair: TypeAlias = tuple[str, Level]
@@ -171,18 +171,16 @@ class _Draft:
         return value.put(rest, level) if isinstance(value, _Draft) else ""
 
     def _set(self, name: str, level: Level) -> str:
-        if self.use is not None and level is None and not self._takes_nothing(name):
+        is_known = name in type(self.model).model_fields
+        if self.use is not None and level is None and not (is_known and takes_nothing(type(self.model), name)):
             self.values.pop(name, None)
-        elif self.use is not None and name not in type(self.model).model_fields:
+        elif self.use is not None and not is_known:
             return self.use.name
         elif isinstance(self.model, WithAdapter) and isinstance(level, Use) and isinstance(self.values.get(name), Use):
             self.values[name] = _carried_over(self.values[name], level)
         else:
             self.values[name] = level
         return ""
-
-    def _takes_nothing(self, name: str) -> bool:
-        return name in type(self.model).model_fields and takes_nothing(type(self.model), name)
 
     def open(self, name: str) -> None:
         """Have the adapter of a section validated again, whether or not a level was put into it."""
@@ -214,12 +212,12 @@ def _plain(value: object) -> object:
 
 def _item_of(items: list[Any], path: str) -> tuple[_Draft | None, str]:
     """Return the adapter of a list that a path begins with, made a draft, and the path after its name."""
-    for index, item in enumerate(items):
-        use = item.use if isinstance(item, _Draft) else item
-        if isinstance(use, Use) and path.startswith(f"{use.name}."):
-            items[index] = item if isinstance(item, _Draft) else _Draft(item)
-            return items[index], path.removeprefix(f"{use.name}.")
-    return None, ""
+    found = item_at((item.use if isinstance(item, _Draft) else item for item in items), path)
+    if found is None:
+        return None, ""
+    index, rest = found
+    items[index] = item if isinstance(item := items[index], _Draft) else _Draft(item)
+    return items[index], rest
 
 
 def _carried_over(base: Use, level: Use) -> _Draft:

@@ -316,9 +316,10 @@ class _Composer:
         """Return a scalar, its type by the core schema of YAML 1.2."""
         if not event.implicit[0]:  # quoted, a block of text, or tagged: always text
             return str(event.value)
-        value = core_value(event.value)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and (_is_too_big(event.value, value) or _NOT_FINITE.fullmatch(event.value)):
+        # Python would not convert thousands of digits.
+        is_long = _INT.fullmatch(event.value) and len(event.value.lstrip("+-0ox")) > _INT_DIGITS
+        value = None if is_long else core_value(event.value)
+        if is_long or (isinstance(value, float) and not math.isfinite(value)):
             what = f"not a usable number (got {event.value[:40]})"
             self.problems.add(mark.problem(path, what, code="bad_number", hint="write a finite number"))
             return None
@@ -331,12 +332,6 @@ def _extent(value: Plain) -> tuple[int, int]:
         return 1, 0
     extents = [_extent(inside) for inside in (value.values() if isinstance(value, dict) else value)]
     return 1 + sum(size for size, _ in extents), 1 + max((depth for _, depth in extents), default=0)
-
-
-def _is_too_big(text: str, value: object) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    return len(text.lstrip("+-0ox")) > _INT_DIGITS
 
 
 def core_value(text: str) -> str | int | float | bool | None:
@@ -352,13 +347,7 @@ def core_value(text: str) -> str | int | float | bool | None:
     if text in _BOOL:
         return _BOOL[text]
     if _INT.fullmatch(text):
-        return _int(text)
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     if _FLOAT.fullmatch(text):
         return float(text)
     return math.nan if _NOT_FINITE.fullmatch(text) else text
-
-
-def _int(text: str) -> int:
-    if len(text) > 2 * _INT_DIGITS and not text.strip("0123456789+-"):
-        text = text[: 2 * _INT_DIGITS]  # it is refused for its length; Python would not convert thousands of digits
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))

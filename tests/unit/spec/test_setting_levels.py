@@ -50,6 +50,14 @@ def test_settings_of_every_kind_of_adapter_are_axes() -> None:
     )
 
 
+def test_an_adapter_whose_name_begins_with_anothers_gets_its_own_levels() -> None:
+    base = TOY.replace("[toy/strict]", "[toy/v1, toy/v1.0-beta]")
+    grid = "axes: {judges.toy/v1.0-beta.threshold: [0.25, 0.75]}\n"
+    assert levels("judges.toy/v1.0-beta.threshold", grid, base=base) == [0.25, 0.75]
+    nested = base.replace("toy/v1.0-beta]", "{use: toy/v1.0-beta, threshold: 0.25}]")
+    assert levels("judges.toy/v1.0-beta.threshold", base=nested) == [0.25]
+
+
 def test_a_level_for_an_adapter_that_a_combination_lacks_changes_nothing() -> None:
     expansion = expanded(SCALES)
     assert [[str(use) for use in cell.recipe.mitigations] for cell in expansion.cells] == [
