@@ -263,16 +263,16 @@ class _Loop:
     def _cut_short(self, lost: WorkerLost, observer: Observer) -> list[Attempt]:
         """A dead worker's stages go back, unless they keep killing workers."""
         observer.note(f"{lost.worker} died and was replaced: {lost.why}")
-        self._batches.forget(lost.worker)
-        batch = self._busy.get(lost.worker)
         attempts = []
-        for attempt in batch.cut_short(lost.worker) if batch else ():
-            self._deaths[attempt.key] += 1
-            if self._deaths[attempt.key] >= WORKER_DEATHS:
-                what = f"{WORKER_DEATHS} workers died running it: {lost.why}"
-                attempts.append(replace(attempt, failure=Failure("WorkerDiedError", what, lost.why)))
-            else:
-                attempts.append(attempt)
+        for slot in lost.slots:
+            self._batches.forget(slot)
+            for attempt in self._busy[slot].cut_short(slot) if slot in self._busy else ():
+                self._deaths[attempt.key] += 1
+                failure = None
+                if self._deaths[attempt.key] >= WORKER_DEATHS:
+                    what = f"{WORKER_DEATHS} workers died running it: {lost.why}"
+                    failure = Failure("WorkerDiedError", what, lost.why)
+                attempts.append(replace(attempt, failure=failure))
         return attempts
 
     def _booked(self, attempt: Attempt) -> Attempt:

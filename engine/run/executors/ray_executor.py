@@ -137,11 +137,11 @@ class RayExecutor:
 
     def _replaced(self, worker: str, why: str) -> tuple[WorkerLost, ...]:
         """Put another worker in the place of one that has died, with whatever all of its slots were running."""
-        lost = dict.fromkeys(slot for slot in self._running.values() if self._workers[slot] == worker)
-        self._running = {stream: slot for stream, slot in self._running.items() if slot not in lost}
+        slots = tuple(slot for slot, owner in self._workers.items() if owner == worker)
+        self._running = {stream: slot for stream, slot in self._running.items() if slot not in slots}
         ray.kill(self._actors[worker])
         self._start(worker)
-        return tuple(WorkerLost(slot, why) for slot in lost)
+        return (WorkerLost(worker, slots, why),)
 
     def close(self) -> None:
         """Kill the workers and leave Ray; a local one stops."""

@@ -113,14 +113,16 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker died while it ran a batch.
+    """A worker died while it ran a batch, and the executor has replaced it.
 
     Attributes:
-        worker: The slot of the batch; the executor has replaced the worker.
+        worker: Its name.
+        slots: The names of all of its slots.
         why: What is known of its end.
     """
 
     worker: str
+    slots: tuple[str, ...]
     why: str
 
 

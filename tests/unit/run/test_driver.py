@@ -43,7 +43,7 @@ class Dying(InlineExecutor):
         if self.dead or not ended:
             return ended
         self.dead, self._under_way = True, iter(())
-        return [*ended, WorkerLost(INLINE, "killed")]
+        return [*ended, WorkerLost(INLINE, (INLINE,), "killed")]
 
 
 class KilledError(BaseException):
@@ -57,7 +57,7 @@ class Mortal(InlineExecutor):
         try:
             return super().poll(timeout)
         except KilledError:
-            return [WorkerLost(INLINE, "killed")]
+            return [WorkerLost(INLINE, (INLINE,), "killed")]
 
 
 @pytest.mark.parametrize(("gather", "attempts"), [(0.0, [1, 2, 2]), (9.0, [1, 1, 1])])

@@ -50,7 +50,6 @@ class Shop:
     """An account: the batches that it took, and what becomes of the next requests.
 
     Attributes:
-        uploads: Seconds that an upload takes.
         takes: Seconds that a request to take one takes.
         fails: The error that it ends in, though it was heard; None where it is answered.
         answer: What is said to each request.
@@ -63,7 +62,6 @@ class Shop:
         cancelled: The batches that were cancelled.
     """
 
-    uploads: float = 0.0
     takes: float = 0.0
     fails: ProviderError | None = None
     answer: Callable[[ChatRequest], Answer] = upper
@@ -76,7 +74,6 @@ class Shop:
     cancelled: list[str] = field(default_factory=list)
 
     async def upload_batch(self, key: str, requests: Mapping[str, ChatRequest]) -> str:
-        await asyncio.sleep(self.uploads)
         self.files.append(requests)
         return f"{key} {len(self.files) - 1}"
 
@@ -257,15 +254,6 @@ def test_a_batch_that_was_refused_or_is_gone_is_nobodys(setup: Setup, tmp_path: 
     time.sleep(LISTED_AFTER)
     assert setup.ask() == ANSWERS
     assert [key for key, _ in setup.shop.taken] == [batch_key(FLOW, 1)] * 2
-
-
-def test_an_upload_that_takes_long_does_not_make_the_request_look_old(setup: Setup) -> None:
-    """The intent says when the request may have arrived: from its own sending on, not from that of its file."""
-    setup.shop.uploads = 0.3
-    begun = time.time()
-    setup.ask()
-    (record,) = setup.journal.records()
-    assert record.intended_at >= begun + 0.3
 
 
 def test_of_equal_asks_the_one_that_was_answered_keeps_its_answer_and_the_other_is_asked(setup: Setup) -> None:
