@@ -96,9 +96,7 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
     try:
         result = cli.main(args=arguments, standalone_mode=False, prog_name="dosimeter")
         return int(result) if isinstance(result, int) else Exit.OK
-    except click.exceptions.Abort:
-        return Exit.INTERRUPTED
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     except click.ClickException as error:
         error.show()

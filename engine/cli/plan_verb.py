@@ -58,7 +58,6 @@ def _run_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> st
 
 
 def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:
-
     cell = find_cell(prepared.plan, name)
     done: list[str] = []
     if RunDirectory(prepared.root).state.exists():

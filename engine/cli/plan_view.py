@@ -39,7 +39,7 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     shared = f"; {ahead.alone:,} without sharing" if ahead.alone > ahead.stages else ""
     out.print(f"Stages  {ahead.stages:,} distinct, {ahead.new:,} to run{shared}", style="bold")
     numeric = ("distinct", "to run", "tokens", "device time", "low", "high")
-    print_table(("", "distinct", "to run", "tokens", "device time", "low", "high"), _rows(prepared), numeric=numeric)
+    print_table(("", *numeric), [_row(entry) for entry in ahead.kinds if entry.stages], numeric=numeric)
     for line in _sharing(prepared):
         out.print(line)
     out.print()
@@ -81,10 +81,6 @@ def _proof(prepared: Prepared) -> list[str]:
     if counts.extended:
         lines.append(f"({count(counts.extended, 'combination')} given further levels by include)")
     return lines
-
-
-def _rows(prepared: Prepared) -> list[tuple[object, ...]]:
-    return [_row(entry) for entry in prepared.forecast.kinds if entry.stages]
 
 
 def _row(entry: KindForecast) -> tuple[object, ...]:

@@ -49,7 +49,7 @@ def command(**chosen: Any) -> None:
       dosimeter query --sql "from v_scores" --parquet scores.parquet
     """
     if chosen["list_queries"]:
-        _list()
+        print_table(("query", "answers"), ((query.name, query.answers) for query in named_queries()))
         return
     name, sql = chosen["name"], chosen["sql"]
     if (name is None) == (sql is None):
@@ -131,8 +131,3 @@ def _values(answer: pa.Table) -> list[list[Any]]:
 
 def _defused(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-
-
-def _list() -> None:
-
-    print_table(("query", "answers"), ((query.name, query.answers) for query in named_queries()))

@@ -178,14 +178,12 @@ def _files(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[s
 
 
 def _opening(prepared: Prepared) -> str:
-
     ahead = prepared.forecast
     cached = f", {ahead.stages - ahead.new:,} there already" if ahead.stages > ahead.new else ""
     return f"{prepared.plan.sweep}: {count(prepared.plan.counts.cells, 'cell')}, {count(ahead.new, 'stage')} to run{cached}"
 
 
 def _say(summary: RunSummary, root: Path) -> None:
-
     out = console(err=True)
     if summary.ending is Ending.NOTHING_TO_DO:
         out.print(f"Nothing to do: all {count(summary.cached, 'stage')} have run already.")

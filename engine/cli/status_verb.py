@@ -35,7 +35,6 @@ def command(run_dir: Path | None, *, as_json: bool) -> None:
 
 
 def _look(run_dir: Path, state: State) -> dict[str, Any]:
-
     meta = state.meta()
     beat = json.loads(meta.get("heartbeat", "{}"))
     running = is_held(RunDirectory(run_dir))
@@ -64,7 +63,6 @@ def _look(run_dir: Path, state: State) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
-
     out = console()
     cells = found["cells"]
     left = f", {duration(found['seconds_left'])} left" if found["seconds_left"] is not None else ""

@@ -22,68 +22,27 @@ from engine.domain.results import Response, ShardRef, TrainingStep, Verdict
 from engine.store.errors import AGAIN, mapped
 from engine.store.layout import RunDirectory, sha256_of, write_whole
 
-_TEXT = pa.string()
+_COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "prompts": "benchmark prompt_id position category cluster text_sha256 text behavior context gold_answers",
+        "responses": "stage_key prompt_id sample finish prompt_tokens generated_tokens text_sha256 text",
+        "verdicts": "stage_key prompt_id sample outcome score reason",
+        "training": "stage_key step epoch loss lr",
+        "samples": "stage_key position source row_id pin",
+        "rows": "stage_key position source row_id turns rejected",
+    }
+)
+_TYPES = MappingProxyType(
+    dict.fromkeys(("position", "sample", "prompt_tokens", "generated_tokens", "step"), pa.int32())
+    | dict.fromkeys(("score", "epoch", "loss", "lr"), pa.float64())
+    | {"gold_answers": pa.list_(pa.string())}
+)
+"""Of the columns that are not text."""
 
 SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
     {
-        "prompts": pa.schema(
-            [
-                ("benchmark", _TEXT),
-                ("prompt_id", _TEXT),
-                ("position", pa.int32()),
-                ("category", _TEXT),
-                ("cluster", _TEXT),
-                ("text_sha256", _TEXT),
-                ("text", _TEXT),
-                ("behavior", _TEXT),
-                ("context", _TEXT),
-                ("gold_answers", pa.list_(_TEXT)),
-            ]
-        ),
-        "responses": pa.schema(
-            [
-                ("stage_key", _TEXT),
-                ("prompt_id", _TEXT),
-                ("sample", pa.int32()),
-                ("finish", _TEXT),
-                ("prompt_tokens", pa.int32()),
-                ("generated_tokens", pa.int32()),
-                ("text_sha256", _TEXT),
-                ("text", _TEXT),
-            ]
-        ),
-        "verdicts": pa.schema(
-            [
-                ("stage_key", _TEXT),
-                ("prompt_id", _TEXT),
-                ("sample", pa.int32()),
-                ("outcome", _TEXT),
-                ("score", pa.float64()),
-                ("reason", _TEXT),
-            ]
-        ),
-        "training": pa.schema(
-            [
-                ("stage_key", _TEXT),
-                ("step", pa.int32()),
-                ("epoch", pa.float64()),
-                ("loss", pa.float64()),
-                ("lr", pa.float64()),
-            ]
-        ),
-        "samples": pa.schema(
-            [("stage_key", _TEXT), ("position", pa.int32()), ("source", _TEXT), ("row_id", _TEXT), ("pin", _TEXT)]
-        ),
-        "rows": pa.schema(
-            [
-                ("stage_key", _TEXT),
-                ("position", pa.int32()),
-                ("source", _TEXT),
-                ("row_id", _TEXT),
-                ("turns", _TEXT),
-                ("rejected", _TEXT),
-            ]
-        ),
+        table: pa.schema([(name, _TYPES.get(name, pa.string())) for name in names.split()])
+        for table, names in _COLUMNS.items()
     }
 )
 """The columns of every shard; those that tables.sql lacks (text, reason, ...), and the table `rows`, stay in the shards."""

@@ -112,7 +112,8 @@ class Instant(ModelProcess):
 def served(folder: Path, process: StartProcess = ModelProcess) -> Iterator[Study]:
     """A sweep's folder, with a server that keeps what it has in there."""
     durations = {"run": (600.0, 900.0)}  # 2 to 3 seconds: long enough to be met under way
-    settings = {"folder": folder / "server", "time_scale": 300.0, "durations": durations}
+    pace = 300.0 if process is ModelProcess else 100_000.0
+    settings = {"folder": folder / "server", "time_scale": pace, "durations": durations}
     with serving(ServerSettings.model_validate(settings), backend(tools()), process=process) as url:
         server = Server(url)
         yield Study(folder, server, before=server.audit())
