@@ -33,7 +33,7 @@ from engine.ports import (
 )
 from engine.run.executors.workers import WarmSlots
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = pytest.mark.slow
 
 HOSTED = registry.names(Kind.PROVIDER)  # held to a contract of their own
 GENERATORS = [name for name in registry.names(Kind.GENERATOR) if name not in (*HOSTED, "local/vllm")]  # needs a GPU
