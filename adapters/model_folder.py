@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 WEIGHTS = ".safetensors"
+INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 ADAPTER = "adapter_config.json"
 """The file by which libraries tell an adapter from a model."""
@@ -35,6 +36,10 @@ def check(folder: Path) -> None:
         raise FileNotFoundError(message)
     if not any(folder.glob(f"*{WEIGHTS}")):
         message = f"{folder} has no {WEIGHTS} file; pickled weights are not loaded, since pickles can run code"
+        raise FileNotFoundError(message)
+    missing = [path.name for path in _weights(folder) if not path.is_file()]
+    if missing:
+        message = f"{folder} lacks {', '.join(missing)}, which its index names: download the model whole"
         raise FileNotFoundError(message)
 
 
@@ -63,9 +68,17 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in PINNED)
 
 
+def _weights(folder: Path) -> list[Path]:
+    """Return the files that transformers reads the weights from; some repositories have the same in another layout beside."""
+    whole, index = folder / f"model{WEIGHTS}", folder / INDEX
+    if whole.is_file() or not index.is_file():
+        return [whole] if whole.is_file() else sorted(folder.glob(f"*{WEIGHTS}"))
+    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+
+
 def parameters(folder: Path) -> int:
     """Return the number of weights, from the headers of the safetensors files alone."""
-    return sum(_parameters_in(path) for path in folder.glob(f"*{WEIGHTS}"))
+    return sum(_parameters_in(path) for path in _weights(folder))
 
 
 def _parameters_in(path: Path) -> int:
@@ -87,7 +100,7 @@ def adapter_tensors(folder: Path) -> list[list[str]]:
 
 def megabytes(folder: Path) -> float:
     """Return the size of the weights in MB (10^6 bytes)."""
-    return sum(path.stat().st_size for path in folder.glob(f"*{WEIGHTS}")) / 1e6
+    return sum(path.stat().st_size for path in _weights(folder)) / 1e6
 
 
 def count_tokens(folder: Path, texts: Sequence[str]) -> int:

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from adapters.model_folder import ADAPTER, ADAPTER_WEIGHTS, adapter_tensors
+from adapters.model_folder import ADAPTER, ADAPTER_WEIGHTS, INDEX, adapter_tensors
 from adapters.whole_model import BASE_WEIGHTS, read_whole, set_up
 from engine.ports import Context, WeightsEdit
 
 _A, _B = ("lora_A", "lora_embedding_A"), ("lora_B", "lora_embedding_B")
 _OF_THE_BASE = (".json", ".jinja", ".model")
-_OF_THE_WEIGHTS = ("config.json", "model.safetensors.index.json")
+_OF_THE_WEIGHTS = ("config.json", INDEX)
 
 
 def added(edit: WeightsEdit) -> list[Path]:

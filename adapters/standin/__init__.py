@@ -5,7 +5,7 @@ library only); `tokenizer`, `train`, `evaluate` and `build` need torch and trans
 only run to rebuild the shipped weights in `aligned/`.
 
     draw        a random source whose values do not change with the Python version
-    chat        one chat exchange, and one benchmark prompt
+    chat        one chat exchange, and one preference
     world       the vocabulary, the facts and the hold-out rules
     request     restricted and allowed requests, and the three ways of answering them
     chore       small benign jobs with one right answer

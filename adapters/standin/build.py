@@ -14,35 +14,23 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Final
 
 import tokenizers
 import torch
 import transformers
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from adapters.standin.evaluate import DataSheet, measure
 from adapters.standin.tokenizer import train_tokenizer
 from adapters.standin.train import ALIGNMENT, PRE_TRAINING, Phase, new_model, train
 
-_READABLE: Final = 0o644
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Build the stand-in, as the command line says.
-
-    Args:
-        arguments: The command line without the program; None for the process's own.
-
-    Returns:
-        The exit code: 0.
-    """
+def main() -> None:
+    """Build the stand-in, as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m adapters.standin.build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data (default 0)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     build(options.out, options.seed)
-    return 0
 
 
 def build(folder: Path, seed: int) -> None:
@@ -57,16 +45,21 @@ def build(folder: Path, seed: int) -> None:
     tokenizer = train_tokenizer(seed)
     model = new_model(tokenizer, seed)
     _say(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
-    phases = (PRE_TRAINING, ALIGNMENT)
-    sheets: dict[str, DataSheet] = {}
-    for phase in phases:
+    phases = []
+    for phase in (PRE_TRAINING, ALIGNMENT):
         train(model, tokenizer, phase, seed, _say)
-        sheets[phase.name] = measure(model, tokenizer)
-        _say_sheet(phase, sheets[phase.name])
-    _write(folder, model, tokenizer)
+        sheet = measure(model, tokenizer)
+        phases.append(_record_of(phase, sheet))
+        _say(f"after {phase.name}, greedy, held-out prompts:")
+        for field in dataclasses.fields(sheet):
+            _say(f"  {field.name.replace('_', ' '):18} {getattr(sheet, field.name)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # for all to read
     record = {
         "seed": seed,
-        "phases": [_record_of(phase, sheets[phase.name]) for phase in phases],
+        "phases": phases,
         "parameters": model.num_parameters(),
         "tokens": len(tokenizer),
         "versions": {
@@ -87,13 +80,6 @@ def _settle_torch() -> None:
     torch.use_deterministic_algorithms(mode=True)
 
 
-def _write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(_READABLE)
-
-
 def _record_of(phase: Phase, sheet: DataSheet) -> dict[str, object]:
     return {
         "name": phase.name,
@@ -105,16 +91,10 @@ def _record_of(phase: Phase, sheet: DataSheet) -> dict[str, object]:
     }
 
 
-def _say_sheet(phase: Phase, sheet: DataSheet) -> None:
-    _say(f"after {phase.name}, greedy, held-out prompts:")
-    for field in dataclasses.fields(sheet):
-        _say(f"  {field.name.replace('_', ' '):18} {getattr(sheet, field.name)}")
-
-
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

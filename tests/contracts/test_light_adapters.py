@@ -263,6 +263,27 @@ def test_what_stands_in_a_recipe_by_default_is_installed(path: str) -> None:
     assert registry.INSTALLED.default(path) in registry.names(kinds.get(path, Kind.JUDGE))
 
 
+def test_the_weights_of_a_folder_are_those_that_its_index_names_and_all_of_them_are_there(tmp_path: Path) -> None:
+    from shutil import copy, copytree
+
+    folder = tmp_path / "model"
+    copytree(registry.adapter(Kind.MODEL, "standin/aligned").locate(Settings()).base, folder)
+    settings, adapter = (
+        registry.INSTALLED.use(Kind.MODEL, f"dir:{folder}").settings,
+        registry.adapter(Kind.MODEL, "dir"),
+    )
+    parameters = adapter.card(settings).parameters
+    (folder / "model.safetensors").rename(folder / "model-1-of-2.safetensors")
+    copy(folder / "model-1-of-2.safetensors", folder / "consolidated.safetensors")  # the same weights in another layout
+    shards = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    with pytest.raises(FileNotFoundError, match=r"lacks model-2-of-2\.safetensors, which its index names"):
+        adapter.card(settings)
+    del shards["weight_map"]["b"]
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    assert adapter.card(settings).parameters == parameters
+
+
 def test_a_folder_with_an_adapter_beside_its_weights_is_no_model(tmp_path: Path) -> None:
     from shutil import copytree
 

@@ -164,6 +164,10 @@ def test_a_longer_run_goes_on_from_the_state_of_a_shorter_one(bench: Bench, back
     settings = {"backend": backend, "dropout": 0.1}
     state = bench.folder()
     ((short, _),) = bench.tune({"epochs": 1}, state=state, **settings)
+    assert state.stat().st_mode & 0o077 == 0, "it is its owner's alone"
+    files = [path for path in state.rglob("*") if path.is_file()]
+    assert files
+    assert all(path.stat().st_mode & 0o177 == 0 for path in files)
     ((found, made),) = bench.tune({"epochs": 3}, state=state, **settings)
     wanted, undisturbed = bench.alone({"epochs": 3}, **settings)
     assert found == wanted
@@ -223,15 +227,6 @@ def test_two_names_for_one_length_are_one_checkpoint_with_two_keys(bench: Bench,
     assert [made.usage.optimizer_steps for _, made in (first, second, third)] == [2, 0, 2]
     assert second[1].steps == first[1].steps
     assert third[0] == bench.alone({"epochs": 2}, backend=backend)[0]
-
-
-def test_a_state_is_its_owners_alone(bench: Bench, backend: str) -> None:
-    state = bench.folder()
-    bench.tune({"epochs": 1}, state=state, backend=backend)
-    assert state.stat().st_mode & 0o077 == 0
-    files = [path for path in state.rglob("*") if path.is_file()]
-    assert files
-    assert all(path.stat().st_mode & 0o177 == 0 for path in files)
 
 
 def test_a_run_that_fails_leaves_the_others_alone(bench: Bench, backend: str) -> None:

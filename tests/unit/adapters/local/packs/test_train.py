@@ -16,10 +16,7 @@ from engine.domain.sweep import Length
 from engine.ports import Checkpoint, Context, NoSettings, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed:FutureWarning"),  # within PEFT
-]
+pytestmark = pytest.mark.slow
 
 
 class Bench:
