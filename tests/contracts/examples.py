@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import yaml
 
 from engine import registry
-from engine.domain.adapters import Kind, plain
+from engine.domain.adapters import Kind, SettingsError, Use, plain
 
 
 def examples(kind: Kind) -> dict[str, Mapping[str, object]]:
@@ -22,3 +23,11 @@ def examples(kind: Kind) -> dict[str, Mapping[str, object]]:
     written = yaml.safe_load(Path(file).read_text(encoding="utf-8")) if file else {}
     uses = [plain(registry.INSTALLED.use(kind, example)) for example in written.get(kind.value, ())]
     return {str(use.pop("use")): use for use in uses}
+
+
+def used(kind: Kind, written: object) -> Use:
+    """Return an adapter as it is written; one whose settings are missing fails, and says how to give them."""
+    try:
+        return registry.INSTALLED.use(kind, written)
+    except SettingsError as error:
+        pytest.fail(f"{error}\ngive an example of `{error.name}` in the file that DOSIMETER_EXAMPLES names", pytrace=False)

@@ -35,7 +35,7 @@ from engine.ports import (
     WeightsEditor,
 )
 
-from .examples import examples
+from .examples import examples, used
 
 NAMES = registry.names(Kind.MITIGATION)
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
@@ -56,10 +56,6 @@ class TunerSettings(Settings):
 
     lr: float = Field(default=1e-3, gt=0, description="Learning rate.")
     rank: int = Field(default=8, ge=1, description="Rank.")
-
-
-def used(kind: Kind, written: object) -> Use:
-    return registry.INSTALLED.use(kind, written)
 
 
 def settings(name: str, **more: object) -> Any:
