@@ -1,4 +1,4 @@
-"""What a report stands on: rows asked from the views once, and the arms that they fall into."""
+"""All data of a report: the results views, each queried once, and the tuned configurations grouped into arms, which differ in dose only."""
 
 from __future__ import annotations
 

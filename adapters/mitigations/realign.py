@@ -7,7 +7,7 @@
   are given. n = 0: nothing changes.
 - Deviations: supervised fine-tuning alone, on rows of refusals for example; no preference tuning.
 
-Nothing in it is about safety rows: with other rows it is the second tuning of a user, or an attacker's after a repair.
+The rows need not be safety rows: with others this is a user's second fine-tuning, or an attacker's after a repair.
 """
 
 from __future__ import annotations

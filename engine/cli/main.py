@@ -133,7 +133,9 @@ def _explain(error: Exception, *, as_json: bool) -> int:
     else:
         click.echo("".join(traceback.format_exception(error)), err=True)
         if package := registry.owner(error):
-            click.echo(f"error: this is a bug in the package `{package}`, whose adapters you use: tell its authors", err=True)
+            click.echo(
+                f"error: this is a bug in the package `{package}`, whose adapters you use: tell its authors", err=True
+            )
             return Exit.USAGE
         click.echo("error: this is a bug in dosimeter; please report it with the lines above", err=True)
         return Exit.BUG

@@ -1,4 +1,4 @@
-"""Stages, their states, and what each kind of work is made from."""
+"""Stages, the nodes of a plan: pieces of work that are done once, their states, and what each kind of work is made from."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Which stages a worker may do together, and what that saves. Nothing here is part of a key: every stage keeps its own.
+"""Which stages a worker may do together, and what that saves. Nothing here changes a stage's key.
 
 - A *training run* has several checkpoints: tune stages that differ in length alone, where the fine-tuner says that a longer
   run passes exactly through the shorter ones.
-- A *batch group* holds the stages that may be in one batch: tune stages that train in one pack, generate stages that decode
+- A *batch group* holds the stages that may be in one batch: tune stages that train in one *pack* (several LoRA runs on one base
+  model, as one batch), generate stages that decode
   together, judge stages of one judge and benchmark. A worker takes a *stage batch* from one group at a time.
 """
 
@@ -37,7 +38,7 @@ class Groups:
         batch_groups: Batch group by stage key; stages of one group may be in one batch.
         checkpoints: By tune stage key, the keys of all checkpoints of its training run, the shortest first.
         runs: By tune stage key, the name of its training run, the same in every plan that has a checkpoint of it.
-        prefix_blocked: By tune stage key, the field that keeps it from sharing a training run with others of this plan.
+        prefix_blocked: By tune stage key, the setting because of which it is no checkpoint of a longer training run of this plan.
         pack_blocked: By tune stage key, the field that keeps it from training in a pack.
         accounts: By stage key, the account that it runs on; stages that need none are left out.
     """
@@ -182,7 +183,7 @@ def shared(
         forecasts: Forecast by stage key, each as if it ran alone.
         groups: Which stages go together.
         cached: Keys of the stages that need not run.
-        states: Names of the training runs that go on from their longest checkpoint that need not run.
+        states: Names of the training runs of which the state after their longest finished checkpoint was kept, to resume there.
     """
     parts: dict[tuple[int, int], Range] = {}  # forecasts are shared objects, so each difference is worked out once
     found = dict(forecasts)
@@ -200,8 +201,8 @@ def _path(
 ) -> list[str]:
     """The checkpoints that a training run still has to make, after the one that it goes on from, if any."""
     ahead = [key for key in checkpoints if key not in cached]
-    # A state is where the longest checkpoint was, so of no use to a shorter one.
     before = checkpoints[: len(checkpoints) - len(ahead)]
+    # The kept state is that of the longest finished checkpoint: it serves only if exactly the shorter ones are finished.
     goes_on = ahead and before and cached >= set(before) and groups.runs[ahead[0]] in states
     return [before[-1], *ahead] if goes_on else ahead
 
@@ -212,11 +213,11 @@ def savings(groups: Groups, alone: Mapping[str, Range], once: Mapping[str, Range
     `alone` has each forecast as if the stage ran alone, `once` the same as `shared` returns them.
     """
     ahead = [key for key in groups.runs if key not in cached]
-    firsts = {groups.runs[key]: key for key in reversed(ahead) if key == _first(groups.checkpoints[key], cached)}
+    firsts = {groups.runs[key]: key for key in ahead if key == _first(groups.checkpoints[key], cached)}
     return Savings(
         tunes=len(ahead),
         training_runs=len(firsts),
-        going_on=sum(once[key] is not alone[key] for key in firsts.values()),
+        going_on=sum(once[key] is not alone[key] for key in firsts.values()),  # `shared` replaced it: it resumes
         steps=sum(once[key].expected.optimizer_steps for key in ahead),
         steps_alone=sum(alone[key].expected.optimizer_steps for key in ahead),
         prefix_blocked=_count(groups.prefix_blocked, ahead),

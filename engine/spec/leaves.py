@@ -1,6 +1,8 @@
-"""The paths that a spec may sweep: the engine's own fields, and the settings of every adapter that the spec names.
+"""The dotted paths that an axis of a spec may sweep, and the validation of the values (*levels*) that it gives there.
 
-A setting's path is its adapter's place and its own name: `tune.lr`, `model.path`, `mitigations.scale.a`. An adapter in a
+A leaf is a field of the engine's own, or a setting of an adapter that the spec names. A *place* is a field that holds an adapter, or a
+list of them (`model`, `judges`); a *use* is an adapter with its settings. A setting's path is its place and its own name: `tune.lr`,
+`model.path`, `mitigations.scale.factor`. An adapter in a
 list goes by its name, which may hold `/`, `.` and `-`: whole paths are looked up, and none is split at its dots.
 """
 

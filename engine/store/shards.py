@@ -72,7 +72,7 @@ def read_rows(run: RunDirectory, shard: ShardRef, stage_key: str) -> list[dict[s
     """Read one stage's rows back.
 
     Raises:
-        StoreError: The file is missing, or not as it was acknowledged.
+        StoreError: The file is missing, or does not match its recorded SHA-256.
     """
     table = _table(run.root / shard.path, shard.sha256)
     rows: list[dict[str, Any]] = table.filter(pc.equal(table["stage_key"], stage_key)).to_pylist()
@@ -85,12 +85,12 @@ def _table(path: Path, sha256: str) -> pa.Table:
     with mapped("a shard cannot be read", path, pa.ArrowException, todo=AGAIN):
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise StoreError("a shard is not as it was acknowledged", where=str(path), todo=AGAIN)
+            raise StoreError("a shard does not match its recorded SHA-256", where=str(path), todo=AGAIN)
         return pq.read_table(pa.BufferReader(data), use_threads=False)
 
 
 def is_whole(run: RunDirectory, shard: ShardRef) -> bool:
-    """Tell whether a shard is on disk, byte for byte as it was acknowledged; one that cannot be read is not."""
+    """Tell whether a shard is on disk, and matches its recorded SHA-256; one that cannot be read is not."""
     path = run.root / shard.path
     try:
         return path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
@@ -191,7 +191,7 @@ def read_chat_rows(run: RunDirectory, shard: ShardRef, stage_key: str) -> list[t
     """Read the (source, row) pairs that a rows stage left, in order; the inverse of `chat_row_rows`.
 
     Raises:
-        StoreError: The file is missing, or not as it was acknowledged.
+        StoreError: The file is missing, or does not match its recorded SHA-256.
     """
     found = sorted(read_rows(run, shard, stage_key), key=lambda row: row["position"])
     return [(row["source"], ChatRow(row["row_id"], _turns(row["turns"]), row["rejected"])) for row in found]

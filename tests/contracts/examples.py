@@ -30,4 +30,6 @@ def used(kind: Kind, written: object) -> Use:
     try:
         return registry.INSTALLED.use(kind, written)
     except SettingsError as error:
-        pytest.fail(f"{error}\ngive an example of `{error.name}` in the file that DOSIMETER_EXAMPLES names", pytrace=False)
+        pytest.fail(
+            f"{error}\ngive an example of `{error.name}` in the file that DOSIMETER_EXAMPLES names", pytrace=False
+        )

@@ -1,9 +1,9 @@
-"""What costs money is made once, whatever is lost: a reply, this process, or the machine.
+"""What costs money (fine-tuning jobs, batches) is sent exactly once, even if a reply, this process or the machine is lost.
 
-Providers know no idempotency (OpenAI's API reference, 2026-11: no such header on `fine_tuning/jobs` or `batches`), so: look for
-the key among what is there; upload what the request needs; look again, write down the intent, send the request once, write down
-the id; only then wait. A request whose reply was lost is never repeated before its work has been looked for, for longer than
-lists lag. Of two processes on one machine that want the same thing, the second waits until the first one's is listed.
+Providers have no idempotency keys (OpenAI's API reference, 2026-11: no such header on `fine_tuning/jobs` or `batches`), so: look for
+a job that carries our key; upload what the request needs; look again, write down the intent, send the request once, write down
+the id; only then wait. A request whose reply was lost is never repeated before its work has been looked for, for longer
+than a new job may be missing from the provider's list. Of two processes on one machine that want the same thing, the second waits until the first one's is listed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ DAY_PAUSE = 1800.0
 """Seconds until the next try when a day's limit is used up and the provider does not say until when."""
 
 LONGEST_DAY = 26 * 3600.0
-"""Seconds after which a day's limit should be there again."""
+"""How long to go on trying when a daily limit is used up: by then it has been reset."""
 
 LOCK_SECONDS = 900.0
 """How long somebody else may take to make the same thing: a request and the lag of lists, a few times over."""
 
 LOCKS = 256
-"""Files; what shares one by chance waits for a moment."""
+"""Number of lock files. Keys are hashed onto them, so unrelated keys may by chance wait for each other."""
 
 
 @dataclass(slots=True)
@@ -76,10 +76,10 @@ class Once(ABC, Generic[T]):
         """Note for how long nothing may be made, when a day's limit is used up."""
 
     async def made(self, key: str, upload: Callable[[], Awaitable[str]], send: Callable[[str], Awaitable[T]]) -> T:
-        """Return what there is of a key, found or made.
+        """Return the job or batch of a key: the one that exists at the provider, else one that is sent now.
 
         Args:
-            key: What the request carries, and finds it again.
+            key: Goes with the request, and finds it again at the provider.
             upload: Uploads what the request needs, and returns its id; it costs nothing.
             send: Sends the request with that id, once.
 
@@ -96,12 +96,12 @@ class Once(ABC, Generic[T]):
             try:
                 return await self._made(key, file_id, send)
             except ThrottledError as error:  # nothing was done
-                attempt += error.scope != "day"
+                attempt += error.scope != "day"  # waiting for a daily limit is no try
                 await asyncio.sleep(self._until_allowed(error, attempt))
-            except (NoReplyError, UnavailableError):  # looked for in vain
+            except (NoReplyError, UnavailableError):  # no reply, and the provider does not list it: safe to send again
                 attempt += 1
                 await asyncio.sleep(backoff(attempt))
-        raise UnavailableError(f"nothing could be made in {TRIES} tries")
+        raise UnavailableError(f"the provider took nothing in {TRIES} tries, or {LONGEST_DAY / 3600:.0f} hours")
 
     async def found(self, key: str, arrival: float | None) -> T | None:
         """Look for what carries a key, once; or, where a request for it may have arrived, for as long as lists lag after that.
@@ -181,7 +181,7 @@ class Once(ABC, Generic[T]):
             lock = AsyncFileLock(path, timeout=LOCK_SECONDS, mode=SEALED, thread_local=False)
             await lock.acquire()
         except Timeout as error:
-            raise UnavailableError(f"somebody else on this machine has not finished making {key}: {error}") from error
+            raise UnavailableError(f"somebody else on this machine holds the lock of {key}: {error}") from error
         except OSError as error:
             raise UnavailableError(f"no lock could be had for {key}: {error}") from error
         try:

@@ -1,8 +1,8 @@
 """Which stages run next, together, on which worker: a pure state machine. No I/O, no clock, no Ray.
 
 A stage is ready when everything it needs is done. Workers take *stage batches*: the first ready stage, and others of its
-batch group that gain from its company. Ready stages are taken by depth (what finishes a cell, and so unblocks its judges, comes first), then
-the longest first, so that the tail of the run is short; for the same reason a batch is never more than a share of what its
+batch group that are cheaper together with it. Ready stages are taken by depth (later kinds of work first: judge before generate before tune, so
+that cells finish one by one), then the longest first, so that the tail of the run is short; for the same reason a batch is never more than a share of what its
 group has left. A worker is warm for the answers of the models that it tuned itself, because they are still in its memory:
 it takes those first, then what nobody is warm for, and takes work away from another worker only rather than be idle.
 """
@@ -22,23 +22,25 @@ from engine.run.slots import Slot, Work
 ENDED = frozenset({StageState.DONE, StageState.FAILED, StageState.BLOCKED, StageState.SKIPPED})
 _DEPTH = {kind: depth for depth, kind in enumerate(StageKind)}
 Entry = tuple[int, float, int, str]
+"""(-depth, -seconds, position in the plan, stage key): the smallest is taken first."""
 Admits = Callable[[Stage], bool]
 
 ROUNDS = 2
-"""A worker takes at most 1 / (workers * ROUNDS) of what a batch group has left (guided self-scheduling, Polychronopoulos & Kuck 1987,
-doi:10.1109/TC.1987.5009495), so that workers of different speed end together."""
+"""A batch is at most 1 / (workers * ROUNDS) of the expected seconds that its group has left (guided self-scheduling, Polychronopoulos &
+Kuck 1987, doi:10.1109/TC.1987.5009495), so that workers of different speed end together."""
 
 LEAST_ROUNDS = 8
-"""Nor less than 1 / (workers * LEAST_ROUNDS) of all that the group had: small batches gain little from company."""
+"""Floor of that share: 1 / (workers * LEAST_ROUNDS) of the seconds that the group had in all, because small batches save little."""
 
 SMALL_SECONDS = 1.0
-"""Nor less than this many expected seconds: a batch has its own fixed cost."""
+"""Floor of a batch in expected seconds, because every batch has a fixed cost."""
 
 LARGE_SECONDS = 300.0
-"""But never more than this: answers of a batch wait for its training, and people wait for answers."""
+"""Ceiling of a batch in expected seconds: generation waits for the training in its batch, and people wait for results."""
 
 PACK = 16
-"""Training runs that a batch has at least, if every worker can have as many: how many train at once, the worker measures."""
+"""Fewest training runs in a tune batch, as long as there are that many for every worker. How many of them train at the same time is
+measured by the worker."""
 
 LARGEST = MappingProxyType(
     {

@@ -34,7 +34,7 @@ def test_damage_is_seen_and_never_read_around(run: RunDirectory, shard: ShardRef
     for position in range(0, path.stat().st_size, 16):
         whole = flipped(path, position)
         assert not shards.is_whole(run, shard)
-        with pytest.raises(StoreError, match="not as it was acknowledged"):
+        with pytest.raises(StoreError, match="does not match its recorded SHA-256"):
             shards.read_rows(run, shard, "sample-1")
         path.write_bytes(whole)
     assert shards.is_whole(run, shard)

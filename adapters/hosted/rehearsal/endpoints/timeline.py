@@ -1,4 +1,7 @@
-"""How a job passes through its states, with real training inside and realistic durations around it."""
+"""A fine-tuning job in the mock server, from validation to success or failure.
+
+It has OpenAI's states and events, simulated waits and faults, and real training of the stand-in.
+"""
 
 from __future__ import annotations
 
