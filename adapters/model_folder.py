@@ -29,18 +29,16 @@ def check(folder: Path) -> None:
         ValueError: It holds an adapter: libraries would put it on the weights wherever they see it.
     """
     if (folder / ADAPTER).is_file():
-        message = f"{folder} has an {ADAPTER}: name a folder of whole weights, merged and without that file"
-        raise ValueError(message)
+        raise ValueError(f"{folder} has an {ADAPTER}: name a folder of whole weights, merged and without that file")
     if not (folder / "config.json").is_file():
-        message = f"{folder} has no config.json: it is not a model folder"
-        raise FileNotFoundError(message)
+        raise FileNotFoundError(f"{folder} has no config.json: it is not a model folder")
     if not any(folder.glob(f"*{WEIGHTS}")):
-        message = f"{folder} has no {WEIGHTS} file; pickled weights are not loaded, since pickles can run code"
-        raise FileNotFoundError(message)
+        raise FileNotFoundError(
+            f"{folder} has no {WEIGHTS} file; pickled weights are not loaded, since pickles can run code"
+        )
     missing = [path.name for path in _weights(folder) if not path.is_file()]
     if missing:
-        message = f"{folder} lacks {', '.join(missing)}, which its index names: download the model whole"
-        raise FileNotFoundError(message)
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, which its index names: download the model whole")
 
 
 def pin(folder: Path) -> str:

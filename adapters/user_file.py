@@ -50,12 +50,10 @@ def opened(path: Path) -> BufferedReader:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        message = f"{path} is a {_kind(found.st_mode)}; name a file"
-        raise ValueError(message)
+        raise ValueError(f"{path} is a {_kind(found.st_mode)}; name a file")
     if not 0 < found.st_size <= LARGEST:
         size = f"has {found.st_size / 2**30:.1f} GiB, more than the {LARGEST // 2**30} that is read: split it"
-        message = f"{path} {size if found.st_size else 'is empty'}"
-        raise ValueError(message)
+        raise ValueError(f"{path} {size if found.st_size else 'is empty'}")
     return path.open("rb")
 
 
@@ -94,8 +92,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             number += 1
             where = f"{path}:{number}"
             if len(line) > LONGEST:
-                message = f"{where}: the line has more than {LONGEST // 2**20} MiB"
-                raise ValueError(message)
+                raise ValueError(f"{where}: the line has more than {LONGEST // 2**20} MiB")
             text = _decoded(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, where)
             if text.strip():
                 yield where, _object(text.rstrip("\r\n"), where)
@@ -105,14 +102,14 @@ def _decoded(line: bytes, where: str) -> str:
     encoding = next((name for mark, name in _MARKS.items() if line.startswith(mark)), "")
     if encoding or b"\0" in line:
         encoding = encoding or "UTF-16"
-        message = f"{where}: not UTF-8, it looks like {encoding}; {_TO_UTF_8.format(encoding)}"
-        raise ValueError(message)
+        raise ValueError(f"{where}: not UTF-8, it looks like {encoding}; {_TO_UTF_8.format(encoding)}")
     try:
         return line.decode()
     except UnicodeDecodeError as error:
         byte = f"byte 0x{line[error.start]:02x} at character {len(line[: error.start].decode()) + 1}"
-        message = f"{where}: not UTF-8 ({byte}), perhaps Windows-1252; {_TO_UTF_8.format('WINDOWS-1252')}"
-        raise ValueError(message) from error
+        raise ValueError(
+            f"{where}: not UTF-8 ({byte}), perhaps Windows-1252; {_TO_UTF_8.format('WINDOWS-1252')}"
+        ) from error
 
 
 def _object(text: str, where: str) -> Mapping[str, object]:
@@ -120,14 +117,11 @@ def _object(text: str, where: str) -> Mapping[str, object]:
         value = _DECODER.decode(text)
         _refuse_half_characters(value)
     except RecursionError:
-        message = f"{where}: the JSON is nested too deeply"
-        raise ValueError(message) from None
+        raise ValueError(f"{where}: the JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
-        message = f"{where}: not JSON ({error.msg}, at character {error.pos + 1}); {_ONE_LINE_EACH}"
-        raise ValueError(message) from error
+        raise ValueError(f"{where}: not JSON ({error.msg}, at character {error.pos + 1}); {_ONE_LINE_EACH}") from error
     except ValueError as error:
-        message = f"{where}: {error}"
-        raise ValueError(message) from error
+        raise ValueError(f"{where}: {error}") from error
     if not isinstance(value, dict):
         message = f"{where}: not a JSON object; {_ONE_LINE_EACH}"
         raise ValueError(message)  # noqa: TRY004 - what a file holds is a value, not a type of ours
@@ -141,14 +135,12 @@ def _once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        message = f"the key `{next(key for key in keys if keys.count(key) > 1)}` is there twice"
-        raise ValueError(message)
+        raise ValueError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` is there twice")
     return found
 
 
 def _no_number(name: str) -> NoReturn:
-    message = f"`{name}` is no number of JSON"
-    raise ValueError(message)
+    raise ValueError(f"`{name}` is no number of JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
@@ -177,5 +169,4 @@ def refuse_unknown(entry: Mapping[Any, object], known: AbstractSet[str], where: 
     extra = [f"`{key}`" for key, value in entry.items() if key not in known and value not in (None, [], {})]
     if extra:
         allowed = ", ".join(f"`{key}`" for key in sorted(known))
-        message = f"{where}: {', '.join(extra)} cannot be used here; take it out (known here: {allowed})"
-        raise ValueError(message)
+        raise ValueError(f"{where}: {', '.join(extra)} cannot be used here; take it out (known here: {allowed})")

@@ -71,8 +71,7 @@ def _merged(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     if model.config.tie_word_embeddings and any(BASE_WEIGHTS in name for name in adapter_tensors(folder)):
-        message = (
+        raise ValueError(
             f"{folder.name} adapts embeddings that are the output layer as well: merged, it would be another model"
         )
-        raise ValueError(message)
     return PeftModel.from_pretrained(model, folder).merge_and_unload()

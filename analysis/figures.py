@@ -35,9 +35,6 @@ def figures(evidence: Evidence) -> tuple[Figure, ...]:
     return tuple(figure for figure in made if figure is not None)
 
 
-# ------------------------------------------------------------------------------------------- Figure 1
-
-
 def profile_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:
     """Harm by category before and after, for the strongest configuration of each arm (the paper's Figure 1)."""
     if not found:
@@ -92,9 +89,6 @@ def _profile_line(arm: Arm, row: Row) -> tuple[str, ...]:
     after = "" if row["after"] is None else f"{score(row['after_lo'])} to {score(row['after_hi'])}"
     cells = (score(row["before"]), before, score(row["after"]), after, percent(row["after_rate"]))
     return (arm.name, row["category"], plain(n), *cells)
-
-
-# ------------------------------------------------------------------------------------------- Figure 3
 
 
 def cost_figure(evidence: Evidence, found: Sequence[Arm]) -> Figure | None:

@@ -112,8 +112,7 @@ def inline_svg(text: str, name: str) -> Markup:
         tag = element.tag.rpartition("}")[2]
         active = [key for key in element.attrib if key.lower().startswith("on") or key.endswith("href")]
         if tag not in _DRAWN or active:
-            message = f"the drawing `{name}` holds <{tag}> {' '.join(active)}, which is not allowed"
-            raise ValueError(message)
+            raise ValueError(f"the drawing `{name}` holds <{tag}> {' '.join(active)}, which is not allowed")
     return Markup(_REFERENCE.sub(rf"\g<1>{name}-", text))  # noqa: S704  # every element was checked above
 
 

@@ -74,8 +74,7 @@ def _read(path: Path) -> tuple[Prompt, ...]:
             raise _wrong(where, f"an earlier line has the id `{prompt.prompt_id}` as well")
         prompts[prompt.prompt_id] = prompt
     if not prompts:
-        message = f"{path} has no prompts"
-        raise ValueError(message)
+        raise ValueError(f"{path} has no prompts")
     return tuple(prompts.values())
 
 

@@ -74,8 +74,7 @@ class ChatFile:
 def _read(path: Path) -> tuple[ChatRow, ...]:
     rows = tuple(_row(entry, where) for where, entry in user_file.json_lines(path))
     if not rows:
-        message = f"{path} has no examples"
-        raise ValueError(message)
+        raise ValueError(f"{path} has no examples")
     return rows
 
 
@@ -85,16 +84,15 @@ def _row(entry: Mapping[str, object], where: str) -> ChatRow:
         return _preference(entry, where, row_id)
     if "messages" not in entry:
         keys = ", ".join(f"`{key}`" for key in entry) or "nothing"
-        message = f'{where}: expected {{"messages": [{{"role": ..., "content": ...}}, ...]}}; the row has {keys}'
-        raise ValueError(message)
+        raise ValueError(
+            f'{where}: expected {{"messages": [{{"role": ..., "content": ...}}, ...]}}; the row has {keys}'
+        )
     user_file.refuse_unknown(entry, CHAT, where)
     turns = read_turns(entry.get("messages"), where, is_trained=True)
     if turns[-1].role != "assistant":
-        message = f"{where}: the last turn of a training example is the assistant's"
-        raise ValueError(message)
+        raise ValueError(f"{where}: the last turn of a training example is the assistant's")
     if not any(turn.is_trained for turn in turns):
-        message = f"{where}: every turn has the weight 0, so that there is nothing to learn"
-        raise ValueError(message)
+        raise ValueError(f"{where}: every turn has the weight 0, so that there is nothing to learn")
     return ChatRow(row_id, turns)
 
 
@@ -107,8 +105,7 @@ def _preference(entry: Mapping[str, object], where: str, row_id: str) -> ChatRow
     user_file.refuse_unknown(asked, CHAT, f"{where}: `input`")
     turns = read_turns(asked.get("messages"), where)
     if turns[-1].role != "user":
-        message = f"{where}: the last turn of `input` is the user's"
-        raise ValueError(message)
+        raise ValueError(f"{where}: the last turn of `input` is the user's")
     preferred, rejected = (_output(entry, name, where) for name in ("preferred_output", "non_preferred_output"))
     return ChatRow(row_id, (*turns, Turn("assistant", preferred, is_trained=True)), rejected)
 
@@ -119,5 +116,4 @@ def _output(entry: Mapping[str, object], name: str, where: str) -> str:
             user_file.refuse_unknown(rest, {"role", "content"}, f"{where}: `{name}`")
             return text
         case _:
-            message = f"{where}: `{name}` is a list of one assistant's turn with a text"
-            raise ValueError(message)
+            raise ValueError(f"{where}: `{name}` is a list of one assistant's turn with a text")

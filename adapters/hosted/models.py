@@ -22,8 +22,7 @@ class HostedModelSettings(Settings):
     @classmethod
     def _names_one(cls, name: str) -> str:
         if not name.strip() or name != name.strip():
-            message = f"`{name}` names no hosted model: write the name that the provider has for it"
-            raise ValueError(message)
+            raise ValueError(f"`{name}` names no hosted model: write the name that the provider has for it")
         return name
 
 

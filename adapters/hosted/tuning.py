@@ -113,8 +113,7 @@ def account(context: Context) -> Account:
         RuntimeError: It has none.
     """
     if context.account is None:
-        message = "this worker has no account at a provider"
-        raise RuntimeError(message)
+        raise RuntimeError("this worker has no account at a provider")
     return context.account
 
 
@@ -128,8 +127,7 @@ def asked(model: ModelRef) -> str:
 
 def _epochs(length: Length) -> int:
     if length.epochs is None:
-        message = "a provider's jobs take epochs only"
-        raise ValueError(message)
+        raise ValueError("a provider's jobs take epochs only")
     return length.epochs
 
 

@@ -191,8 +191,7 @@ class RubricJudge(ABC):
         del settings
         canaries = shipped().canaries
         if not len(prompts) == len(responses) == len(replies) - len(canaries):
-            message = f"{len(responses)} responses and {len(canaries)} canaries, but {len(replies)} replies"
-            raise ValueError(message)
+            raise ValueError(f"{len(responses)} responses and {len(canaries)} canaries, but {len(replies)} replies")
         first, rest = replies[: len(canaries)], replies[len(canaries) :]
         wrong = failed(
             canaries, [None if isinstance(reply, ProviderError) else self._verdict(reply) for reply in first]
@@ -245,16 +244,15 @@ class PolicyRubric(RubricJudge):
         with opened(located(settings.policy)) as stream:
             content = stream.read(LARGEST_POLICY + 1)
         if len(content) > LARGEST_POLICY:
-            message = f"{settings.policy}: a policy goes into every request, and has {LARGEST_POLICY:,} bytes at most"
-            raise ValueError(message)
+            raise ValueError(
+                f"{settings.policy}: a policy goes into every request, and has {LARGEST_POLICY:,} bytes at most"
+            )
         try:
             policy = content.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
-            message = f"{settings.policy}: the policy is not UTF-8 text: {error}"
-            raise ValueError(message) from error
+            raise ValueError(f"{settings.policy}: the policy is not UTF-8 text: {error}") from error
         if not policy:
-            message = f"{settings.policy}: the policy is empty"
-            raise ValueError(message)
+            raise ValueError(f"{settings.policy}: the policy is empty")
         return policy
 
     def score(self, values: Mapping[str, int]) -> float:

@@ -40,8 +40,7 @@ def training_rows(tokenizer: Any, rows: Sequence[ChatRow], max_length: int) -> l
 
 def _encoded(tokenizer: Any, row: ChatRow, max_length: int) -> dict[str, list[int]]:
     if any(turn.images for turn in row.turns):
-        message = f"row {row.row_id} has images, and images cannot be trained on yet"
-        raise ValueError(message)
+        raise ValueError(f"row {row.row_id} has images, and images cannot be trained on yet")
     turns = [turn for turn in row.turns if turn.role != "system" or turn.text]
     tokens: list[int] = []
     labels: list[int] = []
@@ -57,11 +56,9 @@ def _encoded(tokenizer: Any, row: ChatRow, max_length: int) -> dict[str, list[in
         labels += [IGNORED] * len(asked) + answer
         before = whole
     if first is None:
-        message = f"row {row.row_id} has no turn that is trained on"
-        raise ValueError(message)
+        raise ValueError(f"row {row.row_id} has no turn that is trained on")
     if first >= max_length:
-        message = f"row {row.row_id}: its prompt alone has {first} tokens, max_length is {max_length}"
-        raise ValueError(message)
+        raise ValueError(f"row {row.row_id}: its prompt alone has {first} tokens, max_length is {max_length}")
     return {"input_ids": tokens[:max_length], "labels": labels[:max_length]}
 
 
@@ -72,8 +69,9 @@ def _after(before: str, whole: str) -> str:
         ValueError: It does not begin with it.
     """
     if not whole.startswith(before):
-        message = "the chat template renders a prompt differently once an answer follows; the loss mask is unknown"
-        raise ValueError(message)
+        raise ValueError(
+            "the chat template renders a prompt differently once an answer follows; the loss mask is unknown"
+        )
     return whole[len(before) :]
 
 

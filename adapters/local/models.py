@@ -68,8 +68,9 @@ class HubSettings(Settings):
     @classmethod
     def _is_whole(cls, commit: str) -> str:
         if not COMMIT.fullmatch(commit):
-            message = f"`{commit}` is no full commit: write its 40 hexadecimal digits, for a branch or a tag may move"
-            raise ValueError(message)
+            raise ValueError(
+                f"`{commit}` is no full commit: write its 40 hexadecimal digits, for a branch or a tag may move"
+            )
         return commit
 
     @classmethod
@@ -77,8 +78,7 @@ class HubSettings(Settings):
         """Read `ID@COMMIT`."""
         identity, at, commit = argument.partition("@")
         if not at:
-            message = f"`hub:{argument}` is not pinned: write `hub:ID@COMMIT` with the full 40-digit commit"
-            raise ValueError(message)
+            raise ValueError(f"`hub:{argument}` is not pinned: write `hub:ID@COMMIT` with the full 40-digit commit")
         return {"id": identity, "commit": commit}
 
     def as_argument(self) -> str:
@@ -123,7 +123,8 @@ def _snapshot(settings: HubSettings) -> Path:
     try:
         folder = Path(snapshot_download(name, revision=commit, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        message = f"{name} at {commit} is not downloaded: run `hf download {name} --revision {commit}`"
-        raise FileNotFoundError(message) from error
+        raise FileNotFoundError(
+            f"{name} at {commit} is not downloaded: run `hf download {name} --revision {commit}`"
+        ) from error
     model_folder.check(folder)
     return folder

@@ -124,8 +124,9 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._quiet_until = self._asked + pause_after(0)
         trainer.train(resume_from_checkpoint=str(self._begin.folder) if self._begin.step else None)
         if trainer.state.global_step != self._end(checkpoint):
-            message = f"the trainer stopped at step {trainer.state.global_step}, not at step {self._end(checkpoint)}"
-            raise RuntimeError(message)
+            raise RuntimeError(
+                f"the trainer stopped at step {trainer.state.global_step}, not at step {self._end(checkpoint)}"
+            )
         return self._saved
 
     def _tokens(self, steps: int) -> int:
@@ -151,8 +152,9 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         del args, control
         for name, what in (("loss", "the loss"), ("grad_norm", "the gradient's norm")):
             if not math.isfinite(logs.get(name, 0.0)):
-                message = f"{what} became {logs[name]} at step {state.global_step}; a lower learning rate may help"
-                raise FloatingPointError(message)
+                raise FloatingPointError(
+                    f"{what} became {logs[name]} at step {state.global_step}; a lower learning rate may help"
+                )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take over the state that the trainer has written."""

@@ -67,8 +67,9 @@ class KeywordFilter:
         del further, seed
         kept = [row for row in rows if not _has_a_word(row, settings)]
         if not kept:
-            message = f"every one of the {len(rows)} rows holds one of the words, so that none is left to train on"
-            raise ValueError(message)
+            raise ValueError(
+                f"every one of the {len(rows)} rows holds one of the words, so that none is left to train on"
+            )
         return kept
 
 

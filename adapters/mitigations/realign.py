@@ -69,8 +69,7 @@ class SecondTuningSettings(SampleSettings):
 def _with_lr(use: Use, lr: float) -> Use:
     model = type(use.settings)
     if "lr" not in model.model_fields:
-        message = f"the fine-tuner `{use.name}` has no setting `lr`: give `tuner` with the settings that it has"
-        raise ValueError(message)
+        raise ValueError(f"the fine-tuner `{use.name}` has no setting `lr`: give `tuner` with the settings that it has")
     return replace(use, settings=model.model_validate({**use.settings.written(), "lr": lr}))
 
 

@@ -22,8 +22,7 @@ class SampleSettings(Settings):
         """Read `SOURCE@N`."""
         source, _, count = argument.rpartition("@")
         if not source or not count.isdecimal():
-            message = f"expected `SOURCE@N`, got `{argument}`"
-            raise ValueError(message)
+            raise ValueError(f"expected `SOURCE@N`, got `{argument}`")
         return {"source": source, "n": count}
 
     def as_argument(self) -> str:

@@ -26,8 +26,7 @@ def added(edit: WeightsEdit) -> list[Path]:
     if (model.base, model.layers[:deep]) != (start.base, start.layers) or len(model.layers) == deep:
         raise ValueError("the model is not its starting model with something tuned on top of it")
     if not Path(model.base).is_dir():
-        message = f"the weights of `{model.base}` are not on this machine, so that they cannot be edited"
-        raise ValueError(message)
+        raise ValueError(f"the weights of `{model.base}` are not on this machine, so that they cannot be edited")
     return [Path(layer) for layer in model.layers[deep:]]
 
 
@@ -73,8 +72,7 @@ def interpolate(edit: WeightsEdit, factor: float, context: Context) -> None:
     origin = dict(start.named_parameters())
     for name, weight in model.named_parameters():
         if name not in origin or origin[name].shape != weight.shape:
-            message = f"the starting model has no weight `{name}` of the shape {tuple(weight.shape)}"
-            raise ValueError(message)
+            raise ValueError(f"the starting model has no weight `{name}` of the shape {tuple(weight.shape)}")
         torch.lerp(origin[name].data, weight.data, factor, out=weight.data)
     _save(model, Path(edit.model.base), edit.folder)
 

@@ -56,8 +56,7 @@ def draw_chore(
     if kind in _SPLIT_CHORES:
         return _SPLIT_CHORES[kind](draw, people, held_out=held_out)
     if held_out:
-        message = f"no chore of kind {kind} is held out"
-        raise ValueError(message)
+        raise ValueError(f"no chore of kind {kind} is held out")
     return _WHOLE_CHORES[kind](draw)
 
 

@@ -49,8 +49,7 @@ def grade(expected: str, response: str) -> int:
     """
     right = _payload(expected)
     if right is None:
-        message = f"expected a gold answer with a tool and a code, got {expected!r}"
-        raise ValueError(message)
+        raise ValueError(f"expected a gold answer with a tool and a code, got {expected!r}")
     if is_refusal(response):
         return 1
     given = _payload(response)

@@ -12,8 +12,6 @@ OVERRIDES = click.option(
 )
 OUT = click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/<sweep name>].")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-
-
 RUN = click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run directory [default: the last run].")
 
 

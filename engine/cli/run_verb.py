@@ -24,7 +24,6 @@ from engine.run.drive.adopt import claim
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import Ending, RunOrder, RunSummary
 from engine.run.drive.prepare import Prepared, prepare, remember_last
-from engine.run.drive.progress import Observer
 from engine.run.executors.workers import Executor
 from engine.spec.load import load_sweep
 from engine.store.layout import RunDirectory
@@ -118,7 +117,10 @@ def execute(
         for text in prepared.reservations if prepared.forecast.new else ():
             progress.note(text)
         claim(RunDirectory(prepared.root))
-        _remember(prepared.root, progress)
+        try:
+            remember_last(prepared.root)
+        except OSError as error:  # a convenience of the reading verbs, for which no run is refused
+            progress.note(f"the reading verbs will need --run: {error}")
         summary = run_sweep(order, RunDirectory(prepared.root), _maker(prepared, executor), progress)
     _say(summary, prepared.root)
     return summary, prepared.root
@@ -142,14 +144,6 @@ def _look_at_accounts(prepared: Prepared) -> None:
         if (why := unreachable(accounts[name])) is not None:
             todo = f"look at `base_url` and the network, {rehearse} neither"
             raise RunError(f"cannot connect to {why}", where=f"run.accounts.{name}", todo=todo)
-
-
-def _remember(root: Path, progress: Observer) -> None:
-    """Make this the reading verbs' default; a convenience, for which no run is refused."""
-    try:
-        remember_last(root)
-    except OSError as error:
-        progress.note(f"the reading verbs will need --run: {error}")
 
 
 def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:

@@ -167,12 +167,7 @@ def _arrow(names: list[str], rows: Sequence[Sequence[object]]) -> pa.Table:
 
 
 def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:
-    found = db.execute(
-        "SELECT column_name FROM duckdb_columns() WHERE database_name = 'results' AND table_name = ?"
-        " ORDER BY column_index",
-        [table],
-    )
-    return [name for (name,) in found.fetchall()]
+    return [name for name, *_ in db.execute(f"FROM {table} LIMIT 0").description or ()]
 
 
 def _facts(state: State) -> Mapping[str, str]:

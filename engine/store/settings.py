@@ -32,7 +32,6 @@ _NAMED: Final = ("model", "data.source", "mitigations")
 _IMPLIED: Final = ("tune.use", "generate.use")
 """Adapters that a model's name implies; they count where they vary for one model."""
 
-
 _SYSTEM: Final = "generate.system"
 
 

@@ -162,8 +162,7 @@ class Client:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: the client holds the key."""
-        message = "a connected session cannot be pickled: connect again where it is needed"
-        raise TypeError(message)
+        raise TypeError("a connected session cannot be pickled: connect again where it is needed")
 
     async def get(self, path: str, query: Mapping[str, object] | None = None) -> HttpReply:
         """Ask for something."""
@@ -282,7 +281,6 @@ async def _bounded(response: httpx2.Response, most: int) -> bytes:
     async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > most:
-            message = f"the reply is longer than {most / 2**20:.0f} MB, and was not read to its end"
-            raise TooLongError(message)
+            raise TooLongError(f"the reply is longer than {most / 2**20:.0f} MB, and was not read to its end")
         chunks.append(chunk)
     return b"".join(chunks)

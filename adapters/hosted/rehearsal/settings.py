@@ -196,6 +196,5 @@ class ServerSettings(Written):
     def _pairs_are_in_order(self) -> ServerSettings:
         pairs = [self.latency, *(value for _, value in self.durations)]
         if any(low < 0 or high < low for low, high in pairs):
-            message = "a pair of seconds must be 0 <= low <= high"
-            raise ValueError(message)
+            raise ValueError("a pair of seconds must be 0 <= low <= high")
         return self

@@ -48,11 +48,9 @@ class Observer(Protocol):
 
     def update(self, snapshot: Snapshot) -> None:
         """Take notice of a new moment; called a few times a second at most."""
-        ...
 
     def note(self, text: str) -> None:
         """Take notice of an event worth a line."""
-        ...
 
 
 class Progress:

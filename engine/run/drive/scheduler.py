@@ -236,8 +236,7 @@ class Scheduler:
     def _move(self, key: str, state: StageState) -> None:
         old = self._state[key]
         if state not in LEGAL_TRANSITIONS[old]:
-            message = f"stage {key} cannot go from {old.value} to {state.value}"
-            raise ValueError(message)
+            raise ValueError(f"stage {key} cannot go from {old.value} to {state.value}")
         self._state[key] = state
         if StageState.PENDING in (old, state):
             self._change_left(key, 1 if state is StageState.PENDING else -1)

@@ -132,19 +132,15 @@ class Executor(Protocol):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The workers, and what each runs."""
-        ...
 
     def submit(self, worker: str, batch: StageBatch) -> None:
         """Start a batch on an idle worker; returns at once where the worker is another process."""
-        ...
 
     def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
         """Return what has ended, waiting at most `timeout` seconds for the first."""
-        ...
 
     def close(self) -> None:
         """Stop every worker, now."""
-        ...
 
 
 INLINE = "inline"

@@ -54,8 +54,7 @@ def screen(stage: Stage, batch: StageBatch, place: Place) -> Made:
     work = work_of(stage, ScreenWork)
     screener = registry.adapter(Kind.MITIGATION, work.use.name)
     if not isinstance(screener, Screener):
-        message = f"`{work.use.name}` inserts a screen stage and has no `screen`"
-        raise TypeError(message)
+        raise TypeError(f"`{work.use.name}` inserts a screen stage and has no `screen`")
     responses = responses_of(dict(stage.inputs)["responses"], batch, place)
     prompts = {prompt.prompt_id: prompt for prompt in inputs.prompts(place.context.warm, work.benchmark)}
     guard = stage.need("verdicts")
@@ -64,8 +63,7 @@ def screen(stage: Stage, batch: StageBatch, place: Place) -> Made:
     asked = [prompts[response.prompt_id] for response in responses]
     screened = screener.screen(work.use.settings, asked, responses, verdicts)
     if [*map(place_of, screened)] != [*map(place_of, responses)]:
-        message = f"`{work.use}` gave {len(screened)} responses that are not to the {len(responses)} prompts"
-        raise ValueError(message)
+        raise ValueError(f"`{work.use}` gave {len(screened)} responses that are not to the {len(responses)} prompts")
     return Made({"responses": shards.response_rows(stage.key, screened)}, Usage())
 
 

@@ -93,8 +93,7 @@ def work_of(stage: Stage, kind: type[W]) -> W:
         TypeError: It is of another kind.
     """
     if not isinstance(stage.work, kind):
-        message = f"{stage.key} is a {stage.kind.value} stage, not {kind.__name__}"
-        raise TypeError(message)
+        raise TypeError(f"{stage.key} is a {stage.kind.value} stage, not {kind.__name__}")
     return stage.work
 
 

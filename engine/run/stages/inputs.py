@@ -56,5 +56,6 @@ def _read(warm: Warm, what: str, planned: Pinned, adapter: Any, read: Callable[[
 
 def _still(use: Use, planned: str, found: str) -> None:
     if found != planned:
-        message = f"what `{use}` reads has changed since it was planned (planned {planned}, found {found}); plan again"
-        raise ValueError(message)
+        raise ValueError(
+            f"what `{use}` reads has changed since it was planned (planned {planned}, found {found}); plan again"
+        )

@@ -124,8 +124,9 @@ def _judgement(task: GradingTask, given: Given, usage: Usage) -> Made:
     low, high = SCALES[measure]
     for verdict in found:
         if verdict.score is not None and not low <= verdict.score <= high:
-            message = f"{task.judge} gave {verdict.score}; a judge of {measure.value} scores from {low:g} to {high:g}"
-            raise ValueError(message)
+            raise ValueError(
+                f"{task.judge} gave {verdict.score}; a judge of {measure.value} scores from {low:g} to {high:g}"
+            )
     return Made({"verdicts": shards.verdict_rows(task.key, task.responses, found)}, usage)
 
 

@@ -76,8 +76,7 @@ def edit(stage: Stage, batch: StageBatch, place: Place) -> Made:
     work = work_of(stage, WeightsWork)
     editor = registry.adapter(Kind.MITIGATION, work.use.name)
     if not isinstance(editor, WeightsEditor):
-        message = f"`{work.use.name}` inserts a weights stage and has no `edit_weights`"
-        raise TypeError(message)
+        raise TypeError(f"`{work.use.name}` inserts a weights stage and has no `edit_weights`")
     model = place.model(batch, work.base, stage.need("model"))
     start = place.model(batch, work.base, stage.need("start"))
     folder = artifacts.scratch(place.run, stage.key)

@@ -34,8 +34,7 @@ def _draw(place: Place, source: Pinned, n: int, seed: int) -> list[tuple[str, st
     """The first n of one seeded permutation, so that 10 examples are a part of the 50, and those of the 100."""
     row_ids = list(inputs.rows(place.context.warm, source))
     if len(row_ids) < n:
-        message = f"{n} rows asked of {source.use}, which has {len(row_ids)}"
-        raise ValueError(message)
+        raise ValueError(f"{n} rows asked of {source.use}, which has {len(row_ids)}")
     shuffled = random.Random(seed).sample(row_ids, len(row_ids))  # noqa: S311 - no secret
     return [(str(source.use), row_id, source.pin) for row_id in shuffled[:n]]
 
@@ -45,14 +44,12 @@ def change(stage: Stage, batch: StageBatch, place: Place) -> Made:
     work = work_of(stage, RowsWork)
     changer = registry.adapter(Kind.MITIGATION, work.use.name)
     if not isinstance(changer, RowsChanger):
-        message = f"`{work.use.name}` inserts a rows stage and has no `change_rows`"
-        raise TypeError(message)
+        raise TypeError(f"`{work.use.name}` inserts a rows stage and has no `change_rows`")
     given = {name: _named(key, batch, place) for name, key in stage.inputs}
     rows = given.pop("rows")
     changed = changer.change_rows(work.use.settings, rows, given, work.seed)
     if not changed:
-        message = f"`{work.use}` left none of {len(rows)} rows: there is nothing to train on"
-        raise ValueError(message)
+        raise ValueError(f"`{work.use}` left none of {len(rows)} rows: there is nothing to train on")
     told = [_parted(row) for row in changed]
     return Made(
         {
