@@ -65,7 +65,7 @@ class StackedLinear(nn.Module):
             if self.under_way.masks is not None:
                 rows = rows * self.under_way.masks(x.shape[-1]).view_as(rows)
         blocks = [_added(own, read, *term) for own, read, term in zip(wide, rows, self.terms, strict=True)]
-        return torch.cat(blocks).view_as(plain)
+        return (torch.cat(blocks) if len(blocks) > 1 else blocks[0]).view_as(plain)
 
 
 def _added(wide: Tensor, rows: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
