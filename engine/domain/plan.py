@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.domain.adapters import Use
+from engine.domain.cell import Cell
 from engine.domain.results import Measure
 from engine.domain.stage import Stage
-from engine.domain.sweep import Cell
 
 
 class Role(StrEnum):

@@ -27,7 +27,6 @@ from engine.domain.adapters import (
     Use,
     WithAdapter,
     adapters_of,
-    level_text,
 )
 from engine.domain.quota import Quota
 from engine.domain.written import Written
@@ -368,59 +367,3 @@ class Sweep:
     includes: tuple[tuple[tuple[str, Level], ...], ...] = ()
     baselines: bool = True
     run: RunSettings = field(default_factory=RunSettings)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A recipe of the sweep; `coordinates` are (path, level) pairs in the order of the axes, which tell it from its neighbours."""
-
-    coordinates: tuple[tuple[str, Level], ...]
-    recipe: Recipe
-
-    @property
-    def levels(self) -> dict[str, Level]:
-        """The coordinates as the cell has them, by path.
-
-        Where an adapter and one of its settings are both swept, the adapter is the recipe's, with that setting; the setting of
-        an adapter that the cell does not have is left out.
-        """
-        found = dict(self.coordinates)
-        for parent in self._parents:
-            there = found[parent] = _value(self.recipe, parent)
-            for path in [path for path in found if path.startswith(f"{parent}.")]:
-                if not _has(there, path.removeprefix(f"{parent}.")):
-                    del found[path]
-        return found
-
-    @property
-    def _parents(self) -> list[str]:
-        paths = [path for path, _ in self.coordinates]
-        return [path for path in paths if any(other.startswith(f"{path}.") for other in paths)]
-
-    @property
-    def label(self) -> str:
-        """Its levels in words, such as `source=standin/explicit n=10 seed=0`; an adapter's settings stand with the adapter.
-
-        A path is called by its last name, or by its whole one where two paths end alike (`data.n`, `data.mix.n`).
-        """
-        inner = tuple(f"{parent}." for parent in self._parents)
-        levels = {path: level for path, level in self.levels.items() if not path.startswith(inner)}
-        names = [path.rpartition(".")[2] for path in levels]
-        return " ".join(
-            f"{name if names.count(name) == 1 else path}={level_text(level)}"
-            for name, (path, level) in zip(names, levels.items(), strict=True)
-        )
-
-
-def _has(there: object, setting: str) -> bool:
-    """Tell whether what stands in an adapter's place has a setting: `NAME.setting` in a list, else its own name alone."""
-    if isinstance(there, tuple):
-        return any(isinstance(use, Use) and setting.startswith(f"{use.name}.") for use in there)
-    return isinstance(there, Use) and setting.partition(".")[0] in type(there.settings).model_fields
-
-
-def _value(recipe: object, path: str) -> Any:
-    """Return what stands in a recipe at a dotted path of fields."""
-    for name in path.split("."):
-        recipe = getattr(recipe, name)
-    return recipe

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.domain.adapters import Use
+from engine.domain.cell import Cell
 from engine.domain.plan import CellOrigin, Counts, Evaluation, JudgeKey, Plan, PlannedCell, Role
-from engine.domain.sweep import Cell, Level, Measured, Recipe, Sweep
+from engine.domain.sweep import Level, Measured, Recipe, Sweep
 from engine.plan.catalogue import Catalogue
 from engine.plan.fingerprint import spec_digest
 from engine.plan.mitigations import Changes, changes, system_prompt

@@ -14,8 +14,9 @@ from itertools import chain, product
 from math import prod
 from typing import TypeAlias
 
+from engine.domain.cell import Cell
 from engine.domain.plan import Counts
-from engine.domain.sweep import Axis, Cell, Level, Pattern, Sweep, When
+from engine.domain.sweep import Axis, Level, Pattern, Sweep, When
 from engine.spec.origins import base_level, is_setting_in, level_under, swept
 from engine.spec.positions import NOWHERE, Positions, Problems
 from engine.spec.recipes import Combination, Pair, RecipeBook

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from engine.domain.adapters import Use, WithAdapter
+from engine.domain.cell import Cell
 from engine.domain.errors import Problem
-from engine.domain.sweep import Cell, Level, Recipe, Sweep
+from engine.domain.sweep import Level, Recipe, Sweep
 from engine.spec.leaves import CONTEXT, INLINE, section_model, takes_nothing, value_type
 from engine.spec.messages import brief_level, findings
 from engine.spec.origins import inner, item_at, look, origin, swept

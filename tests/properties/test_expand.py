@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.domain.adapters import Use
+from engine.domain.cell import Cell
 from engine.domain.errors import SpecError
-from engine.domain.sweep import Cell, Recipe
+from engine.domain.sweep import Recipe
 from engine.spec.expand import Expansion, count, expand
 from engine.spec.load import read_sweep
 from engine.spec.origins import base_level

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import pytest
 
 from engine.domain.adapters import OUTSIDE, JudgeUse, Settings, Use
+from engine.domain.cell import Cell
 from engine.domain.cost import Charge, Usage
 from engine.domain.plan import CellOrigin, Counts, Evaluation, JudgeKey, Pin, Plan, PlannedCell, Role
 from engine.domain.results import Attempt, Measure, ShardRef, StageResult
@@ -29,7 +30,7 @@ from engine.domain.stage import (
     Work,
     WorkerKind,
 )
-from engine.domain.sweep import Cell, DataRecipe, GenerateRecipe, Recipe, TuneRecipe
+from engine.domain.sweep import DataRecipe, GenerateRecipe, Recipe, TuneRecipe
 from engine.store.layout import RunDirectory
 from engine.store.state import Settled
 
