@@ -39,16 +39,20 @@ class Death:
     """Lets the process die after one of its effects.
 
     Attributes:
-        after: How many effects are left to it; None where it lives.
+        after: How many effects it has; None where it lives.
+        at: An effect after which it dies, and the how-manieth of that name; None where it lives.
         seen: Its effects so far.
     """
 
     after: int | None = None
+    at: tuple[str, int] | None = None
     seen: list[str] = field(default_factory=list)
 
     def come(self, effect: str) -> None:
         self.seen.append(effect)
         if self.after is not None and len(self.seen) >= self.after:
+            raise Crash(effect)
+        if self.at == (effect, self.seen.count(effect)):
             raise Crash(effect)
 
 
@@ -120,9 +124,9 @@ class Process:
     is_tuned: bool = False
     answers: list[str] = field(default_factory=list)
 
-    def live(self, after: int | None = None) -> list[str]:
-        """Run a process, to its end or until it dies after so many effects; return its effects."""
-        death, journal = Death(after), Journal(RunDirectory(self.root).jobs)
+    def live(self, after: int | None = None, at: tuple[str, int] | None = None) -> list[str]:
+        """Run a process, to its end or until it dies, after so many effects or at one of a name; return its effects."""
+        death, journal = Death(after, at), Journal(RunDirectory(self.root).jobs)
         trained = max((at for _, at in self.ledger), default=0.0)
         for job in journal.records():  # as `engine.run.drive.adopt` does when a run begins
             if not job.is_booked and trained > job.intended_at:

@@ -91,11 +91,11 @@ def test_a_process_that_died_after_any_effect_at_a_provider_pays_once(
     rows = tuple(registry.adapter(Kind.DATA, "standin/explicit").rows(NO_SETTINGS)[:20])
     account = Account(provider="hosted/openai", base_url=server.url, key_env=KEY_ENV, poll_seconds=1.0, timeout=30.0)
 
-    def died_after(effects: int | None) -> tuple[Process, list[str]]:
-        name, first = f"{tmp_path} {effects}", effects or 0
-        own = rows[first:] + rows[:first]  # a file of its own, and as many tokens
+    def died_at(number: int, at: tuple[str, int] | None) -> tuple[Process, list[str]]:
+        name = f"{tmp_path} {number}"
+        own = rows[number:] + rows[:number]  # a file of its own, and as many tokens
         process = Process(
-            tmp_path / f"died-{effects}",
+            tmp_path / f"died-{number}",
             lambda: provider.connect(Access("ours", server.url, KEY_ENV, 30.0)),
             TuningRequest(f"tune-{digest(name)}", "standin-aligned", own, 1, 10, 8.0, 10),
             [ChatRequest("standin-aligned", (Turn("user", text),), 4) for text in ("one", "two", "one")],
@@ -103,15 +103,16 @@ def test_a_process_that_died_after_any_effect_at_a_provider_pays_once(
             account,
             Patience(0.5, 0.1),
         )
-        seen = process.live(effects)
+        seen = process.live(at=at)
         process.live()
         return process, seen
 
-    whole, effects = died_after(None)
+    whole, seen = died_at(0, None)
+    assert {"upload", "create_job", "commit", "upload_batch", "submit_batch", "reply"} <= set(seen)
+    effects = [(name, seen[: place + 1].count(name)) for place, name in enumerate(seen)]
     with ThreadPoolExecutor(len(effects)) as pool:
-        found = list(pool.map(died_after, range(1, len(effects) + 1)))
-    assert [len(seen) for _, seen in found] == list(range(1, len(effects) + 1))
-    assert {seen[-1] for _, seen in found} == set(effects)
+        found = list(pool.map(died_at, range(1, len(effects) + 1), effects))
+    assert [(seen[-1], seen.count(seen[-1])) for _, seen in found] == effects
     assert {(one.booked, tuple(one.answers)) for one, _ in found} == {(whole.booked, tuple(whole.answers))}
     assert whole.booked > 0 < len(whole.answers)
     made = [job["metadata"]["dosimeter"] for job in study.jobs()]

@@ -78,9 +78,9 @@ def serving(
     Raises:
         RuntimeError: It did not start.
     """
-    bound = listen(port)
     is_ready = threading.Event()
     server = _server(settings, backend, is_ready.set, process)
+    bound = listen(port)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     try:
