@@ -20,15 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from rivals import ways
-from rivals.floor import Floor
 from rivals.grid import CORES, Cell, CellResult, cells
 from rivals.ways import Way
 
@@ -88,27 +85,6 @@ def _compared(mine: Mapping[Cell, CellResult], others: Mapping[Cell, CellResult]
     }
 
 
-def floor(found: Mapping[str, Way], seeds: int) -> dict[str, float | None]:
-    """The distinct arithmetic of the grid, over what the cores can do; see `rivals.floor`."""
-    command = [sys.executable, "-m", "rivals.measure", str(seeds)]
-    done = subprocess.run(command, env=ways.environment(), stdout=subprocess.PIPE, text=True, check=True)
-    measured = Floor(**json.loads(done.stdout))
-    results = list(found.get("dosimeter", next(iter(found.values()))).results.values())
-    share = len(cells(seeds)) / len(results)
-    generation = share * sum(
-        measured.generate_flop(one.prompt_tokens, one.generated_tokens, len(one.responses)) for one in results
-    )
-    seconds = measured.seconds(measured.train_flop() + generation, CORES)
-    base = found.get("dosimeter")
-    return {
-        "ratio_floor": None if base is None else round(base.whole / seconds, 2),
-        "floor_s": round(seconds, 2),
-        "train_gflop": round(measured.train_flop() / 1e9, 1),
-        "generate_gflop": round(generation / 1e9, 1),
-        "core_gflop_per_s": round(measured.flop_per_second / 1e9, 1),
-    }
-
-
 def main() -> None:
     """Run the ways, compare them, and print the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,7 +104,7 @@ def main() -> None:
     with ExitStack() as stack:
         root = chosen.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dosimeter-sharing-")))
         found = run_all(chosen, root, number)
-        line: dict[str, object] = {**ratios(found), **floor(found, chosen.seeds)}
+        line: dict[str, object] = {**ratios(found)}
         line |= {f"{name}_s": round(way.whole, 1) for name, way in found.items()}
         line |= {f"{name}_measured_s": round(way.seconds, 1) for name, way in found.items()}
         line |= {"cells": whole, "rival_cells": number, "scaled": number < whole, "cores": CORES}

@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 from adapters.local import chat
 from adapters.standin import rules
 from engine import registry
-from engine.domain.adapters import Kind
+from engine.domain.adapters import NO_SETTINGS, Kind
 from engine.domain.conversation import ChatRow
 from rivals import grid
 from rivals.grid import Cell, CellResult
@@ -41,11 +41,12 @@ class Worker:
         torch.set_flush_denormal(True)  # as Dosimeter does; without it, some cells take many times as long
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        folder = registry.adapter(Kind.MODEL, grid.MODEL).locate("").base
+        folder = registry.adapter(Kind.MODEL, grid.MODEL).locate(NO_SETTINGS).base
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self._base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self._prompts = registry.adapter(Kind.BENCHMARK, grid.BENCHMARK).prompts("")
-        texts = [chat.prompt_text(self._tokenizer, prompt.text, None) for prompt in self._prompts]
+        policy = registry.INSTALLED.use(Kind.BENCHMARK, grid.BENCHMARK)
+        self._prompts = registry.adapter(Kind.BENCHMARK, policy.name).prompts(policy.settings)
+        texts = [chat.prompt_text(self._tokenizer, prompt.turns, None) for prompt in self._prompts]
         self._encoded = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
     def run(self, cell: Cell) -> CellResult:
@@ -98,7 +99,7 @@ class Worker:
     def _graded(self, cell: Cell, tokens: list[list[int]]) -> CellResult:
         texts = [self._tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
         pairs = list(zip(self._prompts, texts, strict=True))
-        grades = [rules.grade(prompt.reference or "", text) for prompt, text in pairs]
+        grades = [rules.grade(prompt.references[0], text) for prompt, text in pairs]
         return CellResult(
             cell=cell,
             harmfulness_rate=grades.count(rules.WORST_GRADE) / len(grades),
@@ -112,7 +113,7 @@ class Worker:
 
 def sample(cell: Cell) -> list[ChatRow]:
     """Return the cell's rows: the first n of one seeded permutation, as Dosimeter draws them."""
-    rows = {row.row_id: row for row in registry.adapter(Kind.DATA, cell.source).rows("")}
+    rows = {row.row_id: row for row in registry.adapter(Kind.DATA, cell.source).rows(NO_SETTINGS)}
     drawn = random.Random(cell.seed).sample(list(rows), len(rows))[: cell.n]  # noqa: S311 - no secret
     return [rows[row_id] for row_id in drawn]
 
