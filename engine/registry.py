@@ -145,6 +145,11 @@ def _faults(kind: Kind, made: object) -> Iterator[str]:
         yield f"its `argument` names no setting: `{declared.argument}`"
 
 
+def place(kind: Kind, name: str) -> str:
+    """Return where an adapter's class is, such as `package.module:Class`; of several that claim the name, all."""
+    return ", ".join(sorted(point.value for point in _installed(kind.value).get(name, ())))
+
+
 def owner(error: BaseException) -> str:
     """Return the package of somebody else's adapters in whose code an error was raised, or through which it came; else ''."""
     points = (point for kind in Kind for found in _installed(kind.value).values() for point in found)

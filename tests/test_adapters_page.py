@@ -8,59 +8,21 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from engine import registry
-from engine.domain.adapters import Kind, NoSettings, Settings, kind_of
+from engine.cli.adapters_verb import default, takes
+from engine.domain.adapters import Kind, NoSettings, Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "adapters.md"
 REFRESH = os.environ.get("DOSIMETER_GOLDEN") == "write"
 WITH_SETTINGS = [kind for kind in Kind if kind is not Kind.PROVIDER]
-BOUNDS = {Ge: ("ge", ">="), Gt: ("gt", ">"), Le: ("le", "<="), Lt: ("lt", "<")}
-WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null"}
 HEAD = "| Name | Setting | What it takes | Default | What it says |\n|---|---|---|---|---|"
-
-
-def takes(field: FieldInfo) -> str:
-    """Say what a setting takes, in words."""
-    bounds = [
-        f"{BOUNDS[type(mark)][1]} {getattr(mark, BOUNDS[type(mark)][0])}"
-        for mark in field.metadata
-        if type(mark) in BOUNDS
-    ]
-    return ", ".join([" or ".join(named(field.annotation, kind_of(field))), *bounds])
-
-
-def named(annotation: Any, kind: Kind | None) -> Iterator[str]:
-    arguments = get_args(annotation)
-    if get_origin(annotation) is Literal:
-        yield " or ".join(f"`{value}`" for value in arguments)
-    elif get_origin(annotation) is tuple:
-        yield f"list of {next(named(arguments[0], kind))}s"
-    elif annotation in WORDS:
-        yield WORDS[annotation]
-    elif isinstance(annotation, type) or not arguments or hasattr(annotation, "__metadata__"):
-        yield f"a {kind.noun}" if kind else next(named(arguments[0], kind))
-    else:
-        for argument in arguments:
-            yield from named(argument, kind)
-
-
-def default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    if isinstance(field.default, tuple):
-        return f"`[{', '.join(field.default)}]`"
-    return "none" if field.default is None else f"`{field.default}`"
 
 
 def declared(kind: Kind, name: str) -> type[Settings]:
@@ -70,9 +32,14 @@ def declared(kind: Kind, name: str) -> type[Settings]:
     return found
 
 
+def said(field: FieldInfo) -> str:
+    words = default(field)
+    return words if words in {"required", "none"} else f"`{words}`"
+
+
 def settings_table(kind: Kind) -> str:
     rows = [
-        f"| `{name}` | `{setting}` | {takes(field)} | {default(field)} | {field.description} |"
+        f"| `{name}` | `{setting}` | {takes(field)} | {said(field)} | {field.description} |"
         for name in registry.names(kind)
         for setting, field in declared(kind, name).model_fields.items()
     ]

@@ -35,6 +35,7 @@ VERBS = {
     "status": "Show how far a run is, from any terminal.",
     "query": "Ask the results: a named question or your own SQL.",
     "report": "Draw the charts and write the report.",
+    "adapters": "List the installed adapters, and what each can be told.",
     "schema": "Print the JSON Schema of a spec, for editors.",
     "serve-standin": "Serve the stand-in as a hosted provider would, to rehearse against.",
 }
