@@ -71,7 +71,11 @@ def _weights(folder: Path) -> list[Path]:
     whole, index = folder / f"model{WEIGHTS}", folder / INDEX
     if whole.is_file() or not index.is_file():
         return [whole] if whole.is_file() else sorted(folder.glob(f"*{WEIGHTS}"))
-    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    read = json.loads(index.read_text())
+    files = read.get("weight_map") if isinstance(read, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise ValueError(f"{index} is no index of weights: it has no `weight_map` of files")
+    return [folder / name for name in sorted(set(files.values()))]
 
 
 def parameters(folder: Path) -> int:

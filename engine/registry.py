@@ -24,6 +24,7 @@ from engine.domain.adapters import (
     Settings,
     SettingsError,
     Use,
+    parts_of,
 )
 from engine.domain.errors import PlanError, UnknownAdapterError
 from engine.ports import provider
@@ -39,6 +40,8 @@ PORTS: Mapping[Kind, type] = {
     Kind.PROVIDER: provider.Provider,
 }
 """What an adapter of each kind promises."""
+
+UNHASHABLE = frozenset({list, dict, set})
 
 
 @cache
@@ -134,12 +137,14 @@ def _faults(kind: Kind, made: object) -> Iterator[str]:
         wanted.discard("judge")  # the engine asks for it
     if missing := sorted(name for name in wanted if not hasattr(made, name)):
         yield f"it has no {', '.join(f'`{name}`' for name in missing)}"
+    elif not isinstance(getattr(made, "revision", None), int):
+        yield "its `revision` is no whole number"
     declared = getattr(made, "Settings", NoSettings)
     if not (isinstance(declared, type) and issubclass(declared, Settings)):
         yield "its `Settings` are not derived from engine.ports.Settings"
         return
     for name, field in declared.model_fields.items():
-        if get_origin(field.annotation) in {list, dict, set} or field.annotation in {list, dict, set}:
+        if any(part in UNHASHABLE or get_origin(part) in UNHASHABLE for part in parts_of(field.annotation)):
             yield f"the setting `{name}` cannot be hashed: use a tuple"
     if declared.argument and declared.argument not in declared.model_fields:
         yield f"its `argument` names no setting: `{declared.argument}`"

@@ -105,7 +105,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
             {
                 "cell_id": cell.cell_id,
                 "label": cell.label,
-                "coordinates": {path: _level(level) for path, level in cell.cell.coordinates},
+                "coordinates": {path: _level(level) for path, level in cell.cell.levels.items()},
                 "origin": cell.origin.value,
                 "baseline_cell_id": cell.baseline_id,
                 "unmitigated_cell_id": cell.unmitigated_id,

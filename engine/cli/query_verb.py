@@ -99,7 +99,7 @@ def _print(answer: pa.Table, *, is_named: bool) -> None:
         for name, values in columns.items()
         if is_named and len(values) > 1 and values.count(values[0]) == len(values)
     }
-    if said := [f"{name} {cell(value)}" for name, value in same.items() if value not in (None, "")]:
+    if said := [f"{name} {cell(value)}" for name, value in same.items() if value != ""]:
         console().print(safe(f"All rows: {', '.join(said)}"), style="dim", soft_wrap=True)
     shown = {name: values for name, values in columns.items() if name not in same} or columns
     print_table(tuple(shown), zip(*shown.values(), strict=True), numeric=numeric)

@@ -318,12 +318,13 @@ MitigationUse = Annotated[Use, AdapterOf(Kind.MITIGATION)]
 def kind_of(field: FieldInfo) -> Kind | None:
     """Return the kind of adapter that a field holds (one, or a tuple of them), or None when it holds none."""
     found = [mark for mark in field.metadata if isinstance(mark, AdapterOf)]
-    inner = [mark for part in _parts(field.annotation) for mark in getattr(part, "__metadata__", ())]
+    inner = [mark for part in parts_of(field.annotation) for mark in getattr(part, "__metadata__", ())]
     marks = [mark for mark in (*found, *inner) if isinstance(mark, AdapterOf)]
     return marks[0].kind if marks else None
 
 
-def _parts(annotation: object) -> list[object]:
+def parts_of(annotation: object) -> list[object]:
+    """Return a type and the types that it is made of, such as those of a union; not those within `Annotated`."""
     parts = [annotation]
     for part in parts:
         parts += getattr(part, "__args__", ()) if not hasattr(part, "__metadata__") else ()

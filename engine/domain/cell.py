@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from engine.domain.adapters import Use, level_text
 from engine.domain.sweep import Level, Recipe
@@ -24,8 +25,10 @@ class Cell:
         an adapter that the cell does not have is left out.
         """
         found = dict(self.coordinates)
-        for parent in self._parents:
-            there = found[parent] = _value(self.recipe, parent)
+        for parent in sorted(self._parents, key=len):
+            if parent not in found:  # a setting of an adapter that the cell lacks
+                continue
+            there = found[parent] = look(self.recipe, parent)
             for path in [path for path in found if path.startswith(f"{parent}.")]:
                 if not _has(there, path.removeprefix(f"{parent}.")):
                     del found[path]
@@ -54,12 +57,28 @@ class Cell:
 def _has(there: object, setting: str) -> bool:
     """Tell whether what stands in an adapter's place has a setting: `NAME.setting` in a list, else its own name alone."""
     if isinstance(there, tuple):
-        return any(isinstance(use, Use) and setting.startswith(f"{use.name}.") for use in there)
+        return item_at(there, setting) is not None
     return isinstance(there, Use) and setting.partition(".")[0] in type(there.settings).model_fields
 
 
-def _value(recipe: object, path: str) -> Any:
-    """Return what stands in a recipe at a dotted path of fields."""
-    for name in path.split("."):
-        recipe = getattr(recipe, name)
-    return recipe
+def look(value: object, path: str) -> Level:
+    """Return what stands at a path inside a recipe, a section, an adapter or a list of them; None where nothing does."""
+    while path and value is not None:
+        if isinstance(value, tuple):
+            index, path = item_at(value, path) or (None, "")
+            value = None if index is None else value[index]
+            continue
+        name, _, path = path.partition(".")
+        value = getattr(value.settings if isinstance(value, Use) else value, name, None)
+    return cast("Level", value)
+
+
+def item_at(items: Iterable[object], path: str) -> tuple[int, str] | None:
+    """Return the number of the adapter in a list whose name a path begins with, and the path after it; None for no such.
+
+    Of `x/v1` and `x/v1.0`, a path to the second begins with both names: the longer one is meant.
+    """
+    named = [(number, item.name) for number, item in enumerate(items) if isinstance(item, Use)]
+    fitting = [(number, name) for number, name in named if path.startswith(f"{name}.")]
+    number, name = max(fitting, key=lambda one: len(one[1]), default=(0, ""))
+    return (number, path.removeprefix(f"{name}.")) if fitting else None

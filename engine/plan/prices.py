@@ -44,7 +44,7 @@ class PriceEntry(Written):
     models: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         description="Names of models, each once; `*` stands for any text."
     )
-    usd: dict[Unit, Dollars] = Field(description="US dollars by unit, in quotes: `{train_mtok: '3.00'}`.")
+    usd: dict[Unit, Dollars | None] = Field(description="US dollars by unit, in quotes: `{train_mtok: '3.00'}`.")
     effective_from: Day = Field(description="First day on which the prices hold, as YYYY-MM-DD.")
     effective_until: Day | None = Field(default=None, description="Last day on which they hold.")
     available_until: Day | None = Field(default=None, description="Last day on which this is offered at all.")
@@ -74,6 +74,8 @@ class PriceEntry(Written):
         days = self.effective_from, self.effective_until, self.available_until
         for model in self.models:
             for unit, usd in self.usd.items():
+                if usd is None:
+                    continue
                 yield PriceRow(
                     self.provider, model, unit, usd, *days, self.source, self.checked_on, self.secondary, self.notice
                 )

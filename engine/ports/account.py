@@ -37,7 +37,7 @@ class TuningRequest:
 
 @dataclass(frozen=True, slots=True)
 class HostedTuning:
-    """A job that has succeeded, its training losses, and what it adds to the books."""
+    """A job that has succeeded, its training losses, and what it adds to the ledger."""
 
     job: Job
     steps: Sequence[Step]

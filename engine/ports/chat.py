@@ -95,7 +95,7 @@ class Completion:
         cached_tokens: Of those, how many were billed as cached.
         generated_tokens: Tokens made, of all choices, as billed.
         rate_limits: What the headers said.
-        is_booked: Whether an attempt that has ended has it in its books: it was bought before, and is used again.
+        is_booked: Whether an attempt that has ended has it in the ledger: it was bought before, and is used again.
         possibly_billed: What earlier sends of the request may be billed for whose reply never came: its `possibly_billed_…_tokens`.
     """
 
@@ -116,7 +116,7 @@ class Completion:
 
     @property
     def usage(self) -> Usage:
-        """What it adds to the books."""
+        """What it adds to the ledger."""
         if self.is_booked:
             return Usage()
         read, cached, made = self.prompt_tokens, self.cached_tokens, self.generated_tokens

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from pydantic import BaseModel
 
 from engine.domain.adapters import Use
+from engine.domain.cell import item_at, look
 from engine.domain.sweep import Axis, Level, Recipe, Sweep
 from engine.spec.leaves import INLINE, own_fields, section_model
 from engine.spec.yaml_nodes import join
@@ -81,29 +81,6 @@ def inner(path: str) -> str:
     if head not in INLINE or rest.partition(".")[0] in own_fields(head):
         return path
     return f"{INLINE[head]}.{rest}"
-
-
-def look(value: object, path: str) -> Level:
-    """Return what stands at a path inside a recipe, a section, an adapter or a list of them; None where nothing does."""
-    while path and value is not None:
-        if isinstance(value, tuple):
-            index, path = item_at(value, path) or (None, "")
-            value = None if index is None else value[index]
-            continue
-        name, _, path = path.partition(".")
-        value = getattr(value.settings if isinstance(value, Use) else value, name, None)
-    return cast("Level", value)
-
-
-def item_at(items: Iterable[object], path: str) -> tuple[int, str] | None:
-    """Return the number of the adapter in a list whose name a path begins with, and the path after it; None for no such.
-
-    Of `x/v1` and `x/v1.0`, a path to the second begins with both names: the longer one is meant.
-    """
-    named = [(number, item.name) for number, item in enumerate(items) if isinstance(item, Use)]
-    fitting = [(number, name) for number, name in named if path.startswith(f"{name}.")]
-    number, name = max(fitting, key=lambda one: len(one[1]), default=(0, ""))
-    return (number, path.removeprefix(f"{name}.")) if fitting else None
 
 
 def base_level(recipe: Recipe, path: str) -> Level:

@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from engine.domain.adapters import Use, WithAdapter
-from engine.domain.cell import Cell
+from engine.domain.cell import Cell, item_at, look
 from engine.domain.errors import Problem
 from engine.domain.sweep import Level, Recipe, Sweep
 from engine.spec.leaves import CONTEXT, INLINE, section_model, takes_nothing, value_type
 from engine.spec.messages import brief_level, findings
-from engine.spec.origins import inner, item_at, look, origin, swept
+from engine.spec.origins import inner, origin, swept
 from engine.spec.positions import Finding, Positions, Problems
 
 Pair: TypeAlias = tuple[str, Level]

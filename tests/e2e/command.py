@@ -99,4 +99,7 @@ def _main(arguments: Sequence[str], folder: Path, variables: Mapping[str, str], 
     from engine.cli.main import main
 
     sys.argv = ["dosimeter", *arguments]
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # a second one, when the command had ended
+        sys.exit(130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -93,6 +94,16 @@ class Generator(Idle):
 
     class Settings(ports.Settings):
         dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the weights.")
+
+
+class Quoting(Idle):
+    """`toy/quoting`: fails over every response, and quotes it."""
+
+    def judge(self, response: str) -> None:
+        try:
+            json.loads(response)
+        except ValueError as error:
+            raise KeyError(response) from error
 
 
 class Strict(Idle):

@@ -51,6 +51,11 @@ JUDGES = {
         "    class Settings(ports.Settings):\n        words: list[str] = []\n",
         "is not whole: the setting `words` cannot be hashed: use a tuple",
     ),
+    "inside": (
+        "    class Settings(ports.Settings):\n        words: tuple[list[str], ...] | None = None\n",
+        "is not whole: the setting `words` cannot be hashed: use a tuple",
+    ),
+    "unrevised": ("    revision = 'a'\n", "is not whole: its `revision` is no whole number"),
     "unnamed": (
         "    class Settings(ports.Settings):\n        argument = 'word'\n",
         "is not whole: its `argument` names no setting: `word`",

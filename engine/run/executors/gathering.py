@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from engine import registry
 from engine.domain.cost import Usage
 from engine.domain.errors import StoreError
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
@@ -19,10 +20,9 @@ from engine.store.layout import RunDirectory, write_text
 
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
-READERS = tuple(f"{kind.value}-" for kind in (StageKind.ROWS, StageKind.SCREEN, StageKind.JUDGE))
-"""What keys of stages begin with in which an adapter reads rows or responses."""
+BLIND = f"{StageKind.WEIGHTS.value}-"
+"""What keys of stages begin with in which an adapter sees neither rows nor responses."""
 
-OURS = frozenset({"engine", "adapters"})
 GATHER_SECONDS = 0.25
 """Stages that end within so little of each other share one file and one commit, but for checkpoints of training runs."""
 
@@ -78,7 +78,7 @@ class Gathering:
     def _failure(self, key: str, error: Exception) -> Failure:
         """Describe an error. What others' code says over texts may quote them: its words go into a sealed file."""
         told = describe(error)
-        if not (key.startswith(READERS) and _is_foreign(error)):
+        if key.startswith(BLIND) or not _is_foreign(error):
             return told
         place = self._run.failures / f"{key}.txt"
         with suppress(StoreError):  # then they are lost, and not shown
@@ -128,10 +128,13 @@ def describe(error: BaseException) -> Failure:
     return Failure(type(error).__name__, _storable(str(error)[:MESSAGE_LIMIT]), _storable(text[-TRACEBACK_LIMIT:]))
 
 
-def _is_foreign(error: Exception) -> bool:
-    """Tell whether an error was raised outside of this project's own code."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] not in OURS
+def _is_foreign(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, passed through the code of somebody else's adapter."""
+    while error is not None:
+        if registry.owner(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _storable(text: str) -> str:

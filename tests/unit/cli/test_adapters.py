@@ -6,7 +6,6 @@ import pytest
 
 from engine.cli.main import Exit, run_cli
 
-
 pytestmark = pytest.mark.usefixtures("toy_adapters")
 
 

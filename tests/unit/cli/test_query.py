@@ -25,7 +25,7 @@ def test_the_dose_table_fits_100_columns_and_says_once_what_all_rows_share(
     monkeypatch.setattr(render, "UNBOUNDED", 100)
     run = sweeps.decay().write(tmp_path)
     first, *table = asked(run, capsys, "dose").splitlines()
-    assert first == "All rows: model standin/aligned, mitigation none"
+    assert first == "All rows: model standin/aligned, mitigation none, steps –, lr_multiplier –"
     assert max(map(len, table)) <= 100
     assert table[0].split()[-2:] == ["rate_", "sd_"], "a table, not a block of lines for each row"
     head = asked(run, capsys, "--sql", "SELECT model, label FROM v_cells").splitlines()[0]

@@ -356,3 +356,12 @@ def test_a_starting_model_says_whose_system_prompt_it_is_asked_with() -> None:
     )
     (baseline,) = [cell for cell in plan.cells if cell.is_baseline]
     assert baseline.label == "untuned acme/clay, system prompt 'Be kind.'"
+
+
+def test_a_setting_within_an_adapter_of_a_mitigation_may_be_swept_with_that_adapter() -> None:
+    realign = "{use: realign, source: standin/refusals, n: 2, tuner: {use: local/sft, lr: 1e-3}}"
+    axes = "axes: {mitigations.realign.tuner: [{use: local/sft, lr: 1e-3}, {use: local/sft, lr: 2e-3}], mitigations.realign.tuner.rank: [4, 16]}\n"
+    plan = mitigated(realign, more=axes)
+    labels = [cell.label for cell in plan.cells if cell.origin is CellOrigin.SWEEP]
+    assert len(set(labels)) == 4
+    assert labels[0] == "tuner=local/sft(rank=4, lr=0.001)"

@@ -85,11 +85,12 @@ class ModelProcess:
     async def _work_off(self) -> None:
         while self._waiting:
             taken = self._taken()
-            pipe = self._pipe or self._start()
             try:
+                pipe = self._pipe or self._start()
                 results = await asyncio.to_thread(_exchanged, pipe, [order for order, _ in taken])
-            except (EOFError, OSError):  # it has ended; the next order starts another one
-                pipe.close()
+            except Exception:  # noqa: BLE001 - it has ended, however; the next order starts another one
+                if self._pipe is not None:
+                    self._pipe.close()
                 self._pipe = None
                 results = [ENDED] * len(taken)
             for (_, future), result in zip(taken, results, strict=True):
