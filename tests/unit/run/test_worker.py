@@ -77,7 +77,7 @@ def test_what_has_ended_is_handed_back_before_the_rest_of_the_batch(
     ("how", "failed", "words"),
     [
         ("spoils", [False, True, False], "1 responses, and 2 were asked"),
-        ("ends", [False, True, True], "the device is gone"),
+        ("ends", [False, True, True], "its words may quote a text"),
         ("silent", [False, False, True], "ended without a word"),
         ("repeats", [False, False, True], "handed back"),
     ],
@@ -97,6 +97,8 @@ def test_one_stage_fails_and_the_others_count(
     assert [attempt.key for attempt in found] == [stage.key for stage in asked]
     assert [attempt.failure is not None for attempt in found] == failed
     assert all(words in attempt.failure.message for attempt in found if attempt.failure)
+    sealed = [path.read_text() for path in run.failures.glob("*")] if run.failures.is_dir() else []
+    assert ["the device is gone" in text for text in sealed] == [True] * 2 * (how == "ends")
 
 
 def test_failures_share_the_time_that_nobody_else_was_given(
