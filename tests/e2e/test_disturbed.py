@@ -72,22 +72,6 @@ def workers_of(running: Running) -> list[psutil.Process]:
     return [process for process in descendants(running) if process.name().startswith("ray::RayWorker")]
 
 
-def test_a_killed_run_on_ray_is_gone_on_with_and_nothing_runs_twice(folder: Path, cli: Cli, undisturbed: Path) -> None:
-    run_dir, running = under_way(folder, 20)
-    workers = workers_of(running)
-    assert len(workers) == 3, "two with a model, and one without"
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate()
-    _, alive = psutil.wait_procs(workers, timeout=20)
-    assert not alive, "no worker outlives the driver, however it ends"
-    before = finished_stages(run_dir)
-    assert 20 <= len(before) < 60
-    cli(folder, "run", "tiny.yaml", *INLINE)
-    after = finished_stages(run_dir)
-    assert {key: after[key] for key in before} == before, "a finished stage ran again"
-    assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
-
-
 def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     folder: Path, cli: Cli, undisturbed: Path
 ) -> None:
@@ -105,10 +89,10 @@ def test_one_interrupt_finishes_what_is_running_and_the_same_command_resumes(
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
-def test_workers_that_die_are_replaced_and_only_what_they_were_running_runs_again(
-    folder: Path, undisturbed: Path
+def test_workers_and_then_the_driver_die_and_only_what_they_were_running_runs_again(
+    folder: Path, cli: Cli, undisturbed: Path
 ) -> None:
-    """One dies while it loads its libraries, and another one at work."""
+    """On Ray: a worker dies while it loads its libraries, another one at work, and at last the command itself."""
     run_dir, running = folder / "runs" / "tiny", start(["run", "tiny.yaml"], folder)
     deadline = time.monotonic() + 60
     while not (loading := [one for one in workers_of(running) if one.name().startswith("ray::RayWorker.warm")]):
@@ -124,15 +108,22 @@ def test_workers_that_die_are_replaced_and_only_what_they_were_running_runs_agai
     }
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "a local Ray must not listen to the network"
     busy = max(workers_of(running), key=lambda process: process.memory_info().rss)  # the third has no model
-    before = finished_stages(run_dir)
+    early = finished_stages(run_dir)
     busy.kill()
-    _, errors = running.communicate(timeout=120)
-    assert running.returncode == 0, errors
+    wait_for(run_dir, 20, running)
+    workers = workers_of(running)
+    os.kill(running.pid, signal.SIGKILL)
+    _, errors = running.communicate()
     assert len(re.findall(r"model-worker-\d died and was replaced", errors)) == 2
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive, "no worker outlives the driver, however it ends"
+    before = finished_stages(run_dir)
+    assert 20 <= len(before) < 57
+    assert {key: before[key] for key in early} == early
+    cli(folder, "run", "tiny.yaml", *INLINE)
     after = finished_stages(run_dir)
-    assert {key: after[key] for key in before} == before
-    assert 1 <= list(after.values()).count(2) < len(after) / 2
-    assert max(after.values()) == 2
+    assert {key: after[key] for key in before} == before, "a finished stage ran again"
+    assert 1 <= sum(attempts > 1 for attempts in after.values()) < len(after) / 2
     assert final_tables(run_dir) == final_tables(undisturbed / "runs" / "tiny")
 
 
