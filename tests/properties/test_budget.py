@@ -1,4 +1,4 @@
-"""The budget gate: whatever the order of starts and ends, admitted work fits the caps, and sums are exact."""
+"""The limits of a budget: whatever the order of starts and ends, admitted work fits the caps, and sums are exact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.domain.cost import Charge, Usage, device_usd
 from engine.domain.sweep import Budget
-from engine.run.drive.limits import BudgetGate
+from engine.run.drive.limits import BudgetLimits
 
 USD_PER_HOUR = Decimal("3.60")  # 0.001 USD a second
 
@@ -32,53 +32,53 @@ LOST = st.builds(
 def test_admitted_work_never_passes_a_cap_when_forecasts_hold(
     work: list[tuple[Usage, bool]], tokens: int, millis: int
 ) -> None:
-    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge)
+    limits = BudgetLimits(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge)
     waiting: list[tuple[str, Usage]] = []
     for index, (usage, ends_at_once) in enumerate(work):
-        if not gate.reserve(str(index), usage):
+        if not limits.reserve(str(index), usage):
             waiting.append((str(index), usage))
         if ends_at_once and waiting:
-            gate.settle(*waiting.pop(0))
+            limits.settle(*waiting.pop(0))
     for entry in waiting:
-        gate.settle(*entry)
-    assert gate.spent.tokens <= tokens
-    assert gate.usd <= Decimal(millis) / 1000
+        limits.settle(*entry)
+    assert limits.spent.tokens <= tokens
+    assert limits.usd <= Decimal(millis) / 1000
 
 
 @given(st.lists(st.tuples(USAGES, LOST), max_size=30), USAGES, st.integers(0, 5000), st.integers(0, 2000))
 def test_a_cap_that_may_have_been_passed_admits_nothing_that_costs(
     work: list[tuple[Usage, Usage]], following: Usage, tokens: int, millis: int
 ) -> None:
-    gate = BudgetGate(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge)
+    limits = BudgetLimits(Budget(usd=Decimal(millis) / 1000, tokens=tokens), charge)
     for index, (used, lost) in enumerate(work):
-        gate.settle(str(index), used + lost)
+        limits.settle(str(index), used + lost)
     surely, at_most = (
         sum((used for used, _ in work), Usage()),
         sum((lost for _, lost in work), Usage()).possibly_billed.tokens,
     )
-    assert (gate.usd, gate.possibly_billed_usd) == (device_usd(surely, USD_PER_HOUR), at_most * Decimal("0.0001"))
+    assert (limits.usd, limits.possibly_billed_usd) == (device_usd(surely, USD_PER_HOUR), at_most * Decimal("0.0001"))
     fits = (
         surely.tokens + at_most + following.tokens <= tokens
-        and gate.usd + gate.possibly_billed_usd + device_usd(following, USD_PER_HOUR) <= Decimal(millis) / 1000
+        and limits.usd + limits.possibly_billed_usd + device_usd(following, USD_PER_HOUR) <= Decimal(millis) / 1000
     )
-    assert (gate.reserve("next", following) == "") == fits
+    assert (limits.reserve("next", following) == "") == fits
 
 
 @given(st.lists(USAGES, max_size=30))
 def test_the_ledger_is_the_sum_of_its_charges_to_the_last_digit(work: list[Usage]) -> None:
-    gate = BudgetGate(Budget(), charge)
-    charges = [gate.settle(str(index), usage) for index, usage in enumerate(work)]
-    assert gate.usd == sum((Decimal(repr(usage.device_seconds)) / 1000 for usage in work), Decimal())
-    assert gate.usd == sum((charge.usd for charge in charges if charge.usd is not None), Decimal())
-    assert gate.spent.train_tokens == sum(usage.train_tokens for usage in work)
+    limits = BudgetLimits(Budget(), charge)
+    charges = [limits.settle(str(index), usage) for index, usage in enumerate(work)]
+    assert limits.usd == sum((Decimal(repr(usage.device_seconds)) / 1000 for usage in work), Decimal())
+    assert limits.usd == sum((charge.usd for charge in charges if charge.usd is not None), Decimal())
+    assert limits.spent.train_tokens == sum(usage.train_tokens for usage in work)
 
 
 def test_a_cap_of_nothing_admits_nothing_that_costs() -> None:
-    gate = BudgetGate(Budget(usd=Decimal(0)), charge)
-    assert "over the cap of 0 USD" in gate.reserve("key", Usage(device_seconds=1.0))
-    assert gate.reserve("key", Usage()) == ""
+    limits = BudgetLimits(Budget(usd=Decimal(0)), charge)
+    assert "over the cap of 0 USD" in limits.reserve("key", Usage(device_seconds=1.0))
+    assert limits.reserve("key", Usage()) == ""
 
 
 def test_an_unknown_price_is_never_zero() -> None:
-    gate = BudgetGate(Budget(), lambda _, __: Charge(None))
-    assert gate.settle("key", Usage(device_seconds=10.0)).usd is None
+    limits = BudgetLimits(Budget(), lambda _, __: Charge(None))
+    assert limits.settle("key", Usage(device_seconds=10.0)).usd is None

@@ -27,7 +27,7 @@ from engine.run.drive.adopt import adopt, claim
 from engine.run.drive.batches import Batches
 from engine.run.drive.handle import ExecutorHandle
 from engine.run.drive.interrupts import Interrupts, listening
-from engine.run.drive.limits import BudgetGate, charged
+from engine.run.drive.limits import BudgetLimits, charged
 from engine.run.drive.order import Ending, RunOrder, RunSummary
 from engine.run.drive.progress import Observer, Progress
 from engine.run.drive.publisher import Publisher
@@ -149,9 +149,9 @@ class _Loop:
         workers = sum(slot.worker is WorkerKind.MODEL for slot in executor.slots)
         hosted = {key: ready.forecasts[key].expected.tokens for key in ready.groups.accounts}
         self._progress = Progress(ready.plan, cached, seconds, workers, hosted)
-        self._gate = BudgetGate(ready.loaded.sweep.run.budget, ready.tariff.charge)
+        self._limits = BudgetLimits(ready.loaded.sweep.run.budget, ready.tariff.charge)
         for used, charge in charged(state, ready.tariff):
-            self._gate.add(used, charge)
+            self._limits.add(used, charge)
         self._publisher = Publisher(run)
         self._busy: dict[str, _UnderWay] = {}  # by slot
         self._batches = Batches(ready, state, cached)
@@ -188,7 +188,7 @@ class _Loop:
 
     def _tell(self, observer: Observer, *, draining: bool) -> None:
         """Tell the observer, and now and then the store, where `status` reads it."""
-        usd = self._gate.usd if self._ready.tariff.is_known else None
+        usd = self._limits.usd if self._ready.tariff.is_known else None
         snapshot = self._progress.snapshot(self._scheduler.counts, usd, draining=draining)
         observer.update(snapshot)
         if time.monotonic() >= self._next_beat:
@@ -212,7 +212,7 @@ class _Loop:
                 stage.key in accounts
             ):  # a provider's bill cannot be stopped half-way: all that it may come to is held back
                 most = ahead.high - replies.kept(self._run, stage.key)
-            if refusal := self._gate.reserve(stage.key, most):
+            if refusal := self._limits.reserve(stage.key, most):
                 refusals.add(refusal)
             return not refusal
 
@@ -246,7 +246,7 @@ class _Loop:
         self._busy[attempt.host].end(attempt)
         attempt = self._booked(attempt)
         state = _state_after(attempt)
-        settled = Settled(attempt, state, self._gate.settle(attempt.key, attempt.usage))
+        settled = Settled(attempt, state, self._limits.settle(attempt.key, attempt.usage))
         if state is StageState.PENDING:
             self._scheduler.release(attempt.key)
             return settled
@@ -313,7 +313,7 @@ class _Loop:
         workers.close()  # nobody writes a reply any more
         cut = [self._booked(attempt) for slot, batch in self._busy.items() for attempt in batch.cut_short(slot)]
         self._state.settle(
-            Settled(attempt, StageState.PENDING, self._gate.settle(attempt.key, attempt.usage)) for attempt in cut
+            Settled(attempt, StageState.PENDING, self._limits.settle(attempt.key, attempt.usage)) for attempt in cut
         )
 
 

@@ -1,4 +1,4 @@
-"""The budget gate: what may still be started. It reserves before work starts and settles when it ends."""
+"""The limits of the budget: what may still be started. It reserves before work starts and settles when it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS_PER_HOUR = 3600
 
 
 @dataclass(slots=True)
-class BudgetGate:
+class BudgetLimits:
     """Holds spent plus reserved within the budget, as far as what was reserved is not exceeded.
 
     What may have been billed counts against every cap: a cap that may have been passed is a cap that was passed.
