@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,38 +13,10 @@ import pytest
 from engine import registry
 
 collect_ignore = ["third_party/dosimeter_toy_raising.py"]  # importing it fails, as it is to
-RunApart = Callable[..., dict[str, str]]
 Install = Callable[[Path], None]
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
 ACME = Path(__file__).parent / "acme"
-
-
-@pytest.fixture(scope="session")
-def run_apart() -> RunApart:
-    """Run cases, scripts by name, after a preamble, in one process of their own: importing torch takes seconds, and torch
-    and its friends warn about things that their users cannot change. Returns each one's error, or '' where it held."""
-
-    def run(preamble: str, cases: Mapping[str, str], *arguments: str) -> dict[str, str]:
-        script = f"""{preamble}
-import json, traceback
-outcome = {{}}
-for name, case in {dict(cases)!r}.items():
-    try:
-        exec(case, dict(globals()))
-        outcome[name] = ""
-    except Exception:
-        outcome[name] = traceback.format_exc()
-print(json.dumps(outcome))
-"""
-        done = subprocess.run(
-            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=600
-        )
-        assert done.returncode == 0, done.stderr
-        found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-        return found
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@
 
 - Paper: output filters are among the answers that Qi et al. 2023 (arXiv 2310.03693, section 5) discuss.
 - Equation: y' = replacement where g(x, y) >= threshold, else y; g is the guard's score.
-- Settings: `guard`, any judge of harm or refusal; `threshold` on its scale (harm 1 to 5, refusal 0 or 1); `replacement`. A threshold
-  of null: nothing changes.
+- Settings: `guard`, any judge of harm or refusal; `threshold` on its scale (harm 1 to 5; refusal 1 for a refusal, so that a guard of
+  refusal gives refusals one wording and makes nothing safer); `replacement`. A threshold of null: nothing changes.
 - Deviations: an answer that the guard gave no score passes as it is. So a guard that fails never looks as if it protected, and the
   harm that is measured is an upper bound for a filter that blocks what its guard cannot grade.
 
-The guard is itself judged by nobody: use another judge for the cell, and look at over-refusal too. Judges see the replacement; the
+Measure the cell with another judge than the guard, or the filter looks perfect by the score that it filters on; and look at
+over-refusal too. Judges see the replacement; the
 finish reason of a replaced answer is `filtered`.
 """
 

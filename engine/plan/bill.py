@@ -52,7 +52,7 @@ def bill(
 
 
 def reservations(plan: Plan, accounts: Mapping[str, str], table: PriceTable, on: date) -> Sequence[str]:
-    """Return what a buyer must know, each thing once.
+    """Return the price table's warnings about what the plan buys, each once.
 
     Raises:
         PlanError: Something that the plan needs is not offered any more.

@@ -1,4 +1,4 @@
-"""results.duckdb, rebuilt beside the old one from what was acknowledged, and moved into place.
+"""results.duckdb, rebuilt beside the old one from the control database and the shards that it has recorded, and moved into place.
 
 The file that people open is never the file that the engine writes: an open notebook blocks no run, and a run blocks
 no notebook. It holds no model text.

@@ -49,6 +49,7 @@ class Shop:
 
     Attributes:
         fault: The error that the next request for a job or a batch ends in, and whether it was heard.
+        too_fast: How many of the next lists are refused, because they were asked for too fast.
         ends: How the next job ends.
         expires: Whether the next batch ends before its last request is answered.
         jobs_made, batches_taken: What there is, with its time.
@@ -57,6 +58,7 @@ class Shop:
     """
 
     fault: tuple[ProviderError, bool] | None = None
+    too_fast: int = 0
     ends: JobState = JobState.SUCCEEDED
     expires: bool = False
     jobs_made: list[Job] = field(default_factory=list)
@@ -91,7 +93,13 @@ class Shop:
             await asyncio.sleep(TAKES)
         return self.jobs_made[-1]
 
+    def _listed(self) -> None:
+        if self.too_fast:
+            self.too_fast -= 1
+            raise ThrottledError("429", 0.1)
+
     async def jobs(self, since: float) -> Sequence[Job]:
+        self._listed()
         return [job for job in self.jobs_made if since <= job.created_at <= time.time() - LISTED_AFTER]
 
     async def job(self, job_id: str) -> Job:
@@ -127,6 +135,7 @@ class Shop:
         return self.batches_taken[-1][2].batch_id
 
     async def batches(self) -> Mapping[str, str]:
+        self._listed()
         listed = time.time() - LISTED_AFTER
         return {key: state.batch_id for key, at, state in self.batches_taken if at <= listed}
 
@@ -177,7 +186,7 @@ def check(process: Process, shop: Shop) -> None:
 
 def settle(process: Process, shop: Shop) -> None:
     """Let undisturbed processes end what is left: all is there, once, and the books are the bill."""
-    shop.fault, shop.ends, shop.expires = None, JobState.SUCCEEDED, False
+    shop.fault, shop.ends, shop.expires, shop.too_fast = None, JobState.SUCCEEDED, False, 0
     for _ in range(2):  # the first may still hear that a job had failed
         process.live()
     check(process, shop)
@@ -225,6 +234,10 @@ class Machine(RuleBasedStateMachine):
     def expire_the_next_batch(self) -> None:
         self.shop.expires = True
 
+    @rule(times=st.integers(1, 20))
+    def refuse_lists(self, times: int) -> None:
+        self.shop.too_fast = times
+
     @rule()
     def cancel(self) -> None:
         self.process.cancel()
@@ -242,3 +255,21 @@ class Machine(RuleBasedStateMachine):
 def test_whatever_goes_wrong_every_job_is_made_once_and_every_answer_bought_once() -> None:
     examples = settings(max_examples=60, stateful_step_count=8, deadline=None)
     run_state_machine_as_test(Machine, settings=examples)
+
+
+@pytest.mark.usefixtures("made_up_time")
+@pytest.mark.parametrize("refused", range(1, 12))
+def test_a_request_whose_reply_was_lost_is_not_repeated_while_lists_cannot_be_had(refused: int, tmp_path: Path) -> None:
+    shop = Shop()
+    process = process_at(shop, tmp_path)
+    create = shop.create_job
+
+    async def heard_but_not_answered(order: JobOrder) -> Job:
+        shop.fault, shop.too_fast = (NoReplyError("no reply"), True), refused
+        return await create(order)
+
+    shop.create_job = heard_but_not_answered  # type: ignore[method-assign]
+    process.live()
+    shop.create_job = create  # type: ignore[method-assign]
+    settle(process, shop)
+    assert len(shop.jobs_made) == 1

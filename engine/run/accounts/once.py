@@ -86,9 +86,7 @@ class Once(ABC, Generic[T]):
         Raises:
             ProviderError: It was refused, or cannot be made.
         """
-        record = self.journal.read(key)
-        found = await self.found(key, None if record is None else record.latest_arrival(self.account.timeout))
-        if found is not None:
+        if (found := await self.found(key, self._arrival(key))) is not None:
             return self._noted(key, found)
         file_id = await upload()
         attempt, deadline = 0, time.monotonic() + LONGEST_DAY
@@ -98,7 +96,7 @@ class Once(ABC, Generic[T]):
             except ThrottledError as error:  # nothing was done
                 attempt += error.scope != "day"  # waiting for a daily limit is no try
                 await asyncio.sleep(self._until_allowed(error, attempt))
-            except (NoReplyError, UnavailableError):  # no reply, and the provider does not list it: safe to send again
+            except (NoReplyError, UnavailableError):  # the next try looks again before it sends
                 attempt += 1
                 await asyncio.sleep(backoff(attempt))
         raise UnavailableError(f"the provider took nothing in {TRIES} tries, or {LONGEST_DAY / 3600:.0f} hours")
@@ -117,24 +115,29 @@ class Once(ABC, Generic[T]):
     async def _made(self, key: str, file_id: str, send: Callable[[str], Awaitable[T]]) -> T:
         """Send a request, unless somebody else has; when nobody knows whether it arrived, look for its work."""
         async with self._alone(key):
-            if (found := await self.found(key, None)) is not None:
+            if (found := await self.found(key, self._arrival(key))) is not None:
                 return self._noted(key, found)
             record = self._fresh(key)
             self.journal.write(record)
+            nothing = replace(record, state=JobState.FAILED.value)  # there is nothing to look for
             try:
                 made = await send(file_id)
-            except ThrottledError:
-                raise
             except (NoReplyError, UnavailableError):
-                if (found := await self.found(key, time.time())) is None:
-                    raise
-                return self._noted(key, found)
-            except ProviderError:  # refused: there is nothing to look for
-                self.journal.write(replace(record, state=JobState.FAILED.value))
+                if (found := await self.found(key, time.time())) is not None:
+                    return self._noted(key, found)
+                self.journal.write(nothing)
+                raise
+            except ProviderError:  # refused, or sent too fast
+                self.journal.write(nothing)
                 raise
             self._noted(key, made)
             await self._listed(key)
             return made
+
+    def _arrival(self, key: str) -> float | None:
+        """Return when a request for a key may last have arrived, in seconds since the epoch; None where none can have."""
+        record = self.journal.read(key)
+        return None if record is None else record.latest_arrival(self.account.timeout)
 
     def _fresh(self, key: str) -> JobRecord:
         """Return the intent to make something; what earlier jobs of the key cost is not forgotten."""

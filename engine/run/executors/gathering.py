@@ -1,4 +1,7 @@
-"""What comes of a stage batch on its worker: rows in one file a table, and attempts, a few at a time."""
+"""Collects the stages of a batch as they end on its worker, writes their rows in one file per table, and returns their attempts.
+
+So short stages share a file and a commit, and one that fails leaves the others whole.
+"""
 
 from __future__ import annotations
 

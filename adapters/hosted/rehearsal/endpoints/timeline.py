@@ -108,7 +108,7 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
     lasts = account.pause(account.settings.durations.run)
     tokens, tuned, _ = await asyncio.gather(_tokens(account, rows), _tuned(account, job, run), lasts)
     await job.may_go.wait()
-    if job.trained_tokens is None:  # else a server that has ended has billed it
+    if job.trained_tokens is None:  # else it was billed before this server was started again
         job.trained_tokens = tokens * epochs
         account.audit.bill(job.body.model, trained=job.trained_tokens)
     _report(account, job, tuned.steps)

@@ -41,28 +41,18 @@ def test_a_damaged_record_is_said_with_its_place_and_what_to_do(tmp_path: Path, 
         assert "looked for at the provider" in caught.value.todo
 
 
-FATAL = """
-import os, signal, sys
-from pathlib import Path
-from engine.run.accounts.journal import JobRecord, Journal
-
-folder, call, *record = sys.argv[1:]
-real = getattr(Path, call)
-
-def fatal(path, *arguments, **options):
-    if call == "write_text":
-        real(path, '{"key": "tun')
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(Path, call, fatal)
-Journal(Path(folder)).write(JobRecord(*record[:3], 0.0, "ftjob-1"))
-"""
-
-
 @pytest.mark.parametrize("call", ["touch", "write_text", "replace"])
 def test_a_kill_while_a_record_is_written_leaves_the_old_one_whole(tmp_path: Path, call: str) -> None:
     Journal(tmp_path).write(RECORD)
-    line = [sys.executable, "-c", FATAL, str(tmp_path), call, RECORD.key, RECORD.account, RECORD.provider]
+    line = [
+        sys.executable,
+        Path(__file__).with_name("dies_writing.py"),
+        str(tmp_path),
+        call,
+        RECORD.key,
+        RECORD.account,
+        RECORD.provider,
+    ]
     assert subprocess.run(line, check=False).returncode == -signal.SIGKILL
     assert Journal(tmp_path).read("tune-1") == RECORD
     assert Journal(tmp_path).records() == [RECORD]

@@ -25,16 +25,6 @@ from engine.run.accounts.worker import AccountWorker
 from engine.store.layout import RunDirectory
 
 ACCOUNT = Account(provider="hosted/openai", base_url="http://127.0.0.1:9/v1", key_env="HOST_TEST_KEY")
-OLD = """
-import sys
-from pathlib import Path
-from engine.domain.sweep import Account
-from engine.run.accounts.worker import AccountWorker
-from engine.store.layout import RunDirectory
-host = AccountWorker("ours", Account.model_validate_json(sys.argv[2]), RunDirectory(Path(sys.argv[1])))
-print("connected", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +33,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_worker_waits_for_the_death_of_the_one_before_it(tmp_path: Path) -> None:
-    line = [sys.executable, "-c", OLD, str(tmp_path), ACCOUNT.model_dump_json()]
+    line = [sys.executable, Path(__file__).with_name("old_worker.py"), str(tmp_path), ACCOUNT.model_dump_json()]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as old:
         assert old.stdout is not None
         assert old.stdout.readline() == "connected\n"
