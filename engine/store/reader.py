@@ -125,7 +125,7 @@ class Results:
                 return found.rename_columns(_told_apart(found.column_names))
             except duckdb.InterruptException as error:
                 if not expired.is_set():
-                    raise
+                    raise KeyboardInterrupt from error
                 raise QueryError(
                     f"the query ran for more than {self._timeout_s:g} s and was stopped",
                     where=_excerpt(sql),

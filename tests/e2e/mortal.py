@@ -136,8 +136,9 @@ class Process:
         return death.seen
 
     def cancel(self) -> None:
-        """Do what `--cancel-jobs` does, undisturbed."""
-        asyncio.run(self._connected(self._cancel, Death()))
+        """Do what `--cancel-jobs` does, as far as the provider lets it."""
+        with suppress(ProviderError):
+            asyncio.run(self._connected(self._cancel, Death()))
 
     async def _connected(self, work: Callable[[Jobs, Batches], Awaitable[None]], death: Death) -> None:
         session = self.connect()

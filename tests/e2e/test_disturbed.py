@@ -133,8 +133,8 @@ def test_two_interrupts_stop_the_run_and_lose_nothing_that_had_finished(folder: 
     os.kill(running.pid, signal.SIGINT)
     time.sleep(0.05)
     os.kill(running.pid, signal.SIGINT)
-    running.communicate(timeout=30)
-    assert running.returncode == 130
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode == 130, errors
     assert before.items() <= finished_stages(run_dir).items()
 
 
