@@ -106,8 +106,6 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, as `head` does
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - the front door: no traceback reaches a person unless it is our bug
-        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
-            return Exit.INTERRUPTED
         return _explain(error, as_json="--json" in (sys.argv if arguments is None else arguments))
 
 

@@ -201,7 +201,7 @@ def _with(given: Plain, at: Mark, place: Place, rest: str, new: _Override, *, ke
     if name not in model.model_fields or (keep_names and not isinstance(given, Map)):
         return None
     named = Use(reference.name, account=reference.account).reference
-    # Where the short form gives the setting already, that is written out.
+    # A short form that gives the setting already becomes a mapping first.
     written = {"use": named} | argument if name in argument else {} if isinstance(given, Map) else {"use": given}
     whole = given if isinstance(given, Map) else Map()
     for key, value in written.items():

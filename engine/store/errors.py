@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
+
 from engine.domain.errors import StoreError
+
+INTERRUPTED = "Query interrupted"
+"""DuckDB's words, in a plain RuntimeError."""
 
 AGAIN = "Give the same `dosimeter run` command: it checks every file, makes damaged ones again, and publishes anew."
 """What to do about damage of anything that can be made again."""
@@ -62,6 +67,19 @@ def mapped(what: str, where: Path, *kinds: type[Exception], todo: str = "") -> I
         yield
     except faults as error:
         raise StoreError(f"{what}: {_reason(error)}", where=str(where), todo=_remedy(error) or todo) from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise Ctrl-C as what it is: DuckDB, which hears it while it works, makes another error of it."""
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if INTERRUPTED not in str(error):
+            raise
+        raise KeyboardInterrupt from error
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from engine.store.errors import AGAIN, mapped
+from engine.store.errors import AGAIN, interruptible, mapped
 from engine.store.layout import SEALED, RunDirectory, sha256_of, sync
 from engine.store.reader import VIEWS
 from engine.store.state import PLAN_TABLES, State
@@ -74,6 +74,7 @@ def publish(run: RunDirectory) -> float:
 
     Raises:
         StoreError: It cannot be built or moved into place: a full disk, a damaged shard. The old file stays.
+        KeyboardInterrupt: Ctrl-C came meanwhile. The old file stays.
     """
     begun = time.monotonic()
     with mapped("the results cannot be published", run.results, duckdb.Error, pa.ArrowException, todo=AGAIN):
@@ -81,7 +82,7 @@ def publish(run: RunDirectory) -> float:
         run.publishing.mkdir(mode=0o700)
         try:
             built = run.publishing / run.results.name
-            with State.peek(run) as state, state.snapshot():
+            with State.peek(run) as state, state.snapshot(), interruptible():
                 _build(run, built, state)
             built.chmod(SEALED)
             sync(built)

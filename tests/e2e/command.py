@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,11 +64,12 @@ class Forked:
     arguments: Sequence[str]
     folder: Path
     variables: Mapping[str, str]
-    _said: Path = field(init=False)
+    _place: Path = field(init=False)
+    _said: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        self._said = Path(tempfile.mkdtemp())
-        self._process = FORKED.Process(target=_main, args=(self.arguments, self.folder, self.variables, self._said))
+        self._place = Path(tempfile.mkdtemp())
+        self._process = FORKED.Process(target=_main, args=(self.arguments, self.folder, self.variables, self._place))
         self._process.start()
 
     @property
@@ -85,8 +87,11 @@ class Forked:
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(list(self.arguments), timeout or 0.0)
-        out, errors = ((self._said / name).read_text(encoding="utf-8") for name in ("out", "errors"))
-        return out, errors
+        if self._said is None:
+            out, errors = ((self._place / name).read_text(encoding="utf-8") for name in ("out", "errors"))
+            self._said = out, errors
+            shutil.rmtree(self._place)
+        return self._said
 
 
 def _main(arguments: Sequence[str], folder: Path, variables: Mapping[str, str], said: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,28 +11,29 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.errors import PlanError, UnknownAdapterError
 
+Install = Callable[[Path], None]
 
-def test_two_packages_with_one_name_or_one_default_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = tuple(EntryPoint("x/y", f"{package}:NAME", "") for package in ("one", "other"))
-    monkeypatch.setattr(registry, "_installed", lambda _: {"x/y": points, "tune.use": points})
+
+def write(site: Path, package: str, entry_points: str) -> None:
+    """Write the metadata of a package, as `pip install` would."""
+    metadata = site / f"{package}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+
+
+def test_two_packages_with_one_name_or_one_default_are_refused(install: Install, tmp_path: Path) -> None:
+    for package in ("one", "other"):
+        write(
+            tmp_path,
+            package,
+            f"[dosimeter.judges]\nx/y = {package}:NAME\n[dosimeter.defaults]\nx.use = {package}:NAME\n",
+        )
+    install(tmp_path)
     with pytest.raises(UnknownAdapterError, match="several packages offer a judge called `x/y`: one:NAME, other:NAME"):
         registry.revision(Kind.JUDGE, "x/y")
-    with pytest.raises(PlanError, match="name a default for `tune"):
-        registry.INSTALLED.default("tune.use")
-
-
-@pytest.fixture
-def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file of a package of somebody else's, whose entry points name a judge after each of its classes."""
-    file = tmp_path / "somebody.py"
-    monkeypatch.syspath_prepend(str(tmp_path))
-    registry.refresh()
-    monkeypatch.setattr(
-        registry, "_installed", lambda _: {name: (EntryPoint(name, f"somebody:{name}", ""),) for name in JUDGES}
-    )
-    yield file
-    monkeypatch.undo()
-    registry.refresh()
+    with pytest.raises(PlanError, match="name a default for `x"):
+        registry.INSTALLED.default("x.use")
 
 
 WHOLE = """
@@ -66,10 +64,12 @@ JUDGES = {
 
 
 @pytest.mark.parametrize("name", JUDGES)
-def test_an_adapter_that_is_not_whole_is_refused_with_what_it_lacks(name: str, broken: Path) -> None:
+def test_an_adapter_that_is_not_whole_is_refused_with_what_it_lacks(
+    name: str, install: Install, tmp_path: Path
+) -> None:
     body, message = JUDGES[name]
-    broken.write_text(f"{WHOLE}\nclass {name}(whole):\n{body}")
-    importlib.invalidate_caches()
-    with pytest.raises(UnknownAdapterError, match=f"the judge `{name}` .somebody:{name}. {message}"):
-        registry.adapter(Kind.JUDGE, name)
-    sys.modules.pop("somebody")
+    (tmp_path / f"somebody_{name}.py").write_text(f"{WHOLE}\nclass Own(whole):\n{body}")
+    write(tmp_path, "somebody", f"[dosimeter.judges]\nx/{name} = somebody_{name}:Own\n")
+    install(tmp_path)
+    with pytest.raises(UnknownAdapterError, match=f"the judge `x/{name}` .somebody_{name}:Own. {message}"):
+        registry.adapter(Kind.JUDGE, f"x/{name}")

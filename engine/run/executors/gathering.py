@@ -80,9 +80,10 @@ class Gathering:
 
     def _failure(self, key: str, error: Exception) -> Failure:
         """Describe an error. What others' code says over texts may quote them: its words go into a sealed file."""
+        return describe(error) if key.startswith(BLIND) or not _is_foreign(error) else self._sealed(key, error)
+
+    def _sealed(self, key: str, error: Exception) -> Failure:
         told = describe(error)
-        if key.startswith(BLIND) or not _is_foreign(error):
-            return told
         place = self._run.failures / f"{key}.txt"
         with suppress(StoreError):  # then they are lost, and not shown
             write_text(place, told.traceback)
@@ -98,6 +99,8 @@ class Gathering:
         """Write the rows of what has ended, and return the attempts with their shards."""
         ended, self._ended = self._ended, []
         self._flushed = time.monotonic()
+        if not ended:
+            return ()
         try:
             return self._stored(ended)
         except Exception:  # noqa: BLE001 - the rows of one of them cannot be stored; the others' can
@@ -106,8 +109,10 @@ class Gathering:
     def _stored_alone(self, entry: tuple[Attempt, Made | None]) -> Attempt:
         try:
             (attempt,) = self._stored([entry])
-        except Exception as error:  # noqa: BLE001 - a failed stage is a row, not a crash
+        except StoreError as error:
             return replace(entry[0], failure=describe(error))
+        except Exception as error:  # noqa: BLE001 - a failed stage is a row, not a crash; Arrow quotes what it cannot store
+            return replace(entry[0], failure=self._sealed(entry[0].key, error))
         return attempt
 
     def _stored(self, ended: Sequence[tuple[Attempt, Made | None]]) -> tuple[Attempt, ...]:

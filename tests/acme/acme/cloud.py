@@ -22,11 +22,12 @@ from engine.ports import (
     Pairs,
     Settings,
     Sharing,
+    TrainingRun,
     Workload,
 )
 from engine.ports.chat import ChatRequest, Choice, Completion, FinishReason
 from engine.ports.provider import Access
-from engine.ports.provider_errors import ProviderError
+from engine.ports.provider_errors import ProviderError, RejectedError
 
 from .clay import taking
 
@@ -59,7 +60,7 @@ class CloudModel:
 
 
 class CloudTuner:
-    """Plans with the provider's fine-tuning; no test has a job made."""
+    """Plans with the provider's fine-tuning; every job is refused."""
 
     revision = 1
 
@@ -68,10 +69,12 @@ class CloudTuner:
         return "the provider knows no `tune.steps`" if length.epochs is None else None
 
     def warm_up(self) -> None:
-        raise NotImplementedError
+        """Need nothing."""
 
-    def fine_tune(self, runs: object, context: object) -> None:
-        raise NotImplementedError
+    def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Iterator[tuple[str, Exception]]:
+        del context
+        for run in runs:
+            yield from ((checkpoint.key, RejectedError("no job is made here")) for checkpoint in run.checkpoints)
 
     def forecast(self, settings: NoSettings, length: Length, workload: Workload) -> Range:
         del settings
@@ -194,7 +197,7 @@ class Cloud:
         return CloudSession()
 
     def training_file(self, rows: Sequence[ChatRow]) -> bytes:
-        raise NotImplementedError
+        return "\n".join(row.turns[-1].text for row in rows).encode()
 
     def objections(self, rows: Sequence[ChatRow]) -> Sequence[str]:
         loud = [f"row {row.row_id} shouts" for row in rows if row.turns[-1].text.isupper()]

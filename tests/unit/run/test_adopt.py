@@ -50,7 +50,7 @@ class Listener:
         self.notes.append(text)
 
 
-class Desk:
+class Begun:
     """A run directory with its control plane, open."""
 
     def __init__(self, folder: Path, state: State) -> None:
@@ -79,55 +79,55 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def begun(tmp_path: Path) -> Iterator[Begun]:
     with closing(State.open(RunDirectory(tmp_path / "run"))) as state:
-        yield Desk(tmp_path, state)
+        yield Begun(tmp_path, state)
 
 
 @pytest.mark.parametrize("longest", [8, 9], ids=["the same", "changed"])
-def test_replies_of_a_killed_run_are_booked_once_at_their_price(desk: Desk, longest: int) -> None:
-    key, notes = desk.adopt()
-    desk.buy(key)
+def test_replies_of_a_killed_run_are_booked_once_at_their_price(begun: Begun, longest: int) -> None:
+    key, notes = begun.adopt()
+    begun.buy(key)
     expected = [(key, 2_000_000, Decimal("0.75"))]
     for _ in range(2):
-        notes = desk.adopt(longest=longest)[1]
-        assert (desk.books, notes) == (expected, [])
-    assert desk.state.stages()[key].state is StageState.PENDING
-    desk.buy(key)
-    desk.adopt(longest=longest)
-    assert desk.books == expected * 2
+        notes = begun.adopt(longest=longest)[1]
+        assert (begun.books, notes) == (expected, [])
+    assert begun.state.stages()[key].state is StageState.PENDING
+    begun.buy(key)
+    begun.adopt(longest=longest)
+    assert begun.books == expected * 2
 
 
-def test_replies_whose_price_nothing_tells_wait_for_a_plan_that_does(desk: Desk) -> None:
-    key, _ = desk.adopt()
-    desk.buy(key)
-    _, (note,) = desk.adopt(OTHER)
+def test_replies_whose_price_nothing_tells_wait_for_a_plan_that_does(begun: Begun) -> None:
+    key, _ = begun.adopt()
+    begun.buy(key)
+    _, (note,) = begun.adopt(OTHER)
     assert "not in the ledger" in note
-    assert desk.books == []
-    assert desk.adopt()[1] == []
-    assert [(found, usd) for found, _, usd in desk.books] == [(key, Decimal("0.75"))]
+    assert begun.books == []
+    assert begun.adopt()[1] == []
+    assert [(found, usd) for found, _, usd in begun.books] == [(key, Decimal("0.75"))]
 
 
-def test_replies_of_a_stage_that_is_done_are_its_rows_and_not_booked_again(desk: Desk) -> None:
-    key, _ = desk.adopt()
-    desk.buy(key)
+def test_replies_of_a_stage_that_is_done_are_its_rows_and_not_booked_again(begun: Begun) -> None:
+    key, _ = begun.adopt()
+    begun.buy(key)
     done = Attempt(key, "ours", 0.0, 1.0, Usage(prompt_tokens=1), StageResult(key, (), None))
-    desk.state.settle([Settled(done, StageState.DONE, desk.state.usage()[1])])
-    desk.adopt(OTHER)  # the driver died before it could delete them
-    assert [tokens for _, tokens, _ in desk.books] == [1]
-    assert unbooked(desk.run, key, 1) is None
+    begun.state.settle([Settled(done, StageState.DONE, begun.state.usage()[1])])
+    begun.adopt(OTHER)  # the driver died before it could delete them
+    assert [tokens for _, tokens, _ in begun.books] == [1]
+    assert unbooked(begun.run, key, 1) is None
 
 
 @pytest.mark.parametrize(("intended_at", "is_booked"), [(0.5, True), (2.0, False)], ids=["its own", "one before it"])
 def test_a_job_whose_attempt_is_in_the_ledger_is_not_counted_again(
-    desk: Desk, intended_at: float, *, is_booked: bool
+    begun: Begun, intended_at: float, *, is_booked: bool
 ) -> None:
-    key, _ = desk.adopt()
-    journal = Journal(desk.run.jobs)
+    key, _ = begun.adopt()
+    journal = Journal(begun.run.jobs)
     journal.write(JobRecord(key, "ours", "hosted/openai", intended_at, "job-1", "failed"))
     failed = Attempt(key, "ours", 0.0, 1.0, Usage(train_tokens=10), None)
-    desk.state.settle([Settled(failed, StageState.PENDING, desk.state.usage()[1])])
-    desk.adopt()  # the driver died between the two
+    begun.state.settle([Settled(failed, StageState.PENDING, begun.state.usage()[1])])
+    begun.adopt()  # the driver died between the two
     record = journal.read(key)
     assert record is not None
     assert record.is_booked is is_booked

@@ -12,9 +12,11 @@ import pytest
 
 from engine import registry
 from engine.domain.adapters import Kind
+from engine.domain.cost import Usage
 from engine.domain.results import Failure
 from engine.domain.stage import StageKind
 from engine.run.executors.gathering import Gathering
+from engine.run.stages.batch import Made
 from engine.store.layout import RunDirectory
 
 ANSWER = "what the model answered"
@@ -65,3 +67,17 @@ def test_where_no_text_is_seen_and_where_the_code_is_ours_nothing_is(tmp_path: P
         (tmp_path / "gone.jsonl").stat()
     assert "gone.jsonl" in failed(StageKind.ROWS, caught.value, run).message
     assert not run.failures.exists()
+
+
+def test_what_cannot_be_stored_is_not_quoted(tmp_path: Path) -> None:
+    """Arrow's error has the value that did not fit."""
+    run = RunDirectory(tmp_path)
+    stage = SimpleNamespace(key="rows-1", kind=StageKind.ROWS)
+    batch: Any = SimpleNamespace(slot="worker", stages=[stage], account=None)
+    gathering = Gathering(batch, run)
+    row = {"stage_key": stage.key, "position": ANSWER, "source": "s", "row_id": "1", "turns": "[]", "rejected": ""}
+    gathering.put(stage.key, Made({"rows": [row]}, Usage(), None))
+    (attempt,) = gathering.flush()
+    assert attempt.failure is not None
+    assert ANSWER not in attempt.failure.message + attempt.failure.traceback
+    assert ANSWER in (run.failures / "rows-1.txt").read_text()

@@ -25,7 +25,7 @@ TOLD = Usage(prompt_tokens=5, cached_tokens=2, generated_tokens=3)
 
 
 @dataclass
-class Desk:
+class FakeAccount:
     """An account that gives one reply a prompt."""
 
     replies: Sequence[Completion | ProviderError]
@@ -57,10 +57,10 @@ def lost(error: ProviderError) -> ProviderError:
 
 
 def answered(*replies: Completion | ProviderError) -> Generated | Exception:
-    return generated([Prompt.single(str(place), "a", "why?") for place in range(len(replies))], Desk(replies))
+    return generated([Prompt.single(str(place), "a", "why?") for place in range(len(replies))], FakeAccount(replies))
 
 
-def generated(prompts: Sequence[Prompt], desk: Desk, system: str | None = None) -> Generated | Exception:
+def generated(prompts: Sequence[Prompt], desk: FakeAccount, system: str | None = None) -> Generated | Exception:
     task = GenerateTask("generate-1", ModelRef("m"), prompts, system, Decoding(8), NO_SETTINGS, 0)
     ((key, made),) = HostedGenerator().generate([task], Context("cpu", 1, 1, WarmSlots(), desk))
     assert key == "generate-1"
@@ -69,13 +69,13 @@ def generated(prompts: Sequence[Prompt], desk: Desk, system: str | None = None) 
 
 def test_a_whole_conversation_is_sent_after_the_system_prompt() -> None:
     turns = (Turn("user", "why?"), Turn("assistant", "so"), Turn("user", "and why so?"))
-    desk = Desk([completion(Usage())])
+    desk = FakeAccount([completion(Usage())])
     assert isinstance(generated([Prompt("1", "a", turns)], desk, "Be brief."), Generated)
     assert desk.asked == [ChatRequest("m", (Turn("system", "Be brief."), *turns), 8)]
 
 
 def test_images_are_refused_and_nothing_is_sent() -> None:
-    desk = Desk([])
+    desk = FakeAccount([])
     made = generated([Prompt("1", "a", (Turn("user", "why?", (Image("a.png", "0" * 64),)),))], desk)
     assert isinstance(made, ValueError)
     assert str(made) == "1 of 1 prompts have images, which are not sent yet"
