@@ -19,8 +19,8 @@ class WrittenLevel:
     """One level as the spec has it.
 
     Attributes:
-        where: Dotted path in the spec, such as `axes.data.n[2]` or `recipe.mitigations[0].a`.
-        path: Dotted path of the leaf, such as `data.n` or `mitigations.scale.a`.
+        where: Dotted path in the spec, such as `axes.data.n[2]` or `recipe.mitigations[0].factor`.
+        path: Dotted path of the leaf, such as `data.n` or `mitigations.scale.factor`.
     """
 
     where: str

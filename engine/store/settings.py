@@ -40,7 +40,7 @@ class Setting:
     """One effective value of a recipe.
 
     Attributes:
-        path: Where it stands, such as `tune.lr`, `benchmark.n`, `judges.rubric/policy.policy`; `mitigations[1].scale.a` where a
+        path: Where it stands, such as `tune.lr`, `benchmark.each`, `judges.rubric/policy.policy`; `mitigations[1].scale.factor` where a
             list has the same adapter twice.
         adapter: The adapter that declares it; empty for what every recipe has.
         value: The value as JSON has it; an adapter as it is written.
