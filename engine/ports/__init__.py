@@ -13,10 +13,11 @@ methods, so that planning starts neither torch nor Ray.
 
 from engine.domain.adapters import OUTSIDE, NoSettings, Settings, Use
 from engine.ports.benchmark import Benchmark, BenchmarkCard
-from engine.ports.context import Context
+from engine.ports.context import Context, NoPulse, Pulse, StoppedError
 from engine.ports.data import DataSource, SourceCard
 from engine.ports.generator import Generated, GenerateTask, Generator
 from engine.ports.judge import ApiJudge, Judge, Judged, Needs, Pairs
+from engine.ports.machine import Machine
 from engine.ports.mitigation import (
     Change,
     ChangeRows,
@@ -50,18 +51,22 @@ __all__ = [
     "Generator",
     "Judge",
     "Judged",
+    "Machine",
     "Mitigation",
     "ModelCard",
     "ModelSource",
     "Needs",
+    "NoPulse",
     "NoSettings",
     "Pairs",
+    "Pulse",
     "RowsChanger",
     "Screen",
     "Screener",
     "Settings",
     "Sharing",
     "SourceCard",
+    "StoppedError",
     "TrainingRun",
     "Tune",
     "Tuned",

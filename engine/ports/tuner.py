@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from engine.domain.results import TrainingStep
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports.context import Context
+from engine.ports.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,19 @@ class Workload:
 
     Attributes:
         parameters: Number of weights of the base model, or None when unknown.
-        tokens: Tokens of the rows (tune) or of the prompts (generate), template left out.
+        tokens: Tokens of the rows (tune) or of the prompts (generate).
         items: Rows or prompts.
+        longest: Tokens of the longest of them; 0 when unknown.
+        base: Where the base model is; None when unknown.
+        machine: What each worker has.
     """
 
     parameters: int | None
     tokens: int
     items: int
+    longest: int = 0
+    base: ModelRef | None = None
+    machine: Machine = field(default_factory=Machine)
 
 
 class FineTuner(Protocol):
