@@ -74,9 +74,9 @@ def gpu_memory() -> tuple[int, ...]:
         return ()
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603 - it is fixed
     except (OSError, subprocess.SubprocessError):
         return ()
-    found = [int(float(line)) * MIB for line in told.split("\n") if line.strip()]
+    found = [int(float(line)) * MIB for line in done.stdout.split("\n") if line.strip()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return tuple(found if visible is None else found[: len([name for name in visible.split(",") if name])])
