@@ -29,7 +29,7 @@ from adapters.model_folder import ADAPTER
 from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
-from engine.ports import Checkpoint, Context, TrainingRun, Tuned
+from engine.ports import Checkpoint, Context, Pulse, StoppedError, TrainingRun, Tuned
 
 Rows = Sequence[Mapping[str, list[int]]]
 
@@ -48,9 +48,11 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
 
     Raises:
         FloatingPointError: At the step where the loss is no longer finite; checkpoints before it have been yielded.
+        StoppedError: The run is to stop; the state at the last step is kept.
         ValueError: When a row does not fit `max_length`.
     """
     clock = time.monotonic()
+    context.pulse.beat(run.checkpoints[0].key, 0, 1)
     set_up(context)
     context.warm.drop("base")  # its memory is this run's
     settings = run.settings
@@ -62,7 +64,7 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
     if settings.method == "lora":
         model = get_peft_model(model, lora.configured(settings))
     trainer = _trainer(model, tokenizer, rows, _arguments(run, context, states.workshop))
-    training = _Training(run, rows, states)
+    training = _Training(run, rows, states, context.pulse)
     trainer.add_callback(training)
     for checkpoint in run.checkpoints:
         tuned = training.advance(trainer, checkpoint, clock)
@@ -77,10 +79,13 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         run: What to train.
         rows: The training rows.
         states: Where the run's states are kept.
+        pulse: Where to say how far it is.
     """
 
-    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates) -> None:
+    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates, pulse: Pulse) -> None:
         """Find where to begin."""
+        self._pulse = pulse
+        self._stopped: StoppedError | None = None
         self._run = run
         self._rows = rows
         self._states = states
@@ -123,6 +128,8 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._asked = time.monotonic()
         self._quiet_until = self._asked + pause_after(0)
         trainer.train(resume_from_checkpoint=str(self._begin.folder) if self._begin.step else None)
+        if self._stopped is not None:
+            raise self._stopped
         if trainer.state.global_step != self._end(checkpoint):
             raise RuntimeError(
                 f"the trainer stopped at step {trainer.state.global_step}, not at step {self._end(checkpoint)}"
@@ -134,10 +141,17 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         return round(sum(len(row["input_ids"]) for row in self._rows) * steps / self._per_epoch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop and save at the checkpoint; save at the end of an epoch, now and then."""
+        """Stop and save at the checkpoint, and when the run is to stop; save at the end of an epoch, now and then."""
         del args
         self._asked = time.monotonic()
-        if state.global_step == self._end(self._next):
+        counted, end = self._begin.counted, self._end(self._next)
+        try:
+            self._pulse.beat(self._next.key, state.global_step - counted, end - counted)
+        except StoppedError as stopped:
+            self._stopped = stopped
+            control.should_training_stop = control.should_save = True
+            return
+        if state.global_step == end:
             control.should_training_stop = True
             control.should_save = self._run.keep_state or self._next is not self._run.checkpoints[-1]
         elif state.global_step % self._per_epoch == 0:
