@@ -68,6 +68,7 @@ class Interrupted(InlineExecutor):
     """Whoever runs it presses Ctrl-C once a stage that says how far it is has begun, or asks at an account."""
 
     pressed = False
+    says = "tune"
 
     def submit(self, worker: str, batch: StageBatch) -> None:
         super().submit(worker, batch)
@@ -76,7 +77,7 @@ class Interrupted(InlineExecutor):
 
     def progress(self) -> Mapping[str, float]:
         shares = super().progress()
-        if any(share for key, share in shares.items() if key.startswith("tune")):
+        if any(share for key, share in shares.items() if key.startswith(self.says)):
             self._press()
         return shares
 
@@ -124,6 +125,22 @@ def test_an_interrupt_stops_what_says_how_far_it_is_and_the_same_command_goes_on
     summary, _ = drive(spec)
     assert (summary.ending, summary.cached) == (Ending.COMPLETE, states["done"])
     assert {drive.attempts()[key] for key in tuned} == {2}
+
+
+def test_an_interrupt_ends_a_batch_of_answers_behind_the_one_that_is_being_given(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "WATCH_SECONDS", 0.0)
+
+    class Pressed(Interrupted):
+        says = "generate"
+
+    summary, plan = drive(THREE, Pressed)
+    keys = [cell.evaluations[0].generate for cell in plan.cells]
+    assert (summary.ending, summary.failed, summary.ran) == (Ending.INTERRUPTED, 0, 2)
+    assert [drive.attempts()[key] for key in keys] == [1, 1, 1]
+    assert drive(THREE)[0].ending is Ending.COMPLETE
+    assert [drive.attempts()[key] for key in keys] == [1, 1, 2]
 
 
 def test_an_interrupt_waits_for_what_an_account_was_asked(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
