@@ -27,7 +27,7 @@ class LocalFineTuner:
     GPU, up to the kernels' order of summation.
     """
 
-    revision = 2
+    revision = 3
     Settings = SftSettings
 
     def objection(self, settings: SftSettings, length: Length) -> str | None:
@@ -57,10 +57,10 @@ class LocalFineTuner:
         """Say what tune stages with these settings can share.
 
         A longer run passes through a shorter one when its learning rate is a function of the step alone: linear and
-        cosine schedules look at the total number of steps. (The warm-up is in steps, so it never prevents it.)
+        cosine schedules look at the total number of steps, and so does a warm-up that is a share of them.
         """
-        prefix_blocked = "" if settings.schedule == "constant" else "schedule"
-        pack = (settings.dtype, settings.targets, settings.batch_size, settings.grad_accum)
+        prefix_blocked = "" if settings.is_stepwise else "warmup_ratio" if settings.warmup_ratio else "schedule"
+        pack = (settings.precision, settings.targets, settings.batch_size, settings.grad_accum)
         return Sharing(prefix_blocked, settings.pack_blocked, pack)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Reached:
@@ -81,7 +81,7 @@ def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
     from adapters.local.packs import train
 
     first = runs[0]
-    return train.Training(loaded(first.model, first.settings.dtype, context), context).run(runs)
+    return train.Training(loaded(first.model, first.settings.base_dtype, context), context).run(runs)
 
 
 def _solo(run: TrainingRun, context: Context) -> Reached:

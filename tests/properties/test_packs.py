@@ -77,10 +77,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench that packs on a CPU as on a GPU."""
     import torch
 
-    from adapters.local.packs import train
+    from adapters.local.packs import room
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(train.TOGETHER, "cpu", 10**6)
+        patch.setitem(room.TOGETHER, "cpu", 10**6)
         yield Bench(tmp_path_factory.mktemp("bench"))
     torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
 
