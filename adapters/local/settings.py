@@ -152,7 +152,15 @@ class SftSettings(Settings):
         """The setting for which TRL trains it, one run at a time; empty when it can train in a pack."""
         if self.method == "full":
             return "method"
-        return "backend" if self.backend == "trl" else "optimizer" if self.optimizer != "adamw" else ""
+        if self.backend == "trl" or self.optimizer != "adamw":
+            return "backend" if self.backend == "trl" else "optimizer"
+        return "gradient_checkpointing" if self.gradient_checkpointing == "on" and not self.can_checkpoint else ""
+
+    @property
+    def can_checkpoint(self) -> bool:
+        """Whether its backend can compute activations again: a pack draws dropout itself, and would draw other masks."""
+        is_alone = self.method == "full" or self.backend == "trl" or self.optimizer != "adamw"
+        return self.gradient_checkpointing != "off" and (is_alone or not self.dropout)
 
     def steps_per_epoch(self, items: int) -> int:
         """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""

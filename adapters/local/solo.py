@@ -58,39 +58,47 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
         FloatingPointError: At the step where the loss is no longer finite; checkpoints before it have been yielded.
         ValueError: When a row does not fit `max_length`.
     """
-    passes, yielded = planned(run, context), 0
+    set_up(context)
+    tokenizer = read_tokenizer(run.model.base)
+    rows = chat.training_rows(tokenizer, run.rows, run.settings.max_length)
+    passes, yielded = planned(run, context, max(len(row["input_ids"]) for row in rows)), 0
     while True:
         rest = replace(run, checkpoints=run.checkpoints[yielded:])
         try:
-            for key, tuned in _trained(rest, context, passes):
+            for key, tuned in _trained(rest, context, tokenizer, rows, passes):
                 yielded += 1
                 yield key, tuned
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or passes.smaller is None:
+            smaller = passes.smaller(can_checkpoint=run.settings.can_checkpoint)
+            if not out_of_memory(error) or smaller is None:
                 raise
-            passes = passes.smaller
+            passes = smaller
         else:
             return
         if context.device != "cpu":  # outside of the handler: the error's frames hold the memory
             torch.cuda.empty_cache()
 
 
-def planned(run: TrainingRun, context: Context) -> Passes:
-    """Return how the batches go through the model: what the plan says, or the rule where it says nothing."""
+def planned(run: TrainingRun, context: Context, longest: int) -> Passes:
+    """Return how the batches go through the model: what the plan says, or the rule where it says nothing.
+
+    Args:
+        run: The run.
+        context: The worker.
+        longest: Tokens of the longest row.
+    """
     fit, settings = run.fit or Fit(), run.settings
-    longest = settings.max_length
     weights = model_folder.parameters(Path(run.model.base))
     rule = memory.rows_at_once(settings, weights, longest, torch.device(context.device).type)
     return Passes(min(rule, fit.rows or rule), fit.is_checkpointed or settings.gradient_checkpointing == "on")
 
 
-def _trained(run: TrainingRun, context: Context, passes: Passes) -> Iterator[tuple[str, Tuned]]:
+def _trained(
+    run: TrainingRun, context: Context, tokenizer: Any, rows: Rows, passes: Passes
+) -> Iterator[tuple[str, Tuned]]:
     clock = time.monotonic()
-    set_up(context)
     context.warm.drop("base")  # its memory is this run's
     settings = run.settings
-    tokenizer = read_tokenizer(run.model.base)
-    rows = chat.training_rows(tokenizer, run.rows, settings.max_length)
     states = SavedStates(run.state, run_identity(run, contents(run.model), context))
     model = read_whole(run.model, settings.base_dtype, context.device)
     set_seed(run.seed)  # before PEFT draws the adapter's initial weights
@@ -102,7 +110,7 @@ def _trained(run: TrainingRun, context: Context, passes: Passes) -> Iterator[tup
     trainer.remove_callback(PrinterCallback)
     trainer.rows_at_once = passes.rows
     trainer.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
-    training = _Training(run, rows, states)
+    training = _Training(run, rows, states, trainer.schedule)
     trainer.add_callback(training)
     for checkpoint in run.checkpoints:
         tuned = training.advance(trainer, checkpoint, clock)
@@ -127,23 +135,21 @@ class _Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
         The loss is a sum over tokens, divided by the answer tokens of the whole step: so parts add up to the batch.
         """
         rows = len(inputs["input_ids"])
-        if rows <= self.rows_at_once:
-            return super().training_step(model, inputs, num_items_in_batch)
         losses = []
         for start in range(0, rows, self.rows_at_once):
             part = {name: values[start : start + self.rows_at_once] for name, values in inputs.items()}
-            read = part["attention_mask"].any(0)
+            read = part["attention_mask"].any(0)  # the columns that are not all padding
             part = {name: values[:, read] for name, values in part.items()}
             losses.append(super().training_step(model, part, num_items_in_batch))
-        return torch.stack(losses).sum()
+        total: Tensor = torch.stack(losses).sum()
+        return total
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the schedule: transformers' own, or for `step` a function of the step, since transformers has none."""
         rate, settings = self.schedule.learning_rate, self.schedule.settings
         if settings.schedule != "step":
             return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda done: rate(done + 1) / settings.lr)
+        self.lr_scheduler: LambdaLR = LambdaLR(optimizer or self.optimizer, lambda done: rate(done + 1) / settings.lr)
         return self.lr_scheduler
 
 
@@ -154,13 +160,15 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         run: What to train.
         rows: The training rows.
         states: Where the run's states are kept.
+        schedule: Which rows each step reads.
     """
 
-    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates) -> None:
+    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates, schedule: BatchSchedule) -> None:
         """Find where to begin."""
         self._run = run
         self._rows = rows
         self._states = states
+        self._schedule = schedule
         self._per_epoch: int = run.settings.steps_per_epoch(len(rows))
         wanted = {checkpoint.key for checkpoint in run.checkpoints}
         self._begin = states.latest(self._end(run.checkpoints[0]), wanted) or SavedState(states.workshop, 0, ())
@@ -189,7 +197,7 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._begin = saved.accounted
         usage = Usage(
             optimizer_steps=end - begin.counted,
-            train_tokens=self._tokens(end) - self._tokens(begin.counted),
+            train_tokens=self._tokens(begin.counted, end),
             device_seconds=time.monotonic() - since + begin.seconds,
         )
         return Tuned(_steps_taken(history), usage, begin.passed[-1] if begin.passed else None)
@@ -206,9 +214,10 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
             )
         return self._saved
 
-    def _tokens(self, steps: int) -> int:
-        """Tokens of the rows in so many steps; within an epoch, in proportion."""
-        return round(sum(len(row["input_ids"]) for row in self._rows) * steps / self._per_epoch)
+    def _tokens(self, begin: int, end: int) -> int:
+        """Tokens of the rows that are read after step `begin` up to step `end`."""
+        batches = (batch for step in range(begin, end) for batch in self._schedule.batches(step + 1))
+        return sum(len(self._rows[row]["input_ids"]) for batch in batches for row in batch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop and save at the checkpoint; save at the end of an epoch, now and then."""

@@ -27,12 +27,15 @@ class Passes:
         """Return the batches of a step in parts of at most `rows` rows."""
         return [batch[start : start + self.rows] for batch in group for start in range(0, len(batch), self.rows)]
 
-    @property
-    def smaller(self) -> Passes | None:
-        """What takes less memory: half of the rows, then no activations kept; None when there is nothing more to save."""
+    def smaller(self, *, can_checkpoint: bool) -> Passes | None:
+        """Return what takes less memory: half of the rows, then no activations kept; None when there is nothing more to save.
+
+        Args:
+            can_checkpoint: Whether activations can be computed again.
+        """
         if self.rows > 1:
             return replace(self, rows=self.rows // 2)
-        return None if self.is_checkpointed else replace(self, is_checkpointed=True)
+        return replace(self, is_checkpointed=True) if can_checkpoint and not self.is_checkpointed else None
 
 
 @contextmanager

@@ -65,8 +65,9 @@ class Room:
             shapes = [member.batch_shape for member in pack.members]
             self._together = len(shapes) * max(rows for rows, _ in shapes) * max(length for _, length in shapes) // 2
             return True
-        pack.members[0].passes = pack.passes.smaller
-        return pack.members[0].passes is not None
+        (member,) = pack.members
+        member.passes = pack.passes.smaller(can_checkpoint=member.settings.can_checkpoint)
+        return member.passes is not None
 
     def measured(self, pack: Pack) -> None:
         """Learn from the peak of a GPU's memory what a token takes."""
