@@ -22,7 +22,8 @@ from peft import get_peft_model
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from adapters.local import chat, lora
+from adapters import chat
+from adapters.local import lora
 from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
 from adapters.model_folder import ADAPTER

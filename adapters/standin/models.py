@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters import model_folder
+from adapters import lengths, model_folder
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import ModelCard, NoSettings
 
@@ -29,7 +30,12 @@ class AlignedModel:
         del settings
         return ModelRef(str(WEIGHTS))
 
-    def count_tokens(self, settings: NoSettings, texts: Sequence[str]) -> int:
-        """Count tokens with the stand-in's tokenizer."""
+    def row_lengths(self, settings: NoSettings, rows: Sequence[ChatRow]) -> list[int]:
+        """Count by the stand-in's tokenizer and template."""
         del settings
-        return model_folder.count_tokens(WEIGHTS, texts)
+        return lengths.row_lengths(WEIGHTS, rows)
+
+    def prompt_lengths(self, settings: NoSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        """Count by the stand-in's tokenizer and template."""
+        del settings
+        return lengths.prompt_lengths(WEIGHTS, prompts, system)

@@ -95,6 +95,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
             "calibrated": ahead.calibrated,
             "kinds": [asdict(entry) for entry in ahead.kinds],
             "total": asdict(ahead.total),
+            "wall": asdict(prepared.wall()),
             "hosted": [asdict(line) for line in prepared.bill],
             "reservations": list(prepared.reservations),
         },

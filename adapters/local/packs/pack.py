@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from adapters.local.chat import IGNORED
+from adapters.chat import IGNORED
 from adapters.local.loaded import LoadedModel
 from adapters.local.packs.member import Member
 from adapters.local.packs.schedule import begin_epoch, mask
