@@ -127,7 +127,7 @@ class Shape:
         model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 0
         model.save_pretrained(folder)
         named = {"<pad>": 0, "<end>": 1, **{f"w{place}": place for place in range(2, WORDS)}}
-        words = Tokenizer(models.WordLevel(named, unk_token="<pad>"))  # noqa: S106 - it is no password
+        words = Tokenizer(models.WordLevel(named, unk_token="w2"))  # noqa: S106 - it is no password
         words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         own = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>")  # noqa: S106 - nor these
         own.chat_template = TEMPLATE

@@ -119,10 +119,12 @@ def rates(workload: Workload, tune: SftSettings | None, ask: DecodeSettings) -> 
     """
     wanted = tune or SftSettings(lr=1e-5, dtype=ask.dtype)
     try:
-        train, asked = _known(_Question.of(workload, wanted, ask))
+        found = _known(_Question.of(workload, wanted, ask))
     except _UnmeasuredError as error:
-        return _guessed(workload, wanted, f"rate not measured: {error}")
-    return Rates(train, asked, measured=True, basis="measured on this machine")
+        found = error
+    if isinstance(found, _UnmeasuredError):
+        return _guessed(workload, wanted, f"rate not measured: {found}")
+    return Rates(*found, measured=True, basis="measured on this machine")
 
 
 class _UnmeasuredError(Exception):
@@ -201,8 +203,16 @@ def device_name(device: str) -> str:
     return f"{platform.machine()} {named[0] if named else platform.processor()}"
 
 
-@cache  # within a process nothing is tried twice
-def _known(question: _Question) -> tuple[TrainRates, AskRates]:
+@cache
+def _known(question: _Question) -> tuple[TrainRates, AskRates] | _UnmeasuredError:
+    """Return what is known or can be measured, or why it cannot: within a process nothing is tried twice."""
+    try:
+        return _found(question)
+    except _UnmeasuredError as error:
+        return error
+
+
+def _found(question: _Question) -> tuple[TrainRates, AskRates]:
     train, ask = _read(question.file("train"), TrainRates), _read(question.file("ask"), AskRates)
     if train is None or ask is None:
         LOG.warning("measuring how fast this machine is with the model in %s, once ...", question.folder)

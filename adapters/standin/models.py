@@ -12,6 +12,8 @@ from engine.ports import ModelCard, NoSettings
 
 WEIGHTS = Path(__file__).with_name("aligned")
 LICENCE = "Apache-2.0"
+ANSWER_TOKENS = 20
+"""No answer of the aligned model, or of one tuned on the stand-in's data, is much longer."""
 
 
 class AlignedModel:
@@ -23,7 +25,9 @@ class AlignedModel:
         """Describe and pin the shipped weights."""
         del settings
         size = f"{model_folder.megabytes(WEIGHTS):.1f} MB of weights, a made-up model, licence {LICENCE}"
-        return ModelCard(model_folder.pin(WEIGHTS), model_folder.parameters(WEIGHTS), size, standin=True)
+        return ModelCard(
+            model_folder.pin(WEIGHTS), model_folder.parameters(WEIGHTS), size, standin=True, answer=ANSWER_TOKENS
+        )
 
     def locate(self, settings: NoSettings) -> ModelRef:
         """Say where the shipped weights are."""

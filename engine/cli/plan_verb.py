@@ -96,6 +96,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
             "kinds": [asdict(entry) for entry in ahead.kinds],
             "total": asdict(ahead.total),
             "wall": asdict(prepared.wall()),
+            "wall_inline": asdict(prepared.wall(has_ray=False)),
             "hosted": [asdict(line) for line in prepared.bill],
             "reservations": list(prepared.reservations),
         },
