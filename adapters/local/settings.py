@@ -129,7 +129,7 @@ class SftSettings(Settings):
         return self
 
     @property
-    def base_dtype(self) -> str:
+    def base_dtype(self) -> Literal["float32", "bfloat16"]:
         """Type of the weights that the model is read with: what is tuned in full under `mixed` is read in float32."""
         return "float32" if self.precision == "float32" or self.is_autocast else "bfloat16"
 

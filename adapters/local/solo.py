@@ -26,8 +26,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from adapters import model_folder
-from adapters.local import chat, lora, memory
+from adapters import chat, model_folder
+from adapters.local import lora, memory
 from adapters.local.batches import out_of_memory
 from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.packs.passes import Passes

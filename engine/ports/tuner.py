@@ -98,6 +98,9 @@ class Workload:
         longest: Tokens of the longest of them; 0 when unknown.
         base: Where the base model is; None when unknown.
         machine: What each worker has.
+        lengths: Tokens of some of them, as many as there are or 1,000 typical ones; empty when unknown.
+        answer: Tokens of the model's longest usual answers; None when unknown.
+        measure: Whether it is worth measuring this machine, which takes seconds; False where all has run already.
     """
 
     parameters: int | None
@@ -106,6 +109,9 @@ class Workload:
     longest: int = 0
     base: ModelRef | None = None
     machine: Machine = field(default_factory=Machine)
+    lengths: tuple[int, ...] = ()
+    answer: int | None = None
+    measure: bool = True
 
 
 class FineTuner(Protocol):

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.optim import AdamW
 
-from adapters.local.chat import IGNORED
+from adapters.chat import IGNORED
 from adapters.local.lora import Adapter
 from adapters.local.packs.passes import Passes
 from adapters.local.packs.schedule import BatchSchedule

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from adapters.local.chat import IGNORED
+from adapters.chat import IGNORED
 from adapters.local.loaded import LoadedModel
 from adapters.local.packs.head import Head
 from adapters.local.packs.member import Member

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from adapters.local import chat, lora
+from adapters import chat
+from adapters.local import lora
 from adapters.local.batches import out_of_memory
 from adapters.local.loaded import LoadedModel
 from adapters.local.packs import state
