@@ -37,7 +37,7 @@ from adapters.model_folder import ADAPTER
 from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
-from engine.ports import Checkpoint, Context, Fit, TrainingRun, Tuned
+from engine.ports import Checkpoint, Context, Fit, Pulse, StoppedError, TrainingRun, Tuned
 
 Rows = Sequence[Mapping[str, list[int]]]
 
@@ -56,8 +56,10 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
 
     Raises:
         FloatingPointError: At the step where the loss is no longer finite; checkpoints before it have been yielded.
+        StoppedError: The run is to stop; the state at the last step is kept.
         ValueError: When a row does not fit `max_length`.
     """
+    context.pulse.beat(run.checkpoints[0].key, 0, 1)
     set_up(context)
     tokenizer = read_tokenizer(run.model.base)
     rows = chat.training_rows(tokenizer, run.rows, run.settings.max_length)
@@ -110,7 +112,8 @@ def _trained(
     trainer.remove_callback(PrinterCallback)
     trainer.rows_at_once = passes.rows
     trainer.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
-    training = _Training(run, rows, states, trainer.schedule)
+    training = _Training(run, rows, states, context.pulse)
+    training.schedule = trainer.schedule
     trainer.add_callback(training)
     for checkpoint in run.checkpoints:
         tuned = training.advance(trainer, checkpoint, clock)
@@ -160,15 +163,21 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         run: What to train.
         rows: The training rows.
         states: Where the run's states are kept.
+        pulse: Where to say how far it is.
+
+    Attributes:
         schedule: Which rows each step reads.
     """
 
-    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates, schedule: BatchSchedule) -> None:
+    schedule: BatchSchedule
+
+    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates, pulse: Pulse) -> None:
         """Find where to begin."""
+        self._pulse = pulse
+        self._stopped: StoppedError | None = None
         self._run = run
         self._rows = rows
         self._states = states
-        self._schedule = schedule
         self._per_epoch: int = run.settings.steps_per_epoch(len(rows))
         wanted = {checkpoint.key for checkpoint in run.checkpoints}
         self._begin = states.latest(self._end(run.checkpoints[0]), wanted) or SavedState(states.workshop, 0, ())
@@ -208,6 +217,8 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._asked = time.monotonic()
         self._quiet_until = self._asked + pause_after(0)
         trainer.train(resume_from_checkpoint=str(self._begin.folder) if self._begin.step else None)
+        if self._stopped is not None:
+            raise self._stopped
         if trainer.state.global_step != self._end(checkpoint):
             raise RuntimeError(
                 f"the trainer stopped at step {trainer.state.global_step}, not at step {self._end(checkpoint)}"
@@ -216,14 +227,21 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
 
     def _tokens(self, begin: int, end: int) -> int:
         """Tokens of the rows that are read after step `begin` up to step `end`."""
-        batches = (batch for step in range(begin, end) for batch in self._schedule.batches(step + 1))
+        batches = (batch for step in range(begin, end) for batch in self.schedule.batches(step + 1))
         return sum(len(self._rows[row]["input_ids"]) for batch in batches for row in batch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop and save at the checkpoint; save at the end of an epoch, now and then."""
+        """Stop and save at the checkpoint, and when the run is to stop; save at the end of an epoch, now and then."""
         del args
         self._asked = time.monotonic()
-        if state.global_step == self._end(self._next):
+        counted, end = self._begin.counted, self._end(self._next)
+        try:
+            self._pulse.beat(self._next.key, state.global_step - counted, end - counted)
+        except StoppedError as stopped:
+            self._stopped = stopped
+            control.should_training_stop = control.should_save = True
+            return
+        if state.global_step == end:
             control.should_training_stop = True
             control.should_save = self._run.keep_state or self._next is not self._run.checkpoints[-1]
         elif state.global_step % self._per_epoch == 0:

@@ -9,7 +9,8 @@ worker that dies is replaced, and the driver decides what becomes of its stages.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.domain.errors import RunError
@@ -35,6 +36,12 @@ CPU_WORKER = "cpu-worker"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """References and counts are all that crosses Ray, so its smallest comfortable object store is enough."""
 
+BESIDE = "beside"
+"""The concurrency group of what a worker answers while it runs stages: it has a thread of its own."""
+
+PROGRESS_SECONDS = 1.0
+"""Between two questions how far a worker is."""
+
 
 class RayWorker(Worker):
     """A worker that computes on the device that Ray gave it."""
@@ -42,6 +49,9 @@ class RayWorker(Worker):
     def __init__(self, root: Path, settings: RunSettings) -> None:
         """Look which GPUs Ray has set aside."""
         super().__init__(root, settings, given_device(ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+_ACTOR = ray.remote(concurrency_groups={BESIDE: 1})(RayWorker)
 
 
 def given_device(gpus: Sequence[int | str], visible: str | None) -> str:
@@ -80,6 +90,9 @@ class RayExecutor:
         self._root, self._settings, self._adapters = root, settings, tuple(adapters)
         self._actors: dict[str, ray.actor.ActorHandle] = {}  # by worker
         self._running: dict[ray.ObjectRefGenerator, str] = {}  # slots
+        self._shares: dict[str, Mapping[str, float]] = {}  # how far stages are, by worker
+        self._asked: dict[ray.ObjectRef, str] = {}  # workers that have not said how far they are
+        self._ask_next = 0.0
         try:
             _start_ray()
             models = [f"model-worker-{index}" for index in range(_worker_count(settings.resources))]
@@ -104,7 +117,7 @@ class RayExecutor:
             resources = self._settings.resources
             size = {"num_cpus": resources.cpus_per_host, "num_gpus": resources.gpus_per_host}
         options = {**size, "max_concurrency": len(own), "max_restarts": 0, "max_task_retries": 0}
-        self._actors[worker] = ray.remote(RayWorker).options(**options).remote(self._root, self._settings)
+        self._actors[worker] = _ACTOR.options(**options).remote(self._root, self._settings)
         if own[0].worker is WorkerKind.MODEL:
             self._actors[worker].warm_up.remote(self._adapters)
 
@@ -142,6 +155,32 @@ class RayExecutor:
         ray.kill(self._actors[worker])
         self._start(worker)
         return (WorkerLost(worker, slots, why),)
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Do nothing: a poll takes no longer than its timeout."""
+
+    def progress(self) -> Mapping[str, float]:
+        """Return how far running stages are, as their workers said when last asked; asks again about once a second."""
+        ready, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
+        for answer in ready:
+            worker = self._asked.pop(answer)
+            try:
+                self._shares[worker] = ray.get(answer)
+            except ray.exceptions.RayError:  # it died; `poll` says so
+                self._shares.pop(worker, None)
+        if time.monotonic() >= self._ask_next:
+            self._ask_next = time.monotonic() + PROGRESS_SECONDS
+            busy = {self._workers[slot] for slot in self._running.values()} - set(self._asked.values())
+            self._asked |= {
+                self._actors[worker].progress.options(concurrency_group=BESIDE).remote(): worker
+                for worker in sorted(busy)
+            }
+        return {key: share for shares in self._shares.values() for key, share in shares.items()}
+
+    def stop(self) -> None:
+        """Have every worker stop its stages at their next beat."""
+        for actor in self._actors.values():
+            actor.stop.options(concurrency_group=BESIDE).remote()
 
     def close(self) -> None:
         """Kill the workers and leave Ray; a local one stops."""

@@ -117,12 +117,13 @@ class Press:
         return Sharing(blocked, blocked)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Iterator[tuple[str, Tuned | Exception]]:
-        del context
         self.calls.append([[checkpoint.length for checkpoint in run.checkpoints] for run in runs])
         for run in runs:
             names, before, after = " ".join(row.turns[-1].text for row in run.rows), 0, None
             for checkpoint in run.checkpoints:
                 steps = checkpoint.length.in_steps(-(-len(run.rows) // 2))
+                for step in range(before + 1, steps + 1):
+                    context.pulse.beat(checkpoint.key, step - before, steps - before)
                 line = f"pressed({run.settings.force:g}, {steps} steps: {names})"
                 (checkpoint.folder / WEIGHTS).write_text(line, encoding="utf-8")
                 curve = [TrainingStep(step, step / 2, 1.0, 0.1) for step in range(1, steps + 1)]
