@@ -36,7 +36,12 @@ EXACT: Mapping[str, dict[str, Any]] = {
         "dropout": 0.1,
         "warmup_steps": 4,
     },
-    FULL: {"method": "full", "lr": 1e-3},
+    "a rate that falls after each epoch, the last batch left out": {
+        "schedule": "step",
+        "drop_last": True,
+        "batch_size": 6,
+    },
+    FULL: {"method": "full", "lr": 1e-3, "precision": "mixed"},
 }
 LENGTHS: tuple[Steps, ...] = ({"epochs": 2, "max_steps": 3}, {"epochs": 3})  # 3 and 6 steps: one within an epoch
 

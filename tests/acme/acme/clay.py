@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from engine.domain.conversation import Prompt
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.cost import Range, Usage
 from engine.domain.results import Finish, Measure, Outcome, Response, TrainingStep, Verdict
 from engine.domain.stage import ModelRef, WorkerKind
@@ -63,9 +63,14 @@ class Clay:
         del settings
         return ModelRef("clay")
 
-    def count_tokens(self, settings: NoSettings, texts: Sequence[str]) -> int:
+    def row_lengths(self, settings: NoSettings, rows: Sequence[ChatRow]) -> list[int]:
         del settings
-        return sum(len(text.split()) for text in texts)
+        return [sum(len(turn.text.split()) for turn in row.turns) for row in rows]
+
+    def prompt_lengths(self, settings: NoSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        del settings
+        opening = len(system.split()) if system else 0
+        return [opening + sum(len(turn.text.split()) for turn in prompt.turns) for prompt in prompts]
 
 
 class PressSettings(Settings):

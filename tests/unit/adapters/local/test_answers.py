@@ -77,7 +77,7 @@ class Bench:
         """What PEFT and transformers answer, one prompt at a time."""
         from peft import PeftModel
 
-        from adapters.local import chat
+        from adapters import chat
         from adapters.local.loaded import read_tokenizer
         from adapters.whole_model import read_model
 
