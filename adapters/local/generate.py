@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from math import ceil
+from pathlib import Path
 
 from adapters.local import compute
 from adapters.local.batches import SAMPLED_ROWS
+from adapters.local.decoding import notes as decoding_notes
 from adapters.local.loaded import loaded
 from adapters.local.settings import DecodeSettings
 from engine.domain.cost import Range, Usage
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, Workload
 
@@ -28,8 +31,16 @@ class TransformersGenerator:
     the same answers on the same machine, whatever `run.resources` says and whatever else is to do.
     """
 
-    revision = 2
+    revision = 3
     Settings = DecodeSettings
+
+    def notes(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
+        """Say which decoding fields the model sets of its own, and whether they are applied.
+
+        Raises:
+            ValueError: They are asked for, and not every generator has them.
+        """
+        return decoding_notes(Path(model.base), decoding, model_defaults=settings.model_defaults)
 
     def forecast(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Range:
         """Estimate tokens and device-seconds."""
@@ -57,6 +68,9 @@ class TransformersGenerator:
         """Answer every prompt of every task, `decoding.samples` times."""
         from adapters.local import answers
 
-        since = time.perf_counter()
-        held = loaded(tasks[0].model.below, tasks[0].settings.dtype, context)
-        yield from answers.answered(tasks, held, context, since)
+        by_start: dict[ModelRef, list[GenerateTask]] = {}
+        for task in tasks:
+            by_start.setdefault(task.model.below, []).append(task)
+        for start, own in by_start.items():  # a model that has layers of its own is not what it is tuned from
+            since = time.perf_counter()
+            yield from answers.answered(own, loaded(start, own[0].settings.dtype, context), context, since)

@@ -26,7 +26,7 @@ from adapters.local import chat, lora
 from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
 from adapters.model_folder import ADAPTER
-from adapters.whole_model import read_whole, set_up
+from adapters.whole_model import is_quantised, read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, Context, TrainingRun, Tuned
@@ -203,7 +203,12 @@ def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
 
 def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> SFTTrainer:
     data = Dataset.from_list([dict(row) for row in rows])
+    drawn = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    if is_quantised(model):  # whose adapters TRL rounds to bfloat16
+        for name, weight in trainer.model.named_parameters():
+            if weight.requires_grad:
+                weight.data = drawn[name]
     trainer.remove_callback(PrinterCallback)
     return trainer
 
