@@ -29,21 +29,21 @@ PATIENCE_S = 5.0
 SAMPLE_S = 0.5
 PROGRESS_S = 60.0
 LINES_OF_ERROR = 15
+LOG = ".log"
 
 
 @contextmanager
-def workplace(name: str, kept: Path | None = None) -> Iterator[Path]:
+def workplace(kept: Path | None = None) -> Iterator[Path]:
     """Yield a new folder, and end all that this process has begun when the block ends, however it ends.
 
     Args:
-        name: What the folder's name tells.
-        kept: The folder to use instead, which stays; it is made. Ray's files go into the other, whose path is short.
+        kept: The folder to use instead, which stays; it is made. Temporary files, Ray's too, are in the one that goes. Its path is
+            short, because those of Ray's sockets have to be.
     """
     if kept is not None:
         kept.mkdir(parents=True)
-    prefix = f"dosimeter-{name}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder, contained():
-        os.environ["RAY_TMPDIR"] = folder
+    with tempfile.TemporaryDirectory(prefix="ds-", ignore_cleanup_errors=True) as folder, contained():
+        os.environ |= {"TMPDIR": folder, "RAY_TMPDIR": folder}
         yield (kept or Path(folder)).resolve()
 
 
@@ -111,7 +111,7 @@ def timed(command: Sequence[str], folder: Path, variables: Mapping[str, str]) ->
     if _Ending.begun:
         raise SystemExit("ending")
     begun = time.monotonic()
-    with tempfile.TemporaryFile("w+", dir=folder) as said:
+    with tempfile.NamedTemporaryFile("w+", dir=folder, suffix=LOG) as said:
         code = subprocess.run(command, cwd=folder, env=variables, stdout=said, stderr=said, check=False).returncode
         if code and not _Ending.begun:
             said.seek(0)
@@ -120,16 +120,22 @@ def timed(command: Sequence[str], folder: Path, variables: Mapping[str, str]) ->
     return time.monotonic() - begun
 
 
+def last_line(folder: Path) -> str:
+    """Return the last line that a command which runs in this folder has said; empty when there is none."""
+    lines = [line for path in folder.glob(f"*{LOG}") for line in path.read_text().splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
 @dataclass
 class Watch:
     """Looks at the processes below this one until the block ends, and says now and then how far they are.
 
     Attributes:
-        progress: What to print each minute.
+        progress: What to print each minute, from the seconds that have passed.
         peak_gb: The most memory that they had at a time, in GB (10^9 bytes); pages that several share count once.
     """
 
-    progress: Callable[[], str]
+    progress: Callable[[float], str]
     peak_gb: float = 0.0
     _done: threading.Event = field(default_factory=threading.Event)
 
@@ -148,7 +154,7 @@ class Watch:
             self.peak_gb = max(self.peak_gb, sum(map(_memory, psutil.Process().children(recursive=True))) / 1e9)
             if time.monotonic() - said > PROGRESS_S:
                 said = time.monotonic()
-                print(f"  after {said - begun:.0f} s: {self.progress()}", flush=True)
+                print(f"  after {said - begun:.0f} s: {self.progress(said - begun)}", flush=True)
 
 
 def _memory(process: psutil.Process) -> int:

@@ -284,7 +284,7 @@ def main() -> None:
     os.environ[KEY_ENV] = KEY
     begun, tally, drops = time.monotonic(), Tally(), 0
     draw = random.Random(wanted.seed)  # noqa: S311 - no secret
-    with children.workplace("once") as folder, serving(folder) as url:
+    with children.workplace() as folder, serving(folder) as url:
         warm_up(url)
         runs = [Run(number, folder / f"{number}") for number in range(wanted.runs)]
         for run in runs:

@@ -226,7 +226,7 @@ def main() -> None:
         "--finished-cells", type=int, default=1_000, help="cells of the sweep run again (default 1,000)"
     )
     chosen = parser.parse_args()
-    with children.workplace("overhead") as folder:
+    with children.workplace() as folder:
         print_costs(planned := plans(chosen.cells, folder))
         most = -(-chosen.stages // STAGES_PER_CELL)
         sizes = sorted({HANDFUL, -(-most // TENTH), chosen.finished_cells, most})

@@ -201,7 +201,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Build the model, measure the machine, run the ways, compare them, and print the JSON line."""
     chosen = parsed()
-    with children.workplace("shape", chosen.out) as folder:
+    with children.workplace(chosen.out) as folder:
         weights = shape.build(chosen.shape, folder / "model", chosen.dtype)
         grid = grid_of(chosen, folder)
         work = work_of(grid, weights)

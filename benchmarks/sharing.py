@@ -76,7 +76,7 @@ def main() -> None:
     grid = standin_grid(chosen.seeds)
     whole = len(grid.cells)
     number = whole if chosen.full else min(rival_cells(chosen.rival_cells), whole)
-    with children.workplace("sharing", chosen.out) as folder:
+    with children.workplace(chosen.out) as folder:
         runner = Runner(grid, folder, number)
         found = {name: runner.run(name) for name in chosen.ways}
     line = {"cells": whole, "rival_cells": number, "scaled": number < whole, "cores": CORES}

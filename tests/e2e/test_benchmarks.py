@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PATIENCE_S = 120
+PATIENCE_S = 300
 STUBBORN = """
 import subprocess, sys, time
 import children
 children.PATIENCE_S = 0.5
-with children.workplace("test") as folder:
+with children.workplace() as folder:
     ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ignoring!r}])"
     child = subprocess.Popen([sys.executable, "-c", parent], cwd=folder, stdout=subprocess.PIPE)
@@ -40,7 +40,7 @@ def test_whatever_ends_a_benchmark_ends_its_grandchildren_and_removes_its_folder
     line = [str(script), "wait" if number else "raise"]
     code, stayed = ended(line, tmp_path, lambda below: len(below) > 1, number)
     assert (code, stayed) == (128 + number if number else 1, [])
-    assert not list(tmp_path.glob("dosimeter-*"))
+    assert not list(tmp_path.glob("ds-*"))
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_benchmarks_leave_neither_ray_nor_files() -> None:
             lambda line, is_time: ended(line.split(), Path(name), is_time, signal.SIGTERM), lines, scripts.values()
         )
         assert list(found) == [(128 + signal.SIGTERM, [])] * len(lines)
-        assert not list(Path(name).glob("dosimeter-*"))
+        assert not list(Path(name).glob("ds-*"))
 
 
 def ended(
