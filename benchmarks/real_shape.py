@@ -15,7 +15,7 @@ cell answers 20 prompts with 64 tokens, and no answer ends before. `--cells 8` l
 
 On a CPU the first three run, on a GPU the first and the last. Every way gets the same rows and prompts, and leaves the loss of each
 optimizer step and each answer of every cell. `equality` compares them with Dosimeter's; `equal` is true where all answers are equal
-and no loss differs by more than 1e-5 of it.
+and no loss differs by more than 1e-5 of it; in bfloat16 that is not to be expected.
 
 Times are wall seconds of whole commands, start-up included. Other figures of the last line, which is JSON:
 
@@ -34,13 +34,14 @@ Times are wall seconds of whole commands, start-up included. Other figures of th
   fraction_of_peak      1 / floor
 
 Rivals run every cell, so it takes hours on two cores, `--cells 8` about half an hour; what it will take at least is printed first.
-The 1 B shape on a GPU needs no Ray and no network. It needs `pip install -e '.[bench]'` for Ray Tune alone.
+The 1 B shape on a GPU (the first that is visible) needs no Ray and no network. It needs `pip install -e '.[bench]'` for Ray Tune alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -180,7 +181,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--cells", type=int, choices=SUBSETS, default=24, help="cells of the grid (default 24)")
     parser.add_argument("--ways", nargs="+", choices=NAMES, help="which ways to run (default: those of the device)")
     parser.add_argument("--shape", choices=shape.SHAPES, default="135m", help="default 135m")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda:0")
+    parser.add_argument("--device", choices=("cpu", "cuda:0"), default="cpu", help="default cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads in a worker (default 1)")
     parser.add_argument(
@@ -192,6 +193,8 @@ def parsed() -> argparse.Namespace:
     on_gpu = chosen.device != "cpu"
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit(f"no GPU is at hand, so {chosen.device} cannot be measured; leave --device out for the CPU")
+    if on_gpu:  # TRL would spread over all that it sees
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     chosen.ways = chosen.ways or (ON_GPU if on_gpu else ON_CPU)
     chosen.workers = chosen.workers or (1 if on_gpu else max(1, CORES // chosen.threads))
     chosen.executor = chosen.executor or ("inline" if on_gpu else "ray")
