@@ -179,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="runs/acceptance", help="default runs/acceptance")
     parser.add_argument("--seed", type=int, default=0, help="draws the cells (default 0)")
+    parser.add_argument("--together", type=int, default=2, help="processes at a time (default 2)")
     chosen = parser.parse_args()
     recipe = yaml.safe_load((Path(chosen.run) / "spec.yaml").read_text(encoding="utf-8"))["recipe"]
     cells = cells_of(chosen.run)
@@ -186,7 +187,7 @@ def main() -> None:
     jobs = [job_of(cell, recipe) for cell in todo]
     phrases = recipe["judges"][0]["phrases"]
     failed = 0
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(chosen.together) as pool:
         for ours, job, plain in zip(measured(chosen.run, todo), jobs, pool.map(apart, jobs), strict=True):
             found = differences(ours, plain, rates(plain.answers, job, phrases))
             failed += bool(found)

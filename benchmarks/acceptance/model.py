@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def written(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=FutureWarning)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     {"base": base, "aligned": aligned}[sys.argv[1]]()

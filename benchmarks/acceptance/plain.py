@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def run(job: Job) -> Result:
     torch.set_flush_denormal(True)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
     tokenizer = AutoTokenizer.from_pretrained(job.model, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
     losses: list[float] = []
