@@ -42,6 +42,12 @@ from engine.store.state import State
     show_default=True,
     help="Where stages run: on Ray, or in this process.",
 )
+@click.option(
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    metavar="ADDRESS",
+    help="Join this Ray cluster, HOST:PORT or `auto`, instead of starting Ray here; RAY_ADDRESS says the same.",
+)
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
 @click.option(
     "--cancel-jobs", is_flag=True, help="Cancel what this run leaves under way at providers, however it ends."
@@ -53,6 +59,7 @@ def command(  # noqa: PLR0913 - click gives each option by name
     out: Path | None,
     as_json: bool,
     executor: str,
+    ray_address: str | None,
     fail_fast: bool,
     cancel_jobs: bool,
 ) -> int:
@@ -67,6 +74,8 @@ def command(  # noqa: PLR0913 - click gives each option by name
       dosimeter run sweeps/quickstart.yaml
       dosimeter run sweeps/quickstart.yaml --set 'seed=[0,1,2,3,4]'
     """
+    if ray_address is not None:
+        os.environ["RAY_ADDRESS"] = ray_address  # where Ray itself looks for it, as it is imported
     summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
     _leave_behind(spec, overrides, root, cancel_jobs=cancel_jobs)
     if as_json:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind, WorkerKind
 from engine.domain.sweep import RunSettings
+from engine.plan.machine import machine
 from engine.ports import Context, NoPulse
 from engine.run.accounts.worker import AccountWorker
 from engine.run.executors.gathering import Gathering
@@ -64,11 +66,17 @@ class WarmSlots:
 class Worker:
     """Runs stage batches, one at a time in each of its slots."""
 
-    def __init__(self, root: Path, settings: RunSettings, device: str, pulse: WorkerPulse | None = None) -> None:
-        """Start with nothing warm, for a run directory (an absolute path), on a torch device such as `cpu` or `cuda:0`."""
+    def __init__(
+        self, root: Path, settings: RunSettings, device: str, gpus: int = 0, pulse: WorkerPulse | None = None
+    ) -> None:
+        """Start with nothing warm, for a run directory (an absolute path), on a torch device such as `cpu` or `cuda:0`.
+
+        With several GPUs, the device is the first of them.
+        """
         self._run = RunDirectory(root)
         self._settings = settings
         self._device = device
+        self._gpus = gpus
         self._pulse = pulse or WorkerPulse()
         self._warm = WarmSlots()
         self._accounts: dict[str, AccountWorker] = {}
@@ -92,7 +100,8 @@ class Worker:
             # What a provider has been asked for is waited for: only a device's stages are stopped on their way.
             pulse = self._pulse if account is None else NoPulse()
             pulse.beat(batch.stages[0].key, 0, 1)
-            context = Context(self._device, threads, resources.generate_batch, self._warm, account, pulse)
+            generate_batch = resources.generate_batch
+            context = Context(self._device, threads, generate_batch, self._warm, account, self._gpus, pulse)
             for key, made in RUNNERS[batch.stages[0].kind](batch, Place(self._run, context)):
                 gathering.put(key, made)
                 if gathering.is_due:
@@ -141,6 +150,21 @@ class WorkerLost:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerNews:
+    """Something about a worker that people should know.
+
+    Attributes:
+        text: It, in words.
+    """
+
+    text: str
+
+
+Ended: TypeAlias = Attempt | WorkerLost | WorkerNews
+"""What an executor hands back."""
+
+
 class Executor(Protocol):
     """Runs stage batches on workers. Real implementations: `InlineExecutor` and `RayExecutor`."""
 
@@ -148,11 +172,22 @@ class Executor(Protocol):
     def slots(self) -> tuple[Slot, ...]:
         """The workers, and what each runs."""
 
-    def submit(self, worker: str, batch: StageBatch) -> None:
-        """Start a batch on an idle worker; returns at once where the worker is another process."""
+    def takes(self, slot: str) -> bool:
+        """Tell whether the worker of a slot is there to take work."""
 
-    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
-        """Return what has ended, waiting at most `timeout` seconds for the first."""
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a worker that is not there may still come."""
+
+    def submit(self, worker: str, batch: StageBatch) -> None:
+        """Start a batch on an idle worker that is there; returns at once where the worker is another process."""
+
+    def poll(self, timeout: float) -> list[Ended]:
+        """Return what has ended, waiting at most `timeout` seconds for the first.
+
+        Raises:
+            RunError: Nothing runs, and no worker comes.
+        """
 
     def watch(self, look: Callable[[], None]) -> None:
         """Have `look` called now and then, in this thread, by whatever polls take longer than their timeout."""
@@ -182,22 +217,27 @@ class InlineExecutor:
     """
 
     slots = (Slot(INLINE, WorkerKind.MODEL, is_all=True),)
+    is_waiting = False
 
     def __init__(self, root: Path, settings: RunSettings) -> None:
-        """Make the one worker; with GPUs it has the first that this process sees."""
-        device = "cuda:0" if settings.resources.gpus_per_host else "cpu"
-        self._worker = Worker(root, settings, device, WorkerPulse(self._heard))
+        """Make the one worker; with GPUs it has the first that this process sees, as many as a worker gets."""
+        gpus = math.ceil(machine(settings.resources).devices)
+        self._worker = Worker(root, settings, "cuda:0" if gpus else "cpu", gpus, WorkerPulse(self._heard))
         self._under_way: Iterator[tuple[Attempt, ...]] = iter(())
         self._look: Callable[[], None] = lambda: None
         self._watcher, self._quiet_until = 0, 0.0  # the thread of whoever watches
         self._trouble: Exception | None = None  # what the watcher met
+
+    def takes(self, slot: str) -> bool:
+        """Tell that it is there."""
+        return slot == INLINE
 
     def submit(self, worker: str, batch: StageBatch) -> None:
         """Remember the batch until the next poll."""
         del worker
         self._under_way = self._worker.run(batch)
 
-    def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
+    def poll(self, timeout: float) -> list[Ended]:
         """Go on with the batch until some of its stages end, however long it takes; then raise what the watcher met."""
         del timeout
         if self._trouble is not None:
