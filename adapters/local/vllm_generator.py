@@ -82,7 +82,9 @@ class VllmGenerator(TransformersGenerator):
         if model.quantise:
             raise ValueError("vLLM reads weights as they are on disk: leave `quantise` out, or use local/transformers")
         if model.layers:
-            raise ValueError("vLLM puts one adapter on a base, and this one has its own already: use local/transformers")
+            raise ValueError(
+                "vLLM puts one adapter on a base, and this one has its own already: use local/transformers"
+            )
         return super().notes(settings, decoding, model)
 
     def warm_up(self) -> None:

@@ -151,7 +151,8 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
 def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
     works = (stage.work for stage in plan.stages.values())
     asked = dict.fromkeys((work.use, work.decoding, work.base.use) for work in works if isinstance(work, GenerateWork))
-    return tuple(dict.fromkeys(note for one in asked for note in catalogue.generating_notes(*one)))
+    said = (f"{one[2]}: {note}" for one in asked for note in catalogue.generating_notes(*one))
+    return tuple(dict.fromkeys(said))
 
 
 def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:
