@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,18 +124,23 @@ def parameters(folder: Path) -> int | None:
     """
     if quantised(folder) not in ("", *BITS):
         return None
-    return sum(_parameters_in(path) for path in _weights(folder))
+    return sum(map(math.prod, tensors(folder).values()))
 
 
-def _parameters_in(path: Path) -> int:
+def tensors(folder: Path) -> dict[str, list[int]]:
+    """Return the shape of every tensor of the model, by name, from the headers of the safetensors files alone."""
+    return {name: shape for path in _weights(folder) for name, shape in _shapes_in(path).items()}
+
+
+def _shapes_in(path: Path) -> dict[str, list[int]]:
     # Layout: https://github.com/huggingface/safetensors#format - 8 bytes of header length, then JSON.
     with path.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sum(
-        math.prod(tensor["shape"]) * (2 if tensor["dtype"] == PACKED else 1)
+    return {
+        name: [*tensor["shape"], 2] if tensor["dtype"] == PACKED else tensor["shape"]  # two weights in a byte
         for name, tensor in header.items()
         if name != "__metadata__" and not _is_scale(name)
-    )
+    }
 
 
 def _is_scale(name: str) -> bool:
@@ -157,17 +161,3 @@ def adapter_tensors(folder: Path) -> list[list[str]]:
 def megabytes(folder: Path) -> float:
     """Return the size of the weights in MB (10^6 bytes)."""
     return sum(path.stat().st_size for path in _weights(folder)) / 1e6
-
-
-def count_tokens(folder: Path, texts: Sequence[str]) -> int:
-    """Return the number of tokens of `texts`, special tokens left out."""
-    if not texts:
-        return 0
-    return sum(len(encoding.ids) for encoding in _tokenizer(folder).encode_batch(list(texts), add_special_tokens=False))
-
-
-@cache
-def _tokenizer(folder: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - tokenizers ships no types
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(folder / TOKENIZER))

@@ -16,6 +16,7 @@ from adapters import model_folder
 from adapters.local.gguf_model import GgufModel
 from adapters.local.models import COMMIT, FolderModel, FolderSettings, HubModel, HubSettings
 from engine.domain.adapters import ModelUse, Use
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import OUTSIDE, ModelCard, ModelSource, Settings
 
@@ -64,10 +65,15 @@ class AdapterModel:
         found = _SOURCES[base.name].locate(base.settings)
         return replace(found, layers=(*found.layers, str(_folder(settings).resolve())))
 
-    def count_tokens(self, settings: AdapterSettings, texts: Sequence[str]) -> int:
-        """Count tokens with the base's tokenizer."""
+    def row_lengths(self, settings: AdapterSettings, rows: Sequence[ChatRow]) -> Sequence[int]:
+        """Count by the base's tokenizer and template."""
         base = _base(settings)
-        return _SOURCES[base.name].count_tokens(base.settings, texts)
+        return _SOURCES[base.name].row_lengths(base.settings, rows)
+
+    def prompt_lengths(self, settings: AdapterSettings, prompts: Sequence[Prompt], system: str | None) -> Sequence[int]:
+        """Count by the base's tokenizer and template."""
+        base = _base(settings)
+        return _SOURCES[base.name].prompt_lengths(base.settings, prompts, system)
 
 
 _SOURCES: Mapping[str, ModelSource] = MappingProxyType(

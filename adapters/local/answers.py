@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, set_seed
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches, in_halves
 from adapters.local.decoding import taken
@@ -22,7 +22,7 @@ from adapters.local.loaded import LoadedModel
 from adapters.local.responses import Answers, generated, rendered
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
-from engine.ports import Context, Generated, GenerateTask
+from engine.ports import Context, Generated, GenerateTask, Pulse, StoppedError
 
 Ended = tuple[str, Generated | Exception]
 
@@ -35,6 +35,9 @@ def answered(tasks: Sequence[GenerateTask], held: LoadedModel, context: Context,
         held: The base model.
         context: The worker.
         since: When the work began, by `time.perf_counter`; what it has taken by now is shared by the tasks.
+
+    Raises:
+        StoppedError: The run is to stop; answers of the task under way are lost.
     """
     by_model: dict[ModelRef, list[GenerateTask]] = {}
     for task in tasks:
@@ -63,6 +66,8 @@ def _attempt(
         with _decoding(model, _configured(task, held)):
             answers = _answers(task, model, held, context, prompts)
         return generated(task, prompts, answers, held.tokenizer, time.perf_counter() - begun + charged)
+    except StoppedError:
+        raise  # the other tasks are to stop, too
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this task's failure and nobody else's
         return error
 
@@ -71,7 +76,8 @@ def _answers(
     task: GenerateTask, model: Any, held: LoadedModel, context: Context, prompts: Sequence[list[int]]
 ) -> Answers:
     decoding, ends = task.decoding, frozenset(held.ends)
-    make: Callable[[Sequence[list[int]]], list[list[int]]] = partial(_rows, model, held.tokenizer)
+    beats = _Beats(task, context.pulse)
+    make: Callable[[Sequence[list[int]]], list[list[int]]] = partial(_rows, model, held.tokenizer, beats)
     rows, tokens = SAMPLED_ROWS, None
     if decoding.temperature > 0:
         set_seed(task.seed)
@@ -84,7 +90,34 @@ def _answers(
         for place, row in enumerate(make([prompts[index] for index in part])):
             number, sample = divmod(place, decoding.samples)
             answers[part[number], sample] = _until_end(row, ends)
+        beats.answered += len(part) * decoding.samples
     return answers
+
+
+class _Beats(StoppingCriteria):  # type: ignore[misc] # transformers' types are not followed
+    """Says at every decoding step how far a task is, in tokens of answers that all have `max_new_tokens`; ends no row.
+
+    Args:
+        task: The task.
+        pulse: Where to say it.
+
+    Attributes:
+        answered: Answers in the batches that have ended.
+        read: Tokens that every row of the batch under way began with.
+    """
+
+    def __init__(self, task: GenerateTask, pulse: Pulse) -> None:
+        """Begin with nothing done."""
+        self._key, self._most, self._pulse = task.key, task.decoding.max_new_tokens, pulse
+        self._of = len(task.prompts) * task.decoding.samples * self._most
+        self.answered = self.read = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+        """Say it after a step, with long[rows, tokens]; return for each row, bool[rows], not to end it."""
+        del scores
+        rows, tokens = input_ids.shape
+        self._pulse.beat(self._key, self.answered * self._most + rows * (tokens - self.read), self._of)
+        return torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
 
 
 def _configured(task: GenerateTask, held: LoadedModel) -> GenerationConfig:
@@ -113,12 +146,15 @@ def _decoding(model: Any, config: GenerationConfig) -> Iterator[None]:
         model.generation_config = own
 
 
-def _rows(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> list[list[int]]:
+def _rows(model: Any, tokenizer: Any, beats: _Beats, prompts: Sequence[list[int]]) -> list[list[int]]:
     """Return the generated token ids, padding included: `samples` rows for each prompt."""
     padded = tokenizer.pad({"input_ids": list(prompts)}, padding=True, return_tensors="pt").to(model.device)
+    beats.read = padded["input_ids"].shape[1]
     with torch.inference_mode():
-        made = model.generate(**padded, generation_config=model.generation_config)
-    rows: list[list[int]] = made[:, padded["input_ids"].shape[1] :].tolist()
+        made = model.generate(
+            **padded, generation_config=model.generation_config, stopping_criteria=StoppingCriteriaList([beats])
+        )
+    rows: list[list[int]] = made[:, beats.read :].tolist()
     return rows
 
 

@@ -16,8 +16,9 @@ from typing import Annotated, ClassVar
 from filelock import FileLock
 from pydantic import Field
 
-from adapters import model_folder
+from adapters import lengths
 from adapters.local.models import described
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import OUTSIDE, ModelCard, Settings
 
@@ -55,9 +56,13 @@ class GgufModel:
         """Say where the ordinary folder is."""
         return ModelRef(str(_folder(_file(settings))))
 
-    def count_tokens(self, settings: GgufSettings, texts: Sequence[str]) -> int:
-        """Count tokens with the model's own tokenizer."""
-        return model_folder.count_tokens(_folder(_file(settings)), texts)
+    def row_lengths(self, settings: GgufSettings, rows: Sequence[ChatRow]) -> Sequence[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.row_lengths(_folder(_file(settings)), rows)
+
+    def prompt_lengths(self, settings: GgufSettings, prompts: Sequence[Prompt], system: str | None) -> Sequence[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.prompt_lengths(_folder(_file(settings)), prompts, system)
 
 
 def _file(settings: GgufSettings) -> Path:

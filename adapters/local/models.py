@@ -11,7 +11,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
-from adapters import model_folder
+from adapters import lengths, model_folder
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import OUTSIDE, ModelCard, Settings
 
@@ -70,9 +71,13 @@ class FolderModel:
         """Say where the model is."""
         return ModelRef(str(_folder(settings).resolve()), quantise=settings.quantise or "")
 
-    def count_tokens(self, settings: FolderSettings, texts: Sequence[str]) -> int:
-        """Count tokens with the model's own tokenizer."""
-        return model_folder.count_tokens(_folder(settings), texts)
+    def row_lengths(self, settings: FolderSettings, rows: Sequence[ChatRow]) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.row_lengths(_folder(settings), rows)
+
+    def prompt_lengths(self, settings: FolderSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.prompt_lengths(_folder(settings), prompts, system)
 
 
 def described(folder: Path, pin: str, where: str, quantise: Quantise = None) -> ModelCard:
@@ -160,9 +165,13 @@ class HubModel:
         """Say where the model is."""
         return ModelRef(str(_snapshot(settings)), quantise=settings.quantise or "")
 
-    def count_tokens(self, settings: HubSettings, texts: Sequence[str]) -> int:
-        """Count tokens with the model's own tokenizer."""
-        return model_folder.count_tokens(_snapshot(settings), texts)
+    def row_lengths(self, settings: HubSettings, rows: Sequence[ChatRow]) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.row_lengths(_snapshot(settings), rows)
+
+    def prompt_lengths(self, settings: HubSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.prompt_lengths(_snapshot(settings), prompts, system)
 
 
 def _snapshot(settings: HubSettings) -> Path:
