@@ -326,7 +326,8 @@ def test_a_gguf_file_is_read_once_into_an_ordinary_folder(
     assert Path(model.base).parent == tmp_path / "cache" / "dosimeter" / "gguf"
     assert np.array_equal(read_model(model.base, "float32", "cpu").get_input_embeddings().weight.detach(), embeddings)
     use = registry.INSTALLED.use(Kind.MODEL, f"gguf:{tmp_path}/models")
-    assert registry.adapter(Kind.MODEL, "gguf").count_tokens(use.settings, ["he is"]) == 4
+    counted = registry.adapter(Kind.MODEL, "gguf").prompt_lengths(use.settings, PROMPTS, None)
+    assert [*counted] == [28, 16], "bytes, but for two `he`, and three tokens of the template"
     losses, after = tuned(model, tmp_path / "run", context)
     assert losses[-1] < losses[0]
     assert answers([after], context) != answers([model], context)
