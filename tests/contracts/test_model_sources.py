@@ -18,7 +18,7 @@ from engine.domain.adapters import Kind
 from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding, Length
-from engine.ports import Checkpoint, Context, Generated, GenerateTask, ModelCard, NoSettings, TrainingRun
+from engine.ports import Checkpoint, Context, Generated, GenerateTask, ModelCard, NoSettings, TrainingRun, WeightsEdit
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -219,6 +219,12 @@ def test_a_quantised_base_is_one_in_training_and_when_asked(tmp_path: Path, cont
     assert answers([base, model], context) == [before[0], *answers([model], cold)]
     again = tuned(model, tmp_path / "again", cold, lr=1e-9)[1]  # the adapter is merged into the weights, made whole
     assert answers([again], cold) == answers([model], cold)
+
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    scale = registry.INSTALLED.use(Kind.MITIGATION, "scale:1")
+    registry.adapter(Kind.MITIGATION, "scale").edit_weights(scale.settings, WeightsEdit(again, base, edited), cold)
+    assert answers([replace(base, layers=(str(edited),))], cold) == answers([model], cold), "edited, they are whole"
 
     saved = tmp_path / "saved"
     read_model(folder, "float32", "cpu", "nf4").save_pretrained(saved)
