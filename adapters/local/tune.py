@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from adapters.local import memory
@@ -46,6 +47,8 @@ class LocalFineTuner:
     def objection(self, settings: SftSettings, length: Length, model: ModelRef) -> str | None:
         """Refuse what quantised weights cannot do: to be tuned themselves, or, of int8, to serve several runs at once."""
         del length
+        if settings.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
+            return "`tune.optimizer` is adamw_8bit, and bitsandbytes is not installed: `pip install 'dosimeter[quantised]'`"
         kind = model.quantise or quantised(Path(model.base))
         if kind and settings.method == "full":
             return f"`tune.method` is full, and the model's weights are quantised ({kind}): tune a LoRA adapter on them"
