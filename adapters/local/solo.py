@@ -42,6 +42,9 @@ from engine.ports import Checkpoint, Context, Fit, Pulse, StoppedError, Training
 
 Rows = Sequence[Mapping[str, list[int]]]
 
+ROWS = "rows_at_once"
+"""Under this name a trainer's history has the rows that went through the model at once."""
+
 CARD = "README.md"
 """PEFT's description of an adapter, which says nothing that its configuration does not."""
 
@@ -144,6 +147,10 @@ class _Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
             losses.append(super().training_step(model, part, num_items_in_batch))
         total: Tensor = torch.stack(losses).sum()
         return total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Note with every step how many rows went through the model at once."""
+        super().log(logs | {ROWS: min(self.rows_at_once, self.args.per_device_train_batch_size)}, start_time)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the schedule: transformers' own, or for `step` a function of the step, since transformers has none."""
@@ -327,7 +334,7 @@ def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> _T
 
 def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:
     return [
-        TrainingStep(int(entry["step"]), float(entry["epoch"]), float(entry["loss"]), float(entry["learning_rate"]))
+        TrainingStep(int(entry["step"]), entry["epoch"], entry["loss"], entry["learning_rate"], int(entry[ROWS]))
         for entry in history
         if "loss" in entry
     ]
