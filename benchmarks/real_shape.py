@@ -33,8 +33,9 @@ Times are wall seconds of whole commands, start-up included. Other figures of th
   flop_per_s    one worker's matrix products in the model's shapes and type, measured before with all workers busy
   fraction_of_peak      1 / floor
 
-A script of the 135 M shape takes about 11 GB at batch 10; `--accumulate 2` halves what its training takes beside the model, with
-equal losses. Rivals run every cell, so it takes hours on two cores, `--cells 8` about half an hour; what it will take at least is printed first.
+A script of the 135 M shape takes about 11 GB at batch 10; with `--accumulate 2` it needs less, with equal losses. Rivals run every
+cell, so it takes hours on two cores, `--cells 8` about a quarter of that; what each way takes at least is printed first.
+
 The 1 B shape on a GPU (the first that is visible) needs no Ray and no network. It needs `pip install -e '.[bench]'` for Ray Tune alone.
 """
 
