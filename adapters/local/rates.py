@@ -39,6 +39,7 @@ MOST_PROCESSES = 8
 IRRELEVANT = frozenset(
     {
         *("lr", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "alpha"),
+        *("drop_last", "gamma", "warmup_ratio", "beta1", "beta2", "epsilon"),
         *("batch_size", "grad_accum", "max_length", "rank"),
     }
 )
@@ -117,7 +118,7 @@ def rates(workload: Workload, tune: SftSettings | None, ask: DecodeSettings) -> 
         tune: How it is tuned; None where only answers are asked for.
         ask: How it answers.
     """
-    wanted = tune or SftSettings(lr=1e-5, dtype=ask.dtype)
+    wanted = tune or SftSettings(lr=1e-5)  # what is most likely asked next; one start of the libraries serves both
     try:
         found = _known(_Question.of(workload, wanted, ask))
     except _UnmeasuredError as error:

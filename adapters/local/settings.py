@@ -84,6 +84,11 @@ class SftSettings(Settings):
         """The setting for which TRL trains it, one run at a time; empty when it can train in a pack."""
         return "method" if self.method == "full" else "backend" if self.backend == "trl" else ""
 
+    @property
+    def base_dtype(self) -> str:
+        """Type of the weights that the model is read with."""
+        return self.dtype
+
     def steps_per_epoch(self, items: int) -> int:
         """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
         return math.ceil(math.ceil(items / self.batch_size) / self.grad_accum)

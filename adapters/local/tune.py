@@ -44,7 +44,7 @@ class LocalFineTuner:
         TRL reads a model for every run and leaves none in memory, so that whatever asks next has to read its own: both are
         counted with the run.
         """
-        found = rates(workload, settings, DecodeSettings(dtype=settings.dtype))
+        found = rates(workload, settings, DecodeSettings.model_validate({"dtype": settings.base_dtype}))
         train, steps = found.train, settings.total_steps(length, workload.items)
         epochs = steps / settings.steps_per_epoch(workload.items)
         cut = [min(one, settings.max_length) for one in workload.lengths] or [0]
