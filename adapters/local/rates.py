@@ -38,8 +38,8 @@ MOST_PROCESSES = 8
 
 IRRELEVANT = frozenset(
     {
-        *("lr", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "alpha"),
-        *("drop_last", "gamma", "warmup_ratio", "beta1", "beta2", "epsilon"),
+        *("lr", "schedule", "gamma", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm", "alpha"),
+        *("beta1", "beta2", "epsilon", "drop_last", "gradient_checkpointing"),
         *("batch_size", "grad_accum", "max_length", "rank"),
     }
 )
@@ -118,7 +118,7 @@ def rates(workload: Workload, tune: SftSettings | None, ask: DecodeSettings) -> 
         tune: How it is tuned; None where only answers are asked for.
         ask: How it answers.
     """
-    wanted = tune or SftSettings(lr=1e-5)  # what is most likely asked next; one start of the libraries serves both
+    wanted = tune or SftSettings(lr=1e-5, precision="float32" if ask.dtype == "float32" else "mixed")
     try:
         found = _known(_Question.of(workload, wanted, ask))
     except _UnmeasuredError as error:

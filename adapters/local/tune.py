@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from adapters.local.loaded import loaded
-from adapters.local.rates import REFERENCE_RANK, rates
+from adapters.local.memory import rows_at_once
+from adapters.local.rates import ASSUMED_WEIGHTS, REFERENCE_RANK, rates
 from adapters.local.settings import DecodeSettings, SftSettings
+from adapters.model_folder import quantised
 from engine.domain.cost import Prediction, Usage
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports import Context, Sharing, TrainingRun, Tuned, Workload
 
@@ -30,12 +34,17 @@ class LocalFineTuner:
     GPU, up to the kernels' order of summation.
     """
 
-    revision = 2
+    revision = 3
     Settings = SftSettings
 
-    def objection(self, settings: SftSettings, length: Length) -> str | None:
-        """Tune with any settings."""
-        del settings, length
+    def objection(self, settings: SftSettings, length: Length, model: ModelRef) -> str | None:
+        """Refuse what quantised weights cannot do: to be tuned themselves, or, of int8, to serve several runs at once."""
+        del length
+        kind = model.quantise or quantised(Path(model.base))
+        if kind and settings.method == "full":
+            return f"`tune.method` is full, and the model's weights are quantised ({kind}): tune a LoRA adapter on them"
+        if kind == "int8" and not settings.pack_blocked:
+            return "on int8 weights `tune.backend` is trl: their products depend on all that is in the batch"
         return None
 
     def forecast(self, settings: SftSettings, length: Length, workload: Workload) -> Prediction:
@@ -44,14 +53,14 @@ class LocalFineTuner:
         TRL reads a model for every run and leaves none in memory, so that whatever asks next has to read its own: both are
         counted with the run.
         """
-        found = rates(workload, settings, DecodeSettings.model_validate({"dtype": settings.base_dtype}))
+        found = rates(workload, settings, DecodeSettings(dtype=settings.base_dtype))
         train, steps = found.train, settings.total_steps(length, workload.items)
         epochs = steps / settings.steps_per_epoch(workload.items)
         cut = [min(one, settings.max_length) for one in workload.lengths] or [0]
         tokens = workload.tokens * sum(cut) / max(1, sum(workload.lengths)) * epochs
         is_solo = bool(settings.pack_blocked)
-        is_padded = is_solo or workload.machine.device != "cpu"
-        passed = tokens * (padding(cut, settings.batch_size) if is_padded else 1.0)
+        rows = rows_at_once(settings, workload.parameters or ASSUMED_WEIGHTS, max(cut), workload.machine.device)
+        passed = tokens * padding(cut, rows)
         rank = 1 + train.rank * (settings.rank - REFERENCE_RANK) if settings.method == "lora" else 1.0
         expected = train.run + steps * train.step + workload.items * epochs * train.row + passed * train.token * rank
         expected += found.ask.load if is_solo else 0.0
@@ -70,10 +79,10 @@ class LocalFineTuner:
         """Say what tune stages with these settings can share.
 
         A longer run passes through a shorter one when its learning rate is a function of the step alone: linear and
-        cosine schedules look at the total number of steps. (The warm-up is in steps, so it never prevents it.)
+        cosine schedules look at the total number of steps, and so does a warm-up that is a share of them.
         """
-        prefix_blocked = "" if settings.schedule == "constant" else "schedule"
-        pack = (settings.dtype, settings.targets, settings.batch_size, settings.grad_accum)
+        prefix_blocked = "" if settings.is_stepwise else "warmup_ratio" if settings.warmup_ratio else "schedule"
+        pack = (settings.precision, settings.targets, settings.batch_size, settings.grad_accum)
         return Sharing(prefix_blocked, settings.pack_blocked, pack)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Reached:
@@ -107,7 +116,7 @@ def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
     from adapters.local.packs import train
 
     first = runs[0]
-    return train.Training(loaded(first.model, first.settings.dtype, context), context).run(runs)
+    return train.Training(loaded(first.model, first.settings.base_dtype, context), context).run(runs)
 
 
 def _solo(run: TrainingRun, context: Context) -> Reached:

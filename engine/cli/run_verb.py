@@ -42,6 +42,12 @@ from engine.store.state import State
     show_default=True,
     help="Where stages run: on Ray, or in this process.",
 )
+@click.option(
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    metavar="ADDRESS",
+    help="Join this Ray cluster, HOST:PORT or `auto`, instead of starting Ray here; RAY_ADDRESS says the same.",
+)
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
 @click.option(
     "--cancel-jobs", is_flag=True, help="Cancel what this run leaves under way at providers, however it ends."
@@ -53,13 +59,14 @@ def command(  # noqa: PLR0913 - click gives each option by name
     out: Path | None,
     as_json: bool,
     executor: str,
+    ray_address: str | None,
     fail_fast: bool,
     cancel_jobs: bool,
 ) -> int:
     """Run SPEC. The same command resumes it; nothing that has finished runs again.
 
-    Ctrl-C once finishes what is running and stops; twice stops at once. Jobs at providers go on then, and the same
-    command finds them again, unless --cancel-jobs is given. Exit codes: 0 done, 2 bad spec, 3 finished
+    Ctrl-C once stops at the next step, from which training goes on later, and waits for providers; twice stops at
+    once. Jobs at providers go on then, and the same command finds them again, unless --cancel-jobs is given. Exit codes: 0 done, 2 bad spec, 3 finished
     with failed cells, 4 stopped by the budget, 5 store damaged or locked, 130 interrupted.
 
     \b
@@ -67,6 +74,8 @@ def command(  # noqa: PLR0913 - click gives each option by name
       dosimeter run sweeps/quickstart.yaml
       dosimeter run sweeps/quickstart.yaml --set 'seed=[0,1,2,3,4]'
     """
+    if ray_address is not None:
+        os.environ["RAY_ADDRESS"] = ray_address  # where Ray itself looks for it, as it is imported
     summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
     _leave_behind(spec, overrides, root, cancel_jobs=cancel_jobs)
     if as_json:

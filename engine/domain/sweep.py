@@ -265,17 +265,30 @@ class Resources(Written):
 
     hosts: int | None = Field(default=None, ge=1, description="Host processes; as many as fit when omitted.")
     cpus_per_host: float = Field(default=1.0, gt=0, description="CPU cores per host; also its torch threads.")
-    gpus_per_host: float = Field(default=0.0, ge=0, description="GPUs per host; a fraction shares one GPU.")
+    gpus_per_host: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs per host, 0 for none; a fraction shares one GPU. Omitted: 1 where there are any.",
+    )
     generate_batch: int = Field(default=128, ge=1, description="Prompts decoded together on a GPU.")
+    placement_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a host may wait for its place on a Ray cluster before others take its work.",
+    )
     usd_per_device_hour: Usd | None = Field(
         default=None, description="What an hour of one host costs you; without it, USD columns are NULL."
     )
 
     @model_validator(mode="after")
     def _gpus_are_a_share_or_whole(self) -> Resources:
-        if self.gpus_per_host > 1 and not self.gpus_per_host.is_integer():
+        if self.gpus_per_host and self.gpus_per_host > 1 and not self.gpus_per_host.is_integer():
             raise ValueError("gpus_per_host is a share of one GPU (up to 1) or a whole number of them")
         return self
+
+    def gpus(self, are_there: bool) -> float:  # noqa: FBT001 - the only question
+        """Return the GPUs that a host gets, where there are some or none; a fraction is a share of one."""
+        return float(are_there) if self.gpus_per_host is None else self.gpus_per_host
 
 
 ACCOUNT_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"

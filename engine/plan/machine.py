@@ -24,7 +24,7 @@ def machine(resources: Resources) -> Machine:
     cores, gpus = cpus(), gpu_memory()
     threads = max(1, int(resources.cpus_per_host))
     fits = max(1, int(cores // resources.cpus_per_host))
-    share = resources.gpus_per_host
+    share = resources.gpus(bool(gpus))
     if share:
         fits = min(fits, max(1, int(len(gpus) / share)))
     workers = min(fits, resources.hosts or fits)

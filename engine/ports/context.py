@@ -41,11 +41,12 @@ class Context:
     """What stages may use on their worker; nothing here is part of a key.
 
     Attributes:
-        device: A torch device, such as `cpu` or `cuda:0`.
+        device: A torch device, such as `cpu` or `cuda:0`; the first, where it has several GPUs.
         threads: CPU threads, >= 1.
         generate_batch: Prompts to decode together on a GPU, >= 1.
         warm: Keeps loaded models between stages.
         account: The provider's account that this worker is for; None on a worker with a device of its own.
+        devices: How many GPUs it has, >= 0; a share of one counts as one.
         pulse: Where long stages say how far they are, and hear that they are to stop.
     """
 
@@ -54,4 +55,5 @@ class Context:
     generate_batch: int
     warm: Warm
     account: Account | None = None
+    devices: int = 0
     pulse: Pulse = field(default_factory=NoPulse)

@@ -13,7 +13,7 @@ from engine.domain.results import TrainingStep
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports.context import Context
-from engine.ports.machine import Machine
+from engine.ports.machine import Fit, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class TrainingRun:
         state: A folder of this run's own, which may not exist yet: what the fine-tuner keeps there to go on after an
             interruption, or to a later checkpoint. Only the fine-tuner looks into it.
         keep_state: Whether the state at the last checkpoint is wanted, for a longer one that may be asked for one day.
+        fit: How much of it goes through the model at once, as planned; None for as the fine-tuner likes.
     """
 
     model: ModelRef
@@ -52,6 +53,7 @@ class TrainingRun:
     checkpoints: tuple[Checkpoint, ...]
     state: Path
     keep_state: bool = False
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,8 @@ class FineTuner(Protocol):
 
     revision: int
 
-    def objection(self, settings: Any, length: Length) -> str | None:
-        """Say why it cannot tune so, or None when it can; asked before anything runs."""
+    def objection(self, settings: Any, length: Length, model: ModelRef) -> str | None:
+        """Say why it cannot tune a model so, or None when it can; asked before anything runs."""
 
     def forecast(self, settings: Any, length: Length, workload: Workload) -> Range:
         """Estimate the usage, before anything runs."""

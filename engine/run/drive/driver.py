@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 from engine.domain.cost import Usage
+from engine.domain.errors import RunError
 from engine.domain.plan import Plan
 from engine.domain.results import Attempt, Failure
 from engine.domain.stage import Stage, StageState, WorkerKind, artifact_users, artifacts_of
@@ -32,14 +34,14 @@ from engine.run.drive.order import Ending, RunOrder, RunSummary
 from engine.run.drive.progress import Observer, Progress
 from engine.run.drive.publisher import Publisher
 from engine.run.drive.scheduler import Scheduler
-from engine.run.executors.workers import Executor, WorkerLost
+from engine.run.executors.workers import Ended, Executor, WorkerLost, WorkerNews
 from engine.store import artifacts
 from engine.store.layout import RunDirectory
 from engine.store.publish import refresh
 from engine.store.state import Settled, State
 
 POLL_SECONDS = 0.25
-HEARTBEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 1.0
 RESUMES = "The same command resumes."
 WORKER_DEATHS = 2
 """A stage that is running when its worker dies is tried again, alone, until it has seen this many workers die."""
@@ -59,9 +61,10 @@ def run_sweep(
     Raises:
         RunLockedError: Another process drives this run directory.
         StoreError: The control plane is damaged.
-        RunError: No worker fits this machine.
+        RunError: No worker fits this machine, there is no such cluster, or no worker is left on it.
     """
     begun = time.monotonic()
+    lost: RunError | None = None
     claim(run)
     with lock.held(run), closing(State.open(run)) as state, ExitStack() as workers:
         handle = workers.enter_context(ExecutorHandle(make_executor))
@@ -77,12 +80,14 @@ def run_sweep(
             with listening(observer) as interrupts:
                 if (executor := _arrived(handle, interrupts)) is not None:
                     loop = _Loop(order, run, state, executor, cached, summary)
-                    loop.run(interrupts, observer)
+                    lost = loop.run(interrupts, observer)
                     loop.abandon(workers)
             handle.stop()
             ending = summary.ending
         state.put_meta({"ending": ending.value})
         refresh(run, state)
+        if lost is not None:
+            raise lost
         summary.seconds = time.monotonic() - begun
         return summary
 
@@ -92,6 +97,7 @@ def _arrived(handle: ExecutorHandle, interrupts: Interrupts) -> Executor | None:
     coming = handle.start()
     while not wait([coming], POLL_SECONDS).done:
         if interrupts.count:
+            handle.give_up()
             return None
     return coming.result()
 
@@ -159,15 +165,21 @@ class _Loop:
         self._deaths: Counter[str] = Counter()
         self._attempts = Counter(key for key, _, _ in state.charges())
         self._next_beat = 0.0
+        self._is_draining = self._is_stopping = False  # nothing more starts; what is running was told to stop
         self._shown = False  # whether a finished tuned cell of this run has been published, or is about to be
 
-    def run(self, interrupts: Interrupts, observer: Observer) -> None:
-        """Go on until nothing is left, nothing more may start, or everything is to stop at once; note why it ends."""
+    def run(self, interrupts: Interrupts, observer: Observer) -> RunError | None:
+        """Go on until nothing is left, nothing more may start, or everything is to stop at once; note why it ends.
+
+        Returns the error where nobody is left to do the rest.
+        """
         stop: Stop | None = None
+        lost: RunError | None = None
+        self._executor.watch(partial(self._look, interrupts, observer))
         try:
             while not self._scheduler.finished:
                 stop = stop or self._stop(interrupts) or self._start_ready(observer)
-                if not self._busy:
+                if not self._busy and (stop or not self._executor.is_waiting):
                     break
                 ended = self._executor.poll(POLL_SECONDS)
                 with interrupts.put_off():  # what has ended is recorded whole, or not at all
@@ -177,27 +189,42 @@ class _Loop:
                     self._shown = True
                 if trouble := self._publisher.tick():
                     observer.note(f"could not publish, and will try again: {trouble}")
-                self._tell(observer, draining=stop is not None)
+                self._is_draining = stop is not None
+                self._look(interrupts, observer)
         except KeyboardInterrupt:
             stop = Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}"
+        except RunError as error:
+            stop, lost = (Ending.INTERRUPTED, error.what), error
         finally:
             self._publisher.join()
         if stop is None or self._scheduler.finished:
             stop = Ending.FAILURES if self._summary.failed else Ending.COMPLETE, ""
         self._summary.ending, self._summary.reason = stop
+        return lost
 
-    def _tell(self, observer: Observer, *, draining: bool) -> None:
+    def _look(self, interrupts: Interrupts, observer: Observer) -> None:
+        """Look how far the running stages are, have them stop after a Ctrl-C, and tell."""
+        if interrupts.count and not self._is_stopping:
+            self._is_stopping = self._is_draining = True
+            self._executor.stop()
+        shares = self._executor.progress()
+        running = {slot: batch.open for slot, batch in self._busy.items() if batch.holds_device}
+        self._progress.reached({slot: {key: shares.get(key, 0.0) for key in open_} for slot, open_ in running.items()})
+        self._tell(observer)
+
+    def _tell(self, observer: Observer) -> None:
         """Tell the observer, and now and then the store, where `status` reads it."""
         usd = self._limits.usd if self._ready.tariff.is_known else None
-        snapshot = self._progress.snapshot(self._scheduler.counts, usd, draining=draining)
+        snapshot = self._progress.snapshot(self._scheduler.counts, usd, draining=self._is_draining)
         observer.update(snapshot)
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
-            self._state.put_meta({"heartbeat": json.dumps({"seconds_left": snapshot.seconds_left})})
+            beat = {"seconds_left": snapshot.seconds_left, "longest": snapshot.longest}
+            self._state.put_meta({"heartbeat": json.dumps(beat)})
 
     def _stop(self, interrupts: Interrupts) -> Stop | None:
         if interrupts.count:
-            return Ending.INTERRUPTED, f"what was running has finished. {RESUMES}"
+            return Ending.INTERRUPTED, f"what was running has ended, or stopped where it goes on. {RESUMES}"
         if self._order.fail_fast and self._summary.failed:
             return Ending.FAILED_FAST, f"a stage failed and --fail-fast was given. {RESUMES}"
         return None
@@ -217,7 +244,8 @@ class _Loop:
             return not refusal
 
         for slot in self._executor.slots:
-            if slot.name not in self._busy and (stages := self._scheduler.take(slot, admits)):
+            is_idle = slot.name not in self._busy and self._executor.takes(slot.name)
+            if is_idle and (stages := self._scheduler.take(slot, admits)):
                 open_ = dict.fromkeys(stage.key for stage in stages)
                 self._busy[slot.name] = _UnderWay(open_, stages[0].key not in accounts)
                 self._executor.submit(slot.name, self._batches.batch(slot, stages))
@@ -226,11 +254,14 @@ class _Loop:
         observer.note(f"budget: {min(refusals)}")
         return Ending.BUDGET, "raise the cap under run.budget, and the same command goes on."
 
-    def _take_in(self, ended: list[Attempt | WorkerLost], observer: Observer) -> None:
+    def _take_in(self, ended: list[Ended], observer: Observer) -> None:
         """Take in what has ended, and commit it in one transaction; only then may anything be built on it."""
         settled: list[Settled] = []
         skipped: dict[str, str] = {}
         for entry in ended:  # one after another: a worker may have handed back a stage and died in the same moment
+            if isinstance(entry, WorkerNews):
+                observer.note(entry.text)
+                continue
             attempts = [entry] if isinstance(entry, Attempt) else self._cut_short(entry, observer)
             settled += [self._settled(attempt, skipped, observer) for attempt in attempts]
         self._busy = {slot: batch for slot, batch in self._busy.items() if batch.open}

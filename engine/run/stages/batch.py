@@ -70,7 +70,8 @@ class Place:
         bare = inputs.base(self.context.warm, base)
         if key is None:
             return bare
-        return replace(bare, layers=tuple(str(artifacts.locate(self.run, layer)) for layer in batch.models[key]))
+        made = tuple(str(artifacts.locate(self.run, layer)) for layer in batch.models[key])
+        return replace(bare, layers=bare.layers + made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,15 @@ Runner: TypeAlias = Callable[[StageBatch, Place], Ended]
 
 
 def each(run_stage: Callable[[Stage, StageBatch, Place], Made]) -> Runner:
-    """Return what runs the stages of a batch one after another; one that fails does not stop the others."""
+    """Return what runs the stages of a batch one after another; one that fails does not stop the others.
+
+    It raises StoppedError when the run is to stop.
+    """
 
     def runner(batch: StageBatch, place: Place) -> Ended:
         for stage in batch.stages:
             begun = time.monotonic()
+            place.context.pulse.beat(stage.key, 0, 1)
             try:
                 made = run_stage(stage, batch, place)
             except Exception as error:  # noqa: BLE001 - handed on; the worker records it

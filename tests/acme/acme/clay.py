@@ -99,7 +99,8 @@ class Press:
     def __init__(self) -> None:
         self.calls: list[list[list[Length]]] = []
 
-    def objection(self, settings: PressSettings, length: Length) -> str | None:
+    def objection(self, settings: PressSettings, length: Length, model: ModelRef) -> str | None:
+        del model
         if settings.force > MOST_FORCE:
             return f"`tune.force` is {MOST_FORCE} at most"
         return f"`tune.epochs` is {MOST_EPOCHS} at most" if (length.epochs or 0) > MOST_EPOCHS else None
@@ -117,12 +118,13 @@ class Press:
         return Sharing(blocked, blocked)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Iterator[tuple[str, Tuned | Exception]]:
-        del context
         self.calls.append([[checkpoint.length for checkpoint in run.checkpoints] for run in runs])
         for run in runs:
             names, before, after = " ".join(row.turns[-1].text for row in run.rows), 0, None
             for checkpoint in run.checkpoints:
                 steps = checkpoint.length.in_steps(-(-len(run.rows) // 2))
+                for step in range(before + 1, steps + 1):
+                    context.pulse.beat(checkpoint.key, step - before, steps - before)
                 line = f"pressed({run.settings.force:g}, {steps} steps: {names})"
                 (checkpoint.folder / WEIGHTS).write_text(line, encoding="utf-8")
                 curve = [TrainingStep(step, step / 2, 1.0, 0.1) for step in range(1, steps + 1)]
