@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,6 +116,8 @@ class Shape:
         config.num_hidden_layers, config.vocab_size = self.layers, self.vocabulary
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[: self.layers]
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, None, 1
         return config
 
@@ -315,7 +317,7 @@ def measured(order: dict[str, Any], imports: float) -> dict[str, dict[str, float
     loads, asks, trains = [], [], []
     for shape in shapes:
         with TemporaryDirectory() as place:
-            model = shape.write(Path(place) / "model", ask.dtype)
+            model = replace(shape.write(Path(place) / "model", ask.dtype), quantise=order["quantise"])
             bench = Bench(model, Path(place), Context(device, order["threads"], ASKED[-1][0], _Warm()))
             loads.append([bench.load(ask.dtype)])
             if order["wanted"]["ask"]:

@@ -25,6 +25,7 @@ from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from adapters.local.settings import DecodeSettings, SftSettings
+from adapters.model_folder import quantised
 from engine.ports import Workload
 
 LOG = logging.getLogger("dosimeter")
@@ -141,6 +142,7 @@ class _Question:
     device: str
     threads: int
     workers: int
+    quantise: str
     tune: str
     ask: str
 
@@ -159,8 +161,9 @@ class _Question:
         here = workload.machine
         relevant = {name: value for name, value in tune.model_dump(mode="json").items() if name not in IRRELEVANT}
         workers = min(here.workers, MOST_PROCESSES) if here.device == "cpu" else 1
-        told = (json.dumps(one, sort_keys=True) for one in (relevant, ask.model_dump(mode="json")))
-        return cls(workload.base.base, shape, here.device, here.threads, workers, *told)
+        told = (json.dumps(one, sort_keys=True) for one in (relevant, {"dtype": ask.dtype}))
+        quantise = workload.base.quantise or quantised(Path(workload.base.base))
+        return cls(workload.base.base, shape, here.device, here.threads, workers, quantise, *told)
 
     def file(self, what: str) -> Path:
         """Return where the answer to one half of it is kept."""
@@ -173,6 +176,7 @@ class _Question:
             self.device,
             self.threads,
             self.workers,
+            self.quantise,
             own,
             device_name(self.device),
             libraries,

@@ -162,11 +162,6 @@ class SftSettings(Settings):
         is_alone = self.method == "full" or self.backend == "trl" or self.optimizer != "adamw"
         return self.gradient_checkpointing != "off" and (is_alone or not self.dropout)
 
-    @property
-    def base_dtype(self) -> str:
-        """Type of the weights that the model is read with."""
-        return self.dtype
-
     def steps_per_epoch(self, items: int) -> int:
         """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
         return math.ceil(self.batches_per_epoch(items) / self.grad_accum)
