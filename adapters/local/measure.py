@@ -274,22 +274,26 @@ def read_seconds(folder: Path) -> float:
     return (time.perf_counter() - begun) * sum(sizes.values()) / max(1, read)
 
 
-def trained(bench: Bench, settings: SftSettings, points: Sequence[Point]) -> list[float]:
-    """Return the seconds of a run, a step, a row and a token."""
-    bench.train(settings, points[0])  # what only the first run takes, a worker takes as it starts
+def trained(bench: Bench, settings: SftSettings, points: Sequence[Point]) -> tuple[list[float], float]:
+    """Return the seconds of a run, a step, a row and a token; and what the first run took beside."""
+    first = bench.train(settings, points[0])[0]
     seconds = [quickest(bench.train, settings, point)[0] for point in points]
-    return laid([(1, steps, steps * rows, steps * rows * tokens) for rows, tokens, steps in points], seconds)
+    found = laid([(1, steps, steps * rows, steps * rows * tokens) for rows, tokens, steps in points], seconds)
+    return found, max(0.0, first - seconds[0])
 
 
-def asked(bench: Bench, settings: DecodeSettings, points: Sequence[Point]) -> list[float]:
-    """Return the seconds of a task, of a token read, and of a step: by itself, a row, and a token that stands before."""
-    bench.ask(settings, points[0])
+def asked(bench: Bench, settings: DecodeSettings, points: Sequence[Point]) -> tuple[list[float], float]:
+    """Return the seconds of a task, of a token read, and of a step: by itself, a row, and a token that stands before.
+
+    And, second, what the first task took beside.
+    """
+    first = bench.ask(settings, points[0])[0]
     seconds, features = [], []
     for rows, tokens, answer in points:
         taken, steps = quickest(bench.ask, settings, (rows, tokens, answer))
         seconds.append(taken)
         features.append((1, rows * tokens, steps, steps * rows, steps * rows * (tokens + steps / 2)))
-    return laid(features, seconds)
+    return laid(features, seconds), max(0.0, first - seconds[0])
 
 
 def whole(
@@ -339,26 +343,31 @@ def measured(order: dict[str, Any], imports: float) -> dict[str, dict[str, float
     device = "cpu" if order["device"] == "cpu" else f"{order['device']}:0"
     is_slow = device == "cpu" and of_layers / config.num_hidden_layers > HUGE_LAYER
     to_train, to_ask = (smaller(points) if is_slow else points for points in (TRAINED, ASKED))
-    loads, asks, trains = [], [], []
+    loads, asks, trains, firsts = [], [], [], {"ask": 0.0, "train": 0.0}
     for shape in shapes:
         with TemporaryDirectory() as place:
             model = replace(shape.write(Path(place) / "model", ask.dtype), quantise=order["quantise"])
             bench = Bench(model, Path(place), Context(device, order["threads"], ASKED[-1][0], _Warm()))
             loads.append([bench.load(ask.dtype)])
             if order["wanted"]["ask"]:
-                asks.append(asked(bench, ask, to_ask))
+                found, first = asked(bench, ask, to_ask)
+                asks.append(found)
+                firsts["ask"] = max(first, firsts["ask"])
             if order["wanted"]["train"]:
-                trains.append(trained(bench, tune, to_train))
+                found, first = trained(bench, tune, to_train)
+                trains.append(found)
+                firsts["train"] = max(first, firsts["train"])
     made: dict[str, dict[str, float]] = {}
     if asks:
         clock = Clock(device)
         read_tokenizer(order["folder"])
         load = clock.seconds() + whole(loads, shapes, lost, [1.0])[0] + read_seconds(Path(order["folder"]))
-        made["ask"] = asdict(AskRates(imports, load, *whole(asks, shapes, lost, [0, 0, 1, 1, 0])))
+        task, read, step, row, context = whole(asks, shapes, lost, [0, 0, 1, 1, 0])
+        made["ask"] = asdict(AskRates(imports, load, task, read, step, row, context, firsts["ask"]))
     if trains:
         rank = rank_share(shapes[0]) if tune.method == "lora" else 0.0
         run, step, row, token = whole(trains, shapes, lost, [1, 1, 0, 0.5])
-        made["train"] = asdict(TrainRates(run, step, row, token, rank))
+        made["train"] = asdict(TrainRates(run, step, row, token, firsts["train"], rank))
     return made
 
 

@@ -30,7 +30,7 @@ from engine.ports import Workload
 
 LOG = logging.getLogger("dosimeter")
 LIBRARIES = ("torch", "transformers", "peft", "trl")
-FORMAT = 1
+FORMAT = 2
 """Of what is cached; another one when what is measured, or how, has changed."""
 
 TIMEOUT_SECONDS = 240.0
@@ -59,6 +59,7 @@ class TrainRates:
         step: Of every optimizer step.
         row: Of every row, in every epoch.
         token: Of every token of a row, padding included where rows are padded.
+        first: Of a process's first run beside: what is loaded then.
         rank: How much more a token takes for each unit of LoRA rank beyond `REFERENCE_RANK`, as a share.
     """
 
@@ -66,6 +67,7 @@ class TrainRates:
     step: float
     row: float
     token: float
+    first: float = 0.0
     rank: float = 0.0
 
 
@@ -81,6 +83,7 @@ class AskRates:
         step: Of every decoding step of a batch.
         row: Of every decoding step of every prompt in a batch.
         context: The same, for every token that stands before.
+        first: Of a process's first task beside: what is loaded then.
     """
 
     imports: float
@@ -90,6 +93,12 @@ class AskRates:
     step: float
     row: float
     context: float
+    first: float = 0.0
+
+    @property
+    def startup(self) -> float:
+        """Seconds until a worker has answered its first task, but for those of any task."""
+        return self.imports + self.load + self.first
 
 
 REFERENCE_RANK = 8
