@@ -180,7 +180,7 @@ def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
     asked = dict.fromkeys((work.use, work.decoding, work.base.use) for work in works if isinstance(work, GenerateWork))
     tuned = dict.fromkeys(work.use for work in works if isinstance(work, TuneWork))
     said = [note for use in tuned for note in catalogue.tuning_notes(use)]
-    said += [note for one in asked for note in catalogue.generating_notes(*one)]
+    said += [f"{one[2]}: {note}" for one in asked for note in catalogue.generating_notes(*one)]
     return tuple(dict.fromkeys(said))
 
 
