@@ -261,7 +261,13 @@ def _measured(question: _Question, wanted: Mapping[str, bool]) -> list[dict[str,
     order = {name: value for name, value in asdict(question).items() if name not in {"shape", "workers"}}
     told = json.dumps({**order, "wanted": wanted, "started": time.time()})
     # Of several GPUs the first is measured.
-    command = [sys.executable, "-m", "adapters.local.measure", told]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "adapters.local.measure",
+        told,
+    ]  # -P: no module of the folder that it is started in
     with TemporaryFile() as words:
         started = [
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)  # noqa: S603 - it is fixed
