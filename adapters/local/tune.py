@@ -78,7 +78,7 @@ class LocalFineTuner:
             Usage(optimizer_steps=steps, train_tokens=round(tokens), device_seconds=expected * factor)
             for factor in (spread[0], 1.0, spread[1])
         )
-        return Prediction(low, mid, high, found.ask.imports + found.ask.load, found.basis)
+        return Prediction(low, mid, high, found.ask.startup + train.first, found.basis)
 
     def fit(self, settings: SftSettings, workload: Workload) -> Fit | None:
         """Tell what a run takes of its worker's memory, cut so that it fits if it can; None for a model that cannot be sized."""
