@@ -1,4 +1,4 @@
-"""On a Ray cluster of three nodes: one that is killed with its workers, one that has no room, and one that is not there."""
+"""On a Ray cluster of three nodes: one is killed with its worker in mid-sweep, and a second run finds no place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -120,25 +121,26 @@ def has(node: subprocess.Popen[bytes], title: str) -> bool:
     return any(name.startswith(title) for name in names)
 
 
-def test_a_node_that_is_killed_with_its_worker_leaves_the_tables_of_an_undisturbed_run(
+def test_a_run_without_a_place_ends_and_one_that_loses_a_node_has_the_tables_of_an_undisturbed_run(
     nodes: Nodes, tmp_path: Path, undisturbed: Path, cli: Cli
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     running = start(["run", "tiny.yaml"], tmp_path, RAY_ADDRESS=nodes.address, **nodes.variables)
-    wait_for_worker(nodes.others, running, is_busy=True)
-    nodes.kill(nodes.others.pop())
+    wait_for_worker(nodes.others, running)
+
+    os.kill(running.pid, signal.SIGSTOP)  # it keeps its workers, and they keep the CPUs of both nodes
+    more = ["--out", "second", "--ray-address", nodes.address, "--set", "run.resources.placement_seconds=3"]
+    second = start(["run", "tiny.yaml", *more], tmp_path, **nodes.variables)
+    _, errors = second.communicate(timeout=120)
+    os.kill(running.pid, signal.SIGCONT)
+    assert second.returncode == 2, errors
+    assert re.search(r"nothing can go on: \S+ has not been there for 3 s, for no node has resources free", errors)
+    assert json.loads(cli(tmp_path, "status", "--json", "--run", "second").stdout)["phase"] == "interrupted"
+
+    lost = nodes.others.pop()
+    wait_for_worker([lost], running, is_busy=True)
+    nodes.kill(lost)
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
     assert len(re.findall(r"model-worker-\d died and was replaced", errors)) == 1
     assert final_tables(tmp_path / "runs" / "tiny") == final_tables(undisturbed / "runs" / "tiny")
-
-    # Now there is one node. When it goes in its turn, nobody is left.
-    patience = ["--set", "run.resources.placement_seconds=3", "--ray-address", nodes.address]
-    running = start(["run", "tiny.yaml", "--out", "second", *patience], tmp_path, **nodes.variables)
-    (last,) = nodes.others
-    wait_for_worker([last], running)
-    nodes.kill(last)
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == 2, errors
-    assert "nothing can go on: model-worker-0 has not been there for 3 s" in errors
-    assert json.loads(cli(tmp_path, "status", "--json", "--run", "second").stdout)["phase"] == "interrupted"
