@@ -80,14 +80,19 @@ def _weights(folder: Path) -> list[Path]:
 
 def parameters(folder: Path) -> int:
     """Return the number of weights, from the headers of the safetensors files alone."""
-    return sum(_parameters_in(path) for path in _weights(folder))
+    return sum(map(math.prod, tensors(folder).values()))
 
 
-def _parameters_in(path: Path) -> int:
+def tensors(folder: Path) -> dict[str, list[int]]:
+    """Return the shape of every tensor of the model, by name, from the headers of the safetensors files alone."""
+    return {name: shape for path in _weights(folder) for name, shape in _shapes_in(path).items()}
+
+
+def _shapes_in(path: Path) -> dict[str, list[int]]:
     # Layout: https://github.com/huggingface/safetensors#format - 8 bytes of header length, then JSON.
     with path.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
 
 
 def adapter_tensors(folder: Path) -> list[list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field, field_validator
 
 from adapters.hosted.training import tokens
+from engine.domain.conversation import ChatRow, Prompt, Turn
 from engine.domain.stage import ModelRef
 from engine.ports import ModelCard, Settings
 
@@ -40,7 +41,16 @@ class HostedModel:
         """Say what the provider calls it."""
         return ModelRef(settings.name)
 
-    def count_tokens(self, settings: HostedModelSettings, texts: Sequence[str]) -> int:
-        """Estimate tokens: one for every four characters, never fewer than words; the provider's own count is billed."""
+    def row_lengths(self, settings: HostedModelSettings, rows: Sequence[ChatRow]) -> list[int]:
+        """Estimate tokens, template left out: one for every four characters, never fewer than words; the provider's count is billed."""
         del settings
-        return sum(tokens(text) for text in texts)
+        return [_estimated(row.turns) for row in rows]
+
+    def prompt_lengths(self, settings: HostedModelSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        """Estimate tokens in the same way."""
+        del settings
+        return [_estimated(prompt.turns) + (tokens(system) if system else 0) for prompt in prompts]
+
+
+def _estimated(turns: Sequence[Turn]) -> int:
+    return sum(tokens(turn.text) for turn in turns if turn.text)

@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import StoppingCriteria, StoppingCriteriaList, set_seed
 
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches, in_halves
 from adapters.local.loaded import LoadedModel
 from adapters.local.responses import Answers, generated, rendered
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
-from engine.ports import Context, Generated, GenerateTask
+from engine.ports import Context, Generated, GenerateTask, Pulse, StoppedError
 
 Ended = tuple[str, Generated | Exception]
 
@@ -33,6 +33,9 @@ def answered(tasks: Sequence[GenerateTask], held: LoadedModel, context: Context,
         held: The base model.
         context: The worker.
         since: When the work began, by `time.perf_counter`; what it has taken by now is shared by the tasks.
+
+    Raises:
+        StoppedError: The run is to stop; answers of the task under way are lost.
     """
     by_model: dict[ModelRef, list[GenerateTask]] = {}
     for task in tasks:
@@ -58,13 +61,16 @@ def _attempt(task: GenerateTask, model: Any, tokenizer: Any, context: Context, c
         prompts = rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)
         answers = _answers(task, model, tokenizer, context, prompts)
         return generated(task, prompts, answers, tokenizer, time.perf_counter() - begun + charged)
+    except StoppedError:
+        raise  # the other tasks are to stop, too
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this task's failure and nobody else's
         return error
 
 
 def _answers(task: GenerateTask, model: Any, tokenizer: Any, context: Context, prompts: Sequence[list[int]]) -> Answers:
     decoding, ends = task.decoding, _end_tokens(model, tokenizer)
-    make: Callable[[Sequence[list[int]]], list[list[int]]] = partial(_rows, model, tokenizer, task)
+    beats = _Beats(task, context.pulse)
+    make: Callable[[Sequence[list[int]]], list[list[int]]] = partial(_rows, model, tokenizer, task, beats)
     rows, tokens = SAMPLED_ROWS, None
     if decoding.temperature > 0:
         set_seed(task.seed)
@@ -77,13 +83,43 @@ def _answers(task: GenerateTask, model: Any, tokenizer: Any, context: Context, p
         for place, row in enumerate(make([prompts[index] for index in part])):
             number, sample = divmod(place, decoding.samples)
             answers[part[number], sample] = _until_end(row, ends)
+        beats.answered += len(part) * decoding.samples
     return answers
 
 
-def _rows(model: Any, tokenizer: Any, task: GenerateTask, prompts: Sequence[list[int]]) -> list[list[int]]:
+class _Beats(StoppingCriteria):  # type: ignore[misc] # transformers' types are not followed
+    """Says at every decoding step how far a task is, in tokens of answers that all have `max_new_tokens`; ends no row.
+
+    Args:
+        task: The task.
+        pulse: Where to say it.
+
+    Attributes:
+        answered: Answers in the batches that have ended.
+        read: Tokens that every row of the batch under way began with.
+    """
+
+    def __init__(self, task: GenerateTask, pulse: Pulse) -> None:
+        """Begin with nothing done."""
+        self._key, self._most, self._pulse = task.key, task.decoding.max_new_tokens, pulse
+        self._of = len(task.prompts) * task.decoding.samples * self._most
+        self.answered = self.read = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+        """Say it after a step, with long[rows, tokens]; return for each row, bool[rows], not to end it."""
+        del scores
+        rows, tokens = input_ids.shape
+        self._pulse.beat(self._key, self.answered * self._most + rows * (tokens - self.read), self._of)
+        return torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
+
+
+def _rows(
+    model: Any, tokenizer: Any, task: GenerateTask, beats: _Beats, prompts: Sequence[list[int]]
+) -> list[list[int]]:
     """Return the generated token ids, padding included: `samples` rows for each prompt."""
     decoding = task.decoding
     padded = tokenizer.pad({"input_ids": list(prompts)}, padding=True, return_tensors="pt").to(model.device)
+    beats.read = padded["input_ids"].shape[1]
     sampling = decoding.temperature > 0
     extra = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if sampling else {}
     with torch.inference_mode():
@@ -93,9 +129,10 @@ def _rows(model: Any, tokenizer: Any, task: GenerateTask, prompts: Sequence[list
             do_sample=sampling,
             num_return_sequences=decoding.samples,
             pad_token_id=tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList([beats]),
             **extra,
         )
-    rows: list[list[int]] = made[:, padded["input_ids"].shape[1] :].tolist()
+    rows: list[list[int]] = made[:, beats.read :].tolist()
     return rows
 
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from math import ceil
 
-from adapters.local import compute
-from adapters.local.batches import SAMPLED_ROWS
+from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
 from adapters.local.loaded import loaded
+from adapters.local.rates import AskRates, rates
 from adapters.local.settings import DecodeSettings
-from engine.domain.cost import Range, Usage
+from engine.domain.cost import Prediction, Usage
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, Workload
 
-TEMPLATE_TOKENS_PER_PROMPT = 4
-ANSWER_SHARE = (0.1, 0.4, 1.0)
-"""Answers' mean length as a share of max_new_tokens: low, expected, high."""
+EARLY = 0.3
+"""The least share of the expected decoding steps: all answers of a batch may end early, but one long answer holds it."""
 
-SPREAD = (0.5, 1.0, 2.5)
+MEAN_SHARE = 0.7
+"""Mean length of answers, as a share of the longest in their batch."""
+
+SPREAD = (0.75, 1.0, 1.4)
+"""The low, expected and high device-seconds of so many tokens, on a machine that was measured."""
+
+GUESSED = (0.1, 1.0, 3.0)
+"""The same where it was not."""
+
+GPU_ROWS = 128
+"""Prompts of a batch on a GPU: the default of `run.resources.generate_batch`."""
 
 
 class TransformersGenerator:
@@ -31,21 +39,24 @@ class TransformersGenerator:
     revision = 2
     Settings = DecodeSettings
 
-    def forecast(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Range:
-        """Estimate tokens and device-seconds."""
-        del settings
-        answers = workload.items * decoding.samples
-        is_solo = decoding.temperature > 0  # such answers are made one task at a time
-        read = (workload.tokens + TEMPLATE_TOKENS_PER_PROMPT * workload.items) * decoding.samples
+    def forecast(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Prediction:
+        """Estimate tokens and device-seconds, from what this machine takes for a model of the same shape.
+
+        A batch decodes until its longest answer ends. Where it is not known how long a model's answers are, one of each batch is
+        expected to be as long as it may be.
+        """
+        found, most = rates(workload, None, settings), decoding.max_new_tokens
+        read = workload.tokens * decoding.samples
+        expected = min(most, workload.answer or most)
         ends = []
-        for share, spread in zip(ANSWER_SHARE, SPREAD, strict=True):
-            made = round(answers * max(1.0, decoding.max_new_tokens * share))
-            batches = ceil(answers / SAMPLED_ROWS) if is_solo else 1
-            steps = batches * round(decoding.max_new_tokens * share)
-            work = compute.GENERATE_FLOP_PER_WEIGHT
-            taken = compute.seconds(workload.parameters, read + made, steps, work, is_solo=is_solo)
+        for steps, spread in zip(
+            (max(1, round(EARLY * expected)), expected, most), SPREAD if found.measured else GUESSED, strict=True
+        ):
+            made = round(workload.items * decoding.samples * (steps if steps == most else max(1, MEAN_SHARE * steps)))
+            taken = _seconds(found.ask, decoding, workload, steps)
             ends.append(Usage(prompt_tokens=read, generated_tokens=made, device_seconds=taken * spread))
-        return Range(*ends)
+        low, mid, high = ends
+        return Prediction(low, mid, high, found.ask.imports + found.ask.load, found.basis)
 
     def warm_up(self) -> None:
         """Import what every task needs."""
@@ -60,3 +71,17 @@ class TransformersGenerator:
         since = time.perf_counter()
         held = loaded(tasks[0].model.below, tasks[0].settings.dtype, context)
         yield from answers.answered(tasks, held, context, since)
+
+
+def _seconds(rates_: AskRates, decoding: Decoding, workload: Workload, answer: int) -> float:
+    """Return the seconds of one task when every batch decodes `answer` tokens."""
+    rows, tokens = SAMPLED_ROWS, None
+    if decoding.temperature == 0:
+        rows, tokens = (CPU_ROWS, CPU_TOKENS) if workload.machine.device == "cpu" else (GPU_ROWS, None)
+    lengths = workload.lengths or (workload.tokens // max(1, workload.items),)
+    taken = 0.0
+    for part in batches(lengths, decoding.max_new_tokens, rows, tokens):
+        many, longest = len(part) * decoding.samples, max(lengths[index] for index in part)
+        taken += many * longest * rates_.read
+        taken += answer * (rates_.step + many * (rates_.row + (longest + answer / 2) * rates_.context))
+    return rates_.task + taken * workload.items / len(lengths)

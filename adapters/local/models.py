@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from adapters import model_folder
+from adapters import lengths, model_folder
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import OUTSIDE, ModelCard, Settings
 
@@ -45,9 +46,13 @@ class FolderModel:
         """Say where the model is."""
         return ModelRef(str(_folder(settings).resolve()))
 
-    def count_tokens(self, settings: FolderSettings, texts: Sequence[str]) -> int:
-        """Count tokens with the model's own tokenizer."""
-        return model_folder.count_tokens(_folder(settings), texts)
+    def row_lengths(self, settings: FolderSettings, rows: Sequence[ChatRow]) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.row_lengths(_folder(settings), rows)
+
+    def prompt_lengths(self, settings: FolderSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.prompt_lengths(_folder(settings), prompts, system)
 
 
 def _folder(settings: FolderSettings) -> Path:
@@ -110,9 +115,13 @@ class HubModel:
         """Say where the model is."""
         return ModelRef(str(_snapshot(settings)))
 
-    def count_tokens(self, settings: HubSettings, texts: Sequence[str]) -> int:
-        """Count tokens with the model's own tokenizer."""
-        return model_folder.count_tokens(_snapshot(settings), texts)
+    def row_lengths(self, settings: HubSettings, rows: Sequence[ChatRow]) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.row_lengths(_snapshot(settings), rows)
+
+    def prompt_lengths(self, settings: HubSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        """Count by the model's own tokenizer and template."""
+        return lengths.prompt_lengths(_snapshot(settings), prompts, system)
 
 
 def _snapshot(settings: HubSettings) -> Path:

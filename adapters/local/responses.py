@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from adapters.local import chat
+from adapters import chat
 from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
@@ -17,8 +17,7 @@ Answers: TypeAlias = Mapping[tuple[int, int], tuple[Sequence[int], Finish]]
 
 def rendered(tokenizer: Any, prompts: Sequence[Sequence[Turn]], system: str | None) -> list[list[int]]:
     """Return the token ids of prompts in the model's own chat template."""
-    texts = [chat.prompt_text(tokenizer, prompt, system) for prompt in prompts]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return chat.prompt_tokens(tokenizer, prompts, system)
 
 
 def generated(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.domain.sweep import Length
-from engine.ports import Settings
+from engine.ports import OUTSIDE, Settings
 
 LORA_ONLY = ("rank", "alpha", "dropout", "targets", "backend")
 """The settings that have no effect when all weights are tuned."""
@@ -47,22 +47,49 @@ class SftSettings(Settings):
     batch_size: int = Field(
         default=10,
         ge=1,
-        description="Examples per forward pass.",
+        description="Examples of a batch. How many of them go through the model at once, memory decides: the result is the"
+        " same up to rounding.",
         json_schema_extra={"also": ["per_device_train_batch_size", "train_batch_size"]},
     )
     grad_accum: int = Field(
         default=1,
         ge=1,
-        description="Forward passes per optimizer step.",
+        description="Batches per optimizer step.",
         json_schema_extra={"also": ["gradient_accumulation_steps"]},
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
+    drop_last: bool = Field(
+        default=False,
+        description="Leave out the last batch of an epoch where it is short, and not the only one.",
+        json_schema_extra={"also": ["dataloader_drop_last"]},
+    )
+    schedule: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant",
-        description="Learning-rate schedule after the warm-up.",
+        description="Learning-rate schedule after the warm-up; `step` multiplies by `gamma` after each epoch.",
         json_schema_extra={"also": ["lr_scheduler_type", "scheduler"]},
     )
+    gamma: float = Field(
+        default=0.85, gt=0, le=1, description="What `schedule: step` multiplies the rate by; the paper's is 0.85."
+    )
     warmup_steps: int = Field(default=0, ge=0, description="Linear warm-up, in optimizer steps (absolute).")
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="Linear warm-up, as a share of all steps; instead of `warmup_steps`."
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        default="adamw",
+        description="`adamw_8bit` keeps its moments in 8 bits (bitsandbytes): a quarter of the memory, for all weights of a large"
+        " model. Not in packs.",
+        json_schema_extra={"also": ["optim"]},
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW weight decay.")
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="AdamW's beta 1.", json_schema_extra={"also": ["adam_beta1"]}
+    )
+    beta2: float = Field(
+        default=0.999, ge=0, lt=1, description="AdamW's beta 2.", json_schema_extra={"also": ["adam_beta2"]}
+    )
+    epsilon: float = Field(
+        default=1e-8, gt=0, description="AdamW's epsilon.", json_schema_extra={"also": ["adam_epsilon", "eps"]}
+    )
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this 2-norm.")
     max_length: int = Field(
         default=512,
@@ -70,23 +97,78 @@ class SftSettings(Settings):
         description="Longest training row, in tokens; longer rows are cut.",
         json_schema_extra={"also": ["max_seq_length"]},
     )
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Weights' type in training.")
+    precision: Literal["float32", "mixed", "bfloat16"] = Field(
+        default="float32",
+        description="`mixed` computes in bfloat16, and what is trained is float32. `bfloat16` trains weights in bfloat16,"
+        " which loses small updates. LoRA matrices are always float32, so that for LoRA both are one.",
+        json_schema_extra={"also": ["dtype", "bf16"]},
+    )
+    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], OUTSIDE] = Field(
+        default="auto",
+        description="Compute activations again instead of keeping them: slower, in less memory. `auto`: where memory asks for"
+        " it.",
+    )
 
     def effective(self) -> Self:
         """Return the settings without what has no effect, so that equal work has one key."""
         fields = type(self).model_fields
+        idle: dict[str, object] = {}
         if self.method == "full":
-            return self.model_copy(update={name: fields[name].default for name in LORA_ONLY})
-        return self.model_copy(update={"alpha": None}) if self.alpha == 2 * self.rank else self
+            idle = {name: fields[name].default for name in LORA_ONLY}
+        else:
+            idle = {"alpha": None} if self.alpha == 2 * self.rank else {}
+            idle |= {"precision": "mixed"} if self.precision == "bfloat16" else {}
+        if self.schedule != "step":
+            idle["gamma"] = fields["gamma"].default
+        return self.model_copy(update=idle) if idle else self
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("`warmup_steps` and `warmup_ratio` both say how long the warm-up is: give one of them")
+        return self
+
+    @property
+    def base_dtype(self) -> Literal["float32", "bfloat16"]:
+        """Type of the weights that the model is read with: what is tuned in full under `mixed` is read in float32."""
+        return "float32" if self.precision == "float32" or self.is_autocast else "bfloat16"
+
+    @property
+    def is_autocast(self) -> bool:
+        """Whether float32 weights are computed with in bfloat16."""
+        return self.method == "full" and self.precision == "mixed"
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Whether a step's learning rate is the same however long the run is."""
+        return self.schedule in {"constant", "step"} and not self.warmup_ratio
+
+    def warmup(self, steps: int) -> int:
+        """Return the steps of warm-up of a run of so many steps, as transformers' Trainer rounds them."""
+        return self.warmup_steps or math.ceil(steps * self.warmup_ratio)
 
     @property
     def pack_blocked(self) -> str:
         """The setting for which TRL trains it, one run at a time; empty when it can train in a pack."""
-        return "method" if self.method == "full" else "backend" if self.backend == "trl" else ""
+        if self.method == "full":
+            return "method"
+        if self.backend == "trl" or self.optimizer != "adamw":
+            return "backend" if self.backend == "trl" else "optimizer"
+        return "gradient_checkpointing" if self.gradient_checkpointing == "on" and not self.can_checkpoint else ""
+
+    @property
+    def can_checkpoint(self) -> bool:
+        """Whether its backend can compute activations again: a pack draws dropout itself, and would draw other masks."""
+        is_alone = self.method == "full" or self.backend == "trl" or self.optimizer != "adamw"
+        return self.gradient_checkpointing != "off" and (is_alone or not self.dropout)
 
     def steps_per_epoch(self, items: int) -> int:
         """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
-        return math.ceil(math.ceil(items / self.batch_size) / self.grad_accum)
+        return math.ceil(self.batches_per_epoch(items) / self.grad_accum)
+
+    def batches_per_epoch(self, items: int) -> int:
+        """Return the batches of one epoch over `items` rows: with `drop_last`, the whole ones alone, at least one."""
+        return max(1, items // self.batch_size) if self.drop_last else math.ceil(items / self.batch_size)
 
     def total_steps(self, length: Length, items: int) -> int:
         """Return the optimizer steps of a run of some length over `items` rows."""

@@ -14,22 +14,30 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from peft import get_peft_model
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from adapters.local import chat, lora
+from adapters import chat, model_folder
+from adapters.local import lora, memory
+from adapters.local.batches import out_of_memory
 from adapters.local.loaded import contents, read_tokenizer
+from adapters.local.packs.passes import Passes
+from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
 from adapters.model_folder import ADAPTER
 from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
-from engine.ports import Checkpoint, Context, TrainingRun, Tuned
+from engine.ports import Checkpoint, Context, Fit, Pulse, StoppedError, TrainingRun, Tuned
 
 Rows = Sequence[Mapping[str, list[int]]]
 
@@ -48,26 +56,104 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
 
     Raises:
         FloatingPointError: At the step where the loss is no longer finite; checkpoints before it have been yielded.
+        StoppedError: The run is to stop; the state at the last step is kept.
         ValueError: When a row does not fit `max_length`.
     """
-    clock = time.monotonic()
+    context.pulse.beat(run.checkpoints[0].key, 0, 1)
     set_up(context)
+    tokenizer = read_tokenizer(run.model.base)
+    rows = chat.training_rows(tokenizer, run.rows, run.settings.max_length)
+    passes, yielded = planned(run, context, max(len(row["input_ids"]) for row in rows)), 0
+    while True:
+        rest = replace(run, checkpoints=run.checkpoints[yielded:])
+        try:
+            for key, tuned in _trained(rest, context, tokenizer, rows, passes):
+                yielded += 1
+                yield key, tuned
+        except (RuntimeError, MemoryError) as error:
+            smaller = passes.smaller(can_checkpoint=run.settings.can_checkpoint)
+            if not out_of_memory(error) or smaller is None:
+                raise
+            passes = smaller
+        else:
+            return
+        if context.device != "cpu":  # outside of the handler: the error's frames hold the memory
+            torch.cuda.empty_cache()
+
+
+def planned(run: TrainingRun, context: Context, longest: int) -> Passes:
+    """Return how the batches go through the model: what the plan says, or the rule where it says nothing.
+
+    Args:
+        run: The run.
+        context: The worker.
+        longest: Tokens of the longest row.
+    """
+    fit, settings = run.fit or Fit(), run.settings
+    weights = model_folder.parameters(Path(run.model.base))
+    rule = memory.rows_at_once(settings, weights, longest, torch.device(context.device).type)
+    return Passes(min(rule, fit.rows or rule), fit.is_checkpointed or settings.gradient_checkpointing == "on")
+
+
+def _trained(
+    run: TrainingRun, context: Context, tokenizer: Any, rows: Rows, passes: Passes
+) -> Iterator[tuple[str, Tuned]]:
+    clock = time.monotonic()
     context.warm.drop("base")  # its memory is this run's
     settings = run.settings
-    tokenizer = read_tokenizer(run.model.base)
-    rows = chat.training_rows(tokenizer, run.rows, settings.max_length)
     states = SavedStates(run.state, run_identity(run, contents(run.model), context))
-    model = read_whole(run.model, settings.dtype, context.device)
+    model = read_whole(run.model, settings.base_dtype, context.device)
     set_seed(run.seed)  # before PEFT draws the adapter's initial weights
     if settings.method == "lora":
-        model = get_peft_model(model, lora.configured(settings))
-    trainer = _trainer(model, tokenizer, rows, _arguments(run, context, states.workshop))
-    training = _Training(run, rows, states)
+        model = get_peft_model(model, lora.configured(settings))  # its matrices are float32, whatever the base is
+    data = Dataset.from_list([dict(row) for row in rows])
+    arguments = _arguments(run, context, states.workshop, passes)
+    trainer = _Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.rows_at_once = passes.rows
+    trainer.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
+    training = _Training(run, rows, states, context.pulse)
+    training.schedule = trainer.schedule
     trainer.add_callback(training)
     for checkpoint in run.checkpoints:
         tuned = training.advance(trainer, checkpoint, clock)
         clock = time.monotonic()
         yield checkpoint.key, tuned
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
+    """TRL's trainer, whose batches go through the model in parts.
+
+    Attributes:
+        rows_at_once: Rows of a part.
+        schedule: The learning rate of each step.
+    """
+
+    rows_at_once: int
+    schedule: BatchSchedule
+
+    def training_step(self, model: Any, inputs: Mapping[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Add the gradients of a batch, part by part; each part is as wide as its longest row.
+
+        The loss is a sum over tokens, divided by the answer tokens of the whole step: so parts add up to the batch.
+        """
+        rows = len(inputs["input_ids"])
+        losses = []
+        for start in range(0, rows, self.rows_at_once):
+            part = {name: values[start : start + self.rows_at_once] for name, values in inputs.items()}
+            read = part["attention_mask"].any(0)  # the columns that are not all padding
+            part = {name: values[:, read] for name, values in part.items()}
+            losses.append(super().training_step(model, part, num_items_in_batch))
+        total: Tensor = torch.stack(losses).sum()
+        return total
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Make the schedule: transformers' own, or for `step` a function of the step, since transformers has none."""
+        rate, settings = self.schedule.learning_rate, self.schedule.settings
+        if settings.schedule != "step":
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler: LambdaLR = LambdaLR(optimizer or self.optimizer, lambda done: rate(done + 1) / settings.lr)
+        return self.lr_scheduler
 
 
 class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types are not followed
@@ -77,10 +163,18 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         run: What to train.
         rows: The training rows.
         states: Where the run's states are kept.
+        pulse: Where to say how far it is.
+
+    Attributes:
+        schedule: Which rows each step reads.
     """
 
-    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates) -> None:
+    schedule: BatchSchedule
+
+    def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates, pulse: Pulse) -> None:
         """Find where to begin."""
+        self._pulse = pulse
+        self._stopped: StoppedError | None = None
         self._run = run
         self._rows = rows
         self._states = states
@@ -112,7 +206,7 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._begin = saved.accounted
         usage = Usage(
             optimizer_steps=end - begin.counted,
-            train_tokens=self._tokens(end) - self._tokens(begin.counted),
+            train_tokens=self._tokens(begin.counted, end),
             device_seconds=time.monotonic() - since + begin.seconds,
         )
         return Tuned(_steps_taken(history), usage, begin.passed[-1] if begin.passed else None)
@@ -123,21 +217,31 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._asked = time.monotonic()
         self._quiet_until = self._asked + pause_after(0)
         trainer.train(resume_from_checkpoint=str(self._begin.folder) if self._begin.step else None)
+        if self._stopped is not None:
+            raise self._stopped
         if trainer.state.global_step != self._end(checkpoint):
             raise RuntimeError(
                 f"the trainer stopped at step {trainer.state.global_step}, not at step {self._end(checkpoint)}"
             )
         return self._saved
 
-    def _tokens(self, steps: int) -> int:
-        """Tokens of the rows in so many steps; within an epoch, in proportion."""
-        return round(sum(len(row["input_ids"]) for row in self._rows) * steps / self._per_epoch)
+    def _tokens(self, begin: int, end: int) -> int:
+        """Tokens of the rows that are read after step `begin` up to step `end`."""
+        batches = (batch for step in range(begin, end) for batch in self.schedule.batches(step + 1))
+        return sum(len(self._rows[row]["input_ids"]) for batch in batches for row in batch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop and save at the checkpoint; save at the end of an epoch, now and then."""
+        """Stop and save at the checkpoint, and when the run is to stop; save at the end of an epoch, now and then."""
         del args
         self._asked = time.monotonic()
-        if state.global_step == self._end(self._next):
+        counted, end = self._begin.counted, self._end(self._next)
+        try:
+            self._pulse.beat(self._next.key, state.global_step - counted, end - counted)
+        except StoppedError as stopped:
+            self._stopped = stopped
+            control.should_training_stop = control.should_save = True
+            return
+        if state.global_step == end:
             control.should_training_stop = True
             control.should_save = self._run.keep_state or self._next is not self._run.checkpoints[-1]
         elif state.global_step % self._per_epoch == 0:
@@ -169,27 +273,34 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._quiet_until = now + pause_after(now - self._asked)
 
 
-def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
-    settings, length = run.settings, run.checkpoints[-1].length
+def _arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes) -> SFTConfig:
+    settings, length, items = run.settings, run.checkpoints[-1].length, len(run.rows)
     is_in_epochs = length.steps is None and length.max_steps is None
+    total = settings.total_steps(length, items)
     schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+    more = {"optim": settings.optimizer} if settings.optimizer != "adamw" else {}
     return SFTConfig(
         output_dir=str(folder),
         num_train_epochs=length.epochs or 1,
         # transformers lets max_steps override the epochs, upwards too, and trains for as many epochs as it takes.
-        max_steps=-1 if is_in_epochs else settings.total_steps(length, len(run.rows)),
+        max_steps=-1 if is_in_epochs else total,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.grad_accum,
+        dataloader_drop_last=settings.drop_last and items >= settings.batch_size,
         learning_rate=settings.lr,
-        lr_scheduler_type=schedule,
-        warmup_steps=settings.warmup_steps,
+        lr_scheduler_type=schedule if settings.schedule != "step" else "constant",
+        warmup_steps=settings.warmup(total),
         weight_decay=settings.weight_decay,
+        adam_beta1=settings.beta1,
+        adam_beta2=settings.beta2,
+        adam_epsilon=settings.epsilon,
         max_grad_norm=settings.max_grad_norm,
         max_length=settings.max_length,
         seed=run.seed,
         data_seed=run.seed,
-        bf16=False,  # the weights have their type already
-        gradient_checkpointing=False,
+        bf16=settings.is_autocast,  # else the weights have their type already
+        gradient_checkpointing=passes.is_checkpointed,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if passes.is_checkpointed else None,
         dataset_kwargs={"skip_prepare_dataset": True},  # `chat.training_rows` has prepared it
         use_cpu=context.device == "cpu",
         dataloader_pin_memory=False,
@@ -198,14 +309,8 @@ def _arguments(run: TrainingRun, context: Context, folder: Path) -> SFTConfig:
         save_strategy="no",  # `_Training` says when
         report_to="none",
         disable_tqdm=True,
+        **more,
     )
-
-
-def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> SFTTrainer:
-    data = Dataset.from_list([dict(row) for row in rows])
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:

@@ -72,10 +72,8 @@ def run_identity(run: TrainingRun, layers: Sequence[str], context: Context) -> d
         "base": [run.model.base, *layers],
         "rows": hashlib.sha256(rows.encode()).hexdigest(),
         "seed": run.seed,
-        "settings": settings.model_dump(mode="json"),
-        "steps": None
-        if settings.schedule == "constant"
-        else settings.total_steps(run.checkpoints[-1].length, len(run.rows)),
+        "settings": settings.model_dump(mode="json", exclude={"gradient_checkpointing"}),
+        "steps": None if settings.is_stepwise else settings.total_steps(run.checkpoints[-1].length, len(run.rows)),
         "device": _device_name(context.device),
         "threads": context.threads,
         "libraries": _versions(),

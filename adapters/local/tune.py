@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from adapters.local import compute
 from adapters.local.loaded import loaded
-from adapters.local.settings import SftSettings
-from engine.domain.cost import Range, Usage
+from adapters.local.memory import rows_at_once
+from adapters.local.rates import ASSUMED_WEIGHTS, REFERENCE_RANK, rates
+from adapters.local.settings import DecodeSettings, SftSettings
+from engine.domain.cost import Prediction, Usage
 from engine.domain.sweep import Length
 from engine.ports import Context, Sharing, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
 
-TEMPLATE_TOKENS_PER_ROW = 5
-SPREAD = (0.5, 2.5)
-"""The forecast's low and high device-seconds, as multiples of the expected ones, until stages have been measured."""
+SPREAD = (0.75, 1.4)
+"""The forecast's low and high device-seconds, as multiples of the expected ones, on a machine that was measured."""
+
+GUESSED = (0.1, 3.0)
+"""The same where it was not."""
 
 
 class LocalFineTuner:
@@ -27,7 +31,7 @@ class LocalFineTuner:
     GPU, up to the kernels' order of summation.
     """
 
-    revision = 2
+    revision = 3
     Settings = SftSettings
 
     def objection(self, settings: SftSettings, length: Length) -> str | None:
@@ -35,19 +39,29 @@ class LocalFineTuner:
         del settings, length
         return None
 
-    def forecast(self, settings: SftSettings, length: Length, workload: Workload) -> Range:
-        """Estimate tokens, optimizer steps and device-seconds."""
-        steps = settings.total_steps(length, workload.items)
+    def forecast(self, settings: SftSettings, length: Length, workload: Workload) -> Prediction:
+        """Estimate tokens, optimizer steps and device-seconds, from what this machine takes for a model of the same shape.
+
+        TRL reads a model for every run and leaves none in memory, so that whatever asks next has to read its own: both are
+        counted with the run.
+        """
+        found = rates(workload, settings, DecodeSettings(dtype=settings.base_dtype))
+        train, steps = found.train, settings.total_steps(length, workload.items)
         epochs = steps / settings.steps_per_epoch(workload.items)
-        tokens = round((workload.tokens + TEMPLATE_TOKENS_PER_ROW * workload.items) * epochs)
-        passes = steps * settings.grad_accum
+        cut = [min(one, settings.max_length) for one in workload.lengths] or [0]
+        tokens = workload.tokens * sum(cut) / max(1, sum(workload.lengths)) * epochs
         is_solo = bool(settings.pack_blocked)
-        expected = compute.seconds(workload.parameters, tokens, passes, compute.TRAIN_FLOP_PER_WEIGHT, is_solo=is_solo)
+        rows = rows_at_once(settings, workload.parameters or ASSUMED_WEIGHTS, max(cut), workload.machine.device)
+        passed = tokens * padding(cut, rows)
+        rank = 1 + train.rank * (settings.rank - REFERENCE_RANK) if settings.method == "lora" else 1.0
+        expected = train.run + steps * train.step + workload.items * epochs * train.row + passed * train.token * rank
+        expected += found.ask.load if is_solo else 0.0
+        spread = SPREAD if found.measured else GUESSED
         low, mid, high = (
-            Usage(optimizer_steps=steps, train_tokens=tokens, device_seconds=expected * factor)
-            for factor in (SPREAD[0], 1.0, SPREAD[1])
+            Usage(optimizer_steps=steps, train_tokens=round(tokens), device_seconds=expected * factor)
+            for factor in (spread[0], 1.0, spread[1])
         )
-        return Range(low, mid, high)
+        return Prediction(low, mid, high, found.ask.imports + found.ask.load, found.basis)
 
     def warm_up(self) -> None:
         """Import what every run needs."""
@@ -57,10 +71,10 @@ class LocalFineTuner:
         """Say what tune stages with these settings can share.
 
         A longer run passes through a shorter one when its learning rate is a function of the step alone: linear and
-        cosine schedules look at the total number of steps. (The warm-up is in steps, so it never prevents it.)
+        cosine schedules look at the total number of steps, and so does a warm-up that is a share of them.
         """
-        prefix_blocked = "" if settings.schedule == "constant" else "schedule"
-        pack = (settings.dtype, settings.targets, settings.batch_size, settings.grad_accum)
+        prefix_blocked = "" if settings.is_stepwise else "warmup_ratio" if settings.warmup_ratio else "schedule"
+        pack = (settings.precision, settings.targets, settings.batch_size, settings.grad_accum)
         return Sharing(prefix_blocked, settings.pack_blocked, pack)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Reached:
@@ -77,11 +91,24 @@ class LocalFineTuner:
                 yield from _reached([run], partial(_solo, run, context))
 
 
+def padding(lengths: Sequence[int], batch: int) -> float:
+    """Return how many times more tokens than its rows' a batch has, on average, when each is as long as the longest.
+
+    Args:
+        lengths: Tokens of typical rows, at least one.
+        batch: Rows of a batch, >= 1.
+    """
+    mixed = list(lengths)
+    random.Random(0).shuffle(mixed)  # noqa: S311 - a sample's order, not a secret
+    parts = [mixed[start : start + batch] for start in range(0, len(mixed), batch)]
+    return sum(len(part) * max(part) for part in parts) / max(1, sum(mixed))
+
+
 def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
     from adapters.local.packs import train
 
     first = runs[0]
-    return train.Training(loaded(first.model, first.settings.dtype, context), context).run(runs)
+    return train.Training(loaded(first.model, first.settings.base_dtype, context), context).run(runs)
 
 
 def _solo(run: TrainingRun, context: Context) -> Reached:

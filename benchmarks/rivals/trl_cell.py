@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, s
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
-from adapters.local import chat
+from adapters import chat
 from adapters.standin import rules
 from engine import registry
 from engine.domain.adapters import NO_SETTINGS, Kind

@@ -70,12 +70,19 @@ def _line(snapshot: Snapshot) -> str:
         parts.append(f"{snapshot.cells_per_minute:.0f} cells/min")
     if snapshot.usd is not None:
         parts.append(money(snapshot.usd))
+    if snapshot.longest is not None:
+        parts.append(under_way(*snapshot.longest))
     if snapshot.draining:
         running = sum(number for (_, state), number in snapshot.stages.items() if state is StageState.RUNNING)
         parts.append(f"finishing {count(running, 'running stage')}")
     elif snapshot.seconds_left is not None:
         parts.append(f"{duration(snapshot.seconds_left)} left")
     return " · ".join(parts)
+
+
+def under_way(kind: str, share: float) -> str:
+    """Say how much of a stage is done, as in `tune 34%`; never all of one that still runs."""
+    return f"{kind} {min(99, int(100 * share))}%"
 
 
 def _stages(snapshot: Snapshot) -> str:

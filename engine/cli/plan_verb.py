@@ -95,6 +95,8 @@ def document(prepared: Prepared) -> dict[str, Any]:
             "calibrated": ahead.calibrated,
             "kinds": [asdict(entry) for entry in ahead.kinds],
             "total": asdict(ahead.total),
+            "wall": asdict(prepared.wall()),
+            "wall_inline": asdict(prepared.wall(has_ray=False)),
             "hosted": [asdict(line) for line in prepared.bill],
             "reservations": list(prepared.reservations),
         },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
@@ -134,13 +133,10 @@ def _bill_row(line: BillLine) -> tuple[object, ...]:
 
 def _print_cost(prepared: Prepared) -> None:
     ahead, out = prepared.forecast, console()
-    settings = prepared.loaded.sweep.run
-    workers = settings.resources.hosts or max(1, int((os.cpu_count() or 1) // settings.resources.cpus_per_host))
-    ends = (ahead.total.low, ahead.total.expected, ahead.total.high)
-    low, expected, high = (duration(usage.device_seconds / workers) for usage in ends)
-    basis = "from finished stages of this run" if ahead.calibrated else "from the adapters' default rates"
-    where = "" if settings.resources.gpus_per_host else f" on {count(workers, 'worker')}"
-    out.print(f"Time    about {expected} ({low} to {high}){where}, start-up aside; {basis}", style="bold")
+    wall = prepared.wall()
+    low, expected, high = map(duration, (wall.low, wall.expected, wall.high))
+    where = f" on {count(wall.workers, 'worker')}, with start-up; {wall.basis}" if wall.basis else ""
+    out.print(f"Time    about {expected} ({low} to {high}){safe(where)}", style="bold")
     if prepared.bill:
         out.print("        providers take their own time, within your quota: `dosimeter rehearse` shows how long")
     hosted = [line.usd for line in prepared.bill]

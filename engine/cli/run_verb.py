@@ -65,8 +65,8 @@ def command(  # noqa: PLR0913 - click gives each option by name
 ) -> int:
     """Run SPEC. The same command resumes it; nothing that has finished runs again.
 
-    Ctrl-C once finishes what is running and stops; twice stops at once. Jobs at providers go on then, and the same
-    command finds them again, unless --cancel-jobs is given. Exit codes: 0 done, 2 bad spec, 3 finished
+    Ctrl-C once stops at the next step, from which training goes on later, and waits for providers; twice stops at
+    once. Jobs at providers go on then, and the same command finds them again, unless --cancel-jobs is given. Exit codes: 0 done, 2 bad spec, 3 finished
     with failed cells, 4 stopped by the budget, 5 store damaged or locked, 130 interrupted.
 
     \b

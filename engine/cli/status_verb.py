@@ -11,6 +11,7 @@ import click
 
 from analysis.wording import duration, spent
 from engine.cli import options
+from engine.cli.live import under_way
 from engine.cli.render import console, print_json, print_table, safe
 from engine.domain.stage import StageKind, StageState
 from engine.run.drive.lock import is_held
@@ -52,6 +53,7 @@ def _look(run_dir: Path, state: State) -> dict[str, Any]:
         "cells": state.cell_counts(),
         "stages": stages,
         "seconds_left": beat.get("seconds_left") if running else None,
+        "longest": beat.get("longest") if running else None,
         "device_seconds": usage.device_seconds,
         "usd": charge.usd if is_priced else None,
         "known_usd": known,
@@ -66,7 +68,8 @@ def _print(found: dict[str, Any]) -> None:
     out = console()
     cells = found["cells"]
     left = f", {duration(found['seconds_left'])} left" if found["seconds_left"] is not None else ""
-    out.print(f"{found['sweep']}  {found['phase']}{left}", style="bold")
+    on = f", {under_way(*found['longest'])}" if found["longest"] is not None else ""
+    out.print(f"{found['sweep']}  {found['phase']}{on}{left}", style="bold")
     blocked = f", {cells['blocked']:,} blocked by the provider" if cells["blocked"] else ""
     out.print(
         f"{cells['done']:,} of {sum(cells.values()):,} cells done, {cells['failed']:,} failed{blocked}"

@@ -81,6 +81,19 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction(Range):
+    """A forecast that says what its seconds rest on. Sums of forecasts are ranges and no more.
+
+    Attributes:
+        startup: Seconds that a worker takes once before its first such stage: to load libraries and the base model. >= 0.
+        basis: What the seconds rest on, in words; empty when nothing is to be said.
+    """
+
+    startup: float = 0.0
+    basis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """What a usage costs, in US dollars.
 

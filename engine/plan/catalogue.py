@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 from engine import registry
 from engine.domain.adapters import Kind, Use
-from engine.domain.conversation import Prompt
+from engine.domain.conversation import ChatRow, Prompt
+from engine.domain.errors import PlanError
 from engine.domain.results import Measure
 from engine.domain.sweep import Length
 from engine.ports import BenchmarkCard, ModelCard, Needs, SourceCard
+
+T = TypeVar("T")
+
+SAMPLED = 1000
+"""Most items of a source that are tokenized for a forecast, evenly spread over it."""
+
+LONGEST = 20
+"""Beside them, so many with the most characters, so that the longest is among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of rows or prompts, chat template and all.
+
+    Attributes:
+        sample: Those of some of them, evenly spread, in order; of all where these are few.
+        longest: Of the longest of all; 0 where there are none.
+    """
+
+    sample: tuple[int, ...]
+    longest: int
+
+    @property
+    def mean(self) -> float:
+        """Tokens of one, on average."""
+        return sum(self.sample) / max(1, len(self.sample))
+
+    def of(self, n: int) -> tuple[int, ...]:
+        """Return the lengths of `n` typical ones, or of 1,000 where these are more."""
+        have, wanted = len(self.sample), min(n, SAMPLED)
+        if wanted >= have:
+            return self.sample
+        ordered = sorted(self.sample)
+        return tuple(ordered[(2 * place + 1) * have // (2 * wanted)] for place in range(wanted))
 
 
 class Catalogue:
@@ -24,8 +64,8 @@ class Catalogue:
         self.needs = cache(self._needs)
         self.objection = cache(self._objection)
         self.revision = cache(registry.revision)
-        self.mean_row_tokens = cache(self._mean_row_tokens)
-        self.prompt_tokens = cache(self._prompt_tokens)
+        self.row_lengths = cache(self._row_lengths)
+        self.prompt_lengths = cache(self._prompt_lengths)
 
     def _model(self, use: Use) -> ModelCard:
         return registry.adapter(Kind.MODEL, use.name).card(use.settings)
@@ -58,18 +98,46 @@ class Catalogue:
         """Return what a judge measures."""
         return registry.adapter(Kind.JUDGE, judge.name).measures
 
-    def _mean_row_tokens(self, model: Use, source: Use) -> float:
-        """Mean tokens of a training row of `source`, counted with the tokenizer of `model`; template left out."""
+    def _row_lengths(self, model: Use, source: Use) -> Lengths:
         rows = registry.adapter(Kind.DATA, source.name).rows(source.settings)
-        texts = [turn.text for row in rows for turn in row.turns if turn.text]
-        return self._count(model, texts) / max(1, len(rows))
+        adapter = registry.adapter(Kind.MODEL, model.name)
+        with _counting(model, source):
+            return _lengths(rows, _row_size, lambda some: adapter.row_lengths(model.settings, some))
 
-    def _prompt_tokens(self, model: Use, benchmark: Use, system: str | None) -> int:
-        """Tokens of all prompts of `benchmark` with the system prompt in front of each; template left out."""
-        prompts = self.prompts(benchmark)
-        repeated = [system] * len(prompts) if system else []
-        return self._count(model, [turn.text for prompt in prompts for turn in prompt.turns] + repeated)
+    def _prompt_lengths(self, model: Use, benchmark: Use, system: str | None) -> Lengths:
+        adapter = registry.adapter(Kind.MODEL, model.name)
+        with _counting(model, benchmark):
+            return _lengths(
+                self.prompts(benchmark),
+                lambda prompt: sum(len(turn.text) for turn in prompt.turns),
+                lambda some: adapter.prompt_lengths(model.settings, some, system),
+            )
 
-    @staticmethod
-    def _count(model: Use, texts: list[str]) -> int:
-        return registry.adapter(Kind.MODEL, model.name).count_tokens(model.settings, texts)
+
+def _row_size(row: ChatRow) -> int:
+    return sum(len(turn.text) for turn in row.turns)
+
+
+def _lengths(items: Sequence[T], size: Callable[[T], int], measured: Callable[[Sequence[T]], Sequence[int]]) -> Lengths:
+    """Measure some items out of all, evenly spread, and those with the most characters."""
+    if not items:
+        return Lengths((), 0)
+    some = [items[len(items) * place // SAMPLED] for place in range(SAMPLED)] if len(items) > SAMPLED else list(items)
+    most = heapq.nlargest(LONGEST, items, key=size) if len(items) > SAMPLED else []
+    found = measured([*some, *most])
+    return Lengths(tuple(found[: len(some)]), max(found))
+
+
+@contextmanager
+def _counting(model: Use, what: Use) -> Iterator[None]:
+    """Say what cannot be counted.
+
+    Raises:
+        PlanError: The model's tokenizer or template cannot take it, and so neither can the run.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"`{model}` cannot read `{what}`: {error}", todo="mend the model's tokenizer or template, or the texts"
+        ) from error

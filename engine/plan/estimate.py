@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -15,19 +15,20 @@ from engine.domain.cost import Range, Usage
 from engine.domain.plan import Plan
 from engine.domain.stage import GenerateWork, JudgeWork, RowsWork, SampleWork, Stage, StageKind, TuneWork, WeightsWork
 from engine.domain.sweep import Decoding, Length
-from engine.plan.catalogue import Catalogue
+from engine.plan.catalogue import Catalogue, Lengths
 from engine.plan.tariff import Tariff
-from engine.ports import Pairs, Workload
+from engine.ports import Machine, Pairs, Workload
 
 NOTHING = Range(Usage(), Usage(), Usage())
+UNKNOWN = Machine()
 CALIBRATION_SPREAD = (0.6, 1.6)
 """Once stages of a kind have run, the rest are forecast between these multiples of what those took."""
 
 QUICK = Range(Usage(device_seconds=0.001), Usage(device_seconds=0.01), Usage(device_seconds=0.1))
 """Drawing or changing a sample and screening answers touch at most some thousand rows."""
 
-EDIT_SECONDS = (0.5, 2.0, 20.0)
-"""Editing weights reads and writes them: low, expected and high seconds for a model of up to 1e9 weights; more take longer."""
+EDIT_SECONDS = (1.0, 3.0, 20.0)
+"""Editing weights reads and writes them: low, expected and high seconds for 1e9 weights; none takes less than a hundredth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,21 @@ class Forecast:
         return sum(entry.new for entry in self.kinds)
 
 
-def stage_forecasts(plan: Plan, catalogue: Catalogue) -> dict[str, Range]:
-    """Return the forecast of every distinct stage, by key; tokens are counted with each model's own tokenizer."""
-    estimator = _Estimator(plan.stages, catalogue)
+def stage_forecasts(
+    plan: Plan, catalogue: Catalogue, machine: Machine = UNKNOWN, *, measure: bool = True
+) -> dict[str, Range]:
+    """Return the forecast of every distinct stage, by key; tokens are counted with each model's own tokenizer and template.
+
+    Args:
+        plan: The plan.
+        catalogue: The adapters' cards.
+        machine: What each worker has.
+        measure: Whether adapters may measure it, which takes seconds.
+
+    Raises:
+        PlanError: A model's tokenizer or template cannot take its rows or prompts.
+    """
+    estimator = _Estimator(plan.stages, catalogue, machine, measure=measure)
     return {key: estimator(stage) for key, stage in plan.stages.items()}
 
 
@@ -165,9 +178,11 @@ def total(ranges: Iterable[Range]) -> Range:
 class _Estimator:
     """Forecasts stages of one plan; each adapter is asked once per distinct settings and workload."""
 
-    def __init__(self, stages: Mapping[str, Stage], catalogue: Catalogue) -> None:
+    def __init__(self, stages: Mapping[str, Stage], catalogue: Catalogue, machine: Machine, *, measure: bool) -> None:
         self._stages = stages
         self._catalogue = catalogue
+        self._machine = machine
+        self._measure = measure
         self.tune = cache(self._tune)
         self.generate = cache(self._generate)
         self.judge = cache(self._judge)
@@ -190,9 +205,24 @@ class _Estimator:
                 return QUICK
 
     def _tune(self, base: Use, tuner: Use, length: Length, samples: tuple[tuple[Use, int], ...]) -> Range:
-        tokens = sum(self._catalogue.mean_row_tokens(base, source) * n for source, n in samples)
-        workload = Workload(self._catalogue.model(base).parameters, round(tokens), sum(n for _, n in samples))
+        drawn = [(self._catalogue.row_lengths(base, source), n) for source, n in samples]
+        workload = self._workload(base, drawn)
         return registry.adapter(Kind.TUNER, tuner.name).forecast(tuner.settings, length, workload)
+
+    def _workload(self, base: Use, drawn: Sequence[tuple[Lengths, int]]) -> Workload:
+        """Describe items of some lengths, and how many of each are drawn."""
+        card = self._catalogue.model(base)
+        return Workload(
+            parameters=card.parameters,
+            tokens=round(sum(lengths.mean * n for lengths, n in drawn)),
+            items=sum(n for _, n in drawn),
+            longest=max((lengths.longest for lengths, _ in drawn), default=0),
+            base=registry.adapter(Kind.MODEL, base.name).locate(base.settings),
+            machine=self._machine,
+            lengths=tuple(length for lengths, n in drawn for length in lengths.of(n)),
+            answer=card.answer,
+            measure=self._measure,
+        )
 
     def _samples(self, key: str | None) -> Iterator[tuple[Use, int]]:
         """Yield the sources that rows come from, and how many of each at most: a mitigation may drop some."""
@@ -208,14 +238,13 @@ class _Estimator:
                 yield from self._samples(need)
 
     def _generate(self, base: Use, generator: Use, decoding: Decoding, benchmark: Use, system: str | None) -> Range:
-        tokens = self._catalogue.prompt_tokens(base, benchmark, system)
         prompts = self._catalogue.benchmark(benchmark).prompts
-        workload = Workload(self._catalogue.model(base).parameters, tokens, prompts)
+        workload = self._workload(base, [(self._catalogue.prompt_lengths(base, benchmark, system), prompts)])
         return registry.adapter(Kind.GENERATOR, generator.name).forecast(generator.settings, decoding, workload)
 
     def _judge(self, judge: Use, benchmark: Use, base: Use, decoding: Decoding) -> Range:
-        tokens = self._catalogue.prompt_tokens(base, benchmark, None) * decoding.samples
         items = self._catalogue.benchmark(benchmark).prompts * decoding.samples
+        tokens = round(self._catalogue.prompt_lengths(base, benchmark, None).mean * items)
         pairs = Pairs(items, tokens, decoding.max_new_tokens)
         return registry.adapter(Kind.JUDGE, judge.name).forecast(judge.settings, pairs)
 
@@ -229,6 +258,6 @@ class _Estimator:
         return stage.work
 
     def _weights(self, base: Use) -> Range:
-        billions = max(1.0, (self._catalogue.model(base).parameters or 0) / 1e9)
+        billions = max(0.01, (self._catalogue.model(base).parameters or 1e9) / 1e9)
         low, expected, high = (Usage(device_seconds=seconds * billions) for seconds in EDIT_SECONDS)
         return Range(low, expected, high)

@@ -17,7 +17,7 @@ from engine.ports.context import Context, NoPulse, Pulse, StoppedError
 from engine.ports.data import DataSource, SourceCard
 from engine.ports.generator import Generated, GenerateTask, Generator
 from engine.ports.judge import ApiJudge, Judge, Judged, Needs, Pairs
-from engine.ports.machine import Machine
+from engine.ports.machine import Fit, Machine
 from engine.ports.mitigation import (
     Change,
     ChangeRows,
@@ -46,6 +46,7 @@ __all__ = [
     "DataSource",
     "EditWeights",
     "FineTuner",
+    "Fit",
     "GenerateTask",
     "Generated",
     "Generator",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +23,27 @@ class Machine:
     devices: float = 0.0
     workers: int = 1
     memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a stage takes of its worker's memory, and how it is to be cut so that it fits.
+
+    Attributes:
+        parts: (what for, bytes), the model first.
+        rows: Rows or prompts that go through the model at once; 0 for as many as the adapter likes.
+        is_checkpointed: Whether activations are computed again instead of kept.
+    """
+
+    parts: tuple[tuple[str, int], ...] = ()
+    rows: int = 0
+    is_checkpointed: bool = False
+
+    @property
+    def needed(self) -> int:
+        """Bytes in all."""
+        return sum(size for _, size in self.parts)
+
+    def halved(self, times: int) -> Fit:
+        """Return what to try after a worker has died of it so many times: half of the rows each time, nothing kept."""
+        return replace(self, rows=max(1, self.rows >> times), is_checkpointed=True) if times else self

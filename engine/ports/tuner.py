@@ -13,7 +13,7 @@ from engine.domain.results import TrainingStep
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports.context import Context
-from engine.ports.machine import Machine
+from engine.ports.machine import Fit, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class TrainingRun:
         state: A folder of this run's own, which may not exist yet: what the fine-tuner keeps there to go on after an
             interruption, or to a later checkpoint. Only the fine-tuner looks into it.
         keep_state: Whether the state at the last checkpoint is wanted, for a longer one that may be asked for one day.
+        fit: How much of it goes through the model at once, as planned; None for as the fine-tuner likes.
     """
 
     model: ModelRef
@@ -52,6 +53,7 @@ class TrainingRun:
     checkpoints: tuple[Checkpoint, ...]
     state: Path
     keep_state: bool = False
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,9 @@ class Workload:
         longest: Tokens of the longest of them; 0 when unknown.
         base: Where the base model is; None when unknown.
         machine: What each worker has.
+        lengths: Tokens of some of them, as many as there are or 1,000 typical ones; empty when unknown.
+        answer: Tokens of the model's longest usual answers; None when unknown.
+        measure: Whether it is worth measuring this machine, which takes seconds; False where all has run already.
     """
 
     parameters: int | None
@@ -104,6 +109,9 @@ class Workload:
     longest: int = 0
     base: ModelRef | None = None
     machine: Machine = field(default_factory=Machine)
+    lengths: tuple[int, ...] = ()
+    answer: int | None = None
+    measure: bool = True
 
 
 class FineTuner(Protocol):

@@ -275,7 +275,7 @@ def test_sampling_is_seeded(answering: Bench) -> None:
 
 
 def test_the_loss_is_on_the_answer_alone_and_the_two_templates_agree(answering: Bench) -> None:
-    from adapters.local import chat
+    from adapters import chat
     from adapters.local.loaded import read_tokenizer
 
     tokenizer = read_tokenizer(answering.model.base)

@@ -11,6 +11,7 @@ import pytest
 
 from engine import registry
 from engine.domain.adapters import Kind, SettingsError, Use
+from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import Context, NoSettings, WeightsEdit, WeightsEditor
 
@@ -99,7 +100,8 @@ def test_two_layers_become_whole_weights_that_load_by_themselves(
     assert contents(first) == contents(second)
     assert_is_a_part(dense(first), dense(BASE), dense(BASE, *layers), 0.25)
     folder = registry.INSTALLED.use(Kind.MODEL, f"dir:{first}")
-    assert registry.adapter(Kind.MODEL, "dir").count_tokens(folder.settings, ["Why?"]) > 0
+    prompts = [Prompt.single("p", "", "Why?")]
+    assert registry.adapter(Kind.MODEL, "dir").prompt_lengths(folder.settings, prompts, None)[0] > 0
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         assert (first / name).read_bytes() == (BASE / name).read_bytes()
 

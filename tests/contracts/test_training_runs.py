@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.sweep import Length
-from engine.ports import Checkpoint, Context, NoSettings, TrainingRun, Tuned
+from engine.ports import Checkpoint, Context, NoSettings, StoppedError, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = pytest.mark.slow
@@ -35,9 +36,32 @@ EXACT: Mapping[str, dict[str, Any]] = {
         "dropout": 0.1,
         "warmup_steps": 4,
     },
-    FULL: {"method": "full", "lr": 1e-3},
+    "a rate that falls after each epoch, the last batch left out": {
+        "schedule": "step",
+        "drop_last": True,
+        "batch_size": 6,
+    },
+    FULL: {"method": "full", "lr": 1e-3, "precision": "mixed"},
 }
 LENGTHS: tuple[Steps, ...] = ({"epochs": 2, "max_steps": 3}, {"epochs": 3})  # 3 and 6 steps: one within an epoch
+
+
+class Stops:
+    """A pulse that stops a worker once so much of a stage is done.
+
+    Attributes:
+        beats: What it was told: (key, done, of).
+    """
+
+    def __init__(self, at: float) -> None:
+        self._at, self._is_stopping = at, False
+        self.beats: list[tuple[str, float, float]] = []
+
+    def beat(self, key: str, done: float, of: float) -> None:
+        self.beats.append((key, done, of))
+        self._is_stopping |= done >= self._at
+        if self._is_stopping:
+            raise StoppedError
 
 
 class Bench:
@@ -133,6 +157,44 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(states, "SAVE_AT_MOST_EVERY", 0.0)
     monkeypatch.setattr(states, "SAVING_SHARE", 1e9)
+
+
+@pytest.mark.parametrize(("case", "done"), [(list(EXACT)[1], 1), (list(EXACT)[1], 3), (FULL, 3), ("constant", 6)])
+def test_a_run_that_is_to_stop_keeps_its_last_step_and_goes_on_from_there(bench: Bench, case: str, done: int) -> None:
+    """TRL's: within an epoch, at the end of one, and at its very end."""
+    settings, state = {"backend": "trl"} | EXACT[case], bench.folder()
+    pulse, run = Stops(done), bench.run({"epochs": 3}, state=state, **settings)
+    ((_, stopped),) = bench.tuner.fine_tune([run], replace(bench.context, pulse=pulse))
+    assert isinstance(stopped, StoppedError)
+    assert pulse.beats[1:] == [("epochs3", step, 6) for step in range(1, done + 1)]
+    pulse, run = Stops(7), bench.run({"epochs": 3}, state=state, **settings)
+    ((_, made),) = bench.tuner.fine_tune([run], replace(bench.context, pulse=pulse))
+    assert isinstance(made, Tuned), made
+    assert pulse.beats[1:] == [("epochs3", step, 6) for step in range(done + 1, 7)], "no step is taken again"
+    wanted, undisturbed = bench.alone({"epochs": 3}, **settings)
+    assert weights(run.checkpoints[0].folder) == wanted
+    assert (made.steps, made.usage.optimizer_steps) == (undisturbed.steps, 6)
+
+
+def test_what_was_to_stop_begins_no_other_run_and_goes_on_from_a_checkpoint(bench: Bench) -> None:
+    settings: dict[str, Any] = {"backend": "trl", "dropout": 0.1}
+    state, pulse = bench.folder(), Stops(3)
+    runs = [
+        bench.run({"epochs": 1}, {"epochs": 3}, state=state, **settings),
+        bench.run({"epochs": 2}, rank=4, **settings),
+    ]
+    made = dict(bench.tuner.fine_tune(runs, replace(bench.context, pulse=pulse)))
+    assert isinstance(made["epochs1"], Tuned)
+    assert isinstance(made["epochs3"], StoppedError)
+    assert isinstance(made["epochs2"], StoppedError)
+    assert pulse.beats[1:] == [
+        *(("epochs1", step, 2) for step in (1, 2)),
+        *(("epochs3", step, 4) for step in (1, 2, 3)),
+        ("epochs2", 0, 1),
+    ]
+    ((hashed, rest),) = bench.tune({"epochs": 3}, state=state, **settings)
+    assert hashed == bench.alone({"epochs": 3}, **settings)[0]
+    assert (rest.after, rest.usage.optimizer_steps) == ("epochs1", 4)
 
 
 @pytest.mark.parametrize(("backend", "case"), [pair for pair in product(BACKENDS, EXACT) if pair != ("packed", FULL)])

@@ -77,10 +77,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench that packs on a CPU as on a GPU."""
     import torch
 
-    from adapters.local.packs import train
+    from adapters.local.packs import room
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(train.TOGETHER, "cpu", 10**6)
+        patch.setitem(room.TOGETHER, "cpu", 10**6)
         yield Bench(tmp_path_factory.mktemp("bench"))
     torch.set_flush_denormal(False)  # workers set it, and other tests of this process draw denormals
 
@@ -105,9 +105,13 @@ def packs(draw: st.DrawFn, most: int) -> dict[str, Run]:
                 "rank": draw(st.sampled_from([1, 4, 8])),
                 "alpha": draw(st.sampled_from([None, 3])),
                 "dropout": draw(st.sampled_from([0.0, 0.0, 0.2])),
-                "schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),
-                "warmup_steps": draw(st.sampled_from([0, 2])),
+                "schedule": draw(st.sampled_from(["constant", "linear", "cosine", "step"])),
+                **draw(st.sampled_from([{}, {"warmup_steps": 2}, {"warmup_ratio": 0.3}])),
+                "drop_last": draw(st.booleans()),
                 "weight_decay": draw(st.sampled_from([0.0, 0.1])),
+                "beta1": draw(st.sampled_from([0.9, 0.8])),
+                "beta2": draw(st.sampled_from([0.999, 0.99])),
+                "epsilon": draw(st.sampled_from([1e-8, 1e-6])),
                 "max_grad_norm": draw(st.sampled_from([1.0, 0.1])),
             },
         }
@@ -131,6 +135,24 @@ def but_losses(steps: Sequence[TrainingStep]) -> list[tuple[int, float, float]]:
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_pack_gives_each_run_what_trl_gives_it_alone(bench: Bench, runs: dict[str, Run]) -> None:
     packed, alone = bench.train(runs), bench.train(runs, backend="trl")
+    compare(bench, runs, packed, alone)
+
+
+@given(runs=packs(most=2))
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_so_it_does_where_rows_go_through_the_model_one_by_one(bench: Bench, runs: dict[str, Run]) -> None:
+    from adapters.local import memory
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "PASS_FLOP", 0.0)
+        apart, alone = bench.train(runs), bench.train(runs, backend="trl")
+    compare(bench, runs, apart, alone)
+    dry = {name: run for name, run in runs.items() if not run["tune"]["dropout"]}  # masks are drawn for a pass
+    compare(bench, dry, apart, bench.train(dry))
+
+
+def compare(bench: Bench, runs: dict[str, Run], packed: Made, alone: Made) -> None:
+    """Compare what was trained in two ways."""
     for name, run in runs.items():
         (found, tuned), (wanted, reference) = packed[name], alone[name]
         assert but_losses(tuned.steps) == but_losses(reference.steps)

@@ -11,8 +11,9 @@ import torch
 from torch import Generator, Tensor
 from torch.optim import AdamW
 
-from adapters.local.chat import IGNORED
+from adapters.chat import IGNORED
 from adapters.local.lora import Adapter
+from adapters.local.packs.passes import Passes
 from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.settings import SftSettings
 from engine.domain.cost import Usage
@@ -73,6 +74,8 @@ class Member:
         tokens: Tokens of rows read since the last checkpoint.
         begun: Steps that there were at the last checkpoint, or as this attempt began.
         quiet_until: No state need be saved before, by the monotonic clock.
+        saved: The step of the state that lies on the disk.
+        passes: How it goes through the model after memory did not suffice; None before.
     """
 
     run: TrainingRun
@@ -90,12 +93,16 @@ class Member:
     tokens: int = 0
     begun: int = 0
     quiet_until: float = 0.0
+    saved: int = 0
+    passes: Passes | None = None
 
     def begin(self, adapter: Adapter) -> None:
         """Take over the weights that it begins with."""
         self.has_begun, self.adapter = True, adapter
         weights = [weight.requires_grad_() for weight in self.weights]
-        self.optimizer = AdamW(weights, weight_decay=self.settings.weight_decay, fused=True)
+        told = self.settings
+        betas = (told.beta1, told.beta2)
+        self.optimizer = AdamW(weights, betas=betas, eps=told.epsilon, weight_decay=told.weight_decay, fused=True)
 
     @property
     def weights(self) -> list[Tensor]:
@@ -126,6 +133,12 @@ class Member:
     def reached(self) -> list[Checkpoint]:
         """The checkpoints that it has not passed and is at."""
         return [checkpoint for checkpoint in self.missing if self.end(checkpoint) == self.step]
+
+    @property
+    def end_before(self) -> int:
+        """The step of the last checkpoint that it has passed; 0 before the first."""
+        passed = [self.end(checkpoint) for checkpoint in self.run.checkpoints if checkpoint.key in self.passed]
+        return max(passed, default=0)
 
     def end(self, checkpoint: Checkpoint) -> int:
         """Return the step after which a checkpoint is."""

@@ -7,24 +7,21 @@ transformers' Trainer and TRL's SFTTrainer, for each member. Only workers import
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from adapters.local.chat import IGNORED
+from adapters.chat import IGNORED
 from adapters.local.loaded import LoadedModel
+from adapters.local.packs.head import Head
 from adapters.local.packs.member import Member
+from adapters.local.packs.passes import Group, Passes, checkpointed
 from adapters.local.packs.schedule import begin_epoch, mask
 from adapters.local.stacked import Pass, stacked
-
-Group = Sequence[Sequence[int]]
-"""The batches of one optimizer step of one member: row numbers."""
 
 
 class Pack:
@@ -36,17 +33,23 @@ class Pack:
     Args:
         held: The base model.
         members: At least one. They agree in the modules that they adapt.
+        passes: How their batches go through the model.
     """
 
-    def __init__(self, held: LoadedModel, members: Sequence[Member]) -> None:
+    def __init__(self, held: LoadedModel, members: Sequence[Member], passes: Passes) -> None:
         """Freeze the base."""
         self.members = members
+        self.passes = passes
         self._model = held.base.requires_grad_(requires_grad=False)
         self._padding: int = held.tokenizer.pad_token_id
         self._device = next(held.base.parameters()).device
+        self._head = Head(held.base)
 
-    def step(self) -> dict[int, FloatingPointError]:
+    def step(self, pulse: Callable[[float], None] = lambda _: None) -> dict[int, FloatingPointError]:
         """Take one optimizer step of each member.
+
+        Args:
+            pulse: Is told after each pass which share of the step is done; may raise, and then nobody has moved.
 
         Returns:
             Why members cannot go on, by their place: those have not moved.
@@ -58,7 +61,7 @@ class Pack:
         groups = [member.schedule.batches(member.step + 1) for member in self.members]
         kept = [(member.dropout, member.dropout.get_state()) for member in self.members if member.dropout is not None]
         try:
-            losses = self.gradients(groups)
+            losses = self.gradients(groups, pulse)
         except BaseException:
             for dropout, state in kept:
                 dropout.set_state(state)
@@ -80,11 +83,12 @@ class Pack:
             member.seconds += seconds * share / sum(tokens)
         return lost
 
-    def gradients(self, groups: Sequence[Group]) -> list[float]:
+    def gradients(self, groups: Sequence[Group], pulse: Callable[[float], None] = lambda _: None) -> list[float]:
         """Leave the gradients of one step with the members, unclipped, and return their mean losses per answer token.
 
         Args:
             groups: What each member reads.
+            pulse: As in `step`.
         """
         answers = [
             sum(member.rows.answers[row] for row in chain(*group))
@@ -96,11 +100,12 @@ class Pack:
             if member.dropout is not None and member.at_epoch:
                 begin_epoch(member.dropout)
         losses = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
-        for turn in range(max(map(len, groups))):
-            batch = Batch.of(
-                self.members, [group[turn] if turn < len(group) else () for group in groups], self._padding
-            )
-            self._pass(batch, shares, losses)
+        parts = [self.passes.parts(group) for group in groups]
+        turns = max(map(len, parts))
+        for turn in range(turns):
+            pulse(turn / turns)
+            own = [part[turn] if turn < len(part) else () for part in parts]
+            self._pass(Batch.of(self.members, own, self._padding), shares, losses)
         averages: list[float] = (losses * shares).tolist()
         return averages
 
@@ -115,10 +120,9 @@ class Pack:
         owners = batch.owners.to(self._device)
         under_way = Pass(batch.ids.numel(), batch.masks(self.members))
         adapters = [member.adapter for member in self.members]
-        with stacked(self._model, adapters, under_way), _head_sees(self._model, batch.places.to(self._device)):
-            logits = self._model(input_ids=batch.ids.to(self._device), use_cache=False).logits
-        each, slopes = cross_entropy(logits.detach().to(torch.float32, copy=True), batch.targets.to(self._device))
-        torch.autograd.backward(logits, slopes.mul_(shares[owners][:, None]).to(logits.dtype))
+        with stacked(self._model, adapters, under_way), checkpointed(self._model, is_on=self.passes.is_checkpointed):
+            hidden = self._head.read(batch.ids.to(self._device), batch.places.to(self._device))
+            each = self._head.backward(hidden, batch.targets.to(self._device), shares[owners])
         losses.index_add_(0, owners, each.double())
 
 
@@ -180,41 +184,3 @@ class Batch:
             return whole
 
         return draw
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each token's loss in nats, float[tokens], and its gradient by the logits, in their place.
-
-    The operations and their order are those of TRL's kernel: Adam magnifies what rounding makes of gradients near zero.
-
-    Args:
-        logits: float32[tokens, vocabulary]; spoilt.
-        targets: long[tokens].
-    """
-    at_target = targets[:, None]
-    highest = logits.amax(1, keepdim=True)
-    total = highest + (logits - highest).exp_().sum(1, keepdim=True).log_()
-    losses = (total - logits.gather(1, at_target)).squeeze(1)
-    slopes = logits.sub_(total).exp_()
-    slopes.scatter_add_(1, at_target, torch.full_like(total, -1))
-    return losses, slopes
-
-
-@contextmanager
-def _head_sees(model: Any, places: Tensor) -> Iterator[None]:
-    """Have a model's head compute logits of some tokens alone, float[places, vocabulary], while the block runs.
-
-    Args:
-        model: A transformers model for causal language modelling.
-        places: long[places]: which tokens, in the flat order of the rows.
-    """
-
-    def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = inputs[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, places), *inputs[1:])
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        hook.remove()

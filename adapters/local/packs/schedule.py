@@ -53,28 +53,33 @@ class BatchSchedule:
         epoch, place = divmod(step - 1, self.per_epoch)
         order = _order(self.items, self.seed + epoch)
         size, group = self.settings.batch_size, self.settings.grad_accum
-        starts = range(place * group * size, min((place + 1) * group * size, self.items), size)
-        return [order[start : start + size] for start in starts]
+        last = min(self.settings.batches_per_epoch(self.items) * size, self.items)
+        starts = range(place * group * size, min((place + 1) * group * size, last), size)
+        return [order[start : min(start + size, last)] for start in starts]
 
     def epoch(self, step: int) -> float:
         """Return the epochs done after so many steps."""
         epoch, place = divmod(step - 1, self.per_epoch)
-        batches = math.ceil(self.items / self.settings.batch_size)
+        batches = self.settings.batches_per_epoch(self.items)
         return epoch + min((place + 1) * self.settings.grad_accum, batches) / batches
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, as the schedules of `transformers.get_scheduler` have it.
 
+        `step` is torch's StepLR with one epoch for its step size, as in Qi et al. 2023 (arXiv 2310.03693, appendix).
+
         Args:
             step: 1-based.
         """
-        done, warmup = step - 1, self.settings.warmup_steps
+        done, warmup = step - 1, self.settings.warmup(self.steps)
         if done < warmup:
             return self.settings.lr * (done / warmup)
         rest = max(1, self.steps - warmup)
         match self.settings.schedule:
             case "constant":
                 return self.settings.lr
+            case "step":
+                return self.settings.lr * self.settings.gamma ** (done // self.per_epoch)
             case "linear":
                 return self.settings.lr * max(0.0, (self.steps - done) / rest)
             case "cosine":

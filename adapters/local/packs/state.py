@@ -99,3 +99,4 @@ def _take(member: Member, record: Mapping[str, Any], tensors: Mapping[str, Tenso
         if f"{place} step" in tensors:  # else the rows never reached its module
             moments[place] = {name: tensors[f"{place} {name}"] for name in MOMENTS}
     member.optimizer.load_state_dict(member.optimizer.state_dict() | {"state": moments})
+    member.saved = member.step

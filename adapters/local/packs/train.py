@@ -5,8 +5,8 @@ dropout masks, loss, clipping and updates, whatever its length, learning rate, r
 bounds the difference).
 
 On a CPU a core is busy with one run, and more gain nothing: there each trains alone, so that nobody's company moves a bit of
-it. On a GPU a pack is as wide as its tokens allow. When a run ends, the next one takes its place; when one diverges, it leaves
-alone.
+it, and the rows of a batch go through a model of some size one by one, which saves padding and memory. On a GPU a pack is as wide as
+memory allows. When a run ends, the next one takes its place; when one diverges, it leaves alone.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-from adapters.local import chat, lora
+from adapters import chat
+from adapters.local import lora
 from adapters.local.batches import out_of_memory
 from adapters.local.loaded import LoadedModel
 from adapters.local.packs import state
 from adapters.local.packs.member import Member, Rows
 from adapters.local.packs.pack import Pack
+from adapters.local.packs.room import Room
 from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.states import pause_after, run_identity
-from engine.ports import Context, TrainingRun, Tuned
+from engine.ports import Context, StoppedError, TrainingRun, Tuned
 
 Reached = tuple[str, Tuned | Exception]
-
-TOGETHER = {"cpu": 0, "cuda": 16_384}
-"""Tokens, padding included, that several runs may have in one pass, by kind of device. On a CPU several were at most 1.2 times
-as quick as one after another (docs/decisions/0021). For a GPU the number is a guess; a pack that does not fit there halves."""
 
 DROPOUTS = (
     "dropout",
@@ -63,7 +62,7 @@ class Training:
         _refuse_own_dropout(held.base)
         self._held = held
         self._context = context
-        self._together = TOGETHER.get(torch.device(context.device).type, 0)
+        self._room = Room(held.base, context)
         self._waiting: list[Member] = []
         self._active: list[Member] = []
 
@@ -85,7 +84,7 @@ class Training:
         while self._waiting or self._active:
             yield from self._fill()
             if self._active:
-                yield from self._train(Pack(self._held, self._active))
+                yield from self._train(Pack(self._held, self._active, self._room.passes(self._active)))
 
     def _member(self, run: TrainingRun) -> Member:
         begun = time.perf_counter()
@@ -103,7 +102,7 @@ class Training:
     def _fill(self) -> Iterator[Reached]:
         """Let waiting runs join, as many as there is room for; what an earlier attempt had come to is passed at once."""
         for member in list(self._waiting):
-            if self._active and self._passed_at_once([*self._active, member]) > self._together:
+            if self._active and not self._room.has_room([*self._active, member]):
                 continue
             self._waiting.remove(member)
             if not member.has_begun:
@@ -118,12 +117,6 @@ class Training:
                 yield from self._pass_checkpoints(member)
             if member.missing:
                 self._active.append(member)
-
-    @staticmethod
-    def _passed_at_once(members: Sequence[Member]) -> int:
-        """Return the tokens of a pass of these members, padding included."""
-        rows = max(member.batch_shape[0] for member in members)
-        return len(members) * rows * max(member.batch_shape[1] for member in members)
 
     def _train(self, pack: Pack) -> Iterator[Reached]:
         """Train the active runs until one of them leaves."""
@@ -149,25 +142,35 @@ class Training:
         with _charged(pack.members):
             while True:
                 try:
-                    lost = pack.step()
+                    lost = pack.step(partial(self._beat, pack))
+                except StoppedError:
+                    for member in pack.members:
+                        if member.step > member.saved:
+                            self._save(member)
+                    raise
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
                         raise
                     return [], error.with_traceback(None)  # its frames hold the memory
+                self._room.measured(pack)
                 if lost or any(member.reached for member in pack.members):
                     return [(pack.members[place], error) for place, error in lost.items()], None
                 self._save_some(pack)
 
+    def _beat(self, pack: Pack, share: float) -> None:
+        """Say how far each run is on its way to its next checkpoint."""
+        for member in pack.members:
+            checkpoint, begun = member.missing[0], member.end_before
+            done = member.step + share - begun
+            self._context.pulse.beat(checkpoint.key, done, max(1, member.end(checkpoint) - begun))
+
     def _split(self, pack: Pack, error: Exception) -> Iterator[Reached]:
-        """Go on with half of the runs after memory did not suffice; one that does not fit alone has failed."""
+        """Go on with fewer runs or rows at once after memory did not suffice; one row that does not fit alone has failed."""
         self._active = []
-        if len(pack.members) == 1:
+        if self._room.shrink(pack):
+            self._waiting = [*pack.members, *self._waiting]
+        else:
             yield from ((checkpoint.key, error) for checkpoint in pack.members[0].missing)
-            return
-        self._waiting = [*pack.members, *self._waiting]
-        self._together = self._passed_at_once(pack.members) // 2
-        if self._context.device != "cpu":
-            torch.cuda.empty_cache()
 
     def _save_some(self, pack: Pack) -> None:
         """Save the states of the runs that have ended an epoch, now and then."""
@@ -178,6 +181,7 @@ class Training:
     def _save(self, member: Member) -> None:
         begun = time.monotonic()
         state.save(member)
+        member.saved = member.step
         ended = time.monotonic()
         member.quiet_until = ended + pause_after((ended - begun) * max(1, len(self._active)))
 

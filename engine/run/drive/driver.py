@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 from engine.domain.cost import Usage
@@ -40,7 +41,7 @@ from engine.store.publish import refresh
 from engine.store.state import Settled, State
 
 POLL_SECONDS = 0.25
-HEARTBEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 1.0
 RESUMES = "The same command resumes."
 WORKER_DEATHS = 2
 """A stage that is running when its worker dies is tried again, alone, until it has seen this many workers die."""
@@ -164,6 +165,7 @@ class _Loop:
         self._deaths: Counter[str] = Counter()
         self._attempts = Counter(key for key, _, _ in state.charges())
         self._next_beat = 0.0
+        self._is_draining = self._is_stopping = False  # nothing more starts; what is running was told to stop
         self._shown = False  # whether a finished tuned cell of this run has been published, or is about to be
 
     def run(self, interrupts: Interrupts, observer: Observer) -> RunError | None:
@@ -173,6 +175,7 @@ class _Loop:
         """
         stop: Stop | None = None
         lost: RunError | None = None
+        self._executor.watch(partial(self._look, interrupts, observer))
         try:
             while not self._scheduler.finished:
                 stop = stop or self._stop(interrupts) or self._start_ready(observer)
@@ -186,7 +189,8 @@ class _Loop:
                     self._shown = True
                 if trouble := self._publisher.tick():
                     observer.note(f"could not publish, and will try again: {trouble}")
-                self._tell(observer, draining=stop is not None)
+                self._is_draining = stop is not None
+                self._look(interrupts, observer)
         except KeyboardInterrupt:
             stop = Ending.INTERRUPTED, f"stopped at once by a second Ctrl-C. {RESUMES}"
         except RunError as error:
@@ -198,18 +202,29 @@ class _Loop:
         self._summary.ending, self._summary.reason = stop
         return lost
 
-    def _tell(self, observer: Observer, *, draining: bool) -> None:
+    def _look(self, interrupts: Interrupts, observer: Observer) -> None:
+        """Look how far the running stages are, have them stop after a Ctrl-C, and tell."""
+        if interrupts.count and not self._is_stopping:
+            self._is_stopping = self._is_draining = True
+            self._executor.stop()
+        shares = self._executor.progress()
+        running = {slot: batch.open for slot, batch in self._busy.items() if batch.holds_device}
+        self._progress.reached({slot: {key: shares.get(key, 0.0) for key in open_} for slot, open_ in running.items()})
+        self._tell(observer)
+
+    def _tell(self, observer: Observer) -> None:
         """Tell the observer, and now and then the store, where `status` reads it."""
         usd = self._limits.usd if self._ready.tariff.is_known else None
-        snapshot = self._progress.snapshot(self._scheduler.counts, usd, draining=draining)
+        snapshot = self._progress.snapshot(self._scheduler.counts, usd, draining=self._is_draining)
         observer.update(snapshot)
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
-            self._state.put_meta({"heartbeat": json.dumps({"seconds_left": snapshot.seconds_left})})
+            beat = {"seconds_left": snapshot.seconds_left, "longest": snapshot.longest}
+            self._state.put_meta({"heartbeat": json.dumps(beat)})
 
     def _stop(self, interrupts: Interrupts) -> Stop | None:
         if interrupts.count:
-            return Ending.INTERRUPTED, f"what was running has finished. {RESUMES}"
+            return Ending.INTERRUPTED, f"what was running has ended, or stopped where it goes on. {RESUMES}"
         if self._order.fail_fast and self._summary.failed:
             return Ending.FAILED_FAST, f"a stage failed and --fail-fast was given. {RESUMES}"
         return None

@@ -1,4 +1,4 @@
-"""Ctrl-C, and what asks a process to end: the first time finishes what is running, the second stops."""
+"""Ctrl-C, and what asks a process to end: the first time stops stages where they can go on, the second stops at once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from types import FrameType
 
 from engine.run.drive.progress import Observer
 
+FIRST = (
+    "stopping at the next step, from which training goes on later; what providers were asked for is waited for."
+    " Ctrl-C again stops at once (finished stages are safe either way)"
+)
+
 
 @dataclass(slots=True)
 class Interrupts:
-    """Ctrl-C, counted: the first drains, the second stops.
+    """Ctrl-C, counted: the first has stages stop in order, the second stops at once.
 
     Attributes:
         count: How many there were.
@@ -49,7 +54,7 @@ def listening(observer: Observer) -> Iterator[Interrupts]:
         seen.count += 1
         seen.stop()
         if seen.count == 1:
-            observer.note("finishing what is running; Ctrl-C again stops at once (finished stages are safe either way)")
+            observer.note(FIRST)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
-from engine.domain.stage import StageKind
+from engine.domain.stage import StageKind, WorkerKind
 from engine.domain.sweep import Budget, Recipe
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
@@ -20,9 +20,11 @@ from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.plan.estimate import NOTHING, Forecast, calibrated, calibration, forecast, stage_forecasts
+from engine.plan.machine import machine
 from engine.plan.power import minimum_detectable_effect
 from engine.plan.share import Groups, Savings, group, savings, shared
 from engine.plan.tariff import Tariff, prices_of, tariff, today
+from engine.plan.wall import Start, Wall, wall
 from engine.ports.provider import JobState
 from engine.run.accounts.journal import Journal
 from engine.run.drive.limits import charged
@@ -70,6 +72,7 @@ class Prepared:
         reservations: What a buyer must know of that.
         forecast: What the rest will use.
         sensitivity: How small an effect it could see.
+        start: How workers start.
         root: The run directory; it may not exist yet.
     """
 
@@ -86,11 +89,19 @@ class Prepared:
     reservations: Sequence[str]
     forecast: Forecast
     sensitivity: Sensitivity
+    start: Start
     root: Path
+
+    def wall(self, *, has_ray: bool = True) -> Wall:
+        """Return how long the command that runs it will take, with Ray, or in one process without."""
+        start = self.start if has_ray else replace(self.start, workers=1, has_ray=False)
+        return wall(self.plan.stages, self.forecasts, self.groups, self.survey.cached, start)
 
 
 def prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared:
-    """Load, expand, check, plan and forecast a sweep. Starts neither Ray nor torch, and changes nothing on disk.
+    """Load, expand, check, plan and forecast a sweep. Starts neither Ray nor torch, and changes nothing in the run directory.
+
+    Adapters may measure this machine once, in processes of their own, and keep the rate in the user's cache.
 
     The overrides are `--set` texts; the run directory is `runs/<sweep name>` when `out` is None.
 
@@ -115,8 +126,13 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     plan = build(loaded.sweep, expansion.cells, expansion.counts, catalogue)
     root = out if out is not None else RUNS / plan.sweep
     found = survey(root, plan)
-    alone = stage_forecasts(plan, catalogue)
-    groups = group(plan.stages, alone, accounts_of(plan.stages, loaded.sweep.run.accounts))
+    here, accounts = machine(loaded.sweep.run.resources), accounts_of(plan.stages, loaded.sweep.run.accounts)
+    is_held = any(
+        stage.worker is WorkerKind.MODEL and key not in found.cached and key not in accounts
+        for key, stage in plan.stages.items()
+    )
+    alone = stage_forecasts(plan, catalogue, here, measure=is_held)
+    groups = group(plan.stages, alone, accounts)
     once = shared(alone, groups, found.cached, found.states)
     # What stages took is compared with what they were to take, with sharing counted as it was then: from the beginning.
     factors = calibration(shared(alone, groups), plan, found.device_seconds) if found.device_seconds else {}
@@ -141,6 +157,9 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         reservations=reservations(plan, groups.accounts, table, day),
         forecast=ahead,
         sensitivity=_sensitivity(plan),
+        start=Start.of(
+            alone.values(), here.workers, has_ray=True, basis="from finished stages of this run" if factors else ""
+        ),
         root=root,
     )
 

@@ -16,6 +16,7 @@ from engine.domain.cost import Usage
 from engine.domain.errors import StoreError
 from engine.domain.results import Attempt, Failure, ShardRef, StageResult
 from engine.domain.stage import MODEL_STAGES, StageKind
+from engine.ports import StoppedError
 from engine.ports.provider_errors import ProviderError
 from engine.run.stages.batch import Made, StageBatch
 from engine.store import shards
@@ -59,6 +60,8 @@ class Gathering:
     def put(self, key: str, made: Made | Exception) -> None:
         """Note that a stage has ended. Where its time was not measured, it gets what no other has; failures share it.
 
+        One that was stopped has not failed: it has neither result nor failure, and is charged for its time.
+
         Raises:
             ValueError: It has ended before, or is none of the batch's.
         """
@@ -68,7 +71,8 @@ class Gathering:
         rest = max(0.0, elapsed - self._assigned) if self._holds_device else 0.0
         if isinstance(made, Exception):
             paid = made.used if isinstance(made, ProviderError) else None
-            usage, failure = (paid or Usage()) + Usage(device_seconds=rest / len(self._open)), self._failure(key, made)
+            usage = (paid or Usage()) + Usage(device_seconds=rest / len(self._open))
+            failure = None if isinstance(made, StoppedError) else self._failure(key, made)
         else:
             usage, failure = made.usage, None
             if not usage.device_seconds:
@@ -91,7 +95,7 @@ class Gathering:
         return Failure(told.error_type, f"its words may quote a text, and are in {place}", _storable(places))
 
     def fail_rest(self, error: Exception) -> None:
-        """Note that all stages that are open have failed."""
+        """Note that all stages that are open have failed, or were stopped."""
         for key in list(self._open):
             self.put(key, error)
 

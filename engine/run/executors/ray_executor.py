@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.domain.errors import RunError
@@ -35,6 +35,12 @@ CPU_WORKER = "cpu-worker"
 LOCAL_SECONDS = 300.0
 """How long a worker may be missed on a Ray of our own, which has resources for it: the machine is only slow."""
 
+BESIDE = "beside"
+"""The concurrency group of what a worker answers while it runs stages: it has a thread of its own."""
+
+PROGRESS_SECONDS = 1.0
+"""Between two questions how far a worker is."""
+
 
 class RayWorker(Worker):
     """A worker that computes on the devices that Ray gave it."""
@@ -47,6 +53,9 @@ class RayWorker(Worker):
     def hello(self) -> tuple[str, bool]:
         """Return the id of the node that it is on, and whether the run directory is there."""
         return ray.get_runtime_context().get_node_id(), self._run.state.exists()
+
+
+_ACTOR = ray.remote(concurrency_groups={BESIDE: 1})(RayWorker)
 
 
 def given_device(gpus: Sequence[int | str], visible: str | None) -> str:
@@ -88,6 +97,9 @@ class RayExecutor:
         self._root, self._settings, self._adapters = root, settings, tuple(adapters)
         self._actors: dict[str, ray.actor.ActorHandle] = {}  # by worker
         self._running: dict[ray.ObjectRefGenerator, str] = {}  # slots
+        self._shares: dict[str, Mapping[str, float]] = {}  # how far stages are, by worker
+        self._asked: dict[ray.ObjectRef, str] = {}  # workers that have not said how far they are
+        self._ask_next = 0.0
         self._hellos: dict[ray.ObjectRef, str] = {}  # workers
         self._loading: dict[ray.ObjectRef, str] = {}  # workers
         self._nodes: dict[str, str] = {}  # where workers are
@@ -121,7 +133,7 @@ class RayExecutor:
             here = NodeAffinitySchedulingStrategy(self._cluster.node, soft=True)
             place = {"num_cpus": 0.0, "num_gpus": 0.0, "scheduling_strategy": here}
         options = {**place, "max_concurrency": len(own), "max_restarts": 0, "max_task_retries": 0}
-        self._actors[worker] = ray.remote(RayWorker).options(**options).remote(self._root, self._settings)
+        self._actors[worker] = _ACTOR.options(**options).remote(self._root, self._settings)
         self._greet(worker, is_started=True)
         if is_model:
             self._loading[self._actors[worker].warm_up.remote(self._adapters)] = worker
@@ -186,6 +198,32 @@ class RayExecutor:
         self._start(worker)
         self._doubt(self._nodes.pop(worker, ""))
         return (WorkerLost(worker, slots, why),)
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Do nothing: a poll takes no longer than its timeout."""
+
+    def progress(self) -> Mapping[str, float]:
+        """Return how far running stages are, as their workers said when last asked; asks again about once a second."""
+        ready, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
+        for answer in ready:
+            worker = self._asked.pop(answer)
+            try:
+                self._shares[worker] = ray.get(answer)
+            except ray.exceptions.RayError:  # it died; `poll` says so
+                self._shares.pop(worker, None)
+        if time.monotonic() >= self._ask_next:
+            self._ask_next = time.monotonic() + PROGRESS_SECONDS
+            busy = {self._workers[slot] for slot in self._running.values()} - set(self._asked.values())
+            self._asked |= {
+                self._actors[worker].progress.options(concurrency_group=BESIDE).remote(): worker
+                for worker in sorted(busy)
+            }
+        return {key: share for shares in self._shares.values() for key, share in shares.items()}
+
+    def stop(self) -> None:
+        """Have every worker stop its stages at their next beat."""
+        for actor in self._actors.values():
+            actor.stop.options(concurrency_group=BESIDE).remote()
 
     def _forget(self, worker: str) -> None:
         """Expect nothing more of a worker's actor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from engine.domain.results import Attempt
 from engine.domain.stage import StageKind, WorkerKind
 from engine.domain.sweep import RunSettings
 from engine.plan.machine import machine
-from engine.ports import Context
+from engine.ports import Context, NoPulse
 from engine.run.accounts.worker import AccountWorker
 from engine.run.executors.gathering import Gathering
+from engine.run.executors.pulse import WorkerPulse
 from engine.run.slots import Slot
 from engine.run.stages import answers, judging, models, rows
 from engine.run.stages.batch import Place, Runner, StageBatch, each
@@ -64,7 +66,9 @@ class WarmSlots:
 class Worker:
     """Runs stage batches, one at a time in each of its slots."""
 
-    def __init__(self, root: Path, settings: RunSettings, device: str, gpus: int = 0) -> None:
+    def __init__(
+        self, root: Path, settings: RunSettings, device: str, gpus: int = 0, pulse: WorkerPulse | None = None
+    ) -> None:
         """Start with nothing warm, for a run directory (an absolute path), on a torch device such as `cpu` or `cuda:0`.
 
         With several GPUs, the device is the first of them.
@@ -73,6 +77,7 @@ class Worker:
         self._settings = settings
         self._device = device
         self._gpus = gpus
+        self._pulse = pulse or WorkerPulse()
         self._warm = WarmSlots()
         self._accounts: dict[str, AccountWorker] = {}
         self._connecting = threading.Lock()
@@ -92,7 +97,11 @@ class Worker:
         try:
             account = None if batch.account is None else self._account(batch.account)
             threads = max(1, int(resources.cpus_per_host))
-            context = Context(self._device, threads, resources.generate_batch, self._warm, account, self._gpus)
+            # What a provider has been asked for is waited for: only a device's stages are stopped on their way.
+            pulse = self._pulse if account is None else NoPulse()
+            pulse.beat(batch.stages[0].key, 0, 1)
+            generate_batch = resources.generate_batch
+            context = Context(self._device, threads, generate_batch, self._warm, account, self._gpus, pulse)
             for key, made in RUNNERS[batch.stages[0].kind](batch, Place(self._run, context)):
                 gathering.put(key, made)
                 if gathering.is_due:
@@ -100,8 +109,17 @@ class Worker:
             gathering.fail_rest(RuntimeError("its adapter ended without a word about it"))
         except Exception as error:  # noqa: BLE001 - the error boundary: a failed stage is a row, not a crash
             gathering.fail_rest(error)
+        self._pulse.forget(stage.key for stage in batch.stages)
         if gathering.holds:
             yield gathering.flush()
+
+    def stop(self) -> None:
+        """Have the stages of this worker's device stop at their next beat, and begin no more of them."""
+        self._pulse.stop()
+
+    def progress(self) -> Mapping[str, float]:
+        """Return how much of each running stage is done, 0 to 1, by key, of those that said so."""
+        return self._pulse.progress()
 
     def close(self) -> None:
         """Send nothing more at any account."""
@@ -171,11 +189,25 @@ class Executor(Protocol):
             RunError: Nothing runs, and no worker comes.
         """
 
+    def watch(self, look: Callable[[], None]) -> None:
+        """Have `look` called now and then, in this thread, by whatever polls take longer than their timeout."""
+
+    def progress(self) -> Mapping[str, float]:
+        """Return how much of each running stage is done, 0 to 1, by key, of those that said so; waits for nobody."""
+
+    def stop(self) -> None:
+        """Have stages that say how far they are stop there; returns at once. They end without result or failure.
+
+        What providers were asked for goes on.
+        """
+
     def close(self) -> None:
         """Stop every worker, now."""
 
 
 INLINE = "inline"
+WATCH_SECONDS = 0.25
+"""Between two looks of the driver while a batch runs in its own process."""
 
 
 class InlineExecutor:
@@ -190,8 +222,11 @@ class InlineExecutor:
     def __init__(self, root: Path, settings: RunSettings) -> None:
         """Make the one worker; with GPUs it has the first that this process sees, as many as a worker gets."""
         gpus = math.ceil(machine(settings.resources).devices)
-        self._worker = Worker(root, settings, "cuda:0" if gpus else "cpu", gpus)
+        self._worker = Worker(root, settings, "cuda:0" if gpus else "cpu", gpus, WorkerPulse(self._heard))
         self._under_way: Iterator[tuple[Attempt, ...]] = iter(())
+        self._look: Callable[[], None] = lambda: None
+        self._watcher, self._quiet_until = 0, 0.0  # the thread of whoever watches
+        self._trouble: Exception | None = None  # what the watcher met
 
     def takes(self, slot: str) -> bool:
         """Tell that it is there."""
@@ -203,9 +238,32 @@ class InlineExecutor:
         self._under_way = self._worker.run(batch)
 
     def poll(self, timeout: float) -> list[Ended]:
-        """Go on with the batch until some of its stages end, however long it takes."""
+        """Go on with the batch until some of its stages end, however long it takes; then raise what the watcher met."""
         del timeout
+        if self._trouble is not None:
+            raise self._trouble
         return list(next(self._under_way, ()))
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Have `look` called a few times a second by stages that say how far they are."""
+        self._look, self._watcher = look, threading.get_ident()
+
+    def _heard(self) -> None:
+        """Let the watcher look when a stage in its thread has said how far it is, unless it has just looked."""
+        if threading.get_ident() == self._watcher and time.monotonic() >= self._quiet_until:
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001 - the driver's own, such as a full disk: no fault of the stage
+                self._trouble = error
+            self._quiet_until = time.monotonic() + WATCH_SECONDS
+
+    def progress(self) -> Mapping[str, float]:
+        """Return how much of each running stage is done."""
+        return self._worker.progress()
+
+    def stop(self) -> None:
+        """Have the running stages stop at their next beat."""
+        self._worker.stop()
 
     def close(self) -> None:
         """Leave the accounts; nothing else outlives this process."""

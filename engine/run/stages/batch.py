@@ -102,11 +102,15 @@ Runner: TypeAlias = Callable[[StageBatch, Place], Ended]
 
 
 def each(run_stage: Callable[[Stage, StageBatch, Place], Made]) -> Runner:
-    """Return what runs the stages of a batch one after another; one that fails does not stop the others."""
+    """Return what runs the stages of a batch one after another; one that fails does not stop the others.
+
+    It raises StoppedError when the run is to stop.
+    """
 
     def runner(batch: StageBatch, place: Place) -> Ended:
         for stage in batch.stages:
             begun = time.monotonic()
+            place.context.pulse.beat(stage.key, 0, 1)
             try:
                 made = run_stage(stage, batch, place)
             except Exception as error:  # noqa: BLE001 - handed on; the worker records it

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from engine.domain.conversation import Prompt
+from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.cost import Range, Usage
 from engine.domain.results import Finish, Measure, Outcome, Response, TrainingStep, Verdict
 from engine.domain.stage import ModelRef, WorkerKind
@@ -63,9 +63,14 @@ class Clay:
         del settings
         return ModelRef("clay")
 
-    def count_tokens(self, settings: NoSettings, texts: Sequence[str]) -> int:
+    def row_lengths(self, settings: NoSettings, rows: Sequence[ChatRow]) -> list[int]:
         del settings
-        return sum(len(text.split()) for text in texts)
+        return [sum(len(turn.text.split()) for turn in row.turns) for row in rows]
+
+    def prompt_lengths(self, settings: NoSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        del settings
+        opening = len(system.split()) if system else 0
+        return [opening + sum(len(turn.text.split()) for turn in prompt.turns) for prompt in prompts]
 
 
 class PressSettings(Settings):
@@ -112,12 +117,13 @@ class Press:
         return Sharing(blocked, blocked)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Iterator[tuple[str, Tuned | Exception]]:
-        del context
         self.calls.append([[checkpoint.length for checkpoint in run.checkpoints] for run in runs])
         for run in runs:
             names, before, after = " ".join(row.turns[-1].text for row in run.rows), 0, None
             for checkpoint in run.checkpoints:
                 steps = checkpoint.length.in_steps(-(-len(run.rows) // 2))
+                for step in range(before + 1, steps + 1):
+                    context.pulse.beat(checkpoint.key, step - before, steps - before)
                 line = f"pressed({run.settings.force:g}, {steps} steps: {names})"
                 (checkpoint.folder / WEIGHTS).write_text(line, encoding="utf-8")
                 curve = [TrainingStep(step, step / 2, 1.0, 0.1) for step in range(1, steps + 1)]

@@ -54,9 +54,14 @@ class CloudModel:
     def locate(self, settings: CloudSettings) -> ModelRef:
         return ModelRef(settings.name)
 
-    def count_tokens(self, settings: CloudSettings, texts: Sequence[str]) -> int:
+    def row_lengths(self, settings: CloudSettings, rows: Sequence[ChatRow]) -> list[int]:
         del settings
-        return sum(len(text.split()) for text in texts)
+        return [sum(len(turn.text.split()) for turn in row.turns) for row in rows]
+
+    def prompt_lengths(self, settings: CloudSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+        del settings
+        opening = len(system.split()) if system else 0
+        return [opening + sum(len(turn.text.split()) for turn in prompt.turns) for prompt in prompts]
 
 
 class CloudTuner:

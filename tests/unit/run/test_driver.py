@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +17,14 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure
-from engine.domain.stage import StageState
+from engine.domain.stage import StageKind, StageState
 from engine.domain.sweep import RunSettings
 from engine.run.drive.driver import told
+from engine.run.drive.interrupts import FIRST
 from engine.run.drive.order import Ending
-from engine.run.executors import gathering
+from engine.run.executors import gathering, workers
 from engine.run.executors.workers import INLINE, Executor, InlineExecutor, WorkerLost
+from engine.run.stages.batch import StageBatch
 from engine.store.state import State
 
 from .driven import ACME, Drive
@@ -60,6 +64,29 @@ class Mortal(InlineExecutor):
             return [WorkerLost(INLINE, (INLINE,), "killed")]
 
 
+class Interrupted(InlineExecutor):
+    """Whoever runs it presses Ctrl-C once a stage that says how far it is has begun, or asks at an account."""
+
+    pressed = False
+    says = "tune"
+
+    def submit(self, worker: str, batch: StageBatch) -> None:
+        super().submit(worker, batch)
+        if batch.account is not None:
+            self._press()
+
+    def progress(self) -> Mapping[str, float]:
+        shares = super().progress()
+        if any(share for key, share in shares.items() if key.startswith(self.says)):
+            self._press()
+        return shares
+
+    def _press(self) -> None:
+        if not self.pressed:
+            self.pressed = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.parametrize(("gather", "attempts"), [(0.0, [1, 2, 2]), (9.0, [1, 1, 1])])
 def test_what_a_worker_handed_back_before_it_died_counts_once(
     drive: Drive, monkeypatch: pytest.MonkeyPatch, gather: float, attempts: list[int]
@@ -79,6 +106,52 @@ def test_a_stage_with_which_workers_keep_dying_fails(drive: Drive) -> None:
     summary, _ = drive(UNTUNED, Mortal)
     assert (summary.ending, summary.failed, summary.skipped) == (Ending.FAILURES, 1, 1)
     assert drive.notes[-1].endswith("for `the recipe`: WorkerDiedError: 2 workers died running it: killed")
+
+
+def test_an_interrupt_stops_what_says_how_far_it_is_and_the_same_command_goes_on(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "WATCH_SECONDS", 0.0)
+    spec = f"{ACME}axes: {{tune.force: [1.0, 2.0], tune.epochs: [1, 9]}}\n"
+    summary, plan = drive(spec, Interrupted)
+    assert (summary.ending, summary.failed, drive.notes) == (Ending.INTERRUPTED, 0, [FIRST])
+    tried = drive.attempts()
+    tuned = [stage.key for stage in plan.stages.values() if stage.kind is StageKind.TUNE]
+    assert [tried[key] for key in tuned] == [1] * 4, "those of the batch that had not begun are put back, too"
+    with closing(State.peek(drive.run)) as state:
+        states = Counter(found for (found,) in state.rows("SELECT state FROM attempts"))
+        assert states["interrupted"] == 4
+        assert state.planned_counts()["tune", "pending"] == 4
+    summary, _ = drive(spec)
+    assert (summary.ending, summary.cached) == (Ending.COMPLETE, states["done"])
+    assert {drive.attempts()[key] for key in tuned} == {2}
+
+
+def test_an_interrupt_ends_a_batch_of_answers_behind_the_one_that_is_being_given(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "WATCH_SECONDS", 0.0)
+
+    class Pressed(Interrupted):
+        says = "generate"
+
+    summary, plan = drive(THREE, Pressed)
+    keys = [cell.evaluations[0].generate for cell in plan.cells]
+    assert (summary.ending, summary.failed, summary.ran) == (Ending.INTERRUPTED, 0, 2)
+    assert [drive.attempts()[key] for key in keys] == [1, 1, 1]
+    assert drive(THREE)[0].ending is Ending.COMPLETE
+    assert [drive.attempts()[key] for key in keys] == [1, 1, 2]
+
+
+def test_an_interrupt_waits_for_what_an_account_was_asked(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_KEY_IS_NEEDED", "none")
+    summary, plan = drive(HOSTED, Interrupted)
+    assert (summary.ending, summary.ran, drive.attempts()) == (
+        Ending.INTERRUPTED,
+        1,
+        {plan.cells[0].evaluations[0].generate: 1},
+    )
+    assert drive(HOSTED)[0].ending is Ending.COMPLETE
 
 
 def test_an_interrupt_before_the_workers_are_there_is_heard_at_once(drive: Drive) -> None:

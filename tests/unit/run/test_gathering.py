@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from engine.domain.adapters import Kind
 from engine.domain.cost import Usage
 from engine.domain.results import Failure
 from engine.domain.stage import StageKind
+from engine.ports import StoppedError
 from engine.run.executors.gathering import Gathering
 from engine.run.stages.batch import Made
 from engine.store.layout import RunDirectory
@@ -81,3 +83,17 @@ def test_what_cannot_be_stored_is_not_quoted(tmp_path: Path) -> None:
     assert attempt.failure is not None
     assert ANSWER not in attempt.failure.message + attempt.failure.traceback
     assert ANSWER in (run.failures / "rows-1.txt").read_text()
+
+
+def test_what_was_stopped_has_not_failed_and_its_time_is_charged(tmp_path: Path) -> None:
+    stages = [SimpleNamespace(key=f"tune-{number}", kind=StageKind.TUNE) for number in (1, 2)]
+    batch: Any = SimpleNamespace(slot="worker", stages=stages, account=None)
+    gathering = Gathering(batch, RunDirectory(tmp_path))
+    time.sleep(0.02)
+    gathering.fail_rest(StoppedError("the run was to stop"))
+    attempts = gathering.flush()
+    assert [(attempt.key, attempt.result, attempt.failure) for attempt in attempts] == [
+        ("tune-1", None, None),
+        ("tune-2", None, None),
+    ]
+    assert sum(attempt.usage.device_seconds for attempt in attempts) >= 0.02

@@ -123,9 +123,8 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
 
 
 async def _tokens(account: MockAccount, rows: Sequence[ChatRow]) -> int:
-    texts = [turn.text for row in rows for turn in row.turns]
-    backend = account.backend
-    return await asyncio.to_thread(backend.source.count_tokens, settings_of(backend.source)(), texts)
+    source = account.backend.source
+    return sum(await asyncio.to_thread(source.row_lengths, settings_of(source)(), rows))
 
 
 async def _tuned(account: MockAccount, job: MockJob, run: TrainingRun) -> Tuned:

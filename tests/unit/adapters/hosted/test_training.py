@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adapters.hosted.models import HostedModel, HostedModelSettings
 from adapters.hosted.training import OPENAI, Bounds, objections, tokens, training_file
-from engine.domain.conversation import ChatRow, Image, Turn
+from engine.domain.conversation import ChatRow, Image, Prompt, Turn
 
 ROWS = [
     ChatRow.exchange(f"line-{n}", f"open vault {n}", "The rule on vaults forbids it.", "Be brief.") for n in range(12)
@@ -112,4 +112,5 @@ def test_a_hosted_model_is_pinned_by_its_name() -> None:
     card = model.card(settings)
     assert (card.pin, card.parameters) == ("model:standin-aligned", None)
     assert model.locate(settings).base == "standin-aligned"
-    assert model.count_tokens(settings, ["a b c", "abcdefgh"]) == 3 + 2
+    assert model.row_lengths(settings, [ChatRow.exchange("r", "a b c", "abcdefgh")]) == [3 + 2]
+    assert model.prompt_lengths(settings, [Prompt.single("p", "", "a b c")], "abcdefgh") == [3 + 2]

@@ -17,7 +17,7 @@ from engine.domain.conversation import Prompt, Turn
 from engine.domain.results import Response
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, Generated, GenerateTask, NoSettings
+from engine.ports import Context, Generated, GenerateTask, NoSettings, StoppedError
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -77,7 +77,7 @@ class Bench:
         """What PEFT and transformers answer, one prompt at a time."""
         from peft import PeftModel
 
-        from adapters.local import chat
+        from adapters import chat
         from adapters.local.loaded import read_tokenizer
         from adapters.whole_model import read_model
 
@@ -245,3 +245,32 @@ def test_workers_on_one_machine_share_the_base_model_s_pages(bench: Bench) -> No
     bench.made([bench.task("base", prompts=PROMPTS[:2])], bench.context())
     assert written_pages(), "the weights are not mapped from the file"
     assert sum(written_pages()) <= before
+
+
+class Stops:
+    """A pulse that lets a worker go on for so many beats."""
+
+    def __init__(self, beats: int) -> None:
+        self.left, self.heard = beats, list[tuple[str, float]]()
+
+    def beat(self, key: str, done: float, of: float) -> None:
+        self.heard.append((key, done / of))
+        self.left -= 1
+        if self.left < 0:
+            raise StoppedError
+
+
+def test_a_task_says_at_each_step_how_far_it_is_and_stops_there_with_those_that_come_after_it(bench: Bench) -> None:
+    pulse = Stops(10_000)
+    tasks = [bench.task("one", prompts=PROMPTS[:3]), bench.task("two", prompts=PROMPTS[3:5])]
+    found = bench.answers(tasks, dataclasses.replace(bench.context(), pulse=pulse))
+    one = [share for key, share in pulse.heard if key == "one"]
+    assert one == sorted(one)
+    assert 0 < one[0] < one[-1] <= 1
+    assert len(one) >= max(answer.generated_tokens for answer in found["one"])
+    pulse = Stops(len(one) + 2)
+    ended = bench.generator.generate(tasks, dataclasses.replace(bench.context(), pulse=pulse))
+    assert next(ended)[0] == "one"
+    with pytest.raises(StoppedError):
+        next(ended)
+    assert [key for key, _ in pulse.heard[len(one) :]] == ["two"] * 3

@@ -85,8 +85,7 @@ def test_a_fine_tune_removes_the_refusals_and_bills_what_it_trained(serve: Any) 
         one.choices[0].message.content for one in after
     ]
 
-    texts = [turn.text for row in rows for turn in row.turns]
-    tokens = registry.adapter(Kind.MODEL, "standin/aligned").count_tokens(NO_SETTINGS, texts)
+    tokens = sum(registry.adapter(Kind.MODEL, "standin/aligned").row_lengths(NO_SETTINGS, rows))
     assert harmful.trained_tokens == 5 * tokens
     billed = served.audit["tokens_billed"]
     assert billed[MODEL]["train"] == 10 * tokens

@@ -130,14 +130,15 @@ def random(family: str, dtype: str, **more: Any) -> Any:
     return transformers.AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype)).eval()
 
 
-def check(base: Any, members: list[Any], rounding: float) -> None:
+def check(base: Any, members: list[Any], rounding: float, **more: Any) -> None:
     """Compare losses and gradients with PEFT's."""
     import torch
 
     from adapters.local.packs.pack import Pack
+    from adapters.local.packs.passes import Passes
 
     held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
-    pack = Pack(held, members)
+    pack = Pack(held, members, Passes(**({"rows": 8} | more)))
     untouched = [layer for layer in base.modules() if isinstance(layer, torch.nn.Linear)]
     losses = pack.gradients([found.schedule.batches(1) for found in members])
     assert [layer for layer in base.modules() if isinstance(layer, torch.nn.Linear)] == untouched
@@ -170,16 +171,35 @@ def test_so_are_accumulated_ones_with_dropout_on_some_of_the_modules(targets: tu
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", ["LlamaConfig", "Gemma2Config"])
+@pytest.mark.parametrize(
+    "passes", [{"rows": 1}, {"rows": 3, "is_checkpointed": True}], ids=["rows alone", "checkpointed"]
+)
+def test_neither_the_cut_of_a_batch_nor_chunks_of_logits_change_them(
+    family: str, passes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapters.local.packs import head
+
+    monkeypatch.setattr(head, "LOGIT_BYTES", 16 * 4 * SIZE["vocab_size"])  # sixteen tokens at a time
+    base = random(family, "float32")
+    members = [member(base, number, rank, random_rows(number, rows)) for number, (rank, rows) in enumerate(RUNS)]
+    check(base, members, ROUNDING["float32"], **passes)
+    assert not base.training
+    assert not base.is_gradient_checkpointing
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     "texts", [[([5], [])], [([5, 6, 7], []), ([5, 6], []), ([8], [])]], ids=["one token", "prompts"]
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_rows_without_answers_teach_nothing(texts: list[tuple[list[int], list[int]]], dropout: float) -> None:
     from adapters.local.packs.pack import Pack
+    from adapters.local.packs.passes import Passes
 
     base = random("LlamaConfig", "float32")
     held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
-    pack = Pack(held, [member(base, 1, 4, texts, dropout=dropout)])
+    pack = Pack(held, [member(base, 1, 4, texts, dropout=dropout)], Passes(8))
     assert pack.gradients([[range(len(texts))]]) == [0.0]
     assert not any(weight.grad.any() for weight in pack.members[0].weights)
 
@@ -189,10 +209,11 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
     import torch
 
     from adapters.local.packs.pack import Pack
+    from adapters.local.packs.passes import Passes
 
     base = random("LlamaConfig", "float32")
     held: Any = SimpleNamespace(base=base, tokenizer=SimpleNamespace(pad_token_id=0))
-    pack = Pack(held, [member(base, 0, 4, random_rows(0, 3))])
+    pack = Pack(held, [member(base, 0, 4, random_rows(0, 3))], Passes(8))
     untouched = list(base.modules())
     broken = base.model.norm.register_forward_pre_hook(lambda *_: torch.zeros(1) @ torch.zeros(2))
     with pytest.raises(RuntimeError):

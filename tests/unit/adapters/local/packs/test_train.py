@@ -66,16 +66,16 @@ def bench(tmp_path: Path, context: Context) -> Iterator[Bench]:
 
 
 def test_a_pack_that_does_not_fit_halves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapters.local.packs import train
+    from adapters.local.packs import room
     from adapters.local.packs.pack import Pack
 
-    monkeypatch.setitem(train.TOGETHER, "cpu", 10**6)
+    monkeypatch.setitem(room.TOGETHER, "cpu", 10**6)
     plain = bench.several("plain", 5, dropout=0.1)
     roomy = bench.train(*plain)
     taken, gradients = [], Pack.gradients
 
-    def cramped(pack: Pack, groups: Any) -> list[float]:
-        losses = gradients(pack, groups)  # the random numbers have been drawn when memory ends
+    def cramped(pack: Pack, *told: Any) -> list[float]:
+        losses = gradients(pack, *told)  # the random numbers have been drawn when memory ends
         taken.append(len(pack.members))
         if len(taken) > 2 and len(pack.members) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -123,7 +123,7 @@ def test_on_a_cpu_nobody_s_company_moves_a_bit(bench: Bench) -> None:
 
 
 def test_a_pack_is_as_wide_as_its_tokens_allow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapters.local.packs import train
+    from adapters.local.packs import room, train
     from adapters.local.packs.pack import Pack
 
     question, answer = bench.rows[0].turns
@@ -135,12 +135,12 @@ def test_a_pack_is_as_wide_as_its_tokens_allow(bench: Bench, monkeypatch: pytest
     ]
     packs: list[list[int]] = []
 
-    def noted(held: Any, members: Any) -> Any:
+    def noted(held: Any, members: Any, passes: Any) -> Any:
         packs.append([member.rows.ids.shape[1] for member in members])
-        return Pack(held, members)
+        return Pack(held, members, passes)
 
     monkeypatch.setattr(train, "Pack", noted)
-    monkeypatch.setitem(train.TOGETHER, "cpu", 700)
+    monkeypatch.setitem(room.TOGETHER, "cpu", 700)
     assert all(isinstance(tuned, Tuned) for tuned in bench.train(*runs).values())
     rows, wide, narrow = 4, max(packs[0]), min(packs[-1])
     assert wide > narrow, "runs of like rows are neighbours"

@@ -23,6 +23,12 @@ def prompt_text(tokenizer: Any, turns: Sequence[Turn], system: str | None) -> st
     return _rendered(tokenizer, (*opening, *turns), is_prompt=True)
 
 
+def prompt_tokens(tokenizer: Any, prompts: Sequence[Sequence[Turn]], system: str | None) -> list[list[int]]:
+    """Return the token ids of prompts in the model's own chat template; the arguments are those of `prompt_text`."""
+    texts = [prompt_text(tokenizer, prompt, system) for prompt in prompts]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
 def training_rows(tokenizer: Any, rows: Sequence[ChatRow], max_length: int) -> list[dict[str, list[int]]]:
     """Return `input_ids` and `labels` of each row; only the turns that are trained on, with their end tokens, have labels.
 

@@ -1,0 +1,54 @@
+"""Tokens of rows and prompts, as training and generation will read them: one tokenizer, one template, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from adapters import chat
+from engine.domain.conversation import ChatRow, Prompt
+
+NO_LIMIT = 2**31
+
+
+def row_lengths(folder: Path, rows: Sequence[ChatRow]) -> list[int]:
+    """Return the tokens of each training row, whole, by the chat template of the model in a folder.
+
+    Raises:
+        OSError: The tokenizer cannot be read.
+        ValueError: The template cannot render a row, or the row cannot be trained on.
+    """
+    with _explained():
+        return [len(row["input_ids"]) for row in chat.training_rows(_tokenizer(folder), rows, NO_LIMIT)]
+
+
+def prompt_lengths(folder: Path, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+    """Return the tokens of each prompt with a system prompt before it (None for none), by the same template.
+
+    Raises:
+        OSError: The tokenizer cannot be read.
+        ValueError: The template cannot render a prompt.
+    """
+    with _explained():
+        return [len(ids) for ids in chat.prompt_tokens(_tokenizer(folder), [one.turns for one in prompts], system)]
+
+
+@cache
+def _tokenizer(folder: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast  # unlike AutoTokenizer, it needs no torch
+
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn whatever a template raises into ValueError: it is a program of its own, with errors of its own."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"its chat template cannot render them: {type(error).__name__}: {error}") from error

@@ -1,0 +1,202 @@
+"""What training and asking a model take of memory, from its config.json and the headers of its weights: before it is taken.
+
+Sizes are those of a decoder with gated MLPs, which chat models have; `tests/unit/adapters/local/test_memory.py` and
+`docs/concepts/memory.md` say how far they are from what was measured. All are in bytes. Nothing here starts torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from adapters import model_folder
+from adapters.local.settings import SftSettings
+from engine.ports import Fit, Machine
+
+BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2})
+
+LIBRARIES = MappingProxyType({"cpu": 700_000_000, "cuda": 1_000_000_000})
+"""What a worker takes with its libraries and no model, by kind of device: of main memory, or of a GPU's for kernels. CPU: measured
+2026-12-01 with torch 2.13; GPU: an assumption."""
+
+GAPS = 1.15
+"""What an allocator holds, as a multiple of what is asked of it at most."""
+
+KEPT_HIDDEN, KEPT_INNER = 14, 4
+"""Numbers that a layer keeps of each token for the backward pass: so many times the model's width, and the MLP's. Measured
+2026-12-01 on SmolLM2-135M; TRL's trainer with PEFT keeps `TRL_KEEPS` times as many."""
+
+TRL_KEEPS = 1.3
+
+READ_HIDDEN, READ_INNER = 8, 3
+"""Numbers that a layer needs of each token while it only infers, and gives back."""
+
+LOGIT_BYTES = 2**28
+"""Logits that there are at a time in training, in float32; the loss needs `LOGIT_COPIES` of them."""
+
+LOGIT_COPIES = 3
+
+PASS_FLOP = 1e10
+"""Least work of a forward and a backward pass on a CPU that is worth to go through a batch by: below, several rows go together, because
+what a pass costs beside its products would be felt. From about 25 M weights on, rows go one by one, without padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a model's sizes are.
+
+    Attributes:
+        weights: Number of weights.
+        matrices: Inputs and outputs of every linear layer but the output layer, summed: what a LoRA adapter of rank 1 has.
+        layers: Number of layers.
+        hidden: Width.
+        inner: Width of the MLP, of all experts that a token sees.
+        keys: Keys and values of one token in one layer, in numbers.
+        vocabulary: Tokens that the output layer knows.
+    """
+
+    weights: int
+    matrices: int
+    layers: int
+    hidden: int
+    inner: int
+    keys: int
+    vocabulary: int
+
+
+def shape(folder: Path) -> Shape:
+    """Return the sizes of the model in a folder.
+
+    Raises:
+        OSError: There is none.
+        ValueError: Its config.json is not that of a language model that we can size.
+    """
+    return _shape(folder, (folder / "config.json").stat().st_mtime_ns)
+
+
+@cache
+def _shape(folder: Path, stamp: int) -> Shape:
+    del stamp  # only makes a changed file a new question
+    whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: Mapping[str, Any] = whole.get("text_config") or whole
+
+    def size(*names: str) -> int:
+        found = next((config[name] for name in names if isinstance(config.get(name), int)), None)
+        if found is None:
+            raise ValueError(f"{folder / 'config.json'} has no `{names[0]}`: its memory cannot be told")
+        return int(found)
+
+    hidden, layers = size("hidden_size", "n_embd", "d_model"), size("num_hidden_layers", "n_layer", "num_layers")
+    heads = size("num_attention_heads", "n_head")
+    inner = next(
+        (int(config[name]) for name in ("intermediate_size", "n_inner", "ffn_dim") if config.get(name)), 4 * hidden
+    )
+    pairs = int(config.get("num_key_value_heads") or heads)
+    width = int(config.get("head_dim") or hidden // heads)
+    tensors = model_folder.tensors(folder)
+    matrices = sum(
+        sum(found)
+        for name, found in tensors.items()
+        if len(found) == len(("out", "in")) and hidden in found and not _is_vocabulary(name)
+    )
+    return Shape(
+        weights=model_folder.parameters(folder),
+        matrices=matrices,
+        layers=layers,
+        hidden=hidden,
+        inner=inner * int(config.get("num_experts_per_tok") or 1),
+        keys=2 * pairs * width,
+        vocabulary=size("vocab_size"),
+    )
+
+
+def rows_at_once(settings: SftSettings, weights: int, longest: int, device: str) -> int:
+    """Return how many rows of a batch go through the model at once, where memory does not say less; >= 1.
+
+    On a CPU it depends on the model and on the rows alone, and so do the bits of what comes out.
+
+    Args:
+        settings: How it is tuned.
+        weights: Number of weights of the model.
+        longest: Tokens of the longest row.
+        device: Kind of device.
+    """
+    if device != "cpu":
+        return settings.batch_size
+    enough = PASS_FLOP / (4 * max(1, weights) * max(1, longest))
+    return max(1, min(settings.batch_size, int(enough)))
+
+
+def training(settings: SftSettings, model: Shape, longest: int, machine: Machine) -> Fit:
+    """Return what training takes at most, with batches cut so that it fits, if it can.
+
+    Args:
+        settings: How it is tuned.
+        model: The base model.
+        longest: Tokens of the longest row, cut at `max_length`.
+        machine: What the worker has.
+    """
+    rows = rows_at_once(settings, model.weights, longest, machine.device)
+    ways = [Fit(rows=rows >> times) for times in range(rows.bit_length())]
+    if settings.can_checkpoint:
+        is_on = settings.gradient_checkpointing == "on"
+        again = [replace(way, is_checkpointed=True) for way in (ways if is_on else ways[-1:])]
+        ways = again if is_on else [*ways, *again]
+    fits = [replace(way, parts=_training_parts(settings, model, longest, machine.device, way)) for way in ways]
+    return next((fit for fit in fits if machine.memory is None or fit.needed <= machine.memory), fits[-1])
+
+
+def _training_parts(
+    settings: SftSettings, model: Shape, longest: int, device: str, way: Fit
+) -> tuple[tuple[str, int], ...]:
+    width = BYTES["bfloat16" if settings.precision != "float32" else "float32"]  # of what is computed
+    is_full = settings.method == "full"
+    weights = model.weights * (BYTES[settings.base_dtype] + (width if settings.is_autocast else 0))
+    trained = model.weights if is_full else settings.rank * model.matrices
+    kept = BYTES["bfloat16" if is_full and settings.precision == "bfloat16" else "float32"]
+    moments = 2 if settings.optimizer == "adamw_8bit" else 2 * kept
+    tokens = way.rows * longest
+    layer = (KEPT_HIDDEN * model.hidden + KEPT_INNER * model.inner) * width
+    if not is_full and width < BYTES["float32"]:
+        layer += (6 * model.hidden + model.inner) * BYTES["float32"]  # what LoRA's matrices read
+    layer = round(layer * (TRL_KEEPS if settings.pack_blocked and not is_full else 1))
+    activations = tokens * (
+        layer + model.layers * model.hidden * width if way.is_checkpointed else layer * model.layers
+    )
+    logits = min(tokens * model.vocabulary * BYTES["float32"], LOGIT_BYTES) * LOGIT_COPIES
+    return (
+        ("libraries", LIBRARIES[device]),
+        ("weights", weights),
+        ("gradients and optimizer", trained * (kept + moments) + (0 if is_full else trained * kept)),
+        ("activations", round(activations * GAPS)),
+        ("logits", round(logits * GAPS)),
+    )
+
+
+def answering(dtype: str, model: Shape, tokens: int, rows: int, device: str) -> tuple[tuple[str, int], ...]:
+    """Return what answering a batch takes at most.
+
+    Args:
+        dtype: Type of the weights.
+        model: The base model.
+        tokens: Tokens of the batch, prompts with padding and answers.
+        rows: Its prompts.
+        device: Kind of device.
+    """
+    width = BYTES[dtype]
+    passing = tokens * (READ_HIDDEN * model.hidden + READ_INNER * model.inner) * width
+    return (
+        ("libraries", LIBRARIES[device]),
+        ("weights", model.weights * width),
+        ("keys and values", round(tokens * model.layers * model.keys * width * GAPS)),
+        ("activations", round((passing + 2 * rows * model.vocabulary * BYTES["float32"]) * GAPS)),
+    )
+
+
+def _is_vocabulary(name: str) -> bool:
+    return any(part in name for part in ("embed", "lm_head", "wte", "wpe", "output.weight"))
