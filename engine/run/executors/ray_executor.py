@@ -141,7 +141,7 @@ class RayExecutor:
     def _greet(self, worker: str, *, is_started: bool = False) -> None:
         """Ask whether a worker is there; until it says so, it takes no work."""
         self._absent.miss(worker, is_started=is_started)
-        self._hellos[self._actors[worker].hello.remote()] = worker
+        self._hellos[self._actors[worker].hello.options(concurrency_group=BESIDE).remote()] = worker
 
     def takes(self, slot: str) -> bool:
         """Tell whether the worker of a slot is there."""
