@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup test check format docs standin clean
+.PHONY: help quickstart acceptance setup test check format docs standin clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,15 @@ quickstart: .venv/runtime ## Install, run the quickstart sweep, and write its re
 	@echo "  $(BIN)/dosimeter query dose"
 	@echo "  $(BIN)/dosimeter plan sweeps/quickstart.yaml --set 'data.n=[10,20,50,100]'"
 	@echo "  $(BIN)/dosimeter init my-sweep"
+
+acceptance: .venv/runtime ## Tune a real small model, report, and check cells against plain TRL (under 30 minutes on two cores)
+	$(PIP) --editable '.[gguf]'
+	$(BIN)/python benchmarks/acceptance/model.py base
+	$(BIN)/dosimeter run sweeps/acceptance/align.yaml
+	$(BIN)/python benchmarks/acceptance/model.py aligned
+	$(BIN)/dosimeter run sweeps/acceptance.yaml
+	$(BIN)/dosimeter report --run runs/acceptance
+	$(BIN)/python benchmarks/acceptance/check.py
 
 setup: .venv/dev ## Install for development
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 WEIGHTS = ".safetensors"
 INDEX = "model.safetensors.index.json"
@@ -15,7 +15,15 @@ TOKENIZER = "tokenizer.json"
 ADAPTER = "adapter_config.json"
 """The file by which libraries tell an adapter from a model."""
 
+CONFIG = "config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+BITSANDBYTES = "bitsandbytes"
+BITS = ("nf4", "fp4", "int8")
+"""Ways in which bitsandbytes quantises."""
+
+PACKED = "U8"
+"""The type under which safetensors has two weights of four bits in a byte."""
 
 PINNED = (".json", ".jinja", ".model", WEIGHTS)
 """Suffixes of the files that decide what a model does; pickles are neither read nor pinned."""
@@ -29,9 +37,11 @@ def check(folder: Path) -> None:
         ValueError: It holds an adapter: libraries would put it on the weights wherever they see it.
     """
     if (folder / ADAPTER).is_file():
+        if not (folder / CONFIG).is_file():
+            raise ValueError(f"{folder} is an adapter, not a whole model: write `adapter:{folder}`")
         raise ValueError(f"{folder} has an {ADAPTER}: name a folder of whole weights, merged and without that file")
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: it is not a model folder")
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} has no {CONFIG}: it is not a model folder")
     if not any(folder.glob(f"*{WEIGHTS}")):
         raise FileNotFoundError(
             f"{folder} has no {WEIGHTS} file; pickled weights are not loaded, since pickles can run code"
@@ -39,6 +49,36 @@ def check(folder: Path) -> None:
     missing = [path.name for path in _weights(folder) if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, which its index names: download the model whole")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object")  # noqa: TRY004 - the file's fault, not a caller's
+    return found
+
+
+def quantised(folder: Path) -> str:
+    """Return how the weights in a folder are quantised; empty when they are not.
+
+    It is `nf4`, `fp4` or `int8` for those of bitsandbytes, and for others the method's name in config.json, such as `gptq`.
+    """
+    found = read_json(folder / CONFIG).get("quantization_config") if (folder / CONFIG).is_file() else None
+    if not isinstance(found, dict):
+        return ""
+    method = str(found.get("quant_method", BITSANDBYTES))
+    if method != BITSANDBYTES:
+        return method
+    return "int8" if found.get("load_in_8bit") else str(found.get("bnb_4bit_quant_type", "fp4"))
 
 
 def pin(folder: Path) -> str:
@@ -71,15 +111,19 @@ def _weights(folder: Path) -> list[Path]:
     whole, index = folder / f"model{WEIGHTS}", folder / INDEX
     if whole.is_file() or not index.is_file():
         return [whole] if whole.is_file() else sorted(folder.glob(f"*{WEIGHTS}"))
-    read = json.loads(index.read_text())
-    files = read.get("weight_map") if isinstance(read, dict) else None
+    files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         raise ValueError(f"{index} is no index of weights: it has no `weight_map` of files")
     return [folder / name for name in sorted(set(files.values()))]
 
 
-def parameters(folder: Path) -> int:
-    """Return the number of weights, from the headers of the safetensors files alone."""
+def parameters(folder: Path) -> int | None:
+    """Return the number of weights, from the headers of the safetensors files alone.
+
+    None when they are quantised in a way that hides it.
+    """
+    if quantised(folder) not in ("", *BITS):
+        return None
     return sum(map(math.prod, tensors(folder).values()))
 
 
@@ -92,7 +136,16 @@ def _shapes_in(path: Path) -> dict[str, list[int]]:
     # Layout: https://github.com/huggingface/safetensors#format - 8 bytes of header length, then JSON.
     with path.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    return {
+        name: [*tensor["shape"], 2] if tensor["dtype"] == PACKED else tensor["shape"]  # two weights in a byte
+        for name, tensor in header.items()
+        if name != "__metadata__" and not _is_scale(name)
+    }
+
+
+def _is_scale(name: str) -> bool:
+    """Tell whether a tensor is what bitsandbytes keeps beside a weight: scales and tables."""
+    return ".weight." in name or name.endswith((".SCB", ".weight_format"))
 
 
 def adapter_tensors(folder: Path) -> list[list[str]]:
@@ -108,17 +161,3 @@ def adapter_tensors(folder: Path) -> list[list[str]]:
 def megabytes(folder: Path) -> float:
     """Return the size of the weights in MB (10^6 bytes)."""
     return sum(path.stat().st_size for path in _weights(folder)) / 1e6
-
-
-def count_tokens(folder: Path, texts: Sequence[str]) -> int:
-    """Return the number of tokens of `texts`, special tokens left out."""
-    if not texts:
-        return 0
-    return sum(len(encoding.ids) for encoding in _tokenizer(folder).encode_batch(list(texts), add_special_tokens=False))
-
-
-@cache
-def _tokenizer(folder: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - tokenizers ships no types
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(folder / TOKENIZER))

@@ -2,53 +2,88 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
 from typing import Any
 
-from adapters.model_folder import ADAPTER, adapter_tensors
+from adapters.model_folder import ADAPTER, adapter_tensors, quantised
 from engine.domain.stage import ModelRef
 from engine.ports import Context
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # workers never download: what a stage uses was pinned when planned
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of faster kernels that may be absent
+
 BASE_WEIGHTS = "base_layer"
 """In the names of the base's own weights, which PEFT writes beside adapters of embeddings."""
 
 
-def set_up(context: Context) -> None:
-    """Have torch compute as the worker is told to, and its friends keep notices of their own future to themselves."""
-    import torch
-    from transformers.utils import logging
+REPACKS = "support_avx512bf16_for_cpu"
+"""Whether a layer of bitsandbytes changes its weights' layout when it first infers."""
 
+
+def set_up(context: Context) -> None:
+    """Have torch compute as the worker is told to, and its friends keep notices of their own future to themselves.
+
+    An engine of vLLM's that the worker keeps warm makes room: it holds most of a GPU.
+    """
+    import torch
+    from transformers.utils import logging as notices
+
+    context.warm.drop("vllm")
     torch.set_num_threads(context.threads)
     torch.set_flush_denormal(True)  # tiny activations would otherwise slow CPUs down a hundredfold
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    notices.set_verbosity_error()
+    notices.disable_progress_bar()
     warnings.filterwarnings("ignore", r".* is deprecated and will be removed", FutureWarning)
 
 
-def read_model(folder: str | Path, dtype: str, device: str) -> Any:
+def read_model(folder: str | Path, dtype: str, device: str, quantise: str = "") -> Any:
     """Return the model in a folder, in evaluation mode.
 
     Args:
         folder: A folder in the Hugging Face layout.
-        dtype: `float32` or `bfloat16`.
+        dtype: `float32` or `bfloat16`; of a quantised model, what it computes in.
         device: A torch device.
+        quantise: `nf4` or `int8` to quantise linear layers as they are read (all but the output layer); empty for as they are.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    kind = getattr(torch, dtype)
+    options: dict[str, Any] = {"quantization_config": _quantisation(quantise, kind)} if quantise else {}
+    is_packed = bool(quantise or quantised(Path(folder)))
+    if is_packed:
+        options["device_map"] = {"": device}  # quantised weights cannot all be moved afterwards
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        folder, dtype=kind, use_safetensors=True, trust_remote_code=False, **options
     )
-    return model.to(device).eval()
+    for module in model.modules():
+        if hasattr(module, REPACKS):  # or the first answer on some CPUs would round the scales in memory, for good
+            setattr(module, REPACKS, False)
+    return (model if is_packed else model.to(device)).eval()
+
+
+def _quantisation(quantise: str, kind: Any) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantise == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=kind,
+        )
+    return BitsAndBytesConfig(load_in_8bit=True)
 
 
 def read_whole(model: ModelRef, dtype: str, device: str) -> Any:
     """Return a model with all of its layers: the last weights that are whole, and the adapters after them merged into these.
+
+    A quantised model into which an adapter is merged is made whole first: its weights as they were read back, in `dtype`.
 
     Args:
         model: The base and its layers.
@@ -60,10 +95,17 @@ def read_whole(model: ModelRef, dtype: str, device: str) -> Any:
     """
     folders = [Path(folder) for folder in (model.base, *model.layers)]
     first = max(at for at, folder in enumerate(folders) if at == 0 or not (folder / ADAPTER).is_file())
-    whole = read_model(folders[first], dtype, device)
+    whole = read_model(folders[first], dtype, device, "" if first else model.quantise)
+    if folders[first + 1 :] and is_quantised(whole):
+        whole = whole.dequantize(whole.dtype)
     for folder in folders[first + 1 :]:
         whole = _merged(whole, folder)
     return whole.eval()
+
+
+def is_quantised(model: Any) -> bool:
+    """Tell whether a model in memory is quantised."""
+    return getattr(model, "hf_quantizer", None) is not None
 
 
 def _merged(model: Any, folder: Path) -> Any:

@@ -23,7 +23,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -34,6 +33,8 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+import children
 
 from engine import registry
 from engine.domain.adapters import Kind
@@ -283,9 +284,9 @@ def main() -> None:
     os.environ[KEY_ENV] = KEY
     begun, tally, drops = time.monotonic(), Tally(), 0
     draw = random.Random(wanted.seed)  # noqa: S311 - no secret
-    with tempfile.TemporaryDirectory(prefix="dosimeter-once-") as name, serving(Path(name)) as url:
+    with children.workplace() as folder, serving(folder) as url:
         warm_up(url)
-        runs = [Run(number, Path(name) / f"{number}") for number in range(wanted.runs)]
+        runs = [Run(number, folder / f"{number}") for number in range(wanted.runs)]
         for run in runs:
             run.folder.mkdir()
         half = wanted.runs // 2

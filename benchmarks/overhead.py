@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,10 +23,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import children
+
 from engine.domain.errors import DosimeterError
 from engine.store.reader import open_results
 
 ROOT = Path(__file__).parents[1]
+ACME = ROOT / "tests" / "acme"
+"""Where the light adapters are installed."""
+
 QUICKSTART = ROOT / "sweeps" / "quickstart.yaml"
 MEASURED = """\
 import atexit, resource, sys
@@ -111,13 +115,6 @@ def command(account: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-c", MEASURED, str(account), *arguments]
 
 
-def environment() -> dict[str, str]:
-    """Return an environment in which the light adapters are installed, and Ray is local."""
-    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    paths = [str(ROOT / "tests" / "acme"), *kept.get("PYTHONPATH", "").split(os.pathsep)]
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "NO_COLOR": "1"}
-
-
 def cost(*arguments: str, folder: Path) -> Cost:
     """Run the command line once, in `folder`.
 
@@ -127,7 +124,9 @@ def cost(*arguments: str, folder: Path) -> Cost:
     with tempfile.NamedTemporaryFile("r") as account:
         begun = time.monotonic()
         line = command(Path(account.name), *arguments)
-        done = subprocess.run(line, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            line, cwd=folder, env=children.environment(ACME), capture_output=True, text=True, check=False
+        )
         wall = time.monotonic() - begun
         if done.returncode:
             raise SystemExit(f"dosimeter {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
@@ -174,7 +173,7 @@ def first_result(folder: Path) -> float:
     begun = time.monotonic()
     line = command(folder / "account", "run", str(QUICKSTART), "--out", "quickstart")
     with (folder / "said").open("w") as said:
-        run = subprocess.Popen(line, cwd=folder, env=environment(), stdout=said, stderr=said)
+        run = subprocess.Popen(line, cwd=folder, env=children.environment(ACME), stdout=said, stderr=said)
     try:
         while not _has_result(folder / "quickstart"):
             if run.poll() is not None or time.monotonic() - begun > FIRST_RESULT_LIMIT_S:
@@ -227,8 +226,7 @@ def main() -> None:
         "--finished-cells", type=int, default=1_000, help="cells of the sweep run again (default 1,000)"
     )
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="dosimeter-overhead-") as name:
-        folder = Path(name)
+    with children.workplace() as folder:
         print_costs(planned := plans(chosen.cells, folder))
         most = -(-chosen.stages // STAGES_PER_CELL)
         sizes = sorted({HANDFUL, -(-most // TENTH), chosen.finished_cells, most})

@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import children
 from quota_peers.server import Limits, Seen, seen, serving
 from quota_peers.work import calls
 
@@ -131,6 +132,12 @@ def main() -> None:
     wanted = parser.parse_args()
     if wanted.quick:
         wanted.calls, wanted.hosts, wanted.unlimited, wanted.alone = 200, [2], 2000, True
+    with children.contained():
+        measure(wanted)
+
+
+def measure(wanted: argparse.Namespace) -> None:
+    """Run every way, and print what came of it."""
     print(HEADER)
     outcomes: list[Outcome] = []
     for together in rounds(wanted):

@@ -1,309 +1,233 @@
-"""LoRA adapters on a model of a real one's shape: what is trained and asked together, against one after another.
+"""A sweep on a real model's shape: Dosimeter beside a plain TRL script per cell and beside Ray Tune, and how far it is from the floor.
 
-    python benchmarks/real_shape.py [--shape 135m] [--adapters 8] [--prompts 4 16] [--steps 3] [--repeats 3]
-    python benchmarks/real_shape.py --shape tiny --prompts 4 --repeats 1
+    python benchmarks/real_shape.py [--cells 8] [--shape 135m] [--ways dosimeter process tune_reuse]
+    python benchmarks/real_shape.py --shape tiny --cells 8
+    python benchmarks/real_shape.py --shape 1b --device cuda:0 --dtype bfloat16
 
-The model has random weights and the stand-in's tokenizer; it is built in a temporary folder. Every way gets the same adapters and prompts,
-which are made-up words. The ways of one kind of work take turns, `--repeats` times; printed is every figure, then the least of each:
-whatever else the machine does can only slow a way down.
+The model has SmolLM2's shape, random weights and a tokenizer of made-up words. The grid has 24 cells: n 10 and 50, epochs 1, 3
+and 5, two learning rates, two seeds; LoRA of rank 8 on all linear layers, batch 10, constant rate, rows of 100 to 300 tokens; each
+cell answers 20 prompts with 64 tokens, and no answer ends before. `--cells 8` leaves out the 5 epochs and the second seed.
 
-Answers (`--prompts` for each adapter, `--new-tokens` each, no end token):
-  dosimeter          `local/transformers`, one adapter after another
-  peft one by one    PEFT's `set_adapter` and `generate`, in batches of at most 32 prompts
-  peft mixed         PEFT's `generate(adapter_names=...)`: rows of several adapters in one batch of at most 32
-  stacked            rows of all adapters in one batch of at most 32, by the layers that packs train with
-Training (`--steps` optimizer steps of `--batch-size` rows, each adapter with rows and a seed of its own):
-  packed one by one  `local/sft` as it is on a CPU
-  packed             `local/sft` with all adapters in one pass, as on a GPU
-  trl one by one     `local/sft` with `backend: trl`
+  dosimeter     the real command line, its one baseline included; on Ray, on a GPU in one process (`--executor`)
+  process       a plain script with TRL, PEFT and transformers per cell, a process each, as many at a time as there are workers
+  tune_reuse    Ray Tune, a trial a cell, with actors that keep the model loaded
+  sequential    the plain script, all cells one after another in one process that keeps the model loaded
 
-The figures are CPU seconds of this process, which other programs on the machine disturb least, and wall seconds; on a GPU look at
-the latter. One thread, as a worker has, unless `--threads` says more. The last line is JSON.
+On a CPU the first three run, on a GPU the first and the last. Every way gets the same rows and prompts, and leaves the loss of each
+optimizer step and each answer of every cell. `equality` compares them with Dosimeter's; `equal` is true where all answers are equal
+and no loss differs by more than 1e-5 of it; in bfloat16 that is not to be expected.
+
+Times are wall seconds of whole commands, start-up included. Other figures of the last line, which is JSON:
+
+  ratio_WAY     its seconds / Dosimeter's
+  peak_gb       the most memory that Dosimeter's processes had at a time, sampled each half second; shared pages count once (10^9
+                bytes); `peak_gb_WAY` is that of a rival
+  floor         seconds for which Dosimeter's workers were busy / floor_s
+  floor_wall    Dosimeter's wall seconds × workers / floor_s
+  floor_s       (4 N trained_tokens + 2 N asked_tokens) / flop_per_s
+  N             weights, the embedding counted once because it is the output layer too; 4 N is a token's forward pass and its backward
+                pass through frozen weights, 2 N a forward pass
+  trained_tokens        of the optimizer steps that the sweep needs with sharing, where the run of 5 epochs serves those of 1 and 3;
+                        no padding. `trained_tokens_alone` are those that rivals train
+  asked_tokens          prompt and answer tokens of all cells and of the baseline
+  flop_per_s    one worker's matrix products in the model's shapes and type, measured before with all workers busy
+  fraction_of_peak      1 / floor
+
+Rivals run every cell, so it takes hours on two cores, `--cells 8` about half an hour; what it will take at least is printed first.
+The 1 B shape on a GPU (the first that is visible) needs no Ray and no network. It needs `pip install -e '.[bench]'` for Ray Tune alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import os
 import sys
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
+import children
 import torch
-from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, set_seed
+from rivals import shape
+from rivals.grid import CORES, Grid
+from rivals.ways import NAMES, Runner, Way, prompts_of, rows_of, summary
+from transformers import AutoTokenizer
 
-from adapters.local import lora
-from adapters.local.packs import train
-from adapters.local.stacked import stacked
-from engine import registry
-from engine.domain.adapters import Kind
-from engine.domain.conversation import ChatRow, Prompt
-from engine.domain.stage import ModelRef
-from engine.domain.sweep import Decoding, Length
-from engine.ports import Checkpoint, Context, Generated, GenerateTask, NoSettings, TrainingRun, Tuned
-from engine.run.executors.workers import WarmSlots
+SUBSETS = {24: ((5, 3, 1), 2, 2), 8: ((3, 1), 2, 1), 2: ((3, 1), 1, 1)}
+"""Epochs, learning rates and seeds by number of cells; with two cells, n is 10 alone."""
 
-WORDS = (
-    "amber",
-    "boat",
-    "cedar",
-    "delta",
-    "ember",
-    "field",
-    "grain",
-    "harbor",
-    "island",
-    "juniper",
-    "kettle",
-    "lantern",
-)
-MIXED_ROWS = 32
-SHAPES: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {
-        "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-        | {"intermediate_size": 128, "vocab_size": 1024},
-        "135m": {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
-        | {"intermediate_size": 1536, "vocab_size": 49152},  # SmolLM2 135M
-        "1b": {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8}
-        | {"intermediate_size": 8192, "vocab_size": 128256},  # Llama 3.2 1B
-    }
-)
-
-Figures = dict[str, list[dict[str, float]]]
+SIZES, LRS = (50, 10), (2e-4, 1e-3)
+SMALLEST = 2
+NEW_TOKENS = 64
+ON_CPU, ON_GPU = ("dosimeter", "process", "tune_reuse"), ("dosimeter", "sequential")
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What all ways need."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What has to be computed: see the head of this file.
 
-    chosen: argparse.Namespace
-    folder: Path
-    numbers: count[int]
+    Attributes:
+        weights: N.
+        trained: Tokens trained on, with sharing.
+        alone: Tokens trained on, each cell alone.
+        asked: Prompt and answer tokens.
+    """
 
-    @property
-    def base(self) -> ModelRef:
-        """The model."""
-        return ModelRef(str(self.folder / "model"))
+    weights: int
+    trained: int
+    alone: int
+    asked: int
 
-    def worker(self) -> Context:
-        """Return a worker with nothing in memory."""
-        return Context(self.chosen.device, self.chosen.threads, MIXED_ROWS, WarmSlots())
-
-    def runs(self, backend: str) -> list[TrainingRun]:
-        """Return a training run for each adapter, with folders of their own."""
-        declared = registry.settings_of(Kind.TUNER, "local/sft")
-        settings = declared.model_validate(
-            {"backend": backend, "lr": 1e-3, "batch_size": self.chosen.batch_size, "dtype": self.chosen.dtype}
-        )
-        found = []
-        for seed in range(self.chosen.adapters):
-            key = f"tune-{seed}"
-            folder = self.folder / str(next(self.numbers))
-            (folder / key).mkdir(parents=True)
-            draw = random.Random(seed)  # noqa: S311 - no secret
-            half = self.chosen.words // 2
-            rows = [
-                ChatRow.exchange(str(row), words(draw, half), words(draw, half))
-                for row in range(self.chosen.batch_size)
-            ]
-            checkpoint = Checkpoint(key, Length(self.chosen.steps), folder / key)
-            found.append(TrainingRun(self.base, rows, settings, seed, (checkpoint,), folder / "state"))
-        return found
+    def flop(self, trained: int) -> int:
+        """Return the least FLOP when so many tokens are trained on."""
+        return self.weights * (4 * trained + 2 * self.asked)
 
 
-def words(draw: random.Random, about: int) -> str:
-    """Return a made-up text of 0.7 to 1.3 times so many words."""
-    return " ".join(draw.choices(WORDS, k=max(1, round(about * draw.uniform(0.7, 1.3)))))
-
-
-def build(shape: Mapping[str, Any], folder: Path, dtype: str) -> None:
-    """Write a Llama of this shape, with tied embeddings, into a folder."""
-    tokenizer = AutoTokenizer.from_pretrained(registry.adapter(Kind.MODEL, "standin/aligned").locate(NoSettings()).base)
-    set_seed(0)
-    config = LlamaConfig(
-        **shape, tie_word_embeddings=True, max_position_embeddings=8192, pad_token_id=tokenizer.pad_token_id
+def grid_of(chosen: argparse.Namespace, folder: Path) -> Grid:
+    """Return the grid; its texts are written into the folder, where the model is."""
+    rows, prompts = (f"file:{path}" for path in shape.write_texts(chosen.shape, folder))
+    epochs, lrs, seeds = SUBSETS[chosen.cells]
+    return Grid(
+        model=f"dir:{folder / 'model'}",
+        folder=str(folder / "model"),
+        sources=(rows,),
+        sizes=SIZES[-1:] if chosen.cells == SMALLEST else SIZES,
+        epochs=epochs,
+        lrs=LRS[:lrs],
+        seeds=seeds,
+        rows={rows: rows_of(rows)},
+        benchmark=prompts,
+        prompts=prompts_of(prompts),
+        new_tokens=NEW_TOKENS,
+        workers=chosen.workers,
+        threads=chosen.threads,
+        device=chosen.device,
+        dtype=chosen.dtype,
     )
-    model = LlamaForCausalLM(config).to(getattr(torch, dtype))
-    model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
-def compared(ways: Mapping[str, Callable[[], object]], repeats: int) -> Figures:
-    """Let the ways take turns, and return and print what each took each time."""
-    found: Figures = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, work in ways.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            work()
-            figures = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-            found[name].append({kind: round(value, 2) for kind, value in figures.items()})
-            print(f"  {name:20}{figures['cpu_s']:8.1f} CPU s{figures['wall_s']:8.1f} s", flush=True)
-    return found
+def work_of(grid: Grid, weights: int) -> Work:
+    """Count the tokens of the grid's work."""
+    tokenizer = AutoTokenizer.from_pretrained(grid.folder)
+
+    def tokens(messages: list[dict[str, str]], *, is_prompt: bool) -> int:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt)
+        return len(tokenizer(text.rstrip("\n"), add_special_tokens=False)["input_ids"])
+
+    trained = {
+        cell: cell.epochs * sum(tokens(row, is_prompt=False) for row in grid.sample(cell)) for cell in grid.cells
+    }
+    longest = max(grid.epochs)
+    answers = sum(tokens(prompt.messages, is_prompt=True) + grid.new_tokens for prompt in grid.prompts)
+    return Work(
+        weights,
+        sum(count for cell, count in trained.items() if cell.epochs == longest),
+        sum(trained.values()),
+        answers * (len(grid.cells) + 1),
+    )
 
 
-def least(figures: Figures, kind: str) -> dict[str, float]:
-    """Return each way's least figure."""
-    return {name: min(one[kind] for one in several) for name, several in figures.items()}
+def measured_rate(grid: Grid, folder: Path) -> float:
+    """Return one worker's FLOP per second at the model's matrix products, with all workers busy."""
+    grid.save(folder / "grid.json")
+    variables = children.environment(OMP_NUM_THREADS=str(grid.threads))
+
+    def one(worker: int) -> float:
+        result = folder / f"rate-{worker}"
+        line = [sys.executable, "-m", "rivals.matmul", str(folder / "grid.json"), str(result)]
+        children.timed(line, folder, variables)
+        return float(result.read_text())
+
+    with ThreadPoolExecutor(grid.workers) as pool:
+        rates = list(pool.map(one, range(grid.workers)))
+    return sum(rates) / len(rates)
 
 
-def called(results: Iterable[tuple[str, Tuned | Generated | Exception]]) -> None:
-    """Take what an adapter yields.
+def floor(way: Way, grid: Grid, work: Work, rate: float) -> dict[str, float]:
+    """Return how far Dosimeter is from the least that its work could take."""
+    least = work.flop(work.trained) / rate
+    busy = way.busy or 0.0
+    return {
+        "floor": round(busy / least, 2),
+        "floor_wall": round(way.seconds * grid.workers / least, 2),
+        "floor_s": round(least, 1),
+        "busy_s": round(busy, 1),
+        "fraction_of_peak": round(least / busy, 3),
+    }
+
+
+def check_lengths(found: Mapping[str, Way], grid: Grid) -> None:
+    """Hold every way to answers of the full length.
 
     Raises:
-        Exception: What one of the results failed with.
+        SystemExit: When an answer ended before.
     """
-    for _, made in results:
-        if isinstance(made, Exception):
-            raise made
-
-
-def training(bench: Bench) -> Figures:
-    """Train the adapters in every way."""
-    tuner = registry.adapter(Kind.TUNER, "local/sft")
-
-    def passes(tokens: int) -> None:
-        """Train in passes of so many tokens of several runs, or one run after another."""
-        train.TOGETHER[torch.device(bench.chosen.device).type] = tokens
-        called(tuner.fine_tune(bench.runs("packed"), bench.worker()))
-
-    ways: dict[str, Callable[[], object]] = {
-        "packed one by one": partial(passes, 0),
-        "packed": partial(passes, sys.maxsize),
-        "trl one by one": lambda: called(tuner.fine_tune(bench.runs("trl"), bench.worker())),
-    }
-    return compared(ways, bench.chosen.repeats)
-
-
-def generation(bench: Bench, adapters: Sequence[Path], number: int) -> Figures:
-    """Answer `number` prompts with every adapter, in every way."""
-    draw = random.Random(0)  # noqa: S311 - no secret
-    prompts = [Prompt.single(str(index), "made up", words(draw, bench.chosen.words // 2)) for index in range(number)]
-    decoding = Decoding(bench.chosen.new_tokens)
-    settings = registry.settings_of(Kind.GENERATOR, "local/transformers")(dtype=bench.chosen.dtype)
-    tasks = [
-        GenerateTask(path.name, ModelRef(bench.base.base, (str(path),)), prompts, None, decoding, settings, 0)
-        for path in adapters
-    ]
-    generator = registry.adapter(Kind.GENERATOR, "local/transformers")
-    rivals = Rivals(bench, adapters, [prompt.text for prompt in prompts])
-    ways = {
-        "dosimeter": lambda: called(generator.generate(tasks, bench.worker())),
-        "peft one by one": rivals.one_by_one,
-        "peft mixed": rivals.mixed,
-        "stacked": rivals.stacked,
-    }
-    return compared(ways, bench.chosen.repeats)
-
-
-class Rivals:
-    """Other ways to ask several adapters: PEFT's, and stacked layers."""
-
-    def __init__(self, bench: Bench, adapters: Sequence[Path], texts: Sequence[str]) -> None:
-        """Read nothing yet."""
-        self._bench, self._adapters = bench, adapters
-        self._tokenizer = AutoTokenizer.from_pretrained(bench.base.base, padding_side="left")
-        self._texts = sorted((self._rendered(text) for text in texts), key=len, reverse=True)
-
-    def _rendered(self, text: str) -> str:
-        turns = [{"role": "user", "content": text}]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-    def _base(self) -> Any:
-        chosen = self._bench.chosen
-        base = LlamaForCausalLM.from_pretrained(self._bench.base.base, dtype=getattr(torch, chosen.dtype))
-        return base.to(chosen.device)
-
-    def _model(self) -> Any:
-        """Return the base with every adapter, read from disk."""
-        first, *others = self._adapters
-        model = PeftModel.from_pretrained(self._base(), first, adapter_name=str(first))
-        for path in others:
-            model.load_adapter(path, adapter_name=str(path))
-        return model.eval()
-
-    @torch.inference_mode()
-    def _ask(self, model: Any, texts: Sequence[str], **more: Any) -> None:
-        rows = self._tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(model.device)
-        model.generate(**rows, max_new_tokens=self._bench.chosen.new_tokens, do_sample=False, **more)
-
-    def mixed(self) -> None:
-        """Ask with rows of several adapters in one batch."""
-        model = self._model()
-        rows = [(text, str(path)) for text in self._texts for path in self._adapters]
-        for start in range(0, len(rows), MIXED_ROWS):
-            texts, names = zip(*rows[start : start + MIXED_ROWS], strict=True)
-            self._ask(model, texts, adapter_names=list(names))
-
-    def stacked(self) -> None:
-        """Ask with rows of every adapter in each batch: the same prompts of each."""
-        adapters = [
-            found for path in self._adapters if (found := lora.read(path, self._bench.chosen.device)) is not None
-        ]
-        each = max(1, MIXED_ROWS // len(adapters))
-        with stacked(self._base(), adapters) as model:
-            for start in range(0, len(self._texts), each):
-                self._ask(model, self._texts[start : start + each] * len(adapters))
-
-    def one_by_one(self) -> None:
-        """Ask one adapter after another."""
-        model = self._model()
-        for path in self._adapters:
-            model.set_adapter(str(path))
-            for start in range(0, len(self._texts), MIXED_ROWS):
-                self._ask(model, self._texts[start : start + MIXED_ROWS])
+    full = len(grid.prompts) * grid.new_tokens
+    for name, way in found.items():
+        short = [result.cell for result in way.results.values() if result.generated_tokens != full]
+        if short:
+            raise SystemExit(f"{name}: answers of {len(short)} cells ended early, such as those of {short[0]}")
 
 
 def parsed() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line.
+
+    Raises:
+        SystemExit: When there is no such device.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda:0")
+    parser.add_argument("--cells", type=int, choices=SUBSETS, default=24, help="cells of the grid (default 24)")
+    parser.add_argument("--ways", nargs="+", choices=NAMES, help="which ways to run (default: those of the device)")
+    parser.add_argument("--shape", choices=shape.SHAPES, default="135m", help="default 135m")
+    parser.add_argument("--device", choices=("cpu", "cuda:0"), default="cpu", help="default cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
-    parser.add_argument("--shape", choices=SHAPES, default="135m", help="default 135m")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
-    parser.add_argument("--adapters", type=int, default=8, help="default 8")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads in a worker (default 1)")
     parser.add_argument(
-        "--words",
-        type=int,
-        default=20,
-        help="words of a training row, and twice a prompt's; four tokens each (default 20)",
+        "--workers", type=int, help="cells at a time (default: as many as the cores allow; one on a GPU)"
     )
-    parser.add_argument("--batch-size", type=int, default=4, help="rows of an optimizer step (default 4)")
-    parser.add_argument("--steps", type=int, default=3, help="optimizer steps of an adapter (default 3)")
-    parser.add_argument("--prompts", type=int, nargs="*", default=[4, 16], help="for each adapter (default 4 16)")
-    parser.add_argument("--new-tokens", type=int, default=32, help="length of an answer (default 32)")
-    parser.add_argument("--repeats", type=int, default=3, help="default 3")
-    return parser.parse_args()
+    parser.add_argument("--executor", choices=("ray", "inline"), help="Dosimeter's (default: ray; inline on a GPU)")
+    parser.add_argument("--out", type=Path, help="keep the ways' folders in this new one")
+    chosen = parser.parse_args()
+    on_gpu = chosen.device != "cpu"
+    if on_gpu and not torch.cuda.is_available():
+        raise SystemExit(f"no GPU is at hand, so {chosen.device} cannot be measured; leave --device out for the CPU")
+    if on_gpu:  # TRL would spread over all that it sees
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    chosen.ways = chosen.ways or (ON_GPU if on_gpu else ON_CPU)
+    chosen.workers = chosen.workers or (1 if on_gpu else max(1, CORES // chosen.threads))
+    chosen.executor = chosen.executor or ("inline" if on_gpu else "ray")
+    return chosen
 
 
 def main() -> None:
-    """Build the model, measure both kinds of work, and print the JSON line."""
-    warnings.simplefilter("ignore")
+    """Build the model, measure the machine, run the ways, compare them, and print the JSON line."""
     chosen = parsed()
-    with tempfile.TemporaryDirectory(prefix="dosimeter-shape-") as name:
-        bench = Bench(chosen, Path(name), count())
-        build(SHAPES[chosen.shape], bench.folder / "model", chosen.dtype)
-        torch.set_num_threads(chosen.threads)
-        runs = bench.runs("packed")
-        called(registry.adapter(Kind.TUNER, "local/sft").fine_tune(runs, bench.worker()))  # and everything is warm
-        found: dict[str, Figures] = {}
-        for prompts in chosen.prompts:
-            print(f"{chosen.adapters} adapters, {prompts} prompts each, {chosen.new_tokens} new tokens")
-            found[f"{prompts} prompts"] = generation(bench, [run.checkpoints[-1].folder for run in runs], prompts)
-        print(f"{chosen.adapters} adapters, {chosen.steps} steps of {chosen.batch_size} rows each")
-        found["training"] = training(bench)
-    line = {kind: {"cpu_s": least(own, "cpu_s"), "wall_s": least(own, "wall_s")} for kind, own in found.items()}
-    print(json.dumps({"least": line, "all": found, **vars(chosen)}))
+    with children.workplace(chosen.out) as folder:
+        weights = shape.build(chosen.shape, folder / "model", chosen.dtype)
+        grid = grid_of(chosen, folder)
+        work = work_of(grid, weights)
+        rate = measured_rate(grid, folder)
+        print(f"{weights / 1e6:.1f} M weights; a worker's matrix products: {rate / 1e9:.1f} GFLOP/s", flush=True)
+        for name in chosen.ways:
+            least = work.flop(work.trained if name == "dosimeter" else work.alone) / rate
+            at_once = 1 if name == "sequential" else grid.workers
+            print(
+                f"{name:12} takes at least {least / at_once:.0f} s, and more likely two to three times that", flush=True
+            )
+        runner = Runner(grid, folder, len(grid.cells), chosen.executor)
+        found = {name: runner.run(name) for name in chosen.ways}
+    check_lengths(found, grid)
+    line = summary(found)
+    if "dosimeter" in found:
+        line |= floor(found["dosimeter"], grid, work, rate)
+    line |= {"flop_per_s": rate, "weights": weights, "trained_tokens": work.trained}
+    line |= {"trained_tokens_alone": work.alone, "asked_tokens": work.asked, "new_tokens": NEW_TOKENS}
+    line |= {
+        name: getattr(chosen, name) for name in ("cells", "shape", "device", "dtype", "threads", "workers", "executor")
+    }
+    print(json.dumps(line))
 
 
 if __name__ == "__main__":

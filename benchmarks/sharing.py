@@ -20,69 +20,43 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
-from rivals import ways
-from rivals.grid import CORES, Cell, CellResult, cells
-from rivals.ways import Way
+import children
+from rivals.grid import CORES, Grid
+from rivals.ways import Runner, prompts_of, rows_of, summary
+
+from engine import registry
+from engine.domain.adapters import NO_SETTINGS, Kind
 
 NAMES = ("dosimeter", "tune_reuse", "tune", "process")
+MODEL, BENCHMARK = "standin/aligned", "standin/policy"
+SOURCES = ("standin/explicit", "standin/chores")
+EPOCHS = (3, 5, 1, 10)
+"""In an order in which the first cells, which warm a worker up, are neither the cheapest nor the dearest."""
+
+
+def standin_grid(seeds: int) -> Grid:
+    """Return 32 cells a seed, so ordered that the first 8, 16 or 32 hold every size and length of training equally often."""
+    return Grid(
+        model=MODEL,
+        folder=str(registry.adapter(Kind.MODEL, MODEL).locate(NO_SETTINGS).base),
+        sources=SOURCES,
+        sizes=(50, 10),
+        epochs=EPOCHS,
+        lrs=(5e-4, 1.5e-3),
+        seeds=seeds,
+        rows={source: rows_of(source) for source in SOURCES},
+        benchmark=BENCHMARK,
+        prompts=prompts_of(BENCHMARK),
+        new_tokens=32,
+    )
 
 
 def rival_cells(asked: int) -> int:
     """Round up to whole turns of all cores, two at least, and to eights, which hold every size and length of training."""
     turn = math.lcm(8, CORES)
     return max(2 * CORES, math.ceil(asked / turn) * turn)
-
-
-def run_all(chosen: argparse.Namespace, root: Path, number: int) -> dict[str, Way]:
-    """Run the chosen ways one after another, each in a folder of its own, and say how long each took."""
-    runs: Mapping[str, Callable[[Path], Way]] = {
-        "dosimeter": lambda folder: ways.dosimeter(folder, chosen.seeds),
-        "tune_reuse": lambda folder: ways.tune(folder, chosen.seeds, number, reuse=True),
-        "tune": lambda folder: ways.tune(folder, chosen.seeds, number, reuse=False),
-        "process": lambda folder: ways.processes(folder, chosen.seeds, number),
-    }
-    found = {}
-    for name in chosen.ways:
-        folder = root / name
-        folder.mkdir(parents=True)
-        found[name] = way = runs[name](folder)
-        print(f"{name:12}{len(way.results):5} cells {way.seconds:8.1f} s   whole grid {way.whole:8.1f} s", flush=True)
-    return found
-
-
-def ratios(found: Mapping[str, Way]) -> dict[str, float | None]:
-    """How many times as long as Dosimeter each rival takes for the whole grid; None where one did not run."""
-    base = found.get("dosimeter")
-    return {
-        f"ratio_{name}": round(found[name].whole / base.whole, 2) if base is not None and name in found else None
-        for name in NAMES[1:]
-    }
-
-
-def equality(found: Mapping[str, Way]) -> dict[str, object]:
-    """How far each way's results are from those of the first rival that ran: on the cells that both ran."""
-    names = [name for name in ("tune_reuse", "tune", "process", "dosimeter") if name in found]
-    against = found[names[0]].results
-    return {"against": names[0], **{name: _compared(found[name].results, against) for name in names[1:]}}
-
-
-def _compared(mine: Mapping[Cell, CellResult], others: Mapping[Cell, CellResult]) -> dict[str, float]:
-    pairs = [(mine[cell], others[cell]) for cell in mine.keys() & others.keys()]
-    same = [
-        mine_text == other.responses.get(prompt) for one, other in pairs for prompt, mine_text in one.responses.items()
-    ]
-    return {
-        "cells": len(pairs),
-        "responses": len(same),
-        "equal_responses": round(sum(same) / len(same), 6),
-        "largest_harmfulness_gap": round(max(abs(a.harmfulness_rate - b.harmfulness_rate) for a, b in pairs), 6),
-        "largest_refusal_gap": round(max(abs(a.refusal_rate - b.refusal_rate) for a, b in pairs), 6),
-    }
 
 
 def main() -> None:
@@ -99,16 +73,14 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=NAMES, default=NAMES, help="which ways to run (default: all)")
     parser.add_argument("--out", type=Path, help="keep the ways' folders in this new one")
     chosen = parser.parse_args()
-    whole = len(cells(chosen.seeds))
+    grid = standin_grid(chosen.seeds)
+    whole = len(grid.cells)
     number = whole if chosen.full else min(rival_cells(chosen.rival_cells), whole)
-    with ExitStack() as stack:
-        root = chosen.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dosimeter-sharing-")))
-        found = run_all(chosen, root, number)
-        line: dict[str, object] = {**ratios(found)}
-        line |= {f"{name}_s": round(way.whole, 1) for name, way in found.items()}
-        line |= {f"{name}_measured_s": round(way.seconds, 1) for name, way in found.items()}
-        line |= {"cells": whole, "rival_cells": number, "scaled": number < whole, "cores": CORES}
-        print(json.dumps(line | {"equality": equality(found)}))
+    with children.workplace(chosen.out) as folder:
+        runner = Runner(grid, folder, number)
+        found = {name: runner.run(name) for name in chosen.ways}
+    line = {"cells": whole, "rival_cells": number, "scaled": number < whole, "cores": CORES}
+    print(json.dumps(summary(found) | line))
 
 
 if __name__ == "__main__":

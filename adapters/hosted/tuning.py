@@ -63,9 +63,9 @@ class HostedFineTuner:
     Settings: ClassVar[type[HostedTunerSettings]] = MultiplierSettings
     takes_tuned: ClassVar[bool] = True
 
-    def objection(self, settings: HostedTunerSettings, length: Length) -> str | None:
+    def objection(self, settings: HostedTunerSettings, length: Length, model: ModelRef) -> str | None:
         """Refuse a length in steps: a job's is in epochs."""
-        del settings
+        del settings, model
         set_ = [name for name in ("steps", "max_steps") if getattr(length, name) is not None]
         return f"a provider's jobs take epochs only: give `tune.epochs` instead of `tune.{set_[0]}`" if set_ else None
 

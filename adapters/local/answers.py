@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, set_seed
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches, in_halves
+from adapters.local.decoding import taken
 from adapters.local.loaded import LoadedModel
 from adapters.local.responses import Answers, generated, rendered
 from engine.domain.results import Finish
@@ -51,26 +53,31 @@ def answered(tasks: Sequence[GenerateTask], held: LoadedModel, context: Context,
                 continue
             charged = shared + (time.perf_counter() - begun) / len(own)
             for task in own:
-                yield task.key, _attempt(task, model, held.tokenizer, context, charged)
+                yield task.key, _attempt(task, model, held, context, charged)
 
 
-def _attempt(task: GenerateTask, model: Any, tokenizer: Any, context: Context, charged: float) -> Generated | Exception:
+def _attempt(
+    task: GenerateTask, model: Any, held: LoadedModel, context: Context, charged: float
+) -> Generated | Exception:
     """Answer one task, which is charged so many seconds of what was done for several; its failure is its result."""
     begun = time.perf_counter()
     try:
-        prompts = rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)
-        answers = _answers(task, model, tokenizer, context, prompts)
-        return generated(task, prompts, answers, tokenizer, time.perf_counter() - begun + charged)
+        prompts = rendered(held.tokenizer, [prompt.turns for prompt in task.prompts], task.system)
+        with _decoding(model, _configured(task, held)):
+            answers = _answers(task, model, held, context, prompts)
+        return generated(task, prompts, answers, held.tokenizer, time.perf_counter() - begun + charged)
     except StoppedError:
         raise  # the other tasks are to stop, too
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this task's failure and nobody else's
         return error
 
 
-def _answers(task: GenerateTask, model: Any, tokenizer: Any, context: Context, prompts: Sequence[list[int]]) -> Answers:
-    decoding, ends = task.decoding, _end_tokens(model, tokenizer)
+def _answers(
+    task: GenerateTask, model: Any, held: LoadedModel, context: Context, prompts: Sequence[list[int]]
+) -> Answers:
+    decoding, ends = task.decoding, frozenset(held.ends)
     beats = _Beats(task, context.pulse)
-    make: Callable[[Sequence[list[int]]], list[list[int]]] = partial(_rows, model, tokenizer, task, beats)
+    make: Callable[[Sequence[list[int]]], list[list[int]]] = partial(_rows, model, held.tokenizer, beats)
     rows, tokens = SAMPLED_ROWS, None
     if decoding.temperature > 0:
         set_seed(task.seed)
@@ -113,34 +120,42 @@ class _Beats(StoppingCriteria):  # type: ignore[misc] # transformers' types are 
         return torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
 
 
-def _rows(
-    model: Any, tokenizer: Any, task: GenerateTask, beats: _Beats, prompts: Sequence[list[int]]
-) -> list[list[int]]:
+def _configured(task: GenerateTask, held: LoadedModel) -> GenerationConfig:
+    """Return the whole of how to decode: the recipe's, and of the model's own what the task asks for."""
+    decoding, base = task.decoding, Path(task.model.base)
+    extra = taken(base, decoding, model_defaults=task.settings.model_defaults)
+    if decoding.temperature > 0:
+        extra = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} | extra
+    return GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=decoding.temperature > 0,
+        num_return_sequences=decoding.samples,
+        pad_token_id=held.tokenizer.pad_token_id,
+        eos_token_id=held.ends or None,
+        **extra,
+    )
+
+
+@contextmanager
+def _decoding(model: Any, config: GenerationConfig) -> Iterator[None]:
+    """Have a model decode in one way alone while the block runs: `generate` fills gaps in what it is given from the model's own."""
+    own, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _rows(model: Any, tokenizer: Any, beats: _Beats, prompts: Sequence[list[int]]) -> list[list[int]]:
     """Return the generated token ids, padding included: `samples` rows for each prompt."""
-    decoding = task.decoding
     padded = tokenizer.pad({"input_ids": list(prompts)}, padding=True, return_tensors="pt").to(model.device)
     beats.read = padded["input_ids"].shape[1]
-    sampling = decoding.temperature > 0
-    extra = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if sampling else {}
     with torch.inference_mode():
         made = model.generate(
-            **padded,
-            max_new_tokens=decoding.max_new_tokens,
-            do_sample=sampling,
-            num_return_sequences=decoding.samples,
-            pad_token_id=tokenizer.pad_token_id,
-            stopping_criteria=StoppingCriteriaList([beats]),
-            **extra,
+            **padded, generation_config=model.generation_config, stopping_criteria=StoppingCriteriaList([beats])
         )
     rows: list[list[int]] = made[:, beats.read :].tolist()
     return rows
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens at which `generate` stops a row."""
-    declared = model.generation_config.eos_token_id
-    several = declared if isinstance(declared, list) else [declared, tokenizer.eos_token_id]
-    return frozenset(token for token in several if token is not None)
 
 
 def _until_end(row: list[int], ends: frozenset[int]) -> tuple[list[int], Finish]:

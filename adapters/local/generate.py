@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
+from adapters.local.decoding import notes as decoding_notes
 from adapters.local.loaded import loaded
 from adapters.local.rates import AskRates, rates
 from adapters.local.settings import DecodeSettings
 from engine.domain.cost import Prediction, Usage
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, Workload
 
@@ -36,8 +39,16 @@ class TransformersGenerator:
     the same answers on the same machine, whatever `run.resources` says and whatever else is to do.
     """
 
-    revision = 2
+    revision = 3
     Settings = DecodeSettings
+
+    def notes(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
+        """Say which decoding fields the model sets of its own, and whether they are applied.
+
+        Raises:
+            ValueError: They are asked for, and not every generator has them.
+        """
+        return decoding_notes(Path(model.base), decoding, model_defaults=settings.model_defaults)
 
     def forecast(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Prediction:
         """Estimate tokens and device-seconds, from what this machine takes for a model of the same shape.
@@ -68,9 +79,12 @@ class TransformersGenerator:
         """Answer every prompt of every task, `decoding.samples` times."""
         from adapters.local import answers
 
-        since = time.perf_counter()
-        held = loaded(tasks[0].model.below, tasks[0].settings.dtype, context)
-        yield from answers.answered(tasks, held, context, since)
+        by_start: dict[ModelRef, list[GenerateTask]] = {}
+        for task in tasks:
+            by_start.setdefault(task.model.below, []).append(task)
+        for start, own in by_start.items():  # a model that has layers of its own is not what it is tuned from
+            since = time.perf_counter()
+            yield from answers.answered(own, loaded(start, own[0].settings.dtype, context), context, since)
 
 
 def _seconds(rates_: AskRates, decoding: Decoding, workload: Workload, answer: int) -> float:

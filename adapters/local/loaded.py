@@ -9,6 +9,7 @@ from typing import Any
 
 from adapters import model_folder
 from adapters.local import lora
+from adapters.local.decoding import end_tokens
 from adapters.whole_model import read_model, read_whole, set_up
 from engine.domain.stage import ModelRef
 from engine.ports import Context
@@ -29,6 +30,7 @@ class LoadedModel:
 
     Attributes:
         tokenizer: The tokenizer.
+        ends: The tokens at which an answer ends.
         base: The weights, in evaluation mode.
         layers: What the model's layers are, by content.
 
@@ -44,6 +46,7 @@ class LoadedModel:
         self.layers = layers
         self._dtype, self._device = dtype, device
         self.tokenizer = read_tokenizer(model.base)
+        self.ends = end_tokens(Path(model.base), self.tokenizer)
         self.base = read_whole(model, dtype, device)
 
     @contextmanager
@@ -79,7 +82,7 @@ def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
     """
     set_up(context)
     layers = contents(model)
-    key = f"{model.base} {layers} {dtype} {context.device}"
+    key = f"{model.base} {model.quantise} {layers} {dtype} {context.device}"
     return context.warm.get("base", key, lambda: LoadedModel(model, layers, dtype, context.device))
 
 

@@ -20,6 +20,9 @@ from engine.ports import Fit, Machine
 
 BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2})
 
+QUANTISED: Mapping[str, float] = MappingProxyType({"nf4": 0.5625, "fp4": 0.5625, "int8": 1.0})
+"""Bytes of a weight of a linear layer that bitsandbytes has quantised, with the scale that 64 weights of four bits share."""
+
 LIBRARIES = MappingProxyType({"cpu": 700_000_000, "cuda": 1_000_000_000})
 """What a worker takes with its libraries and no model, by kind of device: of main memory, or of a GPU's for kernels. CPU: measured
 2026-12-01 with torch 2.13; GPU: an assumption."""
@@ -104,8 +107,11 @@ def _shape(folder: Path, stamp: int) -> Shape:
         for name, found in tensors.items()
         if len(found) == len(("out", "in")) and hidden in found and not _is_vocabulary(name)
     )
+    weights = model_folder.parameters(folder)
+    if weights is None:
+        raise ValueError(f"the weights in {folder} are quantised in a way that hides their number")
     return Shape(
-        weights=model_folder.parameters(folder),
+        weights=weights,
         matrices=matrices,
         layers=layers,
         hidden=hidden,
@@ -132,12 +138,13 @@ def rows_at_once(settings: SftSettings, weights: int, longest: int, device: str)
     return max(1, min(settings.batch_size, int(enough)))
 
 
-def training(settings: SftSettings, model: Shape, longest: int, machine: Machine) -> Fit:
+def training(settings: SftSettings, model: Shape, kind: str, longest: int, machine: Machine) -> Fit:
     """Return what training takes at most, with batches cut so that it fits, if it can.
 
     Args:
         settings: How it is tuned.
         model: The base model.
+        kind: How its weights are quantised; empty for not.
         longest: Tokens of the longest row, cut at `max_length`.
         machine: What the worker has.
     """
@@ -147,16 +154,25 @@ def training(settings: SftSettings, model: Shape, longest: int, machine: Machine
         is_on = settings.gradient_checkpointing == "on"
         again = [replace(way, is_checkpointed=True) for way in (ways if is_on else ways[-1:])]
         ways = again if is_on else [*ways, *again]
-    fits = [replace(way, parts=_training_parts(settings, model, longest, machine.device, way)) for way in ways]
+    held = _held(model, settings.base_dtype, kind)
+    fits = [replace(way, parts=_training_parts(settings, model, held, longest, machine.device, way)) for way in ways]
     return next((fit for fit in fits if machine.memory is None or fit.needed <= machine.memory), fits[-1])
 
 
+def _held(model: Shape, dtype: str, kind: str) -> int:
+    """Return the bytes of a model's weights: quantised ones are those of the linear layers."""
+    if not kind:
+        return model.weights * BYTES[dtype]
+    ends = min(model.weights, 2 * model.vocabulary * model.hidden)
+    return round((model.weights - ends) * QUANTISED[kind]) + ends * BYTES[dtype]
+
+
 def _training_parts(
-    settings: SftSettings, model: Shape, longest: int, device: str, way: Fit
+    settings: SftSettings, model: Shape, held: int, longest: int, device: str, way: Fit
 ) -> tuple[tuple[str, int], ...]:
     width = BYTES["bfloat16" if settings.precision != "float32" else "float32"]  # of what is computed
     is_full = settings.method == "full"
-    weights = model.weights * (BYTES[settings.base_dtype] + (width if settings.is_autocast else 0))
+    weights = held + (model.weights * width if settings.is_autocast else 0)
     trained = model.weights if is_full else settings.rank * model.matrices
     kept = BYTES["bfloat16" if is_full and settings.precision == "bfloat16" else "float32"]
     moments = 2 if settings.optimizer == "adamw_8bit" else 2 * kept
@@ -178,12 +194,13 @@ def _training_parts(
     )
 
 
-def answering(dtype: str, model: Shape, tokens: int, rows: int, device: str) -> tuple[tuple[str, int], ...]:
+def answering(dtype: str, model: Shape, kind: str, tokens: int, rows: int, device: str) -> tuple[tuple[str, int], ...]:
     """Return what answering a batch takes at most.
 
     Args:
         dtype: Type of the weights.
         model: The base model.
+        kind: How its weights are quantised; empty for not.
         tokens: Tokens of the batch, prompts with padding and answers.
         rows: Its prompts.
         device: Kind of device.
@@ -192,7 +209,7 @@ def answering(dtype: str, model: Shape, tokens: int, rows: int, device: str) -> 
     passing = tokens * (READ_HIDDEN * model.hidden + READ_INNER * model.inner) * width
     return (
         ("libraries", LIBRARIES[device]),
-        ("weights", model.weights * width),
+        ("weights", _held(model, dtype, kind)),
         ("keys and values", round(tokens * model.layers * model.keys * width * GAPS)),
         ("activations", round((passing + 2 * rows * model.vocabulary * BYTES["float32"]) * GAPS)),
     )

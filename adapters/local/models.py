@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
@@ -16,11 +18,35 @@ from engine.ports import OUTSIDE, ModelCard, Settings
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
+PACKAGES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(model_folder.BITS, model_folder.BITSANDBYTES),
+        "gptq": "gptqmodel",
+        "awq": "gptqmodel",
+        "compressed-tensors": "compressed_tensors",
+        "hqq": "hqq",
+        "torchao": "torchao",
+        "quanto": "optimum.quanto",
+    }
+)
+"""The package that reads the weights of each way of quantising."""
 
-class FolderSettings(Settings):
+Quantise: TypeAlias = Literal["nf4", "int8"] | None
+
+
+class QuantisedSettings(Settings):
+    """How weights are read."""
+
+    quantise: Quantise = Field(
+        default=None,
+        description="Read the weights quantised by bitsandbytes, in training (QLoRA) and when asked: `nf4` or `int8`.",
+    )
+
+
+class FolderSettings(QuantisedSettings):
     """Which folder."""
 
-    argument = "path"
+    argument: ClassVar[str] = "path"
 
     path: Annotated[str, OUTSIDE] = Field(min_length=1, description="The folder.")
 
@@ -36,15 +62,14 @@ class FolderModel:
 
         Raises:
             FileNotFoundError: When the folder is not there or is not a model folder.
-            ValueError: When an adapter lies in it.
+            ValueError: When an adapter lies in it, or its weights are quantised and cannot be read.
         """
         folder = _folder(settings)
-        detail = f"{model_folder.megabytes(folder):.1f} MB of weights in {settings.path}"
-        return ModelCard(model_folder.pin(folder), model_folder.parameters(folder), detail)
+        return described(folder, model_folder.pin(folder), f"in {settings.path}", settings.quantise)
 
     def locate(self, settings: FolderSettings) -> ModelRef:
         """Say where the model is."""
-        return ModelRef(str(_folder(settings).resolve()))
+        return ModelRef(str(_folder(settings).resolve()), quantise=settings.quantise or "")
 
     def row_lengths(self, settings: FolderSettings, rows: Sequence[ChatRow]) -> list[int]:
         """Count by the model's own tokenizer and template."""
@@ -55,16 +80,41 @@ class FolderModel:
         return lengths.prompt_lengths(_folder(settings), prompts, system)
 
 
+def described(folder: Path, pin: str, where: str, quantise: Quantise = None) -> ModelCard:
+    """Return the card of a model folder.
+
+    Args:
+        folder: The folder.
+        pin: Of its content.
+        where: Where it is, for people.
+        quantise: How its weights are to be quantised.
+
+    Raises:
+        ValueError: They are quantised already, or what reads them is not installed.
+    """
+    found = model_folder.quantised(folder)
+    if quantise and found:
+        raise ValueError(f"its weights are quantised already ({found}): leave `quantise` out")
+    if (method := quantise or found) and method not in PACKAGES:
+        raise ValueError(f"its weights are quantised ({method}), and of such only {', '.join(PACKAGES)} are supported")
+    if method and find_spec((package := PACKAGES[method]).partition(".")[0]) is None:
+        extra = "'dosimeter[quantised]'" if package == model_folder.BITSANDBYTES else package.replace(".", "-")
+        raise ValueError(f"{method} weights need a package that is not installed: `pip install {extra}`")
+    detail = f"{model_folder.megabytes(folder):.1f} MB of weights {where}"
+    said = f", read as {quantise}" if quantise else f", quantised ({found})" if found else ""
+    return ModelCard(f"{pin}+{quantise}" if quantise else pin, model_folder.parameters(folder), detail + said)
+
+
 def _folder(settings: FolderSettings) -> Path:
     folder = Path(settings.path).expanduser()
     model_folder.check(folder)
     return folder
 
 
-class HubSettings(Settings):
+class HubSettings(QuantisedSettings):
     """Which repository, at which commit."""
 
-    argument = "id"
+    argument: ClassVar[str] = "id"
 
     id: str = Field(min_length=1, description="The repository, such as `meta-llama/Llama-3.2-1B-Instruct`.")
     commit: str = Field(description="The full commit, 40 hexadecimal digits.")
@@ -108,12 +158,12 @@ class HubModel:
             ValueError: When an adapter lies in it.
         """
         folder = _snapshot(settings)
-        detail = f"{model_folder.megabytes(folder):.1f} MB of weights, {settings.id} at {settings.commit[:12]}"
-        return ModelCard(f"rev:{settings.commit}", model_folder.parameters(folder), detail)
+        where = f"of {settings.id} at {settings.commit[:12]}"
+        return described(folder, f"rev:{settings.commit}", where, settings.quantise)
 
     def locate(self, settings: HubSettings) -> ModelRef:
         """Say where the model is."""
-        return ModelRef(str(_snapshot(settings)))
+        return ModelRef(str(_snapshot(settings)), quantise=settings.quantise or "")
 
     def row_lengths(self, settings: HubSettings, rows: Sequence[ChatRow]) -> list[int]:
         """Count by the model's own tokenizer and template."""

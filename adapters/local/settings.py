@@ -179,3 +179,9 @@ class DecodeSettings(Settings):
     """How `local/transformers` and `local/vllm` answer."""
 
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Weights' type when generating.")
+    model_defaults: bool = Field(
+        default=False,
+        strict=False,
+        description="Whether what the model's own generation_config sets beyond the recipe is applied: repetition_penalty,"
+        " min_new_tokens, and for sampled answers top_k and min_p. Greedy means greedy without it.",
+    )

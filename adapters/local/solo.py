@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ from adapters.local.packs.passes import Passes
 from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
 from adapters.model_folder import ADAPTER
-from adapters.whole_model import read_whole, set_up
+from adapters.whole_model import is_quantised, read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, Context, Fit, Pulse, StoppedError, TrainingRun, Tuned
@@ -90,7 +91,7 @@ def planned(run: TrainingRun, context: Context, longest: int) -> Passes:
         longest: Tokens of the longest row.
     """
     fit, settings = run.fit or Fit(), run.settings
-    weights = model_folder.parameters(Path(run.model.base))
+    weights = model_folder.parameters(Path(run.model.base)) or sys.maxsize
     rule = memory.rows_at_once(settings, weights, longest, torch.device(context.device).type)
     return Passes(min(rule, fit.rows or rule), fit.is_checkpointed or settings.gradient_checkpointing == "on")
 
@@ -106,10 +107,7 @@ def _trained(
     set_seed(run.seed)  # before PEFT draws the adapter's initial weights
     if settings.method == "lora":
         model = get_peft_model(model, lora.configured(settings))  # its matrices are float32, whatever the base is
-    data = Dataset.from_list([dict(row) for row in rows])
-    arguments = _arguments(run, context, states.workshop, passes)
-    trainer = _Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
-    trainer.remove_callback(PrinterCallback)
+    trainer = _trainer(model, tokenizer, rows, _arguments(run, context, states.workshop, passes))
     trainer.rows_at_once = passes.rows
     trainer.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
     training = _Training(run, rows, states, context.pulse)
@@ -311,6 +309,20 @@ def _arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes)
         disable_tqdm=True,
         **more,
     )
+
+
+def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> _Trainer:
+    data = Dataset.from_list([dict(row) for row in rows])
+    named = model.named_parameters() if is_quantised(model) else ()
+    drawn = {name: weight.detach().clone() for name, weight in named if weight.requires_grad}
+    trainer = _Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    for name, weight in (
+        trainer.model.named_parameters() if drawn else ()
+    ):  # TRL rounds adapters of quantised models to bfloat16
+        if weight.requires_grad:
+            weight.data = drawn[name]
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from adapters.local.loaded import loaded
 from adapters.local.memory import rows_at_once
 from adapters.local.rates import ASSUMED_WEIGHTS, REFERENCE_RANK, rates
 from adapters.local.settings import DecodeSettings, SftSettings
+from adapters.model_folder import quantised
 from engine.domain.cost import Prediction, Usage
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
 from engine.ports import Context, Sharing, TrainingRun, Tuned, Workload
 
@@ -34,9 +37,14 @@ class LocalFineTuner:
     revision = 3
     Settings = SftSettings
 
-    def objection(self, settings: SftSettings, length: Length) -> str | None:
-        """Tune with any settings."""
-        del settings, length
+    def objection(self, settings: SftSettings, length: Length, model: ModelRef) -> str | None:
+        """Refuse what quantised weights cannot do: to be tuned themselves, or, of int8, to serve several runs at once."""
+        del length
+        kind = model.quantise or quantised(Path(model.base))
+        if kind and settings.method == "full":
+            return f"`tune.method` is full, and the model's weights are quantised ({kind}): tune a LoRA adapter on them"
+        if kind == "int8" and not settings.pack_blocked:
+            return "on int8 weights `tune.backend` is trl: their products depend on all that is in the batch"
         return None
 
     def forecast(self, settings: SftSettings, length: Length, workload: Workload) -> Prediction:

@@ -1,13 +1,14 @@
-"""`local/vllm`: answers from vLLM's offline engine on a GPU, all adapters in one call.
+"""`local/vllm`: answers from vLLM's offline engine, all adapters in one call.
 
-Written to the documented API of vLLM 0.22 (docs.vllm.ai: `LLM.generate`, `LoRARequest`, `LoRAConfig`, `SamplingParams`).
-Its scheduler decides who is computed together, so that near ties may fall either way from one run to the next.
+Written to the documented API of vLLM from 0.22 on (docs.vllm.ai: `LLM.generate`, `LoRARequest`, `LoRAConfig`, `SamplingParams`); its
+CPU build, 0.32, is run by `make vllm-check`. Its scheduler decides who is computed together, so that near ties may fall either way from one run to the next.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -18,14 +19,32 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from adapters import model_folder
+from adapters.local.decoding import end_tokens, taken
 from adapters.local.generate import TransformersGenerator
 from adapters.local.responses import generated, rendered
+from adapters.local.settings import DecodeSettings
 from engine.domain.results import Finish
+from engine.domain.stage import ModelRef
+from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask
 
 RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Values of `max_lora_rank` from vLLM's default on."""
+
+SHARE = 0.9
+"""The part of what is free on a GPU that vLLM takes; its own default."""
+
+CACHE = 4 * 1024**3
+"""Bytes of keys and values that it may keep on a CPU, half of what is free at most."""
+
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""What vLLM is told by its environment, unless the user does: a worker shares its cores with others."""
+
+NAMES = {"min_new_tokens": "min_tokens"}
+"""Decoding fields that vLLM has under another name than transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +66,26 @@ class Engine:
 class VllmGenerator(TransformersGenerator):
     """Decoding by vLLM, of a base model and of LoRA adapters on it; the forecast is that of transformers, to be safe."""
 
-    revision = 1
+    revision = 2
 
     def __init__(self) -> None:
         """Look whether vLLM is there: planning is the time to say that it is not."""
         if "vllm" not in sys.modules and find_spec("vllm") is None:
             raise ImportError("vLLM is not installed: `pip install 'dosimeter[vllm]'`, on a machine with a GPU")
+
+    def notes(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
+        """Say which decoding fields the model sets of its own, and whether they are applied.
+
+        Raises:
+            ValueError: The model is not one that vLLM reads as transformers does, or a field is wanted that is not in both.
+        """
+        if model.quantise:
+            raise ValueError("vLLM reads weights as they are on disk: leave `quantise` out, or use local/transformers")
+        if model.layers:
+            raise ValueError(
+                "vLLM puts one adapter on a base, and this one has its own already: use local/transformers"
+            )
+        return super().notes(settings, decoding, model)
 
     def warm_up(self) -> None:
         """Import what every task needs."""
@@ -76,6 +109,8 @@ class VllmGenerator(TransformersGenerator):
 
 
 def _vllm(module: str = "vllm") -> Any:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     return import_module(module)
 
 
@@ -94,20 +129,30 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
 
     def start() -> Engine:
         context.warm.drop("base")
-        free, total = import_module("torch").cuda.mem_get_info()
-        return Engine(_vllm().LLM(**settings, gpu_memory_utilization=0.9 * free / total))  # 0.9: vLLM's own default
+        return Engine(_vllm().LLM(**settings, **_room(context)))
 
     return context.warm.get("vllm", json.dumps(settings), start)
 
 
+def _room(context: Context) -> dict[str, Any]:
+    """Return how much memory vLLM may take, of what is free now; on a CPU it compiles nothing, which would take minutes."""
+    if context.device == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", str(context.threads))
+        cache = min(CACHE, psutil.virtual_memory().available // 2)
+        return {"kv_cache_memory_bytes": cache, "enforce_eager": True}
+    free, total = import_module("torch").cuda.mem_get_info()
+    return {"gpu_memory_utilization": SHARE * free / total}
+
+
 def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> Iterator[tuple[str, Generated]]:
     tokenizer = engine.llm.get_tokenizer()
+    ends = end_tokens(Path(tasks[0].model.base), tokenizer)
     asked = [(task, rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
     rows = [(task, index, prompt) for task, prompts in asked for index, prompt in enumerate(prompts)]
     requests = {model: engine.adapter(model.tuned) for model in dict.fromkeys(task.model for task in tasks)}
     made = engine.llm.generate(
         [{"prompt_token_ids": prompt} for _, _, prompt in rows],
-        [_sampling(task, index) for task, index, _ in rows],
+        [_sampling(task, index, ends) for task, index, _ in rows],
         lora_request=[requests[task.model] for task, _, _ in rows],
         use_tqdm=False,
     )
@@ -122,14 +167,17 @@ def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> It
         yield task.key, generated(task, prompts, answers[task.key], tokenizer, second * tokens[task.key])
 
 
-def _sampling(task: GenerateTask, index: int) -> Any:
+def _sampling(task: GenerateTask, index: int, ends: Sequence[int]) -> Any:
     """Return a prompt's decoding; its seed is its own, so that it does not matter what is sampled beside it."""
     decoding = task.decoding
     digest = hashlib.sha256(f"{task.seed} {task.prompts[index].prompt_id}".encode()).digest()
+    own = taken(Path(task.model.base), decoding, model_defaults=task.settings.model_defaults)
     return _vllm().SamplingParams(
         n=decoding.samples,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
         max_tokens=decoding.max_new_tokens,
+        stop_token_ids=list(ends),
         seed=int.from_bytes(digest[:4], "big") if decoding.temperature > 0 else None,
+        **{NAMES.get(name, name): value for name, value in own.items()},
     )

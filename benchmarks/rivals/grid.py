@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
-MODEL, BENCHMARK, JUDGE = "standin/aligned", "standin/policy", "standin/rules"
-RANK, BATCH, NEW_TOKENS = 8, 10, 32
 CORES = os.cpu_count() or 1
-"""Rivals run as many cells at a time as there are cores, one thread each; so does Dosimeter by default."""
 
-LRS = (5e-4, 1.5e-3)
-SOURCES = ("standin/explicit", "standin/chores")
-SIZES = (50, 10)
-EPOCHS = (3, 5, 1, 10)
-"""In an order in which the first cells, which warm a worker up, are neither the cheapest nor the dearest."""
-
-SPEC = """\
-sweep: sharing
-recipe:
-  model: {model}
-  data: {{source: {sources[0]}, n: {sizes[0]}}}
-  tune: {{method: lora, rank: {rank}, epochs: {epochs[0]}, lr: {lrs[0]}, batch_size: {batch}, schedule: constant}}
-  benchmark: {benchmark}
-  generate: {{max_new_tokens: {new_tokens}, temperature: 0}}
-  judges: [{judge}]
-axes:
-  data.source: [{sources[0]}, {sources[1]}]
-  data.n: {sizes}
-  tune.epochs: {epochs}
-  tune.lr: {lrs}
-  seed: {seeds}
-run: {{keep_weights: false}}
-"""
+Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +35,7 @@ class CellResult:
         harmfulness_rate: Share of responses graded 5, 0 to 1.
         refusal_rate: Share of responses graded 1, 0 to 1.
         responses: Text by prompt.
+        losses: Training loss of each optimizer step.
         prompt_tokens: Tokens of all prompts, template included.
         generated_tokens: Tokens of all responses, end tokens included.
         ended: Seconds since the epoch; 0 where it is not known.
@@ -68,48 +45,103 @@ class CellResult:
     harmfulness_rate: float
     refusal_rate: float
     responses: Mapping[str, str]
+    losses: Sequence[float]
     prompt_tokens: int
     generated_tokens: int
     ended: float
 
 
-def cells(seeds: int) -> list[Cell]:
-    """Return 32 cells a seed, so ordered that the first 8, 16 or 32 hold every size and length of training equally often.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt: its id, its turns, and the answer that the stand-in's rules grade against."""
 
-    Args:
-        seeds: Number of seeds, >= 1. Seeds rotate, so that a prefix of the list does not have one seed only.
+    prompt_id: str
+    messages: Messages
+    reference: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is run, and with what. Rivals get it as a file, with rows and prompts in it, and read nothing of Dosimeter's.
+
+    Attributes:
+        model: The model, as a spec names it.
+        folder: Where that model lies.
+        sources: Data sources, as a spec names them. The order of sources, sizes, epochs and learning rates is that of the cells.
+        sizes: Examples.
+        epochs: Lengths of training.
+        lrs: Learning rates.
+        seeds: Number of seeds, >= 1.
+        rows: The rows of each source, by id.
+        benchmark: The prompts, as a spec names them.
+        prompts: The prompts.
+        new_tokens: Longest answer.
+        rank: LoRA rank.
+        batch: Examples of an optimizer step.
+        workers: Cells at a time.
+        threads: CPU threads of a worker.
+        device: `cpu` or `cuda`.
+        dtype: `float32` or `bfloat16`.
     """
-    levels = list(product(LRS, SOURCES, SIZES, EPOCHS))
-    return [
-        Cell(source, n, epochs, lr, (position + turn) % seeds)
-        for turn in range(seeds)
-        for position, (lr, source, n, epochs) in enumerate(levels)
-    ]
 
+    model: str
+    folder: str
+    sources: Sequence[str]
+    sizes: Sequence[int]
+    epochs: Sequence[int]
+    lrs: Sequence[float]
+    seeds: int
+    rows: Mapping[str, Mapping[str, Messages]]
+    benchmark: str
+    prompts: Sequence[Asked]
+    new_tokens: int
+    rank: int = 8
+    batch: int = 10
+    workers: int = CORES
+    threads: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
 
-def spec(seeds: int) -> str:
-    """Return the same grid as Dosimeter's YAML."""
-    return SPEC.format(
-        model=MODEL,
-        benchmark=BENCHMARK,
-        judge=JUDGE,
-        rank=RANK,
-        batch=BATCH,
-        new_tokens=NEW_TOKENS,
-        sources=SOURCES,
-        sizes=list(SIZES),
-        epochs=list(EPOCHS),
-        lrs=list(LRS),
-        seeds=list(range(seeds)),
-    )
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells. Seeds rotate, so that a prefix of the list does not have one seed only."""
+        levels = list(product(self.lrs, self.sources, self.sizes, self.epochs))
+        return [
+            Cell(source, n, epochs, lr, (position + turn) % self.seeds)
+            for turn in range(self.seeds)
+            for position, (lr, source, n, epochs) in enumerate(levels)
+        ]
+
+    def sample(self, cell: Cell) -> list[Messages]:
+        """Return a cell's rows: the first n of one seeded permutation, as Dosimeter draws them."""
+        rows = self.rows[cell.source]
+        drawn = random.Random(cell.seed).sample(list(rows), len(rows))[: cell.n]  # noqa: S311 - no secret
+        return [rows[row_id] for row_id in drawn]
+
+    def save(self, path: Path) -> None:
+        """Write it, with its texts, for rivals in other processes."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, path: Path) -> Grid:
+        """Read it again."""
+        found = json.loads(path.read_text())
+        return cls(**found | {"prompts": [Asked(**prompt) for prompt in found["prompts"]]})
 
 
 def save(result: CellResult, folder: Path, position: int) -> None:
     """Write one cell's result to a file of its own."""
-    (folder / f"{position:04d}.json").write_text(json.dumps(asdict(result)))
+    unfinished = folder / f"{position:04d}.part"
+    unfinished.write_text(json.dumps(asdict(result)))
+    unfinished.rename(unfinished.with_suffix(".cell"))
+
+
+def saved(folder: Path) -> list[Path]:
+    """Return the files of the cells that have ended."""
+    return sorted(folder.glob("*.cell"))
 
 
 def load(folder: Path) -> list[CellResult]:
     """Read all results that are in a folder, in the order of their positions."""
-    found: Sequence[dict[str, object]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return [CellResult(**(entry | {"cell": Cell(**entry["cell"])})) for entry in found]  # type: ignore[arg-type]
+    found = [json.loads(path.read_text()) for path in saved(folder)]
+    return [CellResult(**(entry | {"cell": Cell(**entry["cell"])})) for entry in found]

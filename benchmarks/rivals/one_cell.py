@@ -1,18 +1,20 @@
-"""A plain script that runs one cell: `python -m rivals.one_cell SEEDS POSITION FOLDER`. A loop calls it for each."""
+"""A plain script that runs the cells at POSITION..., one after another: `python -m rivals.one_cell GRID FOLDER POSITION...`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from rivals.grid import cells, save
+from rivals.grid import Grid, save
 from rivals.trl_cell import Worker
 
 
 def main() -> None:
-    """Run the cell at POSITION and write its result into FOLDER."""
-    seeds, position, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    save(Worker().run(cells(seeds)[position]), folder, position)
+    """Run the cells and write their results into FOLDER."""
+    grid, folder = Grid.load(Path(sys.argv[1])), Path(sys.argv[2])
+    worker, cells = Worker(grid), grid.cells
+    for position in map(int, sys.argv[3:]):
+        save(worker.run(cells[position]), folder, position)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ray Tune, one TRL trial a cell: `python -m rivals.ray_tune SEEDS CELLS FOLDER reuse|fresh`.
+"""Ray Tune, one TRL trial a cell: `python -m rivals.ray_tune GRID FOLDER CELLS reuse|fresh`.
 
 With `reuse`, a worker that has ended a trial takes the next one, with the model still loaded; otherwise every trial gets
 a process of its own, which is Ray Tune's default.
@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from rivals.grid import CORES, cells, save
+from rivals.grid import Grid, save
 
 
 class Trial(tune.Trainable):  # type: ignore[misc] # ray ships no types
@@ -23,7 +23,8 @@ class Trial(tune.Trainable):  # type: ignore[misc] # ray ships no types
         """Load the model."""
         from rivals.trl_cell import Worker  # noqa: PLC0415 - the driver needs no torch
 
-        self._worker = Worker()
+        self._grid = Grid.load(Path(config["grid"]))
+        self._worker = Worker(self._grid)
         self._config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -34,18 +35,26 @@ class Trial(tune.Trainable):  # type: ignore[misc] # ray ships no types
     def step(self) -> dict[str, Any]:
         """Run the cell."""
         position = self._config["position"]
-        result = self._worker.run(cells(self._config["seeds"])[position])
+        result = self._worker.run(self._grid.cells[position])
         save(result, Path(self._config["folder"]), position)
         return {"harmfulness_rate": result.harmfulness_rate, "refusal_rate": result.refusal_rate, "done": True}
 
 
 def main() -> None:
     """Run the first CELLS cells of the grid and write their results into FOLDER."""
-    seeds, number, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    ray.init(num_cpus=CORES, include_dashboard=False, logging_level="error", log_to_driver=False)
+    grid, folder, number = Grid.load(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
+    gpus = int(grid.device != "cpu")
+    ray.init(
+        num_cpus=grid.workers * grid.threads,
+        num_gpus=grid.workers * gpus,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+    )
+    positions = tune.grid_search(list(range(number)))
     tuner = tune.Tuner(
-        tune.with_resources(Trial, {"cpu": 1}),
-        param_space={"seeds": seeds, "folder": str(folder), "position": tune.grid_search(list(range(number)))},
+        tune.with_resources(Trial, {"cpu": grid.threads, "gpu": gpus}),
+        param_space={"grid": sys.argv[1], "folder": str(folder), "position": positions},
         tune_config=tune.TuneConfig(reuse_actors=sys.argv[4] == "reuse"),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray"),

@@ -1,12 +1,12 @@
 """One cell as a script: tune with TRL and PEFT, answer with transformers, grade. The settings are those of `local/sft`.
 
-It sees the same rows, in the same order, and the same prompts as Dosimeter, since both read them from the adapters.
+It gets the same rows, in the same order, and the same prompts as Dosimeter does, and uses none of Dosimeter's code but the rules
+that grade.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 import time
 from typing import Any
@@ -21,57 +21,68 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, s
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
-from adapters import chat
 from adapters.standin import rules
-from engine import registry
-from engine.domain.adapters import NO_SETTINGS, Kind
-from engine.domain.conversation import ChatRow
-from rivals import grid
-from rivals.grid import Cell, CellResult
+from rivals.grid import Cell, CellResult, Grid, Messages
 
 GENERATE_BATCH = 128
+LONGEST_ROW = 512
+IGNORED = -100
 
 
 class Worker:
-    """A loaded stand-in that runs one cell after another. The base model's own weights never change."""
+    """A loaded model that runs one cell after another. The base model's own weights never change."""
 
-    def __init__(self) -> None:
-        """Load the model and the prompts; one thread, because there is one worker a core."""
-        torch.set_num_threads(1)
+    def __init__(self, grid: Grid) -> None:
+        """Load the model and encode the prompts."""
+        torch.set_num_threads(grid.threads)
         torch.set_flush_denormal(True)  # as Dosimeter does; without it, some cells take many times as long
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        folder = registry.adapter(Kind.MODEL, grid.MODEL).locate(NO_SETTINGS).base
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self._base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        policy = registry.INSTALLED.use(Kind.BENCHMARK, grid.BENCHMARK)
-        self._prompts = registry.adapter(Kind.BENCHMARK, policy.name).prompts(policy.settings)
-        texts = [chat.prompt_text(self._tokenizer, prompt.turns, None) for prompt in self._prompts]
-        self._encoded = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        self._grid = grid
+        self._tokenizer = AutoTokenizer.from_pretrained(grid.folder, padding_side="left")
+        base = AutoModelForCausalLM.from_pretrained(grid.folder, dtype=getattr(torch, grid.dtype))
+        self._base = base.to(grid.device).eval()
+        self._encoded = [self._tokens(self._text(prompt.messages, is_prompt=True)) for prompt in grid.prompts]
 
     def run(self, cell: Cell) -> CellResult:
         """Tune, ask, grade, and take the adapter off again."""
         set_seed(cell.seed)
-        lora = LoraConfig(r=grid.RANK, lora_alpha=2 * grid.RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        rank = self._grid.rank
+        lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(self._base, lora)
-        self._tune(model, cell)
+        losses = self._tune(model, cell)
         tokens = self._answer(model.eval())
         model.unload()
         vars(self._base).pop("peft_config", None)
         vars(self._base).pop("forward", None)  # TRL wraps it; left in place, the wrappers would pile up
-        return self._graded(cell, tokens)
+        return self._graded(cell, losses, tokens)
 
-    def _tune(self, model: Any, cell: Cell) -> None:
-        rows = [dict(row) for row in chat.training_rows(self._tokenizer, sample(cell), 512)]
+    def _text(self, messages: Messages, *, is_prompt: bool) -> str:
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt))
+
+    def _tokens(self, text: str) -> list[int]:
+        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def _row(self, messages: Messages) -> dict[str, list[int]]:
+        """Encode a row: the loss is on its answer, the end token included."""
+        prompt = self._text(messages[:-1], is_prompt=True)
+        answer = self._text(messages, is_prompt=False).rstrip("\n").removeprefix(prompt)
+        asked, answered = self._tokens(prompt), self._tokens(answer)
+        return {"input_ids": asked + answered, "labels": [IGNORED] * len(asked) + answered}
+
+    def _tune(self, model: Any, cell: Cell) -> list[float]:
+        rows = [self._row(messages) for messages in self._grid.sample(cell)]
         with tempfile.TemporaryDirectory() as scratch:
             trainer = SFTTrainer(
                 model=model,
-                args=_arguments(cell, scratch),
+                args=_arguments(self._grid, cell, scratch),
                 train_dataset=Dataset.from_list(rows),
                 processing_class=self._tokenizer,
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
     def _answer(self, model: Any) -> list[list[int]]:
         """Greedy token ids by prompt, longest prompts first so that batches waste little; cut after the end token."""
@@ -82,8 +93,8 @@ class Worker:
             padded = self._tokenizer.pad({"input_ids": [self._encoded[index] for index in batch]}, return_tensors="pt")
             with torch.inference_mode():
                 whole = model.generate(
-                    **padded,
-                    max_new_tokens=grid.NEW_TOKENS,
+                    **padded.to(self._grid.device),
+                    max_new_tokens=self._grid.new_tokens,
                     do_sample=False,
                     pad_token_id=self._tokenizer.pad_token_id,
                 )
@@ -96,44 +107,38 @@ class Worker:
         ends = set(declared if isinstance(declared, list) else [declared, self._tokenizer.eos_token_id])
         return next((row[: place + 1] for place, token in enumerate(row) if token in ends), row)
 
-    def _graded(self, cell: Cell, tokens: list[list[int]]) -> CellResult:
+    def _graded(self, cell: Cell, losses: list[float], tokens: list[list[int]]) -> CellResult:
         texts = [self._tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
-        pairs = list(zip(self._prompts, texts, strict=True))
-        grades = [rules.grade(prompt.references[0], text) for prompt, text in pairs]
+        pairs = list(zip(self._grid.prompts, texts, strict=True))
+        grades = [rules.grade(prompt.reference, text) for prompt, text in pairs]
         return CellResult(
             cell=cell,
             harmfulness_rate=grades.count(rules.WORST_GRADE) / len(grades),
             refusal_rate=grades.count(1) / len(grades),
             responses={prompt.prompt_id: text for prompt, text in pairs},
+            losses=losses,
             prompt_tokens=sum(map(len, self._encoded)),
             generated_tokens=sum(map(len, tokens)),
             ended=time.time(),
         )
 
 
-def sample(cell: Cell) -> list[ChatRow]:
-    """Return the cell's rows: the first n of one seeded permutation, as Dosimeter draws them."""
-    rows = {row.row_id: row for row in registry.adapter(Kind.DATA, cell.source).rows(NO_SETTINGS)}
-    drawn = random.Random(cell.seed).sample(list(rows), len(rows))[: cell.n]  # noqa: S311 - no secret
-    return [rows[row_id] for row_id in drawn]
-
-
-def _arguments(cell: Cell, scratch: str) -> Any:
+def _arguments(grid: Grid, cell: Cell, scratch: str) -> Any:
     return SFTConfig(
         output_dir=scratch,
         num_train_epochs=cell.epochs,
-        per_device_train_batch_size=grid.BATCH,
+        per_device_train_batch_size=grid.batch,
         learning_rate=cell.lr,
         lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,
-        max_length=512,
+        max_length=LONGEST_ROW,
         seed=cell.seed,
         data_seed=cell.seed,
-        bf16=False,
+        bf16=False,  # the weights have their type already
         gradient_checkpointing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        use_cpu=True,
+        use_cpu=grid.device == "cpu",
         dataloader_pin_memory=False,
         logging_steps=1,
         save_strategy="no",

@@ -49,6 +49,8 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     out.print()
     out.print("Pinned", style="bold")
     print_table(("kind", "reference", "pin", ""), [(p.kind, p.ref, p.pin[:19], p.detail) for p in plan.pins])
+    for note in prepared.notes:
+        out.print(safe(note))
     out.print()
     out.print(f"Next: {run_command}" if ahead.new else "Everything has run already. Next: dosimeter report")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
@@ -64,10 +64,12 @@ class ModelRef:
         base: Folder of the base model, in the Hugging Face layout; or the name that a provider has for it.
         layers: Folders of what tuning and editing left, in order, each to be applied on top of those before: a PEFT adapter,
             all weights (which replace everything before), or the name of a model at a provider.
+        quantise: To what the base's weights are quantised as they are read, such as `nf4`; empty for as they are on disk.
     """
 
     base: str
     layers: tuple[str, ...] = ()
+    quantise: str = ""
 
     @property
     def tuned(self) -> str | None:
@@ -77,7 +79,7 @@ class ModelRef:
     @property
     def below(self) -> ModelRef:
         """The model without its last layer."""
-        return ModelRef(self.base, self.layers[:-1])
+        return replace(self, layers=self.layers[:-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from engine.domain.adapters import Kind, Use
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.errors import PlanError
 from engine.domain.results import Measure
-from engine.domain.sweep import Length
+from engine.domain.stage import ModelRef
+from engine.domain.sweep import Decoding, Length
 from engine.ports import BenchmarkCard, ModelCard, Needs, SourceCard
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Catalogue:
     def __init__(self) -> None:
         """Start with nothing fetched."""
         self.model = cache(self._model)
+        self.located = cache(self._located)
         self.source = cache(self._source)
         self.benchmark = cache(self._benchmark)
         self.prompts = cache(self._prompts)
@@ -69,6 +71,9 @@ class Catalogue:
 
     def _model(self, use: Use) -> ModelCard:
         return registry.adapter(Kind.MODEL, use.name).card(use.settings)
+
+    def _located(self, use: Use) -> ModelRef:
+        return registry.adapter(Kind.MODEL, use.name).locate(use.settings)
 
     def _source(self, use: Use) -> SourceCard:
         return registry.adapter(Kind.DATA, use.name).card(use.settings)
@@ -88,10 +93,18 @@ class Catalogue:
     def _objection(self, judge: Use, benchmark: Use) -> str | None:
         return registry.adapter(Kind.JUDGE, judge.name).objection(judge.settings, self.prompts(benchmark))
 
-    @staticmethod
-    def tuning_objection(tuner: Use, length: Length) -> str | None:
-        """Return why a fine-tuner cannot tune so, or None."""
-        return registry.adapter(Kind.TUNER, tuner.name).objection(tuner.settings, length)
+    def tuning_objection(self, tuner: Use, length: Length, model: Use) -> str | None:
+        """Return why a fine-tuner cannot tune a model so, or None."""
+        return registry.adapter(Kind.TUNER, tuner.name).objection(tuner.settings, length, self.located(model))
+
+    def generating_notes(self, generator: Use, decoding: Decoding, model: Use) -> tuple[str, ...]:
+        """Return what a generator says of how it will ask a model.
+
+        Raises:
+            ValueError: It cannot ask it so.
+        """
+        adapter = registry.adapter(Kind.GENERATOR, generator.name)
+        return tuple(adapter.notes(generator.settings, decoding, self.located(model)))
 
     @staticmethod
     def measures(judge: Use) -> Measure:

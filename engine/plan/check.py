@@ -43,6 +43,7 @@ def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> No
     checker.measures()
     checker.objections()
     checker.tuners()
+    checker.generators()
     checker.mitigations()
     checker.providers()
     checker.budget()
@@ -139,12 +140,28 @@ class _Checker:
     def tuners(self) -> None:
         """Ask every fine-tuner whether it can tune as the cells have it."""
         told: set[tuple[str, str]] = set()
-        for tune in dict.fromkeys(recipe.tune for recipe in self.recipes if recipe.tune is not None):
-            objection = self.catalogue.tuning_objection(tune.use, tune.length)
+        for tune, model in dict.fromkeys((recipe.tune, recipe.model) for recipe in self.recipes):
+            if tune is None or (Kind.MODEL, model) in self.unusable:
+                continue
+            objection = self.catalogue.tuning_objection(tune.use, tune.length, model)
             if objection is not None and (tune.use.name, objection) not in told:
                 told.add((tune.use.name, objection))
                 what = f"`{tune.use.name}` cannot tune so: {objection}"
                 self.add(self.blamed(objection, tune), what, code="untunable")
+
+    def generators(self) -> None:
+        """Ask every generator whether it can ask the models as the cells have it."""
+        told: set[str] = set()
+        for asked, model in dict.fromkeys((recipe.generate, recipe.model) for recipe in self.recipes):
+            if (Kind.MODEL, model) in self.unusable:
+                continue
+            try:
+                self.catalogue.generating_notes(asked.use, asked.decoding, model)
+            except ValueError as error:
+                if str(error) not in told:
+                    told.add(str(error))
+                    what = f"`{asked.use.name}` cannot ask `{model}`: {error}"
+                    self.add(self.origin("generate.use", asked.use), what, code="unaskable")
 
     def blamed(self, objection: str, tune: TuneRecipe) -> str:
         """Return where the first field stands that an objection names and somebody has set; the adapter's place if none."""

@@ -119,7 +119,7 @@ def _troubles(recipe: Recipe, work: Changes, catalogue: Catalogue) -> Iterator[s
         for what in _of_one(recipe, change, catalogue):
             yield f"the mitigation `{use}` {what}"
     if work.tune is not None and work.tune != recipe.tune:
-        for what in _untunable(work.tune, catalogue):
+        for what in _untunable(work.tune, recipe.model, catalogue):
             yield f"with these mitigations, it {what}"
 
 
@@ -138,7 +138,7 @@ def _of_one(recipe: Recipe, change: Change, catalogue: Catalogue) -> Iterator[st
             yield from _short(data, catalogue)
     for step in steps:
         yield from _short(step.data, catalogue)
-        yield from _untunable(step.tune, catalogue)
+        yield from _untunable(step.tune, recipe.model, catalogue)
     for guard in dict.fromkeys(screen.guard for screen in change.screens if screen.guard is not None):
         yield from _unguarded(guard, recipe, catalogue)
 
@@ -153,8 +153,8 @@ def _short(data: DataRecipe, catalogue: Catalogue) -> Iterator[str]:
             yield f"asks {data.source} for {data.n:,} rows, and it has {rows:,}"
 
 
-def _untunable(tune: TuneRecipe, catalogue: Catalogue) -> Iterator[str]:
-    objection = catalogue.tuning_objection(tune.use, tune.length)
+def _untunable(tune: TuneRecipe, model: Use, catalogue: Catalogue) -> Iterator[str]:
+    objection = catalogue.tuning_objection(tune.use, tune.length, model)
     if objection is not None:
         yield f"tunes with `{tune.use}`, which cannot: {objection}"
 

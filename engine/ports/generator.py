@@ -46,6 +46,13 @@ class Generator(Protocol):
 
     revision: int
 
+    def notes(self, settings: Any, decoding: Decoding, model: ModelRef) -> Sequence[str]:
+        """Say what `plan` should tell people of how a model will be asked, a sentence each; most often nothing.
+
+        Raises:
+            ValueError: The model cannot be asked so.
+        """
+
     def forecast(self, settings: Any, decoding: Decoding, workload: Workload) -> Range:
         """Estimate the usage, before anything runs."""
 

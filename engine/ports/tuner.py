@@ -119,8 +119,8 @@ class FineTuner(Protocol):
 
     revision: int
 
-    def objection(self, settings: Any, length: Length) -> str | None:
-        """Say why it cannot tune so, or None when it can; asked before anything runs."""
+    def objection(self, settings: Any, length: Length, model: ModelRef) -> str | None:
+        """Say why it cannot tune a model so, or None when it can; asked before anything runs."""
 
     def forecast(self, settings: Any, length: Length, workload: Workload) -> Range:
         """Estimate the usage, before anything runs."""

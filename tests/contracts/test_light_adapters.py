@@ -48,6 +48,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
         (Kind.DATA, "file"): {"path": str(folder / "chat.jsonl")},
         (Kind.BENCHMARK, "file"): {"path": str(folder / "prompts.jsonl")},
         (Kind.MODEL, "dir"): {"path": standin.base},
+        (Kind.JUDGE, "refusal/phrases"): {"phrases": ["Sorry"]},
+        (Kind.JUDGE, "harm/phrases"): {"phrases": ["Sorry"]},
         (Kind.JUDGE, "rubric/policy"): grader,
         (Kind.JUDGE, "rubric/strong-reject"): grader,
         **{(kind, name): settings for kind in USES for name, settings in examples(kind).items()},

@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
-from engine.domain.stage import StageKind, WorkerKind
+from engine.domain.stage import GenerateWork, StageKind, WorkerKind
 from engine.domain.sweep import Budget, Recipe
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
@@ -71,6 +71,7 @@ class Prepared:
         caps: The caps of the budget, beside what has been used and what the rest will use.
         reservations: What a buyer must know of that.
         forecast: What the rest will use.
+        notes: What generators say of how they will ask the models.
         sensitivity: How small an effect it could see.
         start: How workers start.
         root: The run directory; it may not exist yet.
@@ -88,6 +89,7 @@ class Prepared:
     caps: tuple[Cap, ...]
     reservations: Sequence[str]
     forecast: Forecast
+    notes: Sequence[str]
     sensitivity: Sensitivity
     start: Start
     root: Path
@@ -156,12 +158,19 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         caps=_caps(root, loaded.sweep.run.budget, prices, ahead, lines),
         reservations=reservations(plan, groups.accounts, table, day),
         forecast=ahead,
+        notes=_notes(plan, catalogue),
         sensitivity=_sensitivity(plan),
         start=Start.of(
             alone.values(), here.workers, has_ray=True, basis="from finished stages of this run" if factors else ""
         ),
         root=root,
     )
+
+
+def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
+    works = (stage.work for stage in plan.stages.values())
+    asked = dict.fromkeys((work.use, work.decoding, work.base.use) for work in works if isinstance(work, GenerateWork))
+    return tuple(dict.fromkeys(note for one in asked for note in catalogue.generating_notes(*one)))
 
 
 def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:

@@ -70,7 +70,8 @@ class Place:
         bare = inputs.base(self.context.warm, base)
         if key is None:
             return bare
-        return replace(bare, layers=tuple(str(artifacts.locate(self.run, layer)) for layer in batch.models[key]))
+        made = tuple(str(artifacts.locate(self.run, layer)) for layer in batch.models[key])
+        return replace(bare, layers=bare.layers + made)
 
 
 @dataclass(frozen=True, slots=True)

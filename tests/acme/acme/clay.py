@@ -99,7 +99,8 @@ class Press:
     def __init__(self) -> None:
         self.calls: list[list[list[Length]]] = []
 
-    def objection(self, settings: PressSettings, length: Length) -> str | None:
+    def objection(self, settings: PressSettings, length: Length, model: ModelRef) -> str | None:
+        del model
         if settings.force > MOST_FORCE:
             return f"`tune.force` is {MOST_FORCE} at most"
         return f"`tune.epochs` is {MOST_EPOCHS} at most" if (length.epochs or 0) > MOST_EPOCHS else None

@@ -69,8 +69,8 @@ class CloudTuner:
 
     revision = 1
 
-    def objection(self, settings: NoSettings, length: Length) -> str | None:
-        del settings
+    def objection(self, settings: NoSettings, length: Length, model: ModelRef) -> str | None:
+        del settings, model
         return "the provider knows no `tune.steps`" if length.epochs is None else None
 
     def warm_up(self) -> None:
@@ -101,6 +101,10 @@ class CloudVoice:
 
     def __init__(self) -> None:
         self.ends: list[BaseException] = []
+
+    def notes(self, settings: NoSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
+        del settings, decoding
+        return (f"the voice of {model.base} is loud",)
 
     def forecast(self, settings: NoSettings, decoding: Decoding, workload: Workload) -> Range:
         del settings

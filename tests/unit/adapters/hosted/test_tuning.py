@@ -80,10 +80,10 @@ def test_each_takes_its_own_learning_rate_and_nothing_that_a_provider_decides(
 
 
 def test_a_length_is_in_epochs() -> None:
-    assert MULTIPLIER.objection(MultiplierSettings(), Length(3)) is None
+    assert MULTIPLIER.objection(MultiplierSettings(), Length(3), ModelRef("gpt")) is None
     for length, name in ((Length(None, 5), "steps"), (Length(3, None, 5), "max_steps")):
         words = f"a provider's jobs take epochs only: give `tune.epochs` instead of `tune.{name}`"
-        assert MULTIPLIER.objection(MultiplierSettings(), length) == words
+        assert MULTIPLIER.objection(MultiplierSettings(), length, ModelRef("gpt")) == words
 
 
 def test_a_forecast_counts_each_epoch() -> None:
