@@ -66,7 +66,7 @@ def _line(snapshot: Snapshot) -> str:
     if snapshot.cells_blocked:
         parts.append(f"{snapshot.cells_blocked:,} blocked")
     parts.append(duration(snapshot.elapsed))
-    if snapshot.cells_done:
+    if snapshot.cells_per_minute >= 1:
         parts.append(f"{snapshot.cells_per_minute:.0f} cells/min")
     if snapshot.usd is not None:
         parts.append(money(snapshot.usd))
