@@ -103,6 +103,14 @@ def read_whole(model: ModelRef, dtype: str, device: str) -> Any:
     return whole.eval()
 
 
+def read_plain(model: ModelRef, dtype: str, device: str) -> Any:
+    """Return the same with no weight quantised: those that are as they were read back, in `dtype`."""
+    import torch
+
+    whole = read_whole(model, dtype, device)
+    return whole.dequantize(getattr(torch, dtype)).eval() if is_quantised(whole) else whole
+
+
 def is_quantised(model: Any) -> bool:
     """Tell whether a model in memory is quantised."""
     return getattr(model, "hf_quantizer", None) is not None

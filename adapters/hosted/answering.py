@@ -8,7 +8,6 @@ from adapters.hosted.tuning import account, asked
 from engine.domain.conversation import Turn
 from engine.domain.cost import Range, Usage
 from engine.domain.results import Finish, Response
-from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports import Context, Generated, GenerateTask, NoSettings, Workload
 from engine.ports.chat import ChatRequest, Completion, FinishReason
@@ -35,11 +34,6 @@ class HostedGenerator:
     """Chat completions of a hosted model, tuned or not."""
 
     revision = 1
-
-    def notes(self, settings: NoSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
-        """Nothing: a request says all that is ours to decide."""
-        del settings, decoding, model
-        return ()
 
     def forecast(self, settings: NoSettings, decoding: Decoding, workload: Workload) -> Range:
         """Estimate the tokens that are billed; at most, every answer is as long as it may be."""

@@ -82,9 +82,11 @@ def _answers(
     if decoding.temperature > 0:
         set_seed(task.seed)
     elif context.device == "cpu":
-        rows, tokens = CPU_ROWS, CPU_TOKENS
+        halvings = task.fit.halvings if task.fit else 0  # after a worker has died of it
+        rows, tokens = max(1, CPU_ROWS >> halvings), CPU_TOKENS >> halvings
     else:
-        rows, make = context.generate_batch, partial(in_halves, make)
+        planned = task.fit.rows if task.fit and task.fit.rows else context.generate_batch
+        rows, make = min(context.generate_batch, planned), partial(in_halves, make)
     answers = {}
     for part in batches([len(prompt) for prompt in prompts], decoding.max_new_tokens, rows, tokens):
         for place, row in enumerate(make([prompts[index] for index in part])):

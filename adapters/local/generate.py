@@ -6,15 +6,17 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from adapters.local import memory
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
 from adapters.local.decoding import notes as decoding_notes
 from adapters.local.loaded import loaded
 from adapters.local.rates import AskRates, rates
 from adapters.local.settings import DecodeSettings
+from adapters.model_folder import quantised
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, Generated, GenerateTask, Workload
+from engine.ports import Context, Fit, Generated, GenerateTask, Workload
 
 EARLY = 0.3
 """The least share of the expected decoding steps: all answers of a batch may end early, but one long answer holds it."""
@@ -68,6 +70,30 @@ class TransformersGenerator:
             ends.append(Usage(prompt_tokens=read, generated_tokens=made, device_seconds=taken * spread))
         low, mid, high = ends
         return Prediction(low, mid, high, found.ask.imports + found.ask.load, found.basis)
+
+    def fit(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Fit | None:
+        """Tell what a task takes of its worker's memory; None for a model that cannot be sized.
+
+        On a CPU the cut of a task's batches is a rule, and no matter of memory; on a GPU as many prompts go together as fit.
+        """
+        if workload.base is None:
+            return None
+        folder = Path(workload.base.base)
+        try:
+            sizes = memory.shape(folder)
+        except (OSError, ValueError):
+            return None
+        here = workload.machine
+        kind, whole = workload.base.quantise or quantised(folder), workload.longest + decoding.max_new_tokens
+        most = min(CPU_ROWS, max(1, CPU_TOKENS // whole)) if here.device == "cpu" else GPU_ROWS
+        found = Fit()
+        for times in range(most.bit_length() if here.device != "cpu" else 1):
+            rows = min(most >> times, workload.items) * decoding.samples
+            parts = memory.answering(settings.dtype, sizes, kind, rows * whole, rows, here.device)
+            found = Fit(parts, 0 if here.device == "cpu" else most >> times)
+            if here.memory is None or found.needed <= here.memory:
+                break
+        return found
 
     def warm_up(self) -> None:
         """Import what every task needs."""

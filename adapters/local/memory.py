@@ -159,6 +159,34 @@ def training(settings: SftSettings, model: Shape, kind: str, longest: int, machi
     return next((fit for fit in fits if machine.memory is None or fit.needed <= machine.memory), fits[-1])
 
 
+REMEDIES: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "tune.method: lora": {"method": "lora"},
+        "tune.precision: mixed": {"precision": "mixed"},
+        "tune.optimizer: adamw_8bit": {"optimizer": "adamw_8bit"},
+        "tune.max_length: 256": {"max_length": 256},
+    }
+)
+"""What a spec may say instead where training does not fit."""
+
+
+def tuning_fit(settings: SftSettings, model: Shape, kind: str, longest: int, machine: Machine) -> Fit:
+    """Return what training takes, and where it does not fit, what would. The arguments are those of `training`."""
+    found = training(settings, model, kind, min(longest, settings.max_length), machine)
+    if machine.memory is None or found.needed <= machine.memory:
+        return found
+    helps = []
+    for words, update in REMEDIES.items():
+        other = settings.model_copy(update=dict(update))
+        tried = training(other, model, kind, min(longest, other.max_length), machine)
+        if tried.needed <= machine.memory and other != settings:
+            helps.append(f"`{words}`")
+    if not kind and settings.method == "lora":
+        tried = training(settings, model, "nf4", min(longest, settings.max_length), machine)
+        helps += ["`model: {use: dir, path: ..., quantise: nf4}`"] if tried.needed <= machine.memory else []
+    return replace(found, remedies=tuple(helps))
+
+
 def _held(model: Shape, dtype: str, kind: str) -> int:
     """Return the bytes of a model's weights: quantised ones are those of the linear layers."""
     if not kind:

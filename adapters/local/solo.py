@@ -93,7 +93,7 @@ def planned(run: TrainingRun, context: Context, longest: int) -> Passes:
     fit, settings = run.fit or Fit(), run.settings
     weights = model_folder.parameters(Path(run.model.base)) or sys.maxsize
     rule = memory.rows_at_once(settings, weights, longest, torch.device(context.device).type)
-    return Passes(min(rule, fit.rows or rule), fit.is_checkpointed or settings.gradient_checkpointing == "on")
+    return Passes.planned(fit, settings, rule)
 
 
 def _trained(

@@ -121,6 +121,7 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
     settings = {
         "model": tasks[0].model.base,
         "dtype": tasks[0].settings.dtype,
+        "max_model_len": -1,  # as long as memory allows, up to the model's own
         "enable_lora": True,
         "max_lora_rank": next((rank for rank in RANKS if rank >= needed), RANKS[-1]),
         "max_loras": 8,  # in one batch, on the GPU

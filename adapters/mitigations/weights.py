@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.model_folder import ADAPTER, ADAPTER_WEIGHTS, INDEX, adapter_tensors
-from adapters.whole_model import BASE_WEIGHTS, read_whole, set_up
+from adapters.whole_model import BASE_WEIGHTS, read_plain, set_up
 from engine.ports import Context, WeightsEdit
 
 _A, _B = ("lora_A", "lora_embedding_A"), ("lora_B", "lora_embedding_B")
@@ -68,7 +68,7 @@ def interpolate(edit: WeightsEdit, factor: float, context: Context) -> None:
     import torch
 
     set_up(context)
-    model, start = (read_whole(ref, "float32", "cpu") for ref in (edit.model, edit.start))
+    model, start = (read_plain(ref, "float32", "cpu") for ref in (edit.model, edit.start))
     origin = dict(start.named_parameters())
     for name, weight in model.named_parameters():
         if name not in origin or origin[name].shape != weight.shape:

@@ -100,6 +100,11 @@ def document(prepared: Prepared) -> dict[str, Any]:
             "hosted": [asdict(line) for line in prepared.bill],
             "reservations": list(prepared.reservations),
         },
+        "memory": {
+            "machine": asdict(prepared.memory.machine),
+            "most": {kind.value: asdict(prepared.memory.fits[one.key]) for kind, one in prepared.memory.most.items()},
+            "rows_at_once": {key: fit.rows for key, fit in prepared.memory.fits.items()},
+        },
         "budget": [asdict(cap) | {"fits": cap.fits, "surely_fits": cap.surely_fits} for cap in prepared.caps],
         "minimum_detectable_effect": asdict(prepared.sensitivity),
         "pins": [asdict(pin) for pin in plan.pins],

@@ -14,6 +14,7 @@ from engine.domain.plan import CellOrigin, PlannedCell
 from engine.plan.bill import BillLine, Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
+from engine.plan.memory import gigabytes
 from engine.plan.why import StageReason
 from engine.run.drive.prepare import Prepared
 
@@ -44,6 +45,7 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     out.print()
     _print_bill(prepared)
     _print_cost(prepared)
+    _print_memory(prepared)
     _print_budget(prepared)
     _print_sensitivity(prepared)
     out.print()
@@ -153,6 +155,24 @@ def _print_cost(prepared: Prepared) -> None:
     else:
         cheap, likely, dear = map(money, ahead.usd)
         out.print(f"Cost    about {likely} ({cheap} to {dear})", style="bold")
+
+
+def _print_memory(prepared: Prepared) -> None:
+    """Print what the hungriest stage of each kind takes of a worker's memory, and how it is cut to fit."""
+    found, head = prepared.memory, "Memory  "
+    here = found.machine
+    device = "a GPU" if here.device == "cuda" else "each of " + count(here.workers, "worker")
+    free = "" if here.memory is None else f" of {gigabytes(here.memory)} free for {device}"
+    for kind, stage in found.most.items():
+        fit = found.fits[stage.key]
+        parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in fit.parts)
+        console().print(f"{head}{kind.value} takes at most {gigabytes(fit.needed)}{free}", style="bold")
+        console().print(f"        {parts}")
+        how = [f"rows go through the model {fit.rows} at a time"] if fit.rows else []
+        how += ["activations are computed again instead of kept"] if fit.is_checkpointed else []
+        if how:
+            console().print(f"        {'; '.join(how)}")
+        head = "        "
 
 
 def _print_budget(prepared: Prepared) -> None:

@@ -17,7 +17,9 @@ from engine.cli.main import Exit
 from engine.cli.plan_verb import document
 from engine.cli.render import console, print_json, safe
 from engine.domain.errors import RunError
+from engine.domain.sweep import RunSettings
 from engine.plan.accounts import access_of
+from engine.plan.machine import is_elsewhere
 from engine.run.accounts.leftover import cancel, left_behind
 from engine.run.accounts.reach import unreachable
 from engine.run.drive.adopt import claim
@@ -167,9 +169,16 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
         from engine.run.executors.ray_executor import RayExecutor
 
         adapters = dict.fromkeys((stage.kind, stage.adapter) for stage in prepared.plan.stages.values())
-        return RayExecutor(root, settings, adapters)
+        return RayExecutor(root, settings if is_elsewhere() else _as_many_as_fit(prepared), adapters)
 
     return inline if name == "inline" else on_ray
+
+
+def _as_many_as_fit(prepared: Prepared) -> RunSettings:
+    """Return the run's settings with no more workers than memory allows."""
+    settings, workers = prepared.loaded.sweep.run, prepared.memory.machine.workers
+    resources = settings.resources.model_copy(update={"hosts": workers})
+    return settings.model_copy(update={"resources": resources})
 
 
 def _files(prepared: Prepared, spec: Path, overrides: tuple[str, ...]) -> dict[str, str]:

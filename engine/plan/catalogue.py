@@ -16,7 +16,7 @@ from engine.domain.errors import PlanError
 from engine.domain.results import Measure
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding, Length
-from engine.ports import BenchmarkCard, ModelCard, Needs, SourceCard
+from engine.ports import BenchmarkCard, GeneratorWithNotes, ModelCard, Needs, SourceCard, TunerWithNotes
 
 T = TypeVar("T")
 
@@ -104,7 +104,15 @@ class Catalogue:
             ValueError: It cannot ask it so.
         """
         adapter = registry.adapter(Kind.GENERATOR, generator.name)
+        if not isinstance(adapter, GeneratorWithNotes):
+            return ()
         return tuple(adapter.notes(generator.settings, decoding, self.located(model)))
+
+    @staticmethod
+    def tuning_notes(tuner: Use) -> tuple[str, ...]:
+        """Return what a fine-tuner says of its settings."""
+        adapter = registry.adapter(Kind.TUNER, tuner.name)
+        return tuple(adapter.notes(tuner.settings)) if isinstance(adapter, TunerWithNotes) else ()
 
     @staticmethod
     def measures(judge: Use) -> Measure:

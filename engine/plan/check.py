@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from engine.domain.adapters import Kind, Use
 from engine.domain.results import Measure
-from engine.domain.sweep import Level, Recipe, TuneRecipe
+from engine.domain.sweep import GenerateRecipe, Level, Recipe, TuneRecipe
 from engine.plan import check_hosted
 from engine.plan.accounts import is_hosted
 from engine.plan.catalogue import Catalogue
@@ -26,7 +26,7 @@ from engine.spec.positions import Problems
 _MEASURED: Mapping[str, Measure] = MappingProxyType(
     {"utility_judge": Measure.CORRECT, "over_refusal_judge": Measure.REFUSAL}
 )
-_FIELD = re.compile(r"`(tune\.\w+)`")
+_FIELD = re.compile(r"`((?:tune|generate)\.\w+)`")
 
 
 def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> None:
@@ -147,7 +147,7 @@ class _Checker:
             if objection is not None and (tune.use.name, objection) not in told:
                 told.add((tune.use.name, objection))
                 what = f"`{tune.use.name}` cannot tune so: {objection}"
-                self.add(self.blamed(objection, tune), what, code="untunable")
+                self.add(self.blamed(objection, "tune", tune), what, code="untunable")
 
     def generators(self) -> None:
         """Ask every generator whether it can ask the models as the cells have it."""
@@ -161,17 +161,17 @@ class _Checker:
                 if str(error) not in told:
                     told.add(str(error))
                     what = f"`{asked.use.name}` cannot ask `{model}`: {error}"
-                    self.add(self.origin("generate.use", asked.use), what, code="unaskable")
+                    self.add(self.blamed(str(error), "generate", asked), what, code="unaskable")
 
-    def blamed(self, objection: str, tune: TuneRecipe) -> str:
+    def blamed(self, objection: str, section: str, has: TuneRecipe | GenerateRecipe) -> str:
         """Return where the first field stands that an objection names and somebody has set; the adapter's place if none."""
         for path in _FIELD.findall(objection):
-            name = path.removeprefix("tune.")
-            level = getattr(tune if name in TuneRecipe.model_fields else tune.use.settings, name, None)
+            name = path.partition(".")[2]
+            level = getattr(has if name in type(has).model_fields else has.use.settings, name, None)
             where = self.origin(path, level)
             if where in self.loaded.positions.values:
                 return where
-        return self.origin("tune.use", tune.use)
+        return self.origin(f"{section}.use", has.use)
 
     def mitigations(self) -> None:
         """Ask every mitigation whether it can work on the cells that have it."""

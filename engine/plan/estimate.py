@@ -17,7 +17,7 @@ from engine.domain.stage import GenerateWork, JudgeWork, RowsWork, SampleWork, S
 from engine.domain.sweep import Decoding, Length
 from engine.plan.catalogue import Catalogue, Lengths
 from engine.plan.tariff import Tariff
-from engine.ports import Machine, Pairs, Workload
+from engine.ports import Fit, Machine, Pairs, SizedGenerator, SizedTuner, Workload
 
 NOTHING = Range(Usage(), Usage(), Usage())
 UNKNOWN = Machine()
@@ -91,6 +91,20 @@ def stage_forecasts(
     """
     estimator = _Estimator(plan.stages, catalogue, machine, measure=measure)
     return {key: estimator(stage) for key, stage in plan.stages.items()}
+
+
+def stage_fits(plan: Plan, catalogue: Catalogue, machine: Machine, keys: Iterable[str]) -> dict[str, Fit]:
+    """Return what some stages take of their workers' memory, by key; those are left out of which it is not known.
+
+    Args:
+        plan: The plan.
+        catalogue: The adapters' cards.
+        machine: What each worker has.
+        keys: The stages.
+    """
+    estimator = _Estimator(plan.stages, catalogue, machine, measure=False)
+    found = {key: estimator.fit(plan.stages[key]) for key in keys}
+    return {key: fit for key, fit in found.items() if fit is not None}
 
 
 def calibration(forecasts: Mapping[str, Range], plan: Plan, seconds: Mapping[str, float]) -> dict[StageKind, float]:
@@ -187,6 +201,18 @@ class _Estimator:
         self.generate = cache(self._generate)
         self.judge = cache(self._judge)
         self.weights = cache(self._weights)
+        self.tune_fit = cache(self._tune_fit)
+        self.generate_fit = cache(self._generate_fit)
+
+    def fit(self, stage: Stage) -> Fit | None:
+        """Return what a stage takes of its worker's memory, or None where that is unknown."""
+        match stage.work:
+            case TuneWork() as work:
+                return self.tune_fit(work.base.use, work.use, tuple(self._samples(stage.need("rows"))))
+            case GenerateWork() as work:
+                return self.generate_fit(work.base.use, work.use, work.decoding, work.benchmark.use, work.system)
+            case _:
+                return None
 
     def __call__(self, stage: Stage) -> Range:
         """Return the forecast of a stage."""
@@ -208,6 +234,24 @@ class _Estimator:
         drawn = [(self._catalogue.row_lengths(base, source), n) for source, n in samples]
         workload = self._workload(base, drawn)
         return registry.adapter(Kind.TUNER, tuner.name).forecast(tuner.settings, length, workload)
+
+    def _tune_fit(self, base: Use, tuner: Use, samples: tuple[tuple[Use, int], ...]) -> Fit | None:
+        adapter = registry.adapter(Kind.TUNER, tuner.name)
+        if not isinstance(adapter, SizedTuner):
+            return None
+        drawn = [(self._catalogue.row_lengths(base, source), n) for source, n in samples]
+        return adapter.fit(tuner.settings, self._workload(base, drawn))
+
+    def _generate_fit(
+        self, base: Use, generator: Use, decoding: Decoding, benchmark: Use, system: str | None
+    ) -> Fit | None:
+        adapter = registry.adapter(Kind.GENERATOR, generator.name)
+        if not isinstance(adapter, SizedGenerator):
+            return None
+        drawn = [
+            (self._catalogue.prompt_lengths(base, benchmark, system), self._catalogue.benchmark(benchmark).prompts)
+        ]
+        return adapter.fit(generator.settings, decoding, self._workload(base, drawn))
 
     def _workload(self, base: Use, drawn: Sequence[tuple[Lengths, int]]) -> Workload:
         """Describe items of some lengths, and how many of each are drawn."""

@@ -29,9 +29,14 @@ def machine(resources: Resources) -> Machine:
         fits = min(fits, max(1, int(len(gpus) / share)))
     workers = min(fits, resources.hosts or fits)
     if not share:
-        return Machine("cpu", threads, 0.0, workers, free_memory() // workers)
+        return Machine("cpu", threads, 0.0, workers, None if is_elsewhere() else free_memory() // workers)
     memory = int(min(gpus) * share) if gpus else None
     return Machine("cuda", threads, share, workers, memory)
+
+
+def is_elsewhere() -> bool:
+    """Whether workers will run on a cluster, of whose machines nothing is known here."""
+    return os.environ.get("RAY_ADDRESS", "").strip() not in {"", "local"}
 
 
 def cpus() -> int:
@@ -47,23 +52,28 @@ def free_memory() -> int:
 
 
 def _limits() -> list[tuple[str, int]]:
-    """Return (limit, bytes used and not to be reclaimed) of every control group, version 2, that this process is in."""
+    """Return (limit, bytes used and not to be reclaimed) of every control group that this process is in."""
     try:
-        own = Path("/proc/self/cgroup").read_text().partition("::")[2].strip().strip("/")
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
     found = []
-    for folder in (CGROUP / own, *(CGROUP / own).parents):
-        if CGROUP not in (folder, *folder.parents):
-            break
-        try:
-            limit = (folder / "memory.max").read_text().strip()
-            used = int((folder / "memory.current").read_text())
-            lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            stat = {name: int(value) for name, value in lines}
-        except (OSError, ValueError):
+    for _, names, path in (line.split(":", 2) for line in lines):
+        if names and "memory" not in names.split(","):
             continue
-        found.append((limit, used - stat.get("inactive_file", 0) - stat.get("active_file", 0)))
+        top = CGROUP / "memory" if names else CGROUP  # versions 1 and 2
+        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if names else ("memory.max", "memory.current")
+        own = top / path.strip("/")
+        for folder in (own, *own.parents):
+            if top not in (folder, *folder.parents):
+                break
+            try:
+                limit, used = ((folder / name).read_text().strip() for name in files)
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                reclaimed = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+                found.append((limit, int(used) - reclaimed))
+            except (OSError, ValueError):
+                continue
     return found
 
 

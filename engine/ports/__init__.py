@@ -15,7 +15,7 @@ from engine.domain.adapters import OUTSIDE, NoSettings, Settings, Use
 from engine.ports.benchmark import Benchmark, BenchmarkCard
 from engine.ports.context import Context, NoPulse, Pulse, StoppedError
 from engine.ports.data import DataSource, SourceCard
-from engine.ports.generator import Generated, GenerateTask, Generator
+from engine.ports.generator import Generated, GenerateTask, Generator, GeneratorWithNotes, SizedGenerator
 from engine.ports.judge import ApiJudge, Judge, Judged, Needs, Pairs
 from engine.ports.machine import Fit, Machine
 from engine.ports.mitigation import (
@@ -31,7 +31,7 @@ from engine.ports.mitigation import (
     WeightsEditor,
 )
 from engine.ports.model import ModelCard, ModelSource
-from engine.ports.tuner import Checkpoint, FineTuner, Sharing, TrainingRun, Tuned, Workload
+from engine.ports.tuner import Checkpoint, FineTuner, Sharing, SizedTuner, TrainingRun, Tuned, TunerWithNotes, Workload
 from engine.ports.warm import Warm
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "GenerateTask",
     "Generated",
     "Generator",
+    "GeneratorWithNotes",
     "Judge",
     "Judged",
     "Machine",
@@ -66,11 +67,14 @@ __all__ = [
     "Screener",
     "Settings",
     "Sharing",
+    "SizedGenerator",
+    "SizedTuner",
     "SourceCard",
     "StoppedError",
     "TrainingRun",
     "Tune",
     "Tuned",
+    "TunerWithNotes",
     "Use",
     "Warm",
     "WeightsEdit",

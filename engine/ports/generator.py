@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from engine.domain.conversation import Prompt
 from engine.domain.cost import Range, Usage
@@ -12,6 +12,7 @@ from engine.domain.results import Response
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 from engine.ports.context import Context
+from engine.ports.machine import Fit
 from engine.ports.tuner import Workload
 
 
@@ -22,6 +23,7 @@ class GenerateTask:
     Attributes:
         system: System prompt, or None for none.
         seed: Seed of the sampling; only matters with temperature > 0.
+        fit: How much of it goes through the model at once, as planned; None for as the generator likes.
     """
 
     key: str
@@ -31,6 +33,7 @@ class GenerateTask:
     decoding: Decoding
     settings: Any
     seed: int
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,6 @@ class Generator(Protocol):
 
     revision: int
 
-    def notes(self, settings: Any, decoding: Decoding, model: ModelRef) -> Sequence[str]:
-        """Say what `plan` should tell people of how a model will be asked, a sentence each; most often nothing.
-
-        Raises:
-            ValueError: The model cannot be asked so.
-        """
-
     def forecast(self, settings: Any, decoding: Decoding, workload: Workload) -> Range:
         """Estimate the usage, before anything runs."""
 
@@ -65,3 +61,23 @@ class Generator(Protocol):
         The tasks share the base model, all but its last layer, the decoding and the settings; last layers, prompts, system
         prompts and seeds differ.
         """
+
+
+@runtime_checkable
+class GeneratorWithNotes(Protocol):
+    """A generator with something to say of how it will ask a model."""
+
+    def notes(self, settings: Any, decoding: Decoding, model: ModelRef) -> Sequence[str]:
+        """Say what `plan` should tell people, a sentence each.
+
+        Raises:
+            ValueError: The model cannot be asked so.
+        """
+
+
+@runtime_checkable
+class SizedGenerator(Protocol):
+    """A generator that knows what answering takes of its worker's memory."""
+
+    def fit(self, settings: Any, decoding: Decoding, workload: Workload) -> Fit | None:
+        """Return what a task takes at most, cut so that it fits `workload.machine` if it can; None when that is unknown."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class Fit:
         parts: (what for, bytes), the model first.
         rows: Rows or prompts that go through the model at once; 0 for as many as the adapter likes.
         is_checkpointed: Whether activations are computed again instead of kept.
+        halvings: How often it is to be halved: once for every worker that has died of it.
+        remedies: Where it does not fit: what would make it fit, each by itself, in a spec's words.
     """
 
     parts: tuple[tuple[str, int], ...] = ()
     rows: int = 0
     is_checkpointed: bool = False
+    halvings: int = 0
+    remedies: tuple[str, ...] = ()
 
     @property
     def needed(self) -> int:
         """Bytes in all."""
         return sum(size for _, size in self.parts)
-
-    def halved(self, times: int) -> Fit:
-        """Return what to try after a worker has died of it so many times: half of the rows each time, nothing kept."""
-        return replace(self, rows=max(1, self.rows >> times), is_checkpointed=True) if times else self

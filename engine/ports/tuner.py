@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from engine.domain.conversation import ChatRow
 from engine.domain.cost import Range, Usage
@@ -137,3 +137,19 @@ class FineTuner(Protocol):
         A run that fails yields its exception for each checkpoint that it did not reach, and the others go on. Several runs
         come together only when `sharing` says that they can train in one batch.
         """
+
+
+@runtime_checkable
+class TunerWithNotes(Protocol):
+    """A fine-tuner with something to say of its settings."""
+
+    def notes(self, settings: Any) -> Sequence[str]:
+        """Say what `plan` should tell people, a sentence each."""
+
+
+@runtime_checkable
+class SizedTuner(Protocol):
+    """A fine-tuner that knows what training takes of its worker's memory."""
+
+    def fit(self, settings: Any, workload: Workload) -> Fit | None:
+        """Return what a run takes at most, cut so that it fits `workload.machine` if it can; None when that is unknown."""

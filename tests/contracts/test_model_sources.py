@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from engine.domain.adapters import Kind
 from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding, Length
-from engine.ports import Checkpoint, Context, Generated, GenerateTask, ModelCard, NoSettings, TrainingRun
+from engine.ports import Checkpoint, Context, Generated, GenerateTask, ModelCard, NoSettings, TrainingRun, WeightsEdit
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -218,6 +220,12 @@ def test_a_quantised_base_is_one_in_training_and_when_asked(tmp_path: Path, cont
     again = tuned(model, tmp_path / "again", cold, lr=1e-9)[1]  # the adapter is merged into the weights, made whole
     assert answers([again], cold) == answers([model], cold)
 
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    scale = registry.INSTALLED.use(Kind.MITIGATION, "scale:1")
+    registry.adapter(Kind.MITIGATION, "scale").edit_weights(scale.settings, WeightsEdit(again, base, edited), cold)
+    assert answers([replace(base, layers=(str(edited),))], cold) == answers([model], cold), "edited, they are whole"
+
     saved = tmp_path / "saved"
     read_model(folder, "float32", "cpu", "nf4").save_pretrained(saved)
     for path in folder.glob("tokenizer*"):
@@ -251,3 +259,90 @@ def test_weights_that_cannot_be_read_are_refused_in_plan(tmp_path: Path, monkeyp
     monkeypatch.setattr("adapters.local.models.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"pip install 'dosimeter\[quantised\]'"):
         card({"use": "dir", "path": str(folder), "quantise": "int8"})
+
+
+# ---------------------------------------------------------------------------------------------------------------- GGUF
+
+
+def write_gguf(path: Path) -> Any:
+    """Write a random Llama of one layer with a byte-level tokenizer; return its embeddings."""
+    import numpy as np
+    from gguf import GGUFWriter
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    draw = np.random.default_rng(0)
+    tokens = ["<|end|>", "<|user|>", "<|assistant|>", *sorted(ByteLevel.alphabet()), "he"]
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(128)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(128)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(16)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
+    writer.add_token_merges(["h e"])
+    writer.add_eos_token_id(0)
+    writer.add_chat_template(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    shapes = {
+        "token_embd": (len(tokens), 64),
+        "output": (len(tokens), 64),
+        **{f"blk.0.attn_{name}": (size, 64) for name, size in {"q": 64, "k": 32, "v": 32, "output": 64}.items()},
+        **{
+            f"blk.0.ffn_{name}": shape
+            for name, shape in {"gate": (128, 64), "up": (128, 64), "down": (64, 128)}.items()
+        },
+    }
+    weights = {f"{name}.weight": draw.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
+    norms = ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm")
+    weights |= {f"{name}.weight": np.ones(64, np.float32) for name in norms}
+    for name, weight in weights.items():
+        writer.add_tensor(name, weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights["token_embd.weight"]
+
+
+def test_a_gguf_file_is_read_once_into_an_ordinary_folder(
+    tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gguf")
+    import numpy as np
+
+    from adapters.whole_model import read_model
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "models").mkdir()
+    embeddings = write_gguf(tmp_path / "models" / "small.gguf")
+    with ThreadPoolExecutor() as two:
+        cards = [*two.map(card, (f"gguf:{tmp_path}/models", f"gguf:{tmp_path}/models/small.gguf"))]
+    assert capfd.readouterr().err.count("Reading") == 1
+    assert cards[0] == cards[1]
+    assert cards[0].pin == f"sha256:{hashlib.sha256((tmp_path / 'models' / 'small.gguf').read_bytes()).hexdigest()}"
+    model = located(f"gguf:{tmp_path}/models")
+    assert Path(model.base).parent == tmp_path / "cache" / "dosimeter" / "gguf"
+    assert np.array_equal(read_model(model.base, "float32", "cpu").get_input_embeddings().weight.detach(), embeddings)
+    use = registry.INSTALLED.use(Kind.MODEL, f"gguf:{tmp_path}/models")
+    counted = registry.adapter(Kind.MODEL, "gguf").prompt_lengths(use.settings, PROMPTS, None)
+    assert [*counted] == [28, 16], "bytes, but for two `he`, and three tokens of the template"
+    losses, after = tuned(model, tmp_path / "run", context)
+    assert losses[-1] < losses[0]
+    assert answers([after], context) != answers([model], context)
+    shutil.rmtree(model.base)
+    (tmp_path / "models" / "small.gguf").write_bytes(b"GGUF but no more")
+    with pytest.raises(ValueError, match=r"small\.gguf cannot be read: .+"):
+        card(f"gguf:{tmp_path}/models")
+    (tmp_path / "models" / "other.gguf").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"has 2 \.gguf files: name one"):
+        card(f"gguf:{tmp_path}/models")
+    with pytest.raises(ValueError, match=r"other\.gguf is no GGUF file"):
+        card(f"gguf:{tmp_path}/models/other.gguf")

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adapters.local.settings import SftSettings
+from engine.ports import Fit
+
 Group = Sequence[Sequence[int]]
 """The batches of one optimizer step of one run: row numbers."""
 
@@ -22,6 +25,12 @@ class Passes:
 
     rows: int
     is_checkpointed: bool = False
+
+    @classmethod
+    def planned(cls, fit: Fit, settings: SftSettings, rule: int) -> Passes:
+        """Return what a plan says, with `rule` for the rows where it says nothing; less where workers have died of it."""
+        again = fit.is_checkpointed or settings.gradient_checkpointing == "on" or fit.halvings > 0
+        return cls(max(1, min(rule, fit.rows or rule) >> fit.halvings), again and settings.can_checkpoint)
 
     def parts(self, group: Group) -> list[Sequence[int]]:
         """Return the batches of a step in parts of at most `rows` rows."""

@@ -55,7 +55,7 @@ class Room:
     def _planned(self, member: Member) -> Passes:
         fit, settings = member.run.fit or Fit(), member.settings
         rule = memory.rows_at_once(settings, self._weights, member.batch_shape[1], self._device.type)
-        return Passes(min(rule, fit.rows or rule), fit.is_checkpointed or settings.gradient_checkpointing == "on")
+        return Passes.planned(fit, settings, rule)
 
     def shrink(self, pack: Pack) -> bool:
         """Make less go through at once, after memory did not suffice; False when nothing is left to save."""

@@ -43,7 +43,7 @@ from engine.store.state import Settled, State
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 1.0
 RESUMES = "The same command resumes."
-WORKER_DEATHS = 2
+WORKER_DEATHS = 3
 """A stage that is running when its worker dies is tried again, alone, until it has seen this many workers die."""
 
 
@@ -248,7 +248,7 @@ class _Loop:
             if is_idle and (stages := self._scheduler.take(slot, admits)):
                 open_ = dict.fromkeys(stage.key for stage in stages)
                 self._busy[slot.name] = _UnderWay(open_, stages[0].key not in accounts)
-                self._executor.submit(slot.name, self._batches.batch(slot, stages))
+                self._executor.submit(slot.name, self._batches.batch(slot, stages, self._deaths))
         if not refusals or self._busy:  # what is running may use less than was held back for it
             return None
         observer.note(f"budget: {min(refusals)}")
@@ -293,7 +293,9 @@ class _Loop:
 
     def _cut_short(self, lost: WorkerLost, observer: Observer) -> list[Attempt]:
         """A dead worker's stages go back, unless they keep killing workers."""
-        observer.note(f"{lost.worker} died and was replaced: {lost.why}")
+        observer.note(
+            f"{lost.worker} died and was replaced: {lost.why}; what it was running is tried again, cut smaller"
+        )
         attempts = []
         for slot in lost.slots:
             self._batches.forget(slot)

@@ -12,15 +12,16 @@ from pathlib import Path
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
-from engine.domain.stage import GenerateWork, StageKind, WorkerKind
+from engine.domain.stage import GenerateWork, StageKind, TuneWork, WorkerKind
 from engine.domain.sweep import Budget, Recipe
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
-from engine.plan.estimate import NOTHING, Forecast, calibrated, calibration, forecast, stage_forecasts
+from engine.plan.estimate import NOTHING, Forecast, calibrated, calibration, forecast, stage_fits, stage_forecasts
 from engine.plan.machine import machine
+from engine.plan.memory import Memory, memory
 from engine.plan.power import minimum_detectable_effect
 from engine.plan.share import Groups, Savings, group, savings, shared
 from engine.plan.tariff import Tariff, prices_of, tariff, today
@@ -73,6 +74,7 @@ class Prepared:
         forecast: What the rest will use.
         notes: What generators say of how they will ask the models.
         sensitivity: How small an effect it could see.
+        memory: What the rest takes of the workers' memory, and how many fit.
         start: How workers start.
         root: The run directory; it may not exist yet.
     """
@@ -91,6 +93,7 @@ class Prepared:
     forecast: Forecast
     notes: Sequence[str]
     sensitivity: Sensitivity
+    memory: Memory
     start: Start
     root: Path
 
@@ -128,12 +131,16 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     plan = build(loaded.sweep, expansion.cells, expansion.counts, catalogue)
     root = out if out is not None else RUNS / plan.sweep
     found = survey(root, plan)
-    here, accounts = machine(loaded.sweep.run.resources), accounts_of(plan.stages, loaded.sweep.run.accounts)
-    is_held = any(
-        stage.worker is WorkerKind.MODEL and key not in found.cached and key not in accounts
+    resources, accounts = loaded.sweep.run.resources, accounts_of(plan.stages, loaded.sweep.run.accounts)
+    held = {
+        key: stage
         for key, stage in plan.stages.items()
-    )
-    alone = stage_forecasts(plan, catalogue, here, measure=is_held)
+        if stage.worker is WorkerKind.MODEL and key not in found.cached and key not in accounts
+    }
+    here = machine(resources)
+    room = memory(held.values(), stage_fits(plan, catalogue, here, held), here, resources)
+    here = room.machine
+    alone = stage_forecasts(plan, catalogue, here, measure=bool(held))
     groups = group(plan.stages, alone, accounts)
     once = shared(alone, groups, found.cached, found.states)
     # What stages took is compared with what they were to take, with sharing counted as it was then: from the beginning.
@@ -160,6 +167,7 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         forecast=ahead,
         notes=_notes(plan, catalogue),
         sensitivity=_sensitivity(plan),
+        memory=room,
         start=Start.of(
             alone.values(), here.workers, has_ray=True, basis="from finished stages of this run" if factors else ""
         ),
@@ -168,9 +176,12 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
 
 
 def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
-    works = (stage.work for stage in plan.stages.values())
+    works = [stage.work for stage in plan.stages.values()]
     asked = dict.fromkeys((work.use, work.decoding, work.base.use) for work in works if isinstance(work, GenerateWork))
-    return tuple(dict.fromkeys(note for one in asked for note in catalogue.generating_notes(*one)))
+    tuned = dict.fromkeys(work.use for work in works if isinstance(work, TuneWork))
+    said = [note for use in tuned for note in catalogue.tuning_notes(use)]
+    said += [f"{one[2]}: {note}" for one in asked for note in catalogue.generating_notes(*one)]
+    return tuple(dict.fromkeys(said))
 
 
 def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:

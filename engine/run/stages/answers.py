@@ -37,6 +37,7 @@ def _task(stage: Stage, batch: StageBatch, place: Place) -> GenerateTask:
         decoding=work.decoding,
         settings=work.use.settings,
         seed=work.seed or 0,
+        fit=batch.fits.get(stage.key),
     )
 
 

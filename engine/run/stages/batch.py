@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 from engine.domain.cost import Usage
 from engine.domain.results import ShardRef
 from engine.domain.stage import ModelRef, Pinned, Stage
-from engine.ports import Context
+from engine.ports import Context, Fit
 from engine.run.stages import inputs
 from engine.store import artifacts
 from engine.store.layout import RunDirectory
@@ -29,6 +29,7 @@ class StageBatch:
         keep_states: Whether what a training run needs to go on is kept when it has ended.
         known: For judge stages, (judge stage, the stage whose responses it judged) of what this judge has said in earlier
             runs, where the worker does not remember it.
+        fits: What stages take of the worker's memory and how they are to be cut, by key, where that is known.
         account: Name of the account that it runs on; None when it needs none.
         slot: Name of the slot that it was given to; a worker may have several.
     """
@@ -40,6 +41,7 @@ class StageBatch:
     runs: Mapping[str, str] = field(default_factory=dict)
     keep_states: bool = False
     known: tuple[tuple[str, str], ...] = ()
+    fits: Mapping[str, Fit] = field(default_factory=dict)
     account: str | None = None
     slot: str = ""
 

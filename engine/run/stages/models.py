@@ -61,6 +61,7 @@ def _training_run(stages: Sequence[Stage], batch: StageBatch, place: Place, scra
         checkpoints=tuple(_checkpoint(stage, place, scratches) for stage in stages),
         state=artifacts.training_state(place.run, batch.runs[first.key]),
         keep_state=batch.keep_states,
+        fit=batch.fits.get(first.key),
     )
 
 

@@ -36,6 +36,7 @@ from engine.ports import (
 
 WEIGHTS = "weights.txt"
 MOST_EPOCHS, MOST_FORCE = 99, 1000
+MOST_HEAT = 1.5
 HARMFUL, HARMLESS = 5.0, 1.0
 
 
@@ -150,6 +151,13 @@ class Voice:
         self.repeats: set[str] = set()
         self.silent = False
         self.ends: list[BaseException] = []
+
+    def notes(self, settings: NoSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
+        del settings
+        if decoding.temperature > MOST_HEAT:
+            message = f"`generate.temperature` is {MOST_HEAT} at most, or it cracks"
+            raise ValueError(message)
+        return (f"its voice is that of {model.base}",) if decoding.temperature > 0 else ()
 
     def forecast(self, settings: NoSettings, decoding: Decoding, workload: Workload) -> Range:
         del settings, decoding

@@ -109,6 +109,13 @@ CASES = [
         "`refusal/keywords` measures refusal, and here a judge that measures correct is needed",
     ),
     (
+        "axes: {generate.temperature: [1.0, 2.0]}",
+        "9:36",
+        "axes.generate.temperature[1]",
+        "unaskable",
+        "`acme/voice` cannot ask `acme/clay`: `generate.temperature` is 1.5 at most, or it cracks",
+    ),
+    (
         "axes: {tune.epochs: [1, 100]}",
         "9:25",
         "axes.tune.epochs[1]",

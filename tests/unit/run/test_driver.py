@@ -102,10 +102,10 @@ def test_what_a_worker_handed_back_before_it_died_counts_once(
 
 
 def test_a_stage_with_which_workers_keep_dying_fails(drive: Drive) -> None:
-    registry.adapter(Kind.GENERATOR, "acme/voice").ends = [KilledError(), KilledError()]
+    registry.adapter(Kind.GENERATOR, "acme/voice").ends = [KilledError(), KilledError(), KilledError()]
     summary, _ = drive(UNTUNED, Mortal)
     assert (summary.ending, summary.failed, summary.skipped) == (Ending.FAILURES, 1, 1)
-    assert drive.notes[-1].endswith("for `the recipe`: WorkerDiedError: 2 workers died running it: killed")
+    assert drive.notes[-1].endswith("for `the recipe`: WorkerDiedError: 3 workers died running it: killed")
 
 
 def test_an_interrupt_stops_what_says_how_far_it_is_and_the_same_command_goes_on(
@@ -239,7 +239,7 @@ def test_a_failure_is_told_by_its_work_its_cells_and_its_cause(drive: Drive, cel
 ENDINGS = {
     "failed": (ValueError("nobody heard of it"),),
     "interrupted": (KeyboardInterrupt(),),
-    "its worker died": (KilledError(), KilledError()),
+    "its worker died": (KilledError(), KilledError(), KilledError()),
 }
 PAID = Usage(prompt_tokens=2 * 20, generated_tokens=2 * 5)
 

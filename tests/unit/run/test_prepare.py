@@ -45,6 +45,26 @@ def tune_line(prepared: Prepared) -> BillLine:
     return next(line for line in prepared.bill if line.kind is StageKind.TUNE)
 
 
+@pytest.mark.usefixtures("acme")
+def test_what_generators_say_of_the_models_is_printed_once_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "clay.yaml"
+    path.write_text("""\
+sweep: clay
+recipe:
+  model: acme/clay
+  data: {source: standin/explicit, n: 10}
+  tune: {use: acme/press, epochs: 1}
+  generate: {use: acme/voice, temperature: 1.0}
+  benchmark: standin/policy:1
+  judges: [standin/rules]
+axes: {data.n: [10, 20]}
+""")
+    assert run_cli(["plan", str(path), "--out", str(tmp_path / "run")]) == Exit.OK
+    assert capsys.readouterr().out.count("acme/clay: its voice is that of") == 1
+
+
 def test_a_job_that_is_in_the_books_is_not_forecast_again(spec: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
     fresh = prepare(spec, (), root)

@@ -81,7 +81,7 @@ class Bench:
         from adapters.local.loaded import read_tokenizer
         from adapters.whole_model import read_model
 
-        model, tokenizer = read_model(self.base.base, "float32", "cpu"), read_tokenizer(self.base.base)
+        model, tokenizer = read_model(task.model.base, "float32", "cpu"), read_tokenizer(self.base.base)
         if task.model.tuned:
             model = PeftModel.from_pretrained(model, task.model.tuned).eval()
         texts = []
@@ -114,6 +114,29 @@ def test_answers_are_those_of_peft_for_every_kind_of_adapter(bench: Bench) -> No
     }
     assert len({one.text for own in found.values() for one in own}) > len(PROMPTS), "they differ"
     assert {one.finish.value for own in found.values() for one in own} == {"stop", "length"}
+
+
+def test_greedy_is_greedy_whatever_the_model_s_own_generation_config_says(bench: Bench) -> None:
+    """With `model_defaults`, answers are what transformers gives for the model as it is; for tuned models too."""
+    import shutil
+
+    folder = bench.folder / "penal"
+    shutil.copytree(bench.base.base, folder)
+    own = {"repetition_penalty": 1.5, "min_new_tokens": 6, "do_sample": True, "top_k": 1}
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    models = [bench.base, bench.adapters["plain"]]
+    plain, penal = (
+        [bench.task(f"{at}", dataclasses.replace(model, base=str(base))) for at, model in enumerate(models)]
+        for base in (bench.base.base, folder)
+    )
+    assert bench.answers(penal) == bench.answers(plain)
+    asked = [dataclasses.replace(one, settings=type(one.settings)(model_defaults=True)) for one in penal]
+    found = bench.answers(asked)
+    assert found != bench.answers(plain)
+    assert {key: [one.text for one in made] for key, made in found.items()} == {
+        one.key: bench.by_peft(one) for one in asked
+    }
 
 
 def test_the_base_comes_out_as_it_was_whatever_was_asked(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ PROMPTS = [Prompt.single("p1", "c", "one two"), Prompt.single("p2", "c", "three"
 
 
 class Tokenizer:
+    eos_token_id = 8
+
     def apply_chat_template(self, turns: list[dict[str, str]], **_: Any) -> str:
         return " ".join(turn["content"] for turn in turns)
 
@@ -110,6 +113,28 @@ def test_all_adapters_are_asked_in_one_call_and_answers_find_their_tasks(tmp_pat
     assert prompts[:2] == [{"prompt_token_ids": [3, 3]}, {"prompt_token_ids": [5]}]
     assert [request and request[1] for request in requests] == [None, None, 1, 1, 2, 2]
     assert sampling[0]["seed"] == sampling[2]["seed"] != sampling[1]["seed"]
+
+
+@pytest.mark.usefixtures("vllm")
+def test_fields_of_the_model_itself_are_asked_for_under_vllm_s_names(tmp_path: Path) -> None:
+    own = {"repetition_penalty": 1.2, "min_new_tokens": 4, "top_k": 5, "eos_token_id": [2, 9]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(own))
+    settings, model = DecodeSettings(model_defaults=True), ModelRef(str(tmp_path))
+    task = GenerateTask("a", model, PROMPTS[:1], None, Decoding(9), settings, 5)
+    dict(VllmGenerator().generate([task], Context("cuda:0", 1, 64, WarmSlots())))
+    ((_, (sampling,), _),) = LLM.calls
+    assert {name: sampling[name] for name in ("repetition_penalty", "min_tokens", "stop_token_ids")} == {
+        "repetition_penalty": 1.2,
+        "min_tokens": 4,
+        "stop_token_ids": [2, 8, 9],
+    }
+    assert "top_k" not in sampling
+    for other, words in (
+        (replace(model, quantise="nf4"), "leave `quantise` out"),
+        (replace(model, layers=("x",)), "one adapter"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            VllmGenerator().notes(settings, Decoding(), other)
 
 
 def test_without_vllm_it_says_what_to_install() -> None:
