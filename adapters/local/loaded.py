@@ -31,7 +31,6 @@ class LoadedModel:
     Attributes:
         tokenizer: The tokenizer.
         ends: The tokens at which an answer ends.
-        base: The weights, in evaluation mode.
         layers: What the model's layers are, by content.
 
     Args:
@@ -42,19 +41,27 @@ class LoadedModel:
     """
 
     def __init__(self, model: ModelRef, layers: Sequence[str], dtype: str, device: str) -> None:
-        """Load the tokenizer and the weights."""
+        """Load the tokenizer."""
         self.layers = layers
-        self._dtype, self._device = dtype, device
+        self._model, self._dtype, self._device = model, dtype, device
         self.tokenizer = read_tokenizer(model.base)
         self.ends = end_tokens(Path(model.base), self.tokenizer)
-        self.base = read_whole(model, dtype, device)
+        self._base: Any = None
+
+    @property
+    def base(self) -> Any:
+        """The weights, in evaluation mode; read when they are first asked for."""
+        if self._base is None:
+            self._base = read_whole(self._model, self._dtype, self._device)
+        return self._base
 
     @contextmanager
     def tuned(self, weights: ModelRef) -> Iterator[Any]:
         """Yield the model that `weights` names: this one, with a LoRA adapter on it while the block runs, or one of its own.
 
         Tuned weights are read from disk each time. So what answers is what lies there, whoever wrote it; and reading a file
-        takes no longer than finding out whether it is still the one that was read before.
+        takes no longer than finding out whether it is still the one that was read before. Weights that are whole take the
+        place of the base in memory: there may be no room for two.
         """
         if weights.tuned is None:
             yield self.base
@@ -65,9 +72,9 @@ class LoadedModel:
 
             with stacked(self.base, [adapter]) as model:
                 yield model
-        elif (
-            folder / model_folder.ADAPTER
-        ).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
+            return
+        self._base = None
+        if (folder / model_folder.ADAPTER).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
             from peft import PeftModel
 
             yield PeftModel.from_pretrained(read_whole(weights.below, self._dtype, self._device), folder).eval()

@@ -207,8 +207,9 @@ def test_an_adapter_that_is_more_than_a_and_b_is_left_to_peft(bench: Bench) -> N
 def test_adapted_embeddings_that_are_the_output_layer_too_are_never_merged(bench: Bench) -> None:
     below, above = bench.moved("embeddings", 7, {"target_modules": ["embed_tokens"]}), bench.adapters["plain"]
     both = ModelRef(bench.base.base, (*below.layers, *above.layers))
-    with pytest.raises(ValueError, match="embeddings adapts embeddings that are the output layer as well"):
-        bench.made([bench.task("both", both)])
+    (error,) = bench.made([bench.task("both", both)]).values()
+    assert isinstance(error, ValueError)
+    assert "embeddings adapts embeddings that are the output layer as well" in str(error)
 
 
 def test_a_task_that_fails_takes_no_other_with_it(bench: Bench) -> None:
