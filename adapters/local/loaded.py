@@ -38,16 +38,17 @@ class LoadedModel:
         model: The model.
         layers: What its layers are, by content.
         dtype: `float32` or `bfloat16`.
-        device: A torch device.
+        context: The worker, over all of whose GPUs the weights are spread.
     """
 
-    def __init__(self, model: ModelRef, layers: Sequence[str], dtype: str, device: str) -> None:
+    def __init__(self, model: ModelRef, layers: Sequence[str], dtype: str, context: Context) -> None:
         """Load the tokenizer and the weights."""
         self.layers = layers
-        self._dtype, self._device = dtype, device
+        self._where = (dtype, context.device)
+        self._devices = context.devices
         self.tokenizer = read_tokenizer(model.base)
         self.ends = end_tokens(Path(model.base), self.tokenizer)
-        self.base = read_whole(model, dtype, device)
+        self.base = read_whole(model, *self._where, self._devices)
 
     @contextmanager
     def tuned(self, weights: ModelRef) -> Iterator[Any]:
@@ -60,7 +61,7 @@ class LoadedModel:
             yield self.base
             return
         folder = Path(weights.tuned)
-        if (adapter := lora.read(folder, self._device)) is not None:
+        if (adapter := lora.read(folder, self._where[1])) is not None:
             from adapters.local.stacked import stacked
 
             with stacked(self.base, [adapter]) as model:
@@ -70,9 +71,9 @@ class LoadedModel:
         ).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
             from peft import PeftModel
 
-            yield PeftModel.from_pretrained(read_whole(weights.below, self._dtype, self._device), folder).eval()
+            yield PeftModel.from_pretrained(read_whole(weights.below, *self._where, self._devices), folder).eval()
         else:
-            yield read_model(weights.tuned, self._dtype, self._device)
+            yield read_model(weights.tuned, *self._where, devices=self._devices)
 
 
 def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
@@ -82,8 +83,8 @@ def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
     """
     set_up(context)
     layers = contents(model)
-    key = f"{model.base} {model.quantise} {layers} {dtype} {context.device}"
-    return context.warm.get("base", key, lambda: LoadedModel(model, layers, dtype, context.device))
+    key = f"{model.base} {model.quantise} {layers} {dtype} {context.device} {context.devices}"
+    return context.warm.get("base", key, lambda: LoadedModel(model, layers, dtype, context))
 
 
 def contents(model: ModelRef) -> list[str]:

@@ -126,6 +126,7 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
         "max_lora_rank": next((rank for rank in RANKS if rank >= needed), RANKS[-1]),
         "max_loras": 8,  # in one batch, on the GPU
         "max_cpu_loras": 64,  # at hand, in main memory
+        "tensor_parallel_size": max(1, context.devices),
     }
 
     def start() -> Engine:
