@@ -21,8 +21,9 @@ def row_lengths(folder: Path, rows: Sequence[ChatRow]) -> list[int]:
         OSError: The tokenizer cannot be read.
         ValueError: The template cannot render a row, or the row cannot be trained on.
     """
-    with _explained():
-        return [len(row["input_ids"]) for row in chat.training_rows(_tokenizer(folder), rows, NO_LIMIT)]
+    tokenizer = _tokenizer(folder)
+    with _explained("its chat template cannot render them"):
+        return [len(row["input_ids"]) for row in chat.training_rows(tokenizer, rows, NO_LIMIT)]
 
 
 def prompt_lengths(folder: Path, prompts: Sequence[Prompt], system: str | None) -> list[int]:
@@ -32,23 +33,25 @@ def prompt_lengths(folder: Path, prompts: Sequence[Prompt], system: str | None) 
         OSError: The tokenizer cannot be read.
         ValueError: The template cannot render a prompt.
     """
-    with _explained():
-        return [len(ids) for ids in chat.prompt_tokens(_tokenizer(folder), [one.turns for one in prompts], system)]
+    tokenizer = _tokenizer(folder)
+    with _explained("its chat template cannot render them"):
+        return [len(ids) for ids in chat.prompt_tokens(tokenizer, [one.turns for one in prompts], system)]
 
 
 @cache
 def _tokenizer(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast  # unlike AutoTokenizer, it needs no torch
 
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    with _explained("its tokenizer cannot be read"):
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn whatever a template raises into ValueError: it is a program of its own, with errors of its own."""
+def _explained(what: str) -> Iterator[None]:
+    """Turn whatever a template or a tokenizer raises into ValueError: these have errors of their own."""
     try:
         yield
     except (OSError, ValueError):
         raise
     except Exception as error:
-        raise ValueError(f"its chat template cannot render them: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error

@@ -78,7 +78,7 @@ class Case:
     prompts: int
     new_tokens: int
     executor: str = "inline"
-    resources: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=lambda: {"hosts": 1})
     more: dict[str, Any] = field(default_factory=dict)
 
     def spec(self, folder: Path) -> dict[str, Any]:

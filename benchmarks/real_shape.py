@@ -33,7 +33,9 @@ Times are wall seconds of whole commands, start-up included. Other figures of th
   flop_per_s    one worker's matrix products in the model's shapes and type, measured before with all workers busy
   fraction_of_peak      1 / floor
 
-Rivals run every cell, so it takes hours on two cores, `--cells 8` about half an hour; what it will take at least is printed first.
+A script of the 135 M shape takes about 11 GB at batch 10; with `--accumulate 2` it needs less, with equal losses. Rivals run every
+cell, so it takes hours on two cores, `--cells 8` about a quarter of that; what each way takes at least is printed first.
+
 The 1 B shape on a GPU (the first that is visible) needs no Ray and no network. It needs `pip install -e '.[bench]'` for Ray Tune alone.
 """
 
@@ -101,6 +103,7 @@ def grid_of(chosen: argparse.Namespace, folder: Path) -> Grid:
         benchmark=prompts,
         prompts=prompts_of(prompts),
         new_tokens=NEW_TOKENS,
+        accumulate=chosen.accumulate,
         workers=chosen.workers,
         threads=chosen.threads,
         device=chosen.device,
@@ -187,6 +190,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, help="cells at a time (default: as many as the cores allow; one on a GPU)"
     )
+    parser.add_argument(
+        "--accumulate",
+        type=int,
+        choices=(1, 2, 5, 10),
+        default=1,
+        help="passes in which rivals take an optimizer step, for machines with too little memory for one (default 1)",
+    )
     parser.add_argument("--executor", choices=("ray", "inline"), help="Dosimeter's (default: ray; inline on a GPU)")
     parser.add_argument("--out", type=Path, help="keep the ways' folders in this new one")
     chosen = parser.parse_args()
@@ -225,7 +235,8 @@ def main() -> None:
     line |= {"flop_per_s": rate, "weights": weights, "trained_tokens": work.trained}
     line |= {"trained_tokens_alone": work.alone, "asked_tokens": work.asked, "new_tokens": NEW_TOKENS}
     line |= {
-        name: getattr(chosen, name) for name in ("cells", "shape", "device", "dtype", "threads", "workers", "executor")
+        name: getattr(chosen, name)
+        for name in ("cells", "shape", "device", "dtype", "threads", "workers", "executor", "accumulate")
     }
     print(json.dumps(line))
 

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 CODE = ("engine", "adapters", "analysis")
 LONGEST = 400
 HEAVY = {"torch", "transformers", "ray", "trl", "peft", "datasets", "altair", "vl_convert"}
+COUNTS = {"plan": {"transformers"}}
+"""What a verb may import all the same: a plan counts tokens by the models' own chat templates."""
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -89,4 +91,4 @@ def test_light_verbs_import_nothing_heavy(arguments: list[str], published: Path,
     done = python("-c", script, *arguments, cwd=tmp_path)
     code, *imported = done.stderr.splitlines()[-1].split()
     assert code == "0", done.stderr
-    assert not HEAVY & set(imported)
+    assert not (HEAVY - COUNTS.get(arguments[0], set())) & set(imported)

@@ -69,7 +69,7 @@ class TransformersGenerator:
             taken = _seconds(found.ask, decoding, workload, steps)
             ends.append(Usage(prompt_tokens=read, generated_tokens=made, device_seconds=taken * spread))
         low, mid, high = ends
-        return Prediction(low, mid, high, found.ask.imports + found.ask.load, found.basis)
+        return Prediction(low, mid, high, found.ask.startup, found.basis)
 
     def fit(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Fit | None:
         """Tell what a task takes of its worker's memory; None for a model that cannot be sized.

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,11 +60,18 @@ READING = 1.25
 WORDS = 64
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<end>{% endif %} {% endfor %}"
 
+HUGE_LAYER = 50_000_000
+"""Where a layer has more weights, a CPU takes seconds for what is below, and half of the rows and an eighth of the tokens have to do."""
+
 TRAINED = ((1, 16, 2), (1, 16, 6), (4, 16, 2), (1, 128, 2))
 """(rows of a batch, tokens of a row, steps) of the training runs."""
 
 ASKED = ((1, 16, 2), (1, 16, 10), (6, 16, 2), (6, 16, 10), (6, 80, 2), (6, 80, 10))
 """(prompts, tokens of each, tokens to answer) of the tasks."""
+
+
+SLICE_BYTES = 2**26
+"""Of the real weights, so many bytes are read, to see how fast they come."""
 
 
 class _Warm:
@@ -116,6 +123,8 @@ class Shape:
         config.num_hidden_layers, config.vocab_size = self.layers, self.vocabulary
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[: self.layers]
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, None, 1
         return config
 
@@ -249,22 +258,42 @@ def quickest(measure: Callable[[S, Point], M], settings: S, point: Point) -> M:
     return min(found, key=itemgetter(0))
 
 
-def trained(bench: Bench, settings: SftSettings) -> list[float]:
-    """Return the seconds of a run, a step, a row and a token."""
-    bench.train(settings, TRAINED[0])  # what only the first run takes, a worker takes as it starts
-    seconds = [quickest(bench.train, settings, point)[0] for point in TRAINED]
-    return laid([(1, steps, steps * rows, steps * rows * tokens) for rows, tokens, steps in TRAINED], seconds)
+def smaller(points: Sequence[Point]) -> list[Point]:
+    """Return less of the same."""
+    return [(-(-rows // 2), max(4, tokens // 8), -(-answer // 2)) for rows, tokens, answer in points]
 
 
-def asked(bench: Bench, settings: DecodeSettings) -> list[float]:
-    """Return the seconds of a task, of a token read, and of a step: by itself, a row, and a token that stands before."""
-    bench.ask(settings, ASKED[0])
+def read_seconds(folder: Path) -> float:
+    """Return the seconds that reading the bytes of a model's weights takes, told from some of them."""
+    sizes = {path: path.stat().st_size for path in folder.glob("*.safetensors")}
+    if not sizes:
+        return 0.0
+    begun = time.perf_counter()
+    with max(sizes, key=lambda path: sizes[path]).open("rb", buffering=0) as file:
+        read = len(file.read(SLICE_BYTES))
+    return (time.perf_counter() - begun) * sum(sizes.values()) / max(1, read)
+
+
+def trained(bench: Bench, settings: SftSettings, points: Sequence[Point]) -> tuple[list[float], float]:
+    """Return the seconds of a run, a step, a row and a token; and what the first run took beside."""
+    first = bench.train(settings, points[0])[0]
+    seconds = [quickest(bench.train, settings, point)[0] for point in points]
+    found = laid([(1, steps, steps * rows, steps * rows * tokens) for rows, tokens, steps in points], seconds)
+    return found, max(0.0, first - seconds[0])
+
+
+def asked(bench: Bench, settings: DecodeSettings, points: Sequence[Point]) -> tuple[list[float], float]:
+    """Return the seconds of a task, of a token read, and of a step: by itself, a row, and a token that stands before.
+
+    And, second, what the first task took beside.
+    """
+    first = bench.ask(settings, points[0])[0]
     seconds, features = [], []
-    for rows, tokens, answer in ASKED:
+    for rows, tokens, answer in points:
         taken, steps = quickest(bench.ask, settings, (rows, tokens, answer))
         seconds.append(taken)
         features.append((1, rows * tokens, steps, steps * rows, steps * rows * (tokens + steps / 2)))
-    return laid(features, seconds)
+    return laid(features, seconds), max(0.0, first - seconds[0])
 
 
 def whole(
@@ -312,26 +341,33 @@ def measured(order: dict[str, Any], imports: float) -> dict[str, dict[str, float
     of_layers, head = Shape(config, config.num_hidden_layers, config.vocab_size).weights()
     lost = head * (1 - shapes[0].vocabulary / config.vocab_size) / (of_layers / config.num_hidden_layers)
     device = "cpu" if order["device"] == "cpu" else f"{order['device']}:0"
-    loads, asks, trains = [], [], []
+    is_slow = device == "cpu" and of_layers / config.num_hidden_layers > HUGE_LAYER
+    to_train, to_ask = (smaller(points) if is_slow else points for points in (TRAINED, ASKED))
+    loads, asks, trains, firsts = [], [], [], {"ask": 0.0, "train": 0.0}
     for shape in shapes:
         with TemporaryDirectory() as place:
-            model = shape.write(Path(place) / "model", ask.dtype)
+            model = replace(shape.write(Path(place) / "model", ask.dtype), quantise=order["quantise"])
             bench = Bench(model, Path(place), Context(device, order["threads"], ASKED[-1][0], _Warm()))
             loads.append([bench.load(ask.dtype)])
             if order["wanted"]["ask"]:
-                asks.append(asked(bench, ask))
+                found, first = asked(bench, ask, to_ask)
+                asks.append(found)
+                firsts["ask"] = max(first, firsts["ask"])
             if order["wanted"]["train"]:
-                trains.append(trained(bench, tune))
+                found, first = trained(bench, tune, to_train)
+                trains.append(found)
+                firsts["train"] = max(first, firsts["train"])
     made: dict[str, dict[str, float]] = {}
     if asks:
         clock = Clock(device)
         read_tokenizer(order["folder"])
-        load = clock.seconds() + whole(loads, shapes, lost, [1.0])[0]
-        made["ask"] = asdict(AskRates(imports, load, *whole(asks, shapes, lost, [0, 0, 1, 1, 0])))
+        load = clock.seconds() + whole(loads, shapes, lost, [1.0])[0] + read_seconds(Path(order["folder"]))
+        task, read, step, row, context = whole(asks, shapes, lost, [0, 0, 1, 1, 0])
+        made["ask"] = asdict(AskRates(imports, load, task, read, step, row, context, firsts["ask"]))
     if trains:
         rank = rank_share(shapes[0]) if tune.method == "lora" else 0.0
         run, step, row, token = whole(trains, shapes, lost, [1, 1, 0, 0.5])
-        made["train"] = asdict(TrainRates(run, step, row, token, rank))
+        made["train"] = asdict(TrainRates(run, step, row, token, firsts["train"], rank))
     return made
 
 

@@ -25,11 +25,12 @@ from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from adapters.local.settings import DecodeSettings, SftSettings
+from adapters.model_folder import quantised
 from engine.ports import Workload
 
 LOG = logging.getLogger("dosimeter")
 LIBRARIES = ("torch", "transformers", "peft", "trl")
-FORMAT = 1
+FORMAT = 2
 """Of what is cached; another one when what is measured, or how, has changed."""
 
 TIMEOUT_SECONDS = 240.0
@@ -58,6 +59,7 @@ class TrainRates:
         step: Of every optimizer step.
         row: Of every row, in every epoch.
         token: Of every token of a row, padding included where rows are padded.
+        first: Of a process's first run beside: what is loaded then.
         rank: How much more a token takes for each unit of LoRA rank beyond `REFERENCE_RANK`, as a share.
     """
 
@@ -65,6 +67,7 @@ class TrainRates:
     step: float
     row: float
     token: float
+    first: float = 0.0
     rank: float = 0.0
 
 
@@ -80,6 +83,7 @@ class AskRates:
         step: Of every decoding step of a batch.
         row: Of every decoding step of every prompt in a batch.
         context: The same, for every token that stands before.
+        first: Of a process's first task beside: what is loaded then.
     """
 
     imports: float
@@ -89,6 +93,12 @@ class AskRates:
     step: float
     row: float
     context: float
+    first: float = 0.0
+
+    @property
+    def startup(self) -> float:
+        """Seconds until a worker has answered its first task, but for those of any task."""
+        return self.imports + self.load + self.first
 
 
 REFERENCE_RANK = 8
@@ -141,6 +151,7 @@ class _Question:
     device: str
     threads: int
     workers: int
+    quantise: str
     tune: str
     ask: str
 
@@ -159,8 +170,9 @@ class _Question:
         here = workload.machine
         relevant = {name: value for name, value in tune.model_dump(mode="json").items() if name not in IRRELEVANT}
         workers = min(here.workers, MOST_PROCESSES) if here.device == "cpu" else 1
-        told = (json.dumps(one, sort_keys=True) for one in (relevant, ask.model_dump(mode="json")))
-        return cls(workload.base.base, shape, here.device, here.threads, workers, *told)
+        told = (json.dumps(one, sort_keys=True) for one in (relevant, {"dtype": ask.dtype}))
+        quantise = workload.base.quantise or quantised(Path(workload.base.base))
+        return cls(workload.base.base, shape, here.device, here.threads, workers, quantise, *told)
 
     def file(self, what: str) -> Path:
         """Return where the answer to one half of it is kept."""
@@ -173,6 +185,7 @@ class _Question:
             self.device,
             self.threads,
             self.workers,
+            self.quantise,
             own,
             device_name(self.device),
             libraries,
@@ -248,7 +261,13 @@ def _measured(question: _Question, wanted: Mapping[str, bool]) -> list[dict[str,
     order = {name: value for name, value in asdict(question).items() if name not in {"shape", "workers"}}
     told = json.dumps({**order, "wanted": wanted, "started": time.time()})
     # Of several GPUs the first is measured.
-    command = [sys.executable, "-m", "adapters.local.measure", told]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "adapters.local.measure",
+        told,
+    ]  # -P: no module of the folder that it is started in
     with TemporaryFile() as words:
         started = [
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)  # noqa: S603 - it is fixed

@@ -33,7 +33,7 @@ from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.packs.passes import Passes
 from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
-from adapters.local.trainer import Rows, Trainer, arguments, together, trainer
+from adapters.local.trainer import ROWS, Rows, Trainer, arguments, together, trainer
 from adapters.model_folder import ADAPTER
 from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
@@ -268,7 +268,7 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
 
 def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:
     return [
-        TrainingStep(int(entry["step"]), float(entry["epoch"]), float(entry["loss"]), float(entry["learning_rate"]))
+        TrainingStep(int(entry["step"]), entry["epoch"], entry["loss"], entry["learning_rate"], int(entry[ROWS]))
         for entry in history
         if "loss" in entry
     ]

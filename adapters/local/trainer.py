@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 Rows: TypeAlias = Sequence[Mapping[str, list[int]]]
 
+ROWS = "rows_at_once"
+"""Under this name a trainer's history has the rows that went through the model at once, of each process."""
+
 SHARDED: Mapping[str, Any] = MappingProxyType(
     {
         "fsdp": True,
@@ -72,6 +75,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
             losses.append(super().training_step(model, part, num_items_in_batch))
         total: Tensor = torch.stack(losses).sum()
         return total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Note with every step how many rows went through the model at once."""
+        most = -(-self.args.per_device_train_batch_size // self.args.world_size)
+        super().log(logs | {ROWS: min(self.rows_at_once, most)}, start_time)
 
     def get_train_dataloader(self) -> Any:
         """Return what reads the batches: in the order of one process, also where there are several, and whole in each of them."""

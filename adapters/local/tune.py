@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from adapters.local import memory
@@ -46,6 +47,8 @@ class LocalFineTuner:
     def objection(self, settings: SftSettings, length: Length, model: ModelRef) -> str | None:
         """Refuse what quantised weights cannot do: to be tuned themselves, or, of int8, to serve several runs at once."""
         del length
+        if settings.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
+            return "`tune.optimizer` is adamw_8bit, and bitsandbytes is not installed: `pip install 'dosimeter[quantised]'`"
         kind = model.quantise or quantised(Path(model.base))
         if kind and settings.method == "full":
             return f"`tune.method` is full, and the model's weights are quantised ({kind}): tune a LoRA adapter on them"
@@ -75,7 +78,7 @@ class LocalFineTuner:
             Usage(optimizer_steps=steps, train_tokens=round(tokens), device_seconds=expected * factor)
             for factor in (spread[0], 1.0, spread[1])
         )
-        return Prediction(low, mid, high, found.ask.imports + found.ask.load, found.basis)
+        return Prediction(low, mid, high, found.ask.startup + train.first, found.basis)
 
     def fit(self, settings: SftSettings, workload: Workload) -> Fit | None:
         """Tell what a run takes of its worker's memory, cut so that it fits if it can; None for a model that cannot be sized."""

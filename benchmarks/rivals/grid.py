@@ -78,6 +78,7 @@ class Grid:
         new_tokens: Longest answer.
         rank: LoRA rank.
         batch: Examples of an optimizer step.
+        accumulate: Passes in which rivals take an optimizer step; a divisor of `batch`.
         workers: Cells at a time.
         threads: CPU threads of a worker.
         device: `cpu` or `cuda`.
@@ -97,6 +98,7 @@ class Grid:
     new_tokens: int
     rank: int = 8
     batch: int = 10
+    accumulate: int = 1
     workers: int = CORES
     threads: int = 1
     device: str = "cpu"

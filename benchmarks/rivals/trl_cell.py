@@ -127,7 +127,8 @@ def _arguments(grid: Grid, cell: Cell, scratch: str) -> Any:
     return SFTConfig(
         output_dir=scratch,
         num_train_epochs=cell.epochs,
-        per_device_train_batch_size=grid.batch,
+        per_device_train_batch_size=grid.batch // grid.accumulate,
+        gradient_accumulation_steps=grid.accumulate,
         learning_rate=cell.lr,
         lr_scheduler_type="constant",
         weight_decay=0.0,

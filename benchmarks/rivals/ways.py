@@ -85,7 +85,7 @@ class Runner:
         folder.mkdir()
         self.grid.save(folder / "grid.json")
         print(f"{way} begins", flush=True)
-        with children.Watch(lambda seconds: self._progress(folder, seconds)) as watch:
+        with children.Watch(lambda seconds: self._progress(way, seconds)) as watch:
             found = self._dosimeter(folder) if way == "dosimeter" else self._rival(way, folder)
         found = replace(found, peak_gb=watch.peak_gb)
         print(
@@ -95,11 +95,13 @@ class Runner:
         )
         return found
 
-    def _progress(self, folder: Path, seconds: float) -> str:
-        ended = len(saved(folder))
-        if not ended:
+    def _progress(self, way: str, seconds: float) -> str:
+        folder = self.folder / way
+        if way == "dosimeter":
             return children.last_line(folder)
-        return f"{ended} of {self.number} cells, about {seconds / ended * (self.number - ended):.0f} s more"
+        ended = len(saved(folder))
+        left = f", about {seconds / ended * (self.number - ended):.0f} s more" if ended else ""
+        return f"{ended} of {self.number} cells{left}"
 
     def _dosimeter(self, folder: Path) -> Way:
         """Run the whole grid with the real command line, as a user does."""

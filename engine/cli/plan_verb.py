@@ -30,7 +30,9 @@ SCHEMA = "dosimeter.plan/1"
 def command(
     *, spec: Path, overrides: tuple[str, ...], out: Path | None, as_json: bool, show_cells: bool, why: str | None
 ) -> None:
-    """Show what SPEC will do and cost. Nothing runs; neither Ray nor torch is started.
+    """Show what SPEC will do and cost. Nothing runs; neither Ray nor torch is started in this process.
+
+    The first plan of a model measures how fast this machine is, in processes of their own, and remembers it.
 
     \b
     Examples:

@@ -95,12 +95,14 @@ class TrainingStep:
         epoch: Fraction of epochs done after this step.
         loss: Mean loss per answer token, in nats.
         lr: Learning rate of this step.
+        rows_at_once: Rows of a batch that went through the model at once; None where that is not known.
     """
 
     step: int
     epoch: float
     loss: float
     lr: float
+    rows_at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

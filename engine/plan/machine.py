@@ -17,6 +17,7 @@ GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 """Has an entry for each GPU of NVIDIA's, wherever its driver is loaded."""
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def machine(resources: Resources) -> Machine:
@@ -54,7 +55,7 @@ def free_memory() -> int:
 def _limits() -> list[tuple[str, int]]:
     """Return (limit, bytes used and not to be reclaimed) of every control group that this process is in."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
         return []
     found = []

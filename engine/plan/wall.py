@@ -11,7 +11,7 @@ from engine.domain.cost import Prediction, Range
 from engine.domain.stage import Stage, StageKind, WorkerKind
 from engine.plan.share import Groups
 
-COMMAND_SECONDS = (1.5, 2.5, 5.0)
+COMMAND_SECONDS = (2.0, 3.5, 7.0)
 """Reading and planning a sweep, and writing its tables and estimates at the end: low, expected and high."""
 
 STAGE_SECONDS = 0.002

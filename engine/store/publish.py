@@ -137,11 +137,13 @@ def _copy_shards(run: RunDirectory, db: duckdb.DuckDBPyConnection, state: State)
             continue
         files = [str(run.root / path) for path, _ in found]
         names = _columns(db, table)
-        columns = ", ".join(f'"{name}"' for name in names)
+        columns = "|".join(names)
         known = {"filename": files} | ({"stage_key": [key for _, key in found]} if "stage_key" in names else {})
         db.register("known", pa.table(known))
         db.execute(
-            f"INSERT INTO {table} SELECT {columns} FROM read_parquet(?, filename = true)"  # noqa: S608 - our own names
+            # By name, for shards of earlier releases lack the younger columns.
+            f"INSERT INTO {table} BY NAME SELECT COLUMNS('^({columns})$')"  # noqa: S608 - our own names
+            " FROM read_parquet(?, filename = true, union_by_name = true)"
             f" SEMI JOIN known USING ({', '.join(known)})",
             [sorted(set(files))],
         )

@@ -27,13 +27,13 @@ _COLUMNS: Mapping[str, str] = MappingProxyType(
         "prompts": "benchmark prompt_id position category cluster text_sha256 text behavior context gold_answers",
         "responses": "stage_key prompt_id sample finish prompt_tokens generated_tokens text_sha256 text",
         "verdicts": "stage_key prompt_id sample outcome score reason",
-        "training": "stage_key step epoch loss lr",
+        "training": "stage_key step epoch loss lr rows_at_once",
         "samples": "stage_key position source row_id pin",
         "rows": "stage_key position source row_id turns rejected",
     }
 )
 _TYPES = MappingProxyType(
-    dict.fromkeys(("position", "sample", "prompt_tokens", "generated_tokens", "step"), pa.int32())
+    dict.fromkeys(("position", "sample", "prompt_tokens", "generated_tokens", "step", "rows_at_once"), pa.int32())
     | dict.fromkeys(("score", "epoch", "loss", "lr"), pa.float64())
     | {"gold_answers": pa.list_(pa.string())}
 )

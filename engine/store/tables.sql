@@ -143,7 +143,8 @@ CREATE TABLE training (                -- one row per optimizer step of a tune s
     step INTEGER NOT NULL,             -- from 1
     epoch DOUBLE NOT NULL,
     loss DOUBLE NOT NULL,              -- nats per answer token
-    lr DOUBLE NOT NULL                 -- for a hosted job the multiplier or the rate that its provider resolved
+    lr DOUBLE NOT NULL,                -- for a hosted job the multiplier or the rate that its provider resolved
+    rows_at_once INTEGER               -- NULL for a hosted job, and where it was not written down
 );
 
 CREATE TABLE samples (                 -- one row per example that a sample or rows stage left, in order

@@ -391,7 +391,7 @@ WITH users AS (
         any_value(c.method) FILTER (c.tune_key = cs.stage_key) AS method
     FROM cell_stages cs JOIN _cells c USING (cell_id) GROUP BY cs.stage_key)
 SELECT t.stage_key, u.model, u.data_source, u.n_examples, u.epochs, u.steps, u.peak_lr, u.lr_multiplier, u.method,
-    u.seed, u.n_cells, t.step, t.epoch, t.loss, t.lr
+    u.seed, u.n_cells, t.step, t.epoch, t.loss, t.lr, t.rows_at_once
 FROM training t JOIN users u USING (stage_key);
 
 CREATE VIEW v_problems AS

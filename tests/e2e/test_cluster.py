@@ -1,4 +1,4 @@
-"""On a Ray cluster of three nodes: one that is killed with its workers, one that has no room, and one that is not there."""
+"""On a Ray cluster of three nodes: one is killed with its worker in mid-sweep, and a second run finds no place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,7 @@ import pytest
 from .command import Cli, Running, start
 from .conftest import TINY
 from .tables import final_tables
+from .test_disturbed import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,113 +34,130 @@ HEAD = "127.0.0.2"
 
 
 @dataclass
-class Nodes:
-    """A Ray cluster of nodes on this machine: a head without CPUs, as it is usual, and others with one.
+class Node:
+    """A node of a Ray cluster, by `ray start`."""
+
+    command: list[str]
+    log: Path
+    variables: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=os.environ | self.variables, start_new_session=True
+            )
+
+    def wait(self) -> None:
+        """Wait until it is part of the cluster; on a machine that is too busy Ray gives up, and is started again."""
+        deadline = time.monotonic() + 150
+        while "Ray runtime started" not in (said := self.log.read_text()):
+            assert time.monotonic() < deadline, said
+            if not self.processes():
+                self.start()
+            time.sleep(0.05)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes of it; none when it has ended."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            own = psutil.Process(self.process.pid)
+            return [own, *own.children(recursive=True)]
+        return []
+
+    def has_worker(self) -> bool:
+        """Whether a worker of ours is there."""
+        with suppress(psutil.NoSuchProcess):
+            return any(process.name().startswith("ray::RayWorker") for process in self.processes())
+        return False
+
+    def kill(self) -> None:
+        """Take it away with all that runs on it."""
+        processes = self.processes()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self.process is not None:
+            self.process.wait()
+        psutil.wait_procs(processes, timeout=10)
+
+
+@dataclass
+class Cluster:
+    """A Ray cluster on this machine: a head without CPUs, as is usual, and two nodes with one each.
 
     Attributes:
         address: Its address.
         variables: What the environment of whoever joins it has.
-        others: The `ray start` of each other node.
+        nodes: The nodes beside the head.
     """
 
     address: str
     variables: dict[str, str]
-    folder: Path
-    others: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    _all: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def start(self, place: str, cpus: int, *more: str) -> None:
-        name = f"n{len(self._all)}"
-        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", *more]
-        command += [f"--node-ip-address={place}", f"--num-cpus={cpus}", f"--temp-dir={self.folder / name}"]
-        command += ["--object-store-memory=80000000", "--include-log-monitor=false", "--disable-usage-stats"]
-        with (self.folder / f"{name}.log").open("wb") as log:
-            node = subprocess.Popen(
-                command, stdout=log, stderr=log, env=os.environ | self.variables, start_new_session=True
-            )
-        self._all.append(node)
-        if cpus:
-            self.others.append(node)
-
-    def wait(self, node: int, words: str) -> None:
-        """Wait until a node has said something."""
-        log, deadline = self.folder / f"n{node}.log", time.monotonic() + 90
-        while words not in log.read_text():
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-
-    def kill(self, node: subprocess.Popen[bytes]) -> None:
-        """Take a node away with all that runs on it."""
-        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        node.wait()
-        psutil.wait_procs(processes, timeout=10)
-
-    def close(self) -> None:
-        for node in self._all:
-            if node.poll() is None:
-                self.kill(node)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    nodes: list[Node]
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    """A head and two nodes with a CPU each."""
+def cluster() -> Iterator[Cluster]:
+    """A cluster whose nodes are all there."""
     with socket.socket() as free:
         free.bind((HEAD, 0))
         port = free.getsockname()[1]
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    made = Nodes(f"{HEAD}:{port}", variables, Path(tempfile.mkdtemp(prefix="ray", dir="/tmp")))  # sockets: a short path
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets need a short path
+
+    def node(name: str, place: str, cpus: int, *more: str) -> Node:
+        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", *more]
+        command += [f"--node-ip-address={place}", f"--num-cpus={cpus}", f"--temp-dir={folder / name}"]
+        command += ["--object-store-memory=80000000", "--include-log-monitor=false", "--disable-usage-stats"]
+        return Node(command, folder / f"{name}.log", variables)
+
+    address = f"{HEAD}:{port}"
+    head = node("head", HEAD, 0, "--head", f"--port={port}", "--include-dashboard=false")
+    others = [node(place, place, 1, f"--address={address}") for place in ("127.0.0.3", "127.0.0.4")]
     try:
-        made.start(HEAD, 0, "--head", f"--port={port}", "--include-dashboard=false")
-        made.wait(0, "Ray runtime started")
-        for place in ("127.0.0.3", "127.0.0.4"):
-            made.start(place, 1, f"--address={made.address}")
-        for node in (1, 2):
-            made.wait(node, "Ray runtime started")
-        yield made
+        head.start()
+        head.wait()
+        for other in others:
+            other.start()
+        for other in others:
+            other.wait()
+        yield Cluster(address, variables, others)
     finally:
-        made.close()
+        for started in (*others, head):
+            started.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for_worker(nodes: list[subprocess.Popen[bytes]], running: Running, *, is_busy: bool = False) -> None:
-    """Wait until every node has a worker of ours, or one that runs stages."""
-    deadline, title = time.monotonic() + 90, "ray::RayWorker.run" if is_busy else "ray::RayWorker"
-    while not all(has(node, title) for node in nodes):
+def wait_for_workers(nodes: list[Node], running: Running) -> None:
+    """Wait until every node has a worker of ours."""
+    deadline = time.monotonic() + 90
+    while not all(node.has_worker() for node in nodes):
         assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline, "the workers have no work"
-        time.sleep(0.01)
+        assert time.monotonic() < deadline, "no workers come"
+        time.sleep(0.02)
 
 
-def has(node: subprocess.Popen[bytes], title: str) -> bool:
-    try:
-        names = [process.name() for process in psutil.Process(node.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return False
-    return any(name.startswith(title) for name in names)
-
-
-def test_a_node_that_is_killed_with_its_worker_leaves_the_tables_of_an_undisturbed_run(
-    nodes: Nodes, tmp_path: Path, undisturbed: Path, cli: Cli
+def test_a_run_without_a_place_ends_and_one_that_loses_a_node_has_the_tables_of_an_undisturbed_run(
+    cluster: Cluster, tmp_path: Path, undisturbed: Path, cli: Cli
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
-    running = start(["run", "tiny.yaml"], tmp_path, RAY_ADDRESS=nodes.address, **nodes.variables)
-    wait_for_worker(nodes.others, running, is_busy=True)
-    nodes.kill(nodes.others.pop())
+    running = start(["run", "tiny.yaml"], tmp_path, RAY_ADDRESS=cluster.address, **cluster.variables)
+    wait_for_workers(cluster.nodes, running)
+
+    os.kill(running.pid, signal.SIGSTOP)  # it keeps its workers, and they keep the CPUs of both nodes
+    more = ["--out", "second", "--ray-address", cluster.address, "--set", "run.resources.placement_seconds=3"]
+    second = start(["run", "tiny.yaml", *more], tmp_path, **cluster.variables)
+    _, errors = second.communicate(timeout=120)
+    os.kill(running.pid, signal.SIGCONT)
+    assert second.returncode == 2, errors
+    assert re.search(r"nothing can go on: \S+ has not been there for 3 s, for no node has resources free", errors)
+    assert json.loads(cli(tmp_path, "status", "--json", "--run", "second").stdout)["phase"] == "interrupted"
+
+    wait_for(tmp_path / "runs" / "tiny", 5, running)
+    cluster.nodes[0].kill()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
     assert len(re.findall(r"model-worker-\d died and was replaced", errors)) == 1
     assert final_tables(tmp_path / "runs" / "tiny") == final_tables(undisturbed / "runs" / "tiny")
-
-    # Now there is one node. When it goes in its turn, nobody is left.
-    patience = ["--set", "run.resources.placement_seconds=3", "--ray-address", nodes.address]
-    running = start(["run", "tiny.yaml", "--out", "second", *patience], tmp_path, **nodes.variables)
-    (last,) = nodes.others
-    wait_for_worker([last], running)
-    nodes.kill(last)
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == 2, errors
-    assert "nothing can go on: model-worker-0 has not been there for 3 s" in errors
-    assert json.loads(cli(tmp_path, "status", "--json", "--run", "second").stdout)["phase"] == "interrupted"

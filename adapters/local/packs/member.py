@@ -149,19 +149,20 @@ class Member:
         """Whether an epoch has just ended."""
         return self.step % self.schedule.per_epoch == 0
 
-    def update(self, loss: float, tokens: int) -> None:
+    def update(self, loss: float, tokens: int, rows_at_once: int) -> None:
         """Take one step, with the gradients as they are.
 
         Args:
             loss: Mean loss per answer token before it.
             tokens: Tokens of the rows that it read.
+            rows_at_once: Rows that went through the model at once.
         """
         step = self.step + 1
         rate = self.schedule.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self.steps.append(TrainingStep(step, self.schedule.epoch(step), loss, rate))
+        self.steps.append(TrainingStep(step, self.schedule.epoch(step), loss, rate, rows_at_once))
         self.tokens += tokens
 
     def settle_up(self) -> Usage:

@@ -75,7 +75,7 @@ class Pack:
         for place, (member, norm) in enumerate(zip(self.members, torch.stack(norms).tolist(), strict=True)):
             error = member.diverged(losses[place], norm)
             if error is None:
-                member.update(losses[place], tokens[place])
+                member.update(losses[place], tokens[place], min(self.passes.rows, member.batch_shape[0]))
             else:
                 lost[place] = error
         seconds = time.perf_counter() - begun

@@ -163,6 +163,7 @@ class _Loop:
         self._batches = Batches(ready, state, cached)
         self._users = artifact_users(ready.plan.stages)
         self._deaths: Counter[str] = Counter()
+        self._excused: set[str] = set()  # stages whose worker was lost with its machine
         self._attempts = Counter(key for key, _, _ in state.charges())
         self._next_beat = 0.0
         self._is_draining = self._is_stopping = False  # nothing more starts; what is running was told to stop
@@ -292,15 +293,19 @@ class _Loop:
         return settled
 
     def _cut_short(self, lost: WorkerLost, observer: Observer) -> list[Attempt]:
-        """A dead worker's stages go back, unless they keep killing workers."""
-        observer.note(
-            f"{lost.worker} died and was replaced: {lost.why}; what it was running is tried again, cut smaller"
-        )
+        """A dead worker's stages go back, unless they keep killing workers; to lose its machine is held against none, once."""
+        smaller = "" if lost.is_out_of_reach else ", cut smaller"
+        again = f"what it was running is tried again{smaller}"
+        observer.note(f"{lost.worker} died and was replaced: {lost.why}; {again}")
         attempts = []
         for slot in lost.slots:
             self._batches.forget(slot)
             for attempt in self._busy[slot].cut_short(slot) if slot in self._busy else ():
-                self._deaths[attempt.key] += 1
+                is_excused = lost.is_out_of_reach and attempt.key not in self._excused
+                if is_excused:
+                    self._excused.add(attempt.key)
+                else:
+                    self._deaths[attempt.key] += 1
                 failure = None
                 if self._deaths[attempt.key] >= WORKER_DEATHS:
                     what = f"{WORKER_DEATHS} workers died running it: {lost.why}"

@@ -104,7 +104,7 @@ class Absences:
 
     def _nobody(self, late: Mapping[str, _Absence]) -> RunError:
         worker, absence = next(iter(late.items()))
-        more = f", nor are {len(late) - 1} more" if len(late) > 1 else ""
+        more = f"; {len(late)} workers are missed" if len(late) > 1 else ""
         return RunError(
             f"nothing can go on: {worker} {self._told(absence)}{more}",
             where="run.resources",

@@ -141,7 +141,7 @@ class RayExecutor:
     def _greet(self, worker: str, *, is_started: bool = False) -> None:
         """Ask whether a worker is there; until it says so, it takes no work."""
         self._absent.miss(worker, is_started=is_started)
-        self._hellos[self._actors[worker].hello.remote()] = worker
+        self._hellos[self._actors[worker].hello.options(concurrency_group=BESIDE).remote()] = worker
 
     def takes(self, slot: str) -> bool:
         """Tell whether the worker of a slot is there."""
@@ -187,17 +187,20 @@ class RayExecutor:
             return ()
         except ray.exceptions.RayError as error:
             # Adapters' errors end in the worker, so this is the worker's own death (killed, out of memory).
-            return self._replaced(self._workers[self._running[stream]], " ".join(str(error).split()))
+            return self._replaced(self._workers[self._running[stream]], error)
         return attempts
 
-    def _replaced(self, worker: str, why: str) -> tuple[Ended, ...]:
+    def _replaced(self, worker: str, error: Exception) -> tuple[Ended, ...]:
         """Put another worker in the place of one that has died, with whatever all of its slots were running."""
         slots = tuple(slot for slot, owner in self._workers.items() if owner == worker)
         self._running = {stream: slot for stream, slot in self._running.items() if slot not in slots}
         self._forget(worker)
         self._start(worker)
-        self._doubt(self._nodes.pop(worker, ""))
-        return (WorkerLost(worker, slots, why),)
+        node = self._nodes.pop(worker, "")
+        self._doubt(node)
+        # Ray needs ten seconds to call a node dead; until then its actors are only unavailable.
+        is_out_of_reach = isinstance(error, ray.exceptions.ActorUnavailableError) or not _is_alive(node)
+        return (WorkerLost(worker, slots, _words(error), is_out_of_reach),)
 
     def watch(self, look: Callable[[], None]) -> None:
         """Do nothing: a poll takes no longer than its timeout."""
@@ -248,8 +251,8 @@ class RayExecutor:
             # Libraries that cannot be loaded: the stages that need them say so. Or a folder that it may not look at.
             return self._arrived(worker, "", is_seen=False) if is_hello else ()
         except ray.exceptions.RayError as error:
-            why = " ".join(str(error).split())
-            return self._ended_early(worker, why) if worker in self._absent else self._replaced(worker, why)
+            is_early = worker in self._absent
+            return self._ended_early(worker, _words(error)) if is_early else self._replaced(worker, error)
         return self._arrived(worker, said[0], is_seen=said[1]) if is_hello else ()
 
     def _arrived(self, worker: str, node: str, *, is_seen: bool) -> tuple[Ended, ...]:
@@ -273,6 +276,14 @@ class RayExecutor:
                 ray.kill(actor)
         finally:
             self._cluster.close()
+
+
+def _is_alive(node: str) -> bool:
+    return any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _news(text: str) -> tuple[WorkerNews, ...]:

@@ -143,11 +143,13 @@ class WorkerLost:
         worker: Its name.
         slots: The names of all of its slots.
         why: What is known of its end.
+        is_out_of_reach: Whether its machine was lost with it, as far as one can see: what it was running is not to blame.
     """
 
     worker: str
     slots: tuple[str, ...]
     why: str
+    is_out_of_reach: bool = False
 
 
 @dataclass(frozen=True, slots=True)

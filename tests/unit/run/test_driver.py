@@ -19,7 +19,7 @@ from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure
 from engine.domain.stage import StageKind, StageState
 from engine.domain.sweep import RunSettings
-from engine.run.drive.driver import told
+from engine.run.drive.driver import WORKER_DEATHS, told
 from engine.run.drive.interrupts import FIRST
 from engine.run.drive.order import Ending
 from engine.run.executors import gathering, workers
@@ -94,11 +94,27 @@ def test_what_a_worker_handed_back_before_it_died_counts_once(
     monkeypatch.setattr(gathering, "GATHER_SECONDS", gather)
     summary, plan = drive(THREE, Dying)
     assert summary.ending is Ending.COMPLETE
-    assert drive.notes == [f"{INLINE} died and was replaced: killed"]
+    assert drive.notes == [f"{INLINE} died and was replaced: killed; what it was running is tried again, cut smaller"]
     tried = drive.attempts()
     keys = [cell.evaluations[0].generate for cell in plan.cells]
     assert sorted(tried[key] for key in keys) == attempts
     assert [len(drive.rows(key, "responses")) for key in keys] == [2, 2, 2]
+
+
+def test_the_loss_of_a_machine_is_held_against_a_stage_the_second_time(drive: Drive) -> None:
+    class OutOfReach(Mortal):
+        def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
+            return [
+                replace(one, is_out_of_reach=True) if isinstance(one, WorkerLost) else one
+                for one in super().poll(timeout)
+            ]
+
+    registry.adapter(Kind.GENERATOR, "acme/voice").ends = [KilledError() for _ in range(WORKER_DEATHS)]
+    assert drive(UNTUNED, OutOfReach)[0].ending is Ending.COMPLETE
+    assert drive.notes[0].endswith("killed; what it was running is tried again")
+    registry.refresh()
+    registry.adapter(Kind.GENERATOR, "acme/voice").ends = [KilledError() for _ in range(WORKER_DEATHS + 1)]
+    assert drive(UNTUNED + "axes: {generate.max_new_tokens: [9]}\n", OutOfReach)[0].failed == 1
 
 
 def test_a_stage_with_which_workers_keep_dying_fails(drive: Drive) -> None:

@@ -13,6 +13,7 @@ from engine.run.executors.ray_executor import given_device
         ([], None, "cpu"),
         ([], "", "cpu"),
         ([3], "3", "cuda:0"),  # as Ray sets it
+        ([3, 2], "2,3", "cuda:1"),  # two: the first that Ray names
         (["3"], "2,3", "cuda:1"),
         (["GPU-a"], "GPU-b,GPU-a", "cuda:1"),
         ([3], None, "cuda:3"),  # where Ray is told to leave CUDA_VISIBLE_DEVICES alone

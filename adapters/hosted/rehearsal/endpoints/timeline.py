@@ -106,7 +106,8 @@ async def _trained(account: MockAccount, job: MockJob, rows: tuple[ChatRow, ...]
     settings = backend.training(batch_size, multiplier)
     run = TrainingRun(backend.model(), rows, settings, job.seed, (checkpoint,), folder / "state")
     lasts = account.pause(account.settings.durations.run)
-    tokens, tuned, _ = await asyncio.gather(_tokens(account, rows), _tuned(account, job, run), lasts)
+    tuned, _ = await asyncio.gather(_tuned(account, job, run), lasts)
+    tokens = await _tokens(account, rows)  # not beside it: two threads must not load the libraries at the same time
     await job.may_go.wait()
     if job.trained_tokens is None:  # else it was billed before this server was started again
         job.trained_tokens = tokens * epochs

@@ -265,7 +265,8 @@ def test_workers_on_one_machine_share_the_base_model_s_pages(bench: Bench) -> No
     if not Path("/proc/self/smaps").exists():
         pytest.skip("only Linux says")
     before = sum(written_pages())  # other tests of this process may have written to theirs
-    bench.made([bench.task("base", prompts=PROMPTS[:2])], bench.context())
+    context = bench.context()  # keeps the model
+    bench.made([bench.task("base", prompts=PROMPTS[:2])], context)
     assert written_pages(), "the weights are not mapped from the file"
     assert sum(written_pages()) <= before
 
