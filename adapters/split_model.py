@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import infer_auto_device_map, init_empty_weights
-from accelerate.utils import CustomDtype, get_balanced_memory
+from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 FOUR_BITS = frozenset({"nf4", "fp4", "gptq", "awq"})
-"""Ways of quantising whose weights are counted as four bits; of any other, as eight."""
+"""Ways of quantising that have four bits for a weight; others are counted with eight."""
 
 
 def free_memory(first: int, many: int) -> list[int]:
@@ -22,10 +23,10 @@ def free_memory(first: int, many: int) -> list[int]:
 
 
 def device_map(folder: Path, dtype: str, memory: Sequence[int], kind: str = "") -> dict[str, int]:
-    """Return the device of each part of a model, 0 for the first: no layer is split, and each device has about as much.
+    """Return the device of each part of a model, 0 for the first, as `from_pretrained` takes it.
 
-    Layers follow each other, so that activations move on once for each device. An output layer that is the embedding, too, is
-    where the embedding is.
+    Layers stay whole and follow each other, so that activations move on once for each device. Each device gets weights in
+    proportion to its memory, up to half a layer. An output layer that is the embedding, too, is where the embedding is.
 
     Args:
         folder: A folder in the Hugging Face layout; only its config.json is read.
@@ -40,32 +41,41 @@ def device_map(folder: Path, dtype: str, memory: Sequence[int], kind: str = "") 
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     model.tie_weights()
-    sizes: dict[str, Any] = {"dtype": getattr(torch, dtype), "no_split_module_classes": _layers(model)}
-    if kind:
-        plain = dict.fromkeys(_not_quantised(model), sizes["dtype"])
-        sizes |= {"dtype": CustomDtype.INT4 if kind in FOUR_BITS else torch.int8, "special_dtypes": plain}
-    limits = dict(enumerate(memory))
-    found = infer_auto_device_map(model, get_balanced_memory(model, limits, **sizes), **sizes)
-    if not set(found.values()) <= set(limits):
-        raise ValueError(
-            f"the model in {folder} does not fit on {len(memory)} GPUs with {sum(memory) / 1e9:.1f} GB free"
-        )
-    return {name: int(place) for name, place in found.items()}
+    sizes = _sizes(model, kind)
+    parts = {name: sum(sizes.pop(id(weight), 0) for weight in part.parameters()) for name, part in _parts(model)}
+    total, ends = sum(parts.values()), [end / sum(memory) for end in accumulate(memory)]
+    found, held, begin = dict.fromkeys(parts, 0), [0.0] * len(memory), 0.0
+    for name, size in parts.items():
+        found[name] = min(bisect_right(ends, (begin + size / 2) / total), len(memory) - 1)
+        held[found[name]] += size
+        begin += size
+    if any(taken > room for taken, room in zip(held, memory, strict=True)):
+        what = f"{total / 1e9:.1f} GB of weights do not fit on {len(memory)} GPUs with {sum(memory) / 1e9:.1f} GB free"
+        raise ValueError(f"the model in {folder}: {what}")
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        names = {id(part): name for name, part in _parts(model)}
+        found[names[id(head)]] = found[names[id(embedding)]]
+    return found
 
 
-def _layers(model: nn.Module) -> list[str]:
-    """Return the classes of a model's layers: what the list with the most weights holds."""
+def _parts(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield (path, module) of each layer, and of what is beside the layers, in the model's order."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    largest = max(lists, key=lambda found: sum(weight.numel() for weight in found.parameters()), default=[])
-    return sorted({type(layer).__name__ for layer in largest})
+    layers = max(lists, key=lambda found: sum(weight.numel() for weight in found.parameters()), default=None)
+    for name, module in model.named_children():
+        if layers is not None and any(inner is layers for inner in module.modules()) and module is not layers:
+            yield from _parts(module, f"{path}{name}.")
+        elif module is layers:
+            yield from ((f"{path}{name}.{at}", layer) for at, layer in enumerate(layers))
+        else:
+            yield f"{path}{name}", module
 
 
-def _not_quantised(model: Any) -> list[str]:
-    """Return the names of the weights that stay as they are: of the embedding, the output layer and the norms."""
-    ends = {id(end) for end in (model.get_input_embeddings(), model.get_output_embeddings())}
-    return [
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if id(module) in ends or not isinstance(module, nn.Linear)
-        for name, _ in module.named_parameters(recurse=False)
-    ]
+def _sizes(model: Any, kind: str) -> dict[int, float]:
+    """Return the bytes of each weight, by its identity: of linear layers but the output layer, as they are quantised."""
+    sizes: dict[int, float] = {id(weight): weight.numel() * weight.element_size() for weight in model.parameters()}
+    head = model.get_output_embeddings()
+    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    each = 0.5 if kind in FOUR_BITS else 1.0
+    return sizes | ({id(weight): weight.numel() * each for weight in linear} if kind else {})

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from torch import distributed, multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from adapters.local import solo
 from adapters.whole_model import set_up
@@ -46,12 +46,12 @@ class _Told:
 
     Args:
         words: Where to say it.
-        stop: Whether the run is to stop.
+        answers: Whether the run is to stop, after each word.
     """
 
-    def __init__(self, words: Queue[Any], stop: Event) -> None:
+    def __init__(self, words: Queue[Any], answers: Queue[bool]) -> None:
         """Say nothing yet."""
-        self._words, self._stop = words, stop
+        self._words, self._answers = words, answers
 
     def beat(self, key: str, done: float, of: float) -> None:
         """Say it.
@@ -60,7 +60,7 @@ class _Told:
             StoppedError: The run is to stop.
         """
         self._words.put((key, (done, of)))
-        if self._stop.is_set():
+        if self._answers.get():
             raise StoppedError
 
 
@@ -74,13 +74,12 @@ def trained(job: solo.Job, context: Context) -> Iterator[tuple[str, Tuned]]:
     """
     context.warm.drop("base")  # its memory is this run's
     spawning = multiprocessing.get_context("spawn")
-    words, stop = spawning.Queue(), spawning.Event()
+    words, answers = spawning.Queue(), spawning.Queue()
     with TemporaryDirectory() as meeting:
         told = replace(context, warm=_Cold(), pulse=NoPulse())
-        arguments = (job, told, str(Path(meeting) / "here"), words, stop)
-        processes = multiprocessing.start_processes(
-            _process, arguments, context.devices, join=False, start_method="spawn"
-        )
+        arguments = (job, told, str(Path(meeting) / "here"), words, answers)
+        start: Any = spawn
+        processes = start(_process, arguments, context.devices, join=False)
         with _ended(processes):
             while (heard := _heard(processes, words)) is not None:
                 key, what = heard
@@ -92,7 +91,9 @@ def trained(job: solo.Job, context: Context) -> Iterator[tuple[str, Tuned]]:
                 try:
                     context.pulse.beat(key, *what)
                 except StoppedError:
-                    stop.set()  # the state is kept first; then it comes back as what a process raised
+                    answers.put(obj=True)  # the state is kept first; then it comes back as what a process raised
+                else:
+                    answers.put(obj=False)
 
 
 @contextmanager
@@ -120,7 +121,9 @@ def _heard(processes: Any, words: Queue[Any]) -> Any:
                 return None
 
 
-def _process(place: int, job: solo.Job, context: Context, meeting: str, words: Queue[Any], stop: Event) -> None:
+def _process(
+    place: int, job: solo.Job, context: Context, meeting: str, words: Queue[Any], answers: Queue[bool]
+) -> None:
     """Be one of the processes of a run: the first, `place` 0, tells what they reach."""
     os.setsid()  # Ctrl-C is the worker's to hear
     many = context.devices
@@ -128,7 +131,7 @@ def _process(place: int, job: solo.Job, context: Context, meeting: str, words: Q
     threads = max(1, context.threads // many)
     own = {"RANK": place, "LOCAL_RANK": place, "WORLD_SIZE": many, "LOCAL_WORLD_SIZE": many, "OMP_NUM_THREADS": threads}
     os.environ.update({name: str(value) for name, value in own.items()})
-    pulse = _Told(words, stop) if place == 0 else NoPulse()
+    pulse = _Told(words, answers) if place == 0 else NoPulse()
     context = replace(context, device=kind if kind == "cpu" else f"{kind}:{place}", pulse=pulse)
     try:
         backend = "gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl"

@@ -120,8 +120,9 @@ def trained(job: Job, context: Context) -> Reached:
     context.warm.drop("base")  # its memory is this run's
     run, rows, passes, settings = job.run, job.rows, job.passes, job.run.settings
     states = SavedStates(run.state, run_identity(run, contents(run.model), context))
-    devices = 1 if settings.is_sharded(context.devices) else context.devices
-    model = read_whole(run.model, settings.base_dtype, context.device, devices)
+    is_sharded = settings.is_sharded(context.devices)  # its layers go to the GPU one by one, each as a shard
+    where = ("cpu", 1) if is_sharded else (context.device, context.devices)
+    model = read_whole(run.model, settings.base_dtype, *where)
     set_seed(run.seed)  # before PEFT draws the adapter's initial weights
     if settings.method == "lora":
         model = get_peft_model(model, lora.configured(settings))  # its matrices are float32, whatever the base is

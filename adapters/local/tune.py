@@ -67,7 +67,7 @@ class LocalFineTuner:
         epochs = steps / settings.steps_per_epoch(workload.items)
         cut = [min(one, settings.max_length) for one in workload.lengths] or [0]
         tokens = workload.tokens * sum(cut) / max(1, sum(workload.lengths)) * epochs
-        is_solo = bool(settings.pack_blocked)
+        is_solo = bool(settings.pack_blocked) or workload.machine.devices > 1
         rows = memory.rows_at_once(settings, workload.parameters or ASSUMED_WEIGHTS, max(cut), workload.machine.device)
         passed = tokens * padding(cut, rows)
         rank = 1 + train.rank * (settings.rank - REFERENCE_RANK) if settings.method == "lora" else 1.0

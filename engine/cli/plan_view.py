@@ -161,7 +161,8 @@ def _print_memory(prepared: Prepared) -> None:
     """Print what the hungriest stage of each kind takes of a worker's memory, and how it is cut to fit."""
     found, head = prepared.memory, "Memory  "
     here = found.machine
-    device = "a GPU" if here.device == "cuda" else "each of " + count(here.workers, "worker")
+    gpus = "a GPU" if here.devices <= 1 else f"a worker's {here.devices:g} GPUs"
+    device = gpus if here.device == "cuda" else "each of " + count(here.workers, "worker")
     free = "" if here.memory is None else f" of {gigabytes(here.memory)} free for {device}"
     for kind, stage in found.most.items():
         fit = found.fits[stage.key]
@@ -170,6 +171,7 @@ def _print_memory(prepared: Prepared) -> None:
         console().print(f"        {parts}")
         how = [f"rows go through the model {fit.rows} at a time"] if fit.rows else []
         how += ["activations are computed again instead of kept"] if fit.is_checkpointed else []
+        how += [f"the model is split over {fit.devices} GPUs"] if fit.devices > 1 else []
         if how:
             console().print(f"        {'; '.join(how)}")
         head = "        "
