@@ -46,8 +46,8 @@ LOGIT_BYTES = 2**28
 LOGIT_COPIES = 3
 
 GATHERED = 3
-"""Layers that a process of a sharded model has whole at a time: one at work, one on its way, the gradients of one. An assumption: no
-GPU was at hand."""
+"""Layers that a process of a sharded model has whole at a time, beside the model's ends: one at work, one on its way, the gradients
+of one. An assumption: no GPU was at hand."""
 
 PASS_FLOP = 1e10
 """Least work of a forward and a backward pass on a CPU that is worth to go through a batch by: below, several rows go together, because
@@ -226,9 +226,12 @@ def _training_parts(
     is_full = settings.method == "full"
     weights = held + (model.weights * width if settings.is_autocast else 0)
     processes = way.devices if settings.is_sharded(way.devices) else 1
-    if processes > 1:  # what each gathers of it: layers, and the model's ends
+    if processes > 1:
         ends = min(model.weights, 2 * model.vocabulary * model.hidden)
-        weights = held + processes * (ends + GATHERED * (model.weights - ends) // model.layers) * width
+        copied = width if settings.is_autocast else 0
+        gathered = (ends + GATHERED * (model.weights - ends) // model.layers) * (BYTES[settings.base_dtype] + copied)
+        copies = 0 if way.is_checkpointed else (model.weights - ends) * copied  # kept for the backward pass
+        weights = held + processes * (gathered + copies)
     trained = model.weights if is_full else settings.rank * model.matrices
     kept = BYTES["bfloat16" if is_full and settings.precision == "bfloat16" else "float32"]
     moments = 2 if settings.optimizer == "adamw_8bit" else 2 * kept

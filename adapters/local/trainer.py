@@ -76,6 +76,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
         total: Tensor = torch.stack(losses).sum()
         return total
 
+    def compute_loss_context_manager(self) -> Any:
+        """Compute in bfloat16 where the run is to, with weights in float32; accelerate would round sharded weights for all of a layer."""
+        if self.args.world_size > 1 and self.schedule.settings.is_autocast:
+            return torch.autocast(self.args.device.type, torch.bfloat16)
+        return super().compute_loss_context_manager()
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Note with every step how many rows went through the model at once."""
         most = -(-self.args.per_device_train_batch_size // self.args.world_size)
@@ -162,7 +168,8 @@ def arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes) 
     total = settings.total_steps(length, items)
     schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     more = {"optim": settings.optimizer} if settings.optimizer != "adamw" else {}
-    more |= SHARDED if settings.is_sharded(context.devices) else {}
+    is_sharded = settings.is_sharded(context.devices)
+    more |= SHARDED if is_sharded else {}
     return _Arguments(
         output_dir=str(folder),
         num_train_epochs=length.epochs or 1,
@@ -182,7 +189,8 @@ def arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes) 
         max_length=settings.max_length,
         seed=run.seed,
         data_seed=run.seed,
-        bf16=settings.is_autocast,  # else the weights have their type already
+        bf16=settings.is_autocast
+        and not is_sharded,  # else the weights have their type already, or `Trainer` sees to it
         gradient_checkpointing=passes.is_checkpointed,
         gradient_checkpointing_kwargs={"use_reentrant": False} if passes.is_checkpointed else None,
         dataset_kwargs={"skip_prepare_dataset": True},  # `chat.training_rows` has prepared it
