@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from adapters import chat
@@ -38,8 +39,16 @@ def prompt_lengths(folder: Path, prompts: Sequence[Prompt], system: str | None) 
         return [len(ids) for ids in chat.prompt_tokens(tokenizer, [one.turns for one in prompts], system)]
 
 
-@cache
+_READING = Lock()
+
+
 def _tokenizer(folder: Path) -> Any:
+    with _READING:  # two threads must not load the library at the same time
+        return _read(folder)
+
+
+@cache
+def _read(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast  # unlike AutoTokenizer, it needs no torch
 
     with _explained("its tokenizer cannot be read"):

@@ -74,9 +74,10 @@ class LocalFineTuner:
         expected = train.run + steps * train.step + workload.items * epochs * train.row + passed * train.token * rank
         expected += found.ask.load if is_solo else 0.0
         spread = SPREAD if found.measured else GUESSED
+        most = max(tokens, min(workload.most, workload.items * settings.max_length) * epochs)
         low, mid, high = (
-            Usage(optimizer_steps=steps, train_tokens=round(tokens), device_seconds=expected * factor)
-            for factor in (spread[0], 1.0, spread[1])
+            Usage(optimizer_steps=steps, train_tokens=round(drawn), device_seconds=expected * factor)
+            for drawn, factor in ((tokens, spread[0]), (tokens, 1.0), (most, spread[1]))
         )
         return Prediction(low, mid, high, found.ask.startup + train.first, found.basis)
 

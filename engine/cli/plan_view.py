@@ -15,6 +15,7 @@ from engine.plan.bill import BillLine, Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
 from engine.plan.memory import gigabytes
+from engine.ports import Fit, Machine
 from engine.plan.why import StageReason
 from engine.run.drive.prepare import Prepared
 
@@ -171,10 +172,16 @@ def _print_memory(prepared: Prepared) -> None:
         console().print(f"        {parts}")
         how = [f"rows go through the model {fit.rows} at a time"] if fit.rows else []
         how += ["activations are computed again instead of kept"] if fit.is_checkpointed else []
-        how += [f"the model is split over {fit.devices} GPUs"] if fit.devices > 1 else []
+        how += [f"the model is split over {fit.devices} GPUs{_spare(fit, here)}"] if fit.devices > 1 else []
         if how:
             console().print(f"        {'; '.join(how)}")
         head = "        "
+
+
+def _spare(fit: Fit, machine: Machine) -> str:
+    """Say so where one of several GPUs would do."""
+    would_do = machine.memory is not None and fit.needed * fit.devices <= machine.memory
+    return " (one has room for it: `run.resources.gpus_per_host: 1` has more workers instead)" if would_do else ""
 
 
 def _print_budget(prepared: Prepared) -> None:

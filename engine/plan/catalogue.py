@@ -44,6 +44,12 @@ class Lengths:
         """Tokens of one, on average."""
         return sum(self.sample) / max(1, len(self.sample))
 
+    def most(self, n: int) -> int:
+        """Return what `n` of them have together at most."""
+        longest = sorted(self.sample, reverse=True)[:n]
+        known = sum(longest) if len(self.sample) < SAMPLED else self.longest * len(longest)
+        return known + self.longest * (n - len(longest))
+
     def of(self, n: int) -> tuple[int, ...]:
         """Return the lengths of `n` typical ones, or of 1,000 where these are more."""
         have, wanted = len(self.sample), min(n, SAMPLED)

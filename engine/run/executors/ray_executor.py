@@ -58,6 +58,15 @@ class RayWorker(Worker):
 _ACTOR = ray.remote(concurrency_groups={BESIDE: 1})(RayWorker)
 
 
+def oom_kills() -> int:
+    """Return how many processes the kernel of this machine has killed for want of memory; 0 where it does not say."""
+    try:
+        lines = (line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
+        return next((int(value) for name, value in lines if name == "oom_kill"), 0)
+    except OSError:
+        return 0
+
+
 def given_device(gpus: Sequence[int | str], environment: MutableMapping[str, str]) -> str:
     """Have a process see no GPU but those that it was given, and return its torch device: the first of them.
 
@@ -108,6 +117,7 @@ class RayExecutor:
         self._cluster = Cluster()
         patience = LOCAL_SECONDS if self._cluster.is_local else settings.resources.placement_seconds
         self._absent = Absences(patience)
+        self._oom_kills = oom_kills()
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             self._gpus = settings.resources.gpus(any(node.get("GPU", 0) >= 1 for node in nodes))
@@ -202,7 +212,10 @@ class RayExecutor:
         self._doubt(node)
         # Ray needs ten seconds to call a node dead; until then its actors are only unavailable.
         is_out_of_reach = isinstance(error, ray.exceptions.ActorUnavailableError) or not _is_alive(node)
-        return (WorkerLost(worker, slots, _words(error), is_out_of_reach),)
+        killed = oom_kills()
+        is_cramped = isinstance(error, ray.exceptions.OutOfMemoryError) or killed > self._oom_kills
+        self._oom_kills = killed
+        return (WorkerLost(worker, slots, _words(error), is_out_of_reach, is_cramped),)
 
     def watch(self, look: Callable[[], None]) -> None:
         """Do nothing: a poll takes no longer than its timeout."""

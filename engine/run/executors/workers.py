@@ -143,6 +143,7 @@ class WorkerLost:
         worker: Its name.
         slots: The names of all of its slots.
         why: What is known of its end.
+        is_out_of_memory: Whether memory did not suffice, as far as one can see.
         is_out_of_reach: Whether its machine was lost with it, as far as one can see: what it was running is not to blame.
     """
 
@@ -150,6 +151,7 @@ class WorkerLost:
     slots: tuple[str, ...]
     why: str
     is_out_of_reach: bool = False
+    is_out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def test_what_a_worker_handed_back_before_it_died_counts_once(
     monkeypatch.setattr(gathering, "GATHER_SECONDS", gather)
     summary, plan = drive(THREE, Dying)
     assert summary.ending is Ending.COMPLETE
-    assert drive.notes == [f"{INLINE} died and was replaced: killed; what it was running is tried again, cut smaller"]
+    assert drive.notes == [f"{INLINE} died and was replaced: killed; what it was running is tried again"]
     tried = drive.attempts()
     keys = [cell.evaluations[0].generate for cell in plan.cells]
     assert sorted(tried[key] for key in keys) == attempts
