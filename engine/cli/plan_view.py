@@ -15,8 +15,8 @@ from engine.plan.bill import BillLine, Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
 from engine.plan.memory import gigabytes
-from engine.ports import Fit, Machine
 from engine.plan.why import StageReason
+from engine.ports import Fit, Machine
 from engine.run.drive.prepare import Prepared
 
 UNITS: Mapping[str, str] = MappingProxyType({"tokens": " tokens", "device_hours": " of device time"})
@@ -107,7 +107,9 @@ def _sharing(prepared: Prepared) -> list[str]:
         lines.append(f"          {count(found.going_on, 'run')} of these {kept}")
     packed = found.tunes - sum(found.pack_blocked.values())
     if packed:
-        lines.append(f"          {count(packed, 'stage')} can train in packs")
+        is_split = prepared.memory.machine.devices > 1
+        what = "train alone: run.resources.gpus_per_host" if is_split else "can train in packs"
+        lines.append(f"          {count(packed, 'stage')} {what}")
     for what, blocked in (
         ("share no run with shorter ones", found.prefix_blocked),
         ("train alone", found.pack_blocked),
@@ -172,16 +174,16 @@ def _print_memory(prepared: Prepared) -> None:
         console().print(f"        {parts}")
         how = [f"rows go through the model {fit.rows} at a time"] if fit.rows else []
         how += ["activations are computed again instead of kept"] if fit.is_checkpointed else []
-        how += [f"the model is split over {fit.devices} GPUs{_spare(fit, here)}"] if fit.devices > 1 else []
+        how += [_spread(fit, here)] if fit.devices > 1 else []
         if how:
             console().print(f"        {'; '.join(how)}")
         head = "        "
 
 
-def _spare(fit: Fit, machine: Machine) -> str:
-    """Say so where one of several GPUs would do."""
+def _spread(fit: Fit, machine: Machine) -> str:
+    """Say over how many GPUs a model is split, and whether one would do."""
     would_do = machine.memory is not None and fit.needed * fit.devices <= machine.memory
-    return " (one has room for it: `run.resources.gpus_per_host: 1` has more workers instead)" if would_do else ""
+    return f"the model is split over {fit.devices} GPUs{', and would fit on one' if would_do else ''}"
 
 
 def _print_budget(prepared: Prepared) -> None:
