@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -70,7 +71,7 @@ def trained(job: solo.Job, context: Context) -> Iterator[tuple[str, Tuned]]:
     On a CPU as many processes average their gradients, and each has the whole model: accelerate shards on GPUs alone.
 
     Raises:
-        Exception: What any of the processes raised; all of them have ended.
+        Exception: What any of the processes raised, or that one was killed; all of them have ended.
     """
     context.warm.drop("base")  # its memory is this run's
     spawning = multiprocessing.get_context("spawn")
@@ -84,6 +85,9 @@ def trained(job: solo.Job, context: Context) -> Iterator[tuple[str, Tuned]]:
             while (heard := _heard(processes, words)) is not None:
                 key, what = heard
                 if isinstance(what, Exception):
+                    processes.join(
+                        timeout=PATIENCE
+                    )  # raises where another was killed, of which this is the consequence
                     raise what
                 if isinstance(what, Tuned):
                     yield key, what
@@ -125,7 +129,8 @@ def _process(
     place: int, job: solo.Job, context: Context, meeting: str, words: Queue[Any], answers: Queue[bool]
 ) -> None:
     """Be one of the processes of a run: the first, `place` 0, tells what they reach."""
-    os.setsid()  # Ctrl-C is the worker's to hear
+    os.setsid()  # Ctrl-C is the worker's to hear ...
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ... and this is what torch has a process sent whose worker has died
     many = context.devices
     kind = context.device.partition(":")[0]
     threads = max(1, context.threads // many)

@@ -209,6 +209,18 @@ def test_two_processes_take_the_steps_of_one_and_stop_together(bench: Bench) -> 
     assert max((found[name] - same[name]).abs().max().item() for name in same) < 1e-5
 
 
+def test_moments_of_eight_bits_train_as_those_of_thirty_two_do_but_for_rounding(bench: Bench) -> None:
+    pytest.importorskip("bitsandbytes")
+    settings: dict[str, Any] = {"method": "full", "lr": 1e-3}
+    (_, eight), (_, whole) = (
+        bench.alone({"epochs": 2}, **settings, optimizer=name) for name in ("adamw_8bit", "adamw")
+    )
+    losses = [[step.loss for step in made.steps] for made in (eight, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+    assert losses[0][-1] < losses[0][0]
+
+
 def test_what_was_to_stop_begins_no_other_run_and_goes_on_from_a_checkpoint(bench: Bench) -> None:
     settings: dict[str, Any] = {"backend": "trl", "dropout": 0.1}
     state, pulse = bench.folder(), Stops(3)
