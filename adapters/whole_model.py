@@ -41,22 +41,35 @@ def set_up(context: Context) -> None:
     warnings.filterwarnings("ignore", r".* is deprecated and will be removed", FutureWarning)
 
 
-def read_model(folder: str | Path, dtype: str, device: str, quantise: str = "") -> Any:
+def read_model(folder: str | Path, dtype: str, device: str, quantise: str = "", devices: int = 1) -> Any:
     """Return the model in a folder, in evaluation mode.
+
+    With several GPUs its layers are spread over all of them, whether or not it would fit on one.
 
     Args:
         folder: A folder in the Hugging Face layout.
         dtype: `float32` or `bfloat16`; of a quantised model, what it computes in.
-        device: A torch device.
+        device: A torch device, the first of several.
         quantise: `nf4` or `int8` to quantise linear layers as they are read (all but the output layer); empty for as they are.
+        devices: GPUs, counted from `device` on.
+
+    Raises:
+        ValueError: It does not fit on several GPUs.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     kind = getattr(torch, dtype)
     options: dict[str, Any] = {"quantization_config": _quantisation(quantise, kind)} if quantise else {}
-    is_packed = bool(quantise or quantised(Path(folder)))
-    if is_packed:
+    way = quantise or quantised(Path(folder))
+    is_split = devices > 1 and device != "cpu"
+    if is_split:
+        from adapters.split_model import device_map, free_memory
+
+        first = torch.device(device).index or 0
+        places = device_map(Path(folder), dtype, free_memory(first, devices), way)
+        options["device_map"] = {name: first + place for name, place in places.items()}
+    elif way:
         options["device_map"] = {"": device}  # quantised weights cannot all be moved afterwards
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=kind, use_safetensors=True, trust_remote_code=False, **options
@@ -64,7 +77,7 @@ def read_model(folder: str | Path, dtype: str, device: str, quantise: str = "") 
     for module in model.modules():
         if hasattr(module, REPACKS):  # or the first answer on some CPUs would round the scales in memory, for good
             setattr(module, REPACKS, False)
-    return (model if is_packed else model.to(device)).eval()
+    return (model if options.get("device_map") else model.to(device)).eval()
 
 
 def _quantisation(quantise: str, kind: Any) -> Any:
@@ -80,7 +93,7 @@ def _quantisation(quantise: str, kind: Any) -> Any:
     return BitsAndBytesConfig(load_in_8bit=True)
 
 
-def read_whole(model: ModelRef, dtype: str, device: str) -> Any:
+def read_whole(model: ModelRef, dtype: str, device: str, devices: int = 1) -> Any:
     """Return a model with all of its layers: the last weights that are whole, and the adapters after them merged into these.
 
     A quantised model into which an adapter is merged is made whole first: its weights as they were read back, in `dtype`.
@@ -88,14 +101,15 @@ def read_whole(model: ModelRef, dtype: str, device: str) -> Any:
     Args:
         model: The base and its layers.
         dtype: `float32` or `bfloat16`.
-        device: A torch device.
+        device: A torch device, the first of several.
+        devices: GPUs, over all of which it is spread.
 
     Raises:
-        ValueError: When an adapter cannot be merged.
+        ValueError: When an adapter cannot be merged, or it does not fit.
     """
     folders = [Path(folder) for folder in (model.base, *model.layers)]
     first = max(at for at, folder in enumerate(folders) if at == 0 or not (folder / ADAPTER).is_file())
-    whole = read_model(folders[first], dtype, device, "" if first else model.quantise)
+    whole = read_model(folders[first], dtype, device, "" if first else model.quantise, devices)
     if folders[first + 1 :] and is_quantised(whole):
         whole = whole.dequantize(whole.dtype)
     for folder in folders[first + 1 :]:

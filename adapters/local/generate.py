@@ -89,8 +89,8 @@ class TransformersGenerator:
         found = Fit()
         for times in range(most.bit_length() if here.device != "cpu" else 1):
             rows = min(most >> times, workload.items) * decoding.samples
-            parts = memory.answering(settings.dtype, sizes, kind, rows * whole, rows, here.device)
-            found = Fit(parts, 0 if here.device == "cpu" else most >> times)
+            parts = memory.answering(settings.dtype, sizes, kind, rows * whole, rows, here)
+            found = Fit(parts, 0 if here.device == "cpu" else most >> times, devices=memory.devices(here))
             if here.memory is None or found.needed <= here.memory:
                 break
         return found

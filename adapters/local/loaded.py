@@ -37,13 +37,14 @@ class LoadedModel:
         model: The model.
         layers: What its layers are, by content.
         dtype: `float32` or `bfloat16`.
-        device: A torch device.
+        context: The worker, over all of whose GPUs the weights are spread.
     """
 
-    def __init__(self, model: ModelRef, layers: Sequence[str], dtype: str, device: str) -> None:
+    def __init__(self, model: ModelRef, layers: Sequence[str], dtype: str, context: Context) -> None:
         """Load the tokenizer."""
         self.layers = layers
-        self._model, self._dtype, self._device = model, dtype, device
+        self._model, self._where = model, (dtype, context.device)
+        self._devices = context.devices
         self.tokenizer = read_tokenizer(model.base)
         self.ends = end_tokens(Path(model.base), self.tokenizer)
         self._base: Any = None
@@ -52,7 +53,7 @@ class LoadedModel:
     def base(self) -> Any:
         """The weights, in evaluation mode; read when they are first asked for."""
         if self._base is None:
-            self._base = read_whole(self._model, self._dtype, self._device)
+            self._base = read_whole(self._model, *self._where, self._devices)
         return self._base
 
     @contextmanager
@@ -67,7 +68,7 @@ class LoadedModel:
             yield self.base
             return
         folder = Path(weights.tuned)
-        if (adapter := lora.read(folder, self._device)) is not None:
+        if (adapter := lora.read(folder, self._where[1])) is not None:
             from adapters.local.stacked import stacked
 
             with stacked(self.base, [adapter]) as model:
@@ -77,9 +78,9 @@ class LoadedModel:
         if (folder / model_folder.ADAPTER).is_file():  # PEFT knows what it is, and gets a base of its own to put it on
             from peft import PeftModel
 
-            yield PeftModel.from_pretrained(read_whole(weights.below, self._dtype, self._device), folder).eval()
+            yield PeftModel.from_pretrained(read_whole(weights.below, *self._where, self._devices), folder).eval()
         else:
-            yield read_model(weights.tuned, self._dtype, self._device)
+            yield read_model(weights.tuned, *self._where, devices=self._devices)
 
 
 def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
@@ -89,8 +90,8 @@ def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
     """
     set_up(context)
     layers = contents(model)
-    key = f"{model.base} {model.quantise} {layers} {dtype} {context.device}"
-    return context.warm.get("base", key, lambda: LoadedModel(model, layers, dtype, context.device))
+    key = f"{model.base} {model.quantise} {layers} {dtype} {context.device} {context.devices}"
+    return context.warm.get("base", key, lambda: LoadedModel(model, layers, dtype, context))
 
 
 def contents(model: ModelRef) -> list[str]:

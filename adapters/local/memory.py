@@ -7,6 +7,7 @@ Sizes are those of a decoder with gated MLPs, which chat models have; `tests/uni
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -43,6 +44,10 @@ LOGIT_BYTES = 2**28
 """Logits that there are at a time in training, in float32; the loss needs `LOGIT_COPIES` of them."""
 
 LOGIT_COPIES = 3
+
+GATHERED = 3
+"""Layers that a process of a sharded model has whole at a time, beside the model's ends: one at work, one on its way, the gradients
+of one. An assumption: no GPU was at hand."""
 
 PASS_FLOP = 1e10
 """Least work of a forward and a backward pass on a CPU that is worth to go through a batch by: below, several rows go together, because
@@ -138,6 +143,11 @@ def rows_at_once(settings: SftSettings, weights: int, longest: int, device: str)
     return max(1, min(settings.batch_size, int(enough)))
 
 
+def devices(machine: Machine) -> int:
+    """Return over how many GPUs a worker spreads a model: all that it has; 1 for a share of one, and without."""
+    return max(1, math.ceil(machine.devices))
+
+
 def training(settings: SftSettings, model: Shape, kind: str, longest: int, machine: Machine) -> Fit:
     """Return what training takes at most, with batches cut so that it fits, if it can.
 
@@ -149,7 +159,9 @@ def training(settings: SftSettings, model: Shape, kind: str, longest: int, machi
         machine: What the worker has.
     """
     rows = rows_at_once(settings, model.weights, longest, machine.device)
-    ways = [Fit(rows=rows >> times) for times in range(rows.bit_length())]
+    spread = devices(machine)
+    rows = -(-rows // spread) if settings.is_sharded(spread) else rows
+    ways = [Fit(rows=rows >> times, devices=spread) for times in range(rows.bit_length())]
     if settings.can_checkpoint:
         is_on = settings.gradient_checkpointing == "on"
         again = [replace(way, is_checkpointed=True) for way in (ways if is_on else ways[-1:])]
@@ -184,7 +196,19 @@ def tuning_fit(settings: SftSettings, model: Shape, kind: str, longest: int, mac
     if not kind and settings.method == "lora":
         tried = training(settings, model, "nf4", min(longest, settings.max_length), machine)
         helps += ["`model: {use: dir, path: ..., quantise: nf4}`"] if tried.needed <= machine.memory else []
+    helps += _more_gpus(settings, model, kind, min(longest, settings.max_length), machine)
     return replace(found, remedies=tuple(helps))
+
+
+def _more_gpus(settings: SftSettings, model: Shape, kind: str, longest: int, machine: Machine) -> list[str]:
+    """Return with how many GPUs a worker would have room for it, if the machine has so many; the arguments are those of `training`."""
+    own = devices(machine)
+    for many in (2, 4, 8) if machine.device != "cpu" else ():
+        more = replace(machine, devices=many, memory=(machine.memory or 0) * many // own)
+        there = own * machine.workers
+        if own < many <= there and training(settings, model, kind, longest, more).needed <= (more.memory or 0):
+            return [f"`run.resources.gpus_per_host: {many}`"]
+    return []
 
 
 def _held(model: Shape, dtype: str, kind: str) -> int:
@@ -201,6 +225,13 @@ def _training_parts(
     width = BYTES["bfloat16" if settings.precision != "float32" else "float32"]  # of what is computed
     is_full = settings.method == "full"
     weights = held + (model.weights * width if settings.is_autocast else 0)
+    processes = way.devices if settings.is_sharded(way.devices) else 1
+    if processes > 1:
+        ends = min(model.weights, 2 * model.vocabulary * model.hidden)
+        copied = width if settings.is_autocast else 0
+        gathered = (ends + GATHERED * (model.weights - ends) // model.layers) * (BYTES[settings.base_dtype] + copied)
+        copies = 0 if way.is_checkpointed else (model.weights - ends) * copied  # kept for the backward pass
+        weights = held + processes * (gathered + copies)
     trained = model.weights if is_full else settings.rank * model.matrices
     kept = BYTES["bfloat16" if is_full and settings.precision == "bfloat16" else "float32"]
     moments = 2 if settings.optimizer == "adamw_8bit" else 2 * kept
@@ -208,21 +239,24 @@ def _training_parts(
     layer = (KEPT_HIDDEN * model.hidden + KEPT_INNER * model.inner) * width
     if not is_full and width < BYTES["float32"]:
         layer += (6 * model.hidden + model.inner) * BYTES["float32"]  # what LoRA's matrices read
-    layer = round(layer * (TRL_KEEPS if settings.pack_blocked and not is_full else 1))
+    is_trl = settings.pack_blocked or way.devices > 1
+    layer = round(layer * (TRL_KEEPS if is_trl and not is_full else 1))
     activations = tokens * (
         layer + model.layers * model.hidden * width if way.is_checkpointed else layer * model.layers
     )
     logits = min(tokens * model.vocabulary * BYTES["float32"], LOGIT_BYTES) * LOGIT_COPIES
     return (
-        ("libraries", LIBRARIES[device]),
+        ("libraries", LIBRARIES[device] * way.devices),
         ("weights", weights),
         ("gradients and optimizer", trained * (kept + moments) + (0 if is_full else trained * kept)),
-        ("activations", round(activations * GAPS)),
-        ("logits", round(logits * GAPS)),
+        ("activations", round(activations * GAPS) * processes),
+        ("logits", round(logits * GAPS) * way.devices),  # also of a split model: its fullest GPU decides
     )
 
 
-def answering(dtype: str, model: Shape, kind: str, tokens: int, rows: int, device: str) -> tuple[tuple[str, int], ...]:
+def answering(
+    dtype: str, model: Shape, kind: str, tokens: int, rows: int, machine: Machine
+) -> tuple[tuple[str, int], ...]:
     """Return what answering a batch takes at most.
 
     Args:
@@ -231,15 +265,15 @@ def answering(dtype: str, model: Shape, kind: str, tokens: int, rows: int, devic
         kind: How its weights are quantised; empty for not.
         tokens: Tokens of the batch, prompts with padding and answers.
         rows: Its prompts.
-        device: Kind of device.
+        machine: What the worker has.
     """
     width = BYTES[dtype]
     passing = tokens * (READ_HIDDEN * model.hidden + READ_INNER * model.inner) * width
     return (
-        ("libraries", LIBRARIES[device]),
+        ("libraries", LIBRARIES[machine.device] * devices(machine)),
         ("weights", _held(model, dtype, kind)),
         ("keys and values", round(tokens * model.layers * model.keys * width * GAPS)),
-        ("activations", round((passing + 2 * rows * model.vocabulary * BYTES["float32"]) * GAPS)),
+        ("activations", round((passing + 2 * rows * model.vocabulary * BYTES["float32"]) * GAPS) * devices(machine)),
     )
 
 

@@ -162,6 +162,13 @@ class SftSettings(Settings):
         is_alone = self.method == "full" or self.backend == "trl" or self.optimizer != "adamw"
         return self.gradient_checkpointing != "off" and (is_alone or not self.dropout)
 
+    def is_sharded(self, devices: float) -> bool:
+        """Tell whether a run on so many GPUs has a process for each, which shard the model among them.
+
+        An optimizer of bitsandbytes cannot be sharded: there one process has the model's layers spread over all GPUs.
+        """
+        return self.method == "full" and self.optimizer == "adamw" and devices > 1
+
     def steps_per_epoch(self, items: int) -> int:
         """Return the optimizer steps of one epoch over `items` rows; the last batch and the last group may be ragged."""
         return math.ceil(self.batches_per_epoch(items) / self.grad_accum)

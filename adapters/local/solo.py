@@ -6,6 +6,9 @@ the next one is the same path as going on after a crash. On CPU the weights at e
 bit for bit, under a schedule that is a function of the step alone; on a GPU, up to the kernels' order of summation.
 
 Each run reads a model of its own and leaves none behind: trainers change more of a model than its weights.
+
+One run may have several processes, one for each GPU (`sharded.py`): the first alone keeps states, writes weights, and decides what
+depends on time.
 """
 
 from __future__ import annotations
@@ -14,18 +17,14 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from datasets import Dataset
 from peft import get_peft_model
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
-from trl import SFTConfig, SFTTrainer
+from transformers import TrainerCallback, TrainerState, set_seed
 
 from adapters import chat, model_folder
 from adapters.local import lora, memory
@@ -34,22 +33,37 @@ from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.packs.passes import Passes
 from adapters.local.packs.schedule import BatchSchedule
 from adapters.local.states import SavedState, SavedStates, pause_after, run_identity
+from adapters.local.trainer import ROWS, Rows, Trainer, arguments, together, trainer
 from adapters.model_folder import ADAPTER
-from adapters.whole_model import is_quantised, read_whole, set_up
+from adapters.whole_model import read_whole, set_up
 from engine.domain.cost import Usage
 from engine.domain.results import TrainingStep
 from engine.ports import Checkpoint, Context, Fit, Pulse, StoppedError, TrainingRun, Tuned
 
-Rows = Sequence[Mapping[str, list[int]]]
-
-ROWS = "rows_at_once"
-"""Under this name a trainer's history has the rows that went through the model at once."""
+Reached: TypeAlias = Iterator[tuple[str, Tuned]]
 
 CARD = "README.md"
 """PEFT's description of an adapter, which says nothing that its configuration does not."""
 
 
-def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that is ready to train.
+
+    Attributes:
+        run: The run.
+        tokenizer: Its model's tokenizer.
+        rows: Its encoded rows.
+        passes: How its batches go through the model.
+    """
+
+    run: TrainingRun
+    tokenizer: Any
+    rows: Rows
+    passes: Passes
+
+
+def train(run: TrainingRun, context: Context, trained: Callable[[Job, Context], Reached]) -> Reached:
     """Train up to the last checkpoint, and yield (key, what it left) at each.
 
     It goes on from the state in `run.state` when that is of the same run and not beyond the first checkpoint.
@@ -57,6 +71,7 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
     Args:
         run: The run.
         context: The worker.
+        trained: Trains: `trained` in this process, or `sharded.trained` in one for each GPU.
 
     Raises:
         FloatingPointError: At the step where the loss is no longer finite; checkpoints before it have been yielded.
@@ -71,7 +86,7 @@ def train(run: TrainingRun, context: Context) -> Iterator[tuple[str, Tuned]]:
     while True:
         rest = replace(run, checkpoints=run.checkpoints[yielded:])
         try:
-            for key, tuned in _trained(rest, context, tokenizer, rows, passes):
+            for key, tuned in trained(Job(rest, tokenizer, rows, passes), context):
                 yielded += 1
                 yield key, tuned
         except (RuntimeError, MemoryError) as error:
@@ -99,66 +114,28 @@ def planned(run: TrainingRun, context: Context, longest: int) -> Passes:
     return Passes.planned(fit, settings, rule)
 
 
-def _trained(
-    run: TrainingRun, context: Context, tokenizer: Any, rows: Rows, passes: Passes
-) -> Iterator[tuple[str, Tuned]]:
+def trained(job: Job, context: Context) -> Reached:
+    """Train in this process, which may be one of several; yields as `train` does."""
     clock = time.monotonic()
     context.warm.drop("base")  # its memory is this run's
-    settings = run.settings
+    run, rows, passes, settings = job.run, job.rows, job.passes, job.run.settings
     states = SavedStates(run.state, run_identity(run, contents(run.model), context))
-    model = read_whole(run.model, settings.base_dtype, context.device)
+    is_sharded = settings.is_sharded(context.devices)  # its layers go to the GPU one by one, each as a shard
+    where = ("cpu", 1) if is_sharded else (context.device, context.devices)
+    model = read_whole(run.model, settings.base_dtype, *where)
     set_seed(run.seed)  # before PEFT draws the adapter's initial weights
     if settings.method == "lora":
         model = get_peft_model(model, lora.configured(settings))  # its matrices are float32, whatever the base is
-    trainer = _trainer(model, tokenizer, rows, _arguments(run, context, states.workshop, passes))
-    trainer.rows_at_once = passes.rows
-    trainer.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
+    made = trainer(model, job.tokenizer, rows, arguments(run, context, states.workshop, passes))
+    made.rows_at_once = passes.rows
+    made.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
     training = _Training(run, rows, states, context.pulse)
-    training.schedule = trainer.schedule
-    trainer.add_callback(training)
+    training.schedule = made.schedule
+    made.add_callback(training)
     for checkpoint in run.checkpoints:
-        tuned = training.advance(trainer, checkpoint, clock)
+        tuned = training.advance(made, checkpoint, clock)
         clock = time.monotonic()
         yield checkpoint.key, tuned
-
-
-class _Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
-    """TRL's trainer, whose batches go through the model in parts.
-
-    Attributes:
-        rows_at_once: Rows of a part.
-        schedule: The learning rate of each step.
-    """
-
-    rows_at_once: int
-    schedule: BatchSchedule
-
-    def training_step(self, model: Any, inputs: Mapping[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
-        """Add the gradients of a batch, part by part; each part is as wide as its longest row.
-
-        The loss is a sum over tokens, divided by the answer tokens of the whole step: so parts add up to the batch.
-        """
-        rows = len(inputs["input_ids"])
-        losses = []
-        for start in range(0, rows, self.rows_at_once):
-            part = {name: values[start : start + self.rows_at_once] for name, values in inputs.items()}
-            read = part["attention_mask"].any(0)  # the columns that are not all padding
-            part = {name: values[:, read] for name, values in part.items()}
-            losses.append(super().training_step(model, part, num_items_in_batch))
-        total: Tensor = torch.stack(losses).sum()
-        return total
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Note with every step how many rows went through the model at once."""
-        super().log(logs | {ROWS: min(self.rows_at_once, self.args.per_device_train_batch_size)}, start_time)
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Make the schedule: transformers' own, or for `step` a function of the step, since transformers has none."""
-        rate, settings = self.schedule.learning_rate, self.schedule.settings
-        if settings.schedule != "step":
-            return super().create_scheduler(num_training_steps, optimizer)
-        self.lr_scheduler: LambdaLR = LambdaLR(optimizer or self.optimizer, lambda done: rate(done + 1) / settings.lr)
-        return self.lr_scheduler
 
 
 class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types are not followed
@@ -185,13 +162,14 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         self._states = states
         self._per_epoch: int = run.settings.steps_per_epoch(len(rows))
         wanted = {checkpoint.key for checkpoint in run.checkpoints}
-        self._begin = states.latest(self._end(run.checkpoints[0]), wanted) or SavedState(states.workshop, 0, ())
+        found = together(lambda: states.latest(self._end(run.checkpoints[0]), wanted))
+        self._begin = found or SavedState(states.workshop, 0, ())
 
     def _end(self, checkpoint: Checkpoint) -> int:
         end: int = self._run.settings.total_steps(checkpoint.length, len(self._rows))
         return end
 
-    def advance(self, trainer: SFTTrainer, checkpoint: Checkpoint, since: float) -> Tuned:
+    def advance(self, trainer: Trainer, checkpoint: Checkpoint, since: float) -> Tuned:
         """Train up to a checkpoint, write its weights, and return what this part of the run took.
 
         Args:
@@ -201,12 +179,11 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         """
         begin, end = self._begin, self._end(checkpoint)
         if begin.step == end:
-            _copy_weights(begin.folder, checkpoint.folder)
             history = TrainerState.load_from_json(str(begin.folder / "trainer_state.json")).log_history
-            saved = self._states.mark(begin, checkpoint.key)
+            saved = together(lambda: self._again(begin, checkpoint))
         else:
             saved = self._train(trainer, checkpoint, since)
-            _save_weights(trainer.model, checkpoint.folder)
+            _save_weights(trainer, checkpoint.folder)
             history = trainer.state.log_history
         self._begin = saved.accounted
         usage = Usage(
@@ -216,7 +193,12 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         )
         return Tuned(_steps_taken(history), usage, begin.passed[-1] if begin.passed else None)
 
-    def _train(self, trainer: SFTTrainer, checkpoint: Checkpoint, since: float) -> SavedState:
+    def _again(self, begin: SavedState, checkpoint: Checkpoint) -> SavedState:
+        """Take a checkpoint out of the state that was saved at its step."""
+        _copy_weights(begin.folder, checkpoint.folder)
+        return self._states.mark(begin, checkpoint.key)
+
+    def _train(self, trainer: Trainer, checkpoint: Checkpoint, since: float) -> SavedState:
         """Train up to a checkpoint, and return the last state saved: not the one there, if it is the last and not to be kept."""
         self._next, self._since, self._saved = checkpoint, since, self._begin
         self._asked = time.monotonic()
@@ -238,19 +220,25 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop and save at the checkpoint, and when the run is to stop; save at the end of an epoch, now and then."""
         del args
-        self._asked = time.monotonic()
-        counted, end = self._begin.counted, self._end(self._next)
-        try:
-            self._pulse.beat(self._next.key, state.global_step - counted, end - counted)
-        except StoppedError as stopped:
-            self._stopped = stopped
+        end = self._end(self._next)
+        self._stopped, is_due = together(lambda: self._said(state.global_step))
+        if self._stopped is not None:
             control.should_training_stop = control.should_save = True
-            return
-        if state.global_step == end:
+        elif state.global_step == end:
             control.should_training_stop = True
             control.should_save = self._run.keep_state or self._next is not self._run.checkpoints[-1]
         elif state.global_step % self._per_epoch == 0:
-            control.should_save = self._asked >= self._quiet_until
+            control.should_save = is_due
+
+    def _said(self, step: int) -> tuple[StoppedError | None, bool]:
+        """Say how far the run is; return the word to stop, if it comes, and whether a state may be saved by now."""
+        self._asked = time.monotonic()
+        counted, end = self._begin.counted, self._end(self._next)
+        try:
+            self._pulse.beat(self._next.key, step - counted, end - counted)
+        except StoppedError as stopped:
+            return StoppedError(*stopped.args), False
+        return None, self._asked >= self._quiet_until
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
         """Refuse a loss or gradient that is no number, before the state after it is saved.
@@ -273,63 +261,10 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         passed = (*begin.passed, self._next.key) if is_checkpoint else begin.passed
         written = self._states.workshop / f"checkpoint-{step}"
         seconds = begin.seconds + now - self._since
-        self._saved = self._states.keep(SavedState(written, step, passed, begin.counted, seconds, is_checkpoint))
+        state = SavedState(written, step, passed, begin.counted, seconds, is_checkpoint)
+        self._saved = together(lambda: self._states.keep(state))
         now = time.monotonic()
         self._quiet_until = now + pause_after(now - self._asked)
-
-
-def _arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes) -> SFTConfig:
-    settings, length, items = run.settings, run.checkpoints[-1].length, len(run.rows)
-    is_in_epochs = length.steps is None and length.max_steps is None
-    total = settings.total_steps(length, items)
-    schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
-    more = {"optim": settings.optimizer} if settings.optimizer != "adamw" else {}
-    return SFTConfig(
-        output_dir=str(folder),
-        num_train_epochs=length.epochs or 1,
-        # transformers lets max_steps override the epochs, upwards too, and trains for as many epochs as it takes.
-        max_steps=-1 if is_in_epochs else total,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.grad_accum,
-        dataloader_drop_last=settings.drop_last and items >= settings.batch_size,
-        learning_rate=settings.lr,
-        lr_scheduler_type=schedule if settings.schedule != "step" else "constant",
-        warmup_steps=settings.warmup(total),
-        weight_decay=settings.weight_decay,
-        adam_beta1=settings.beta1,
-        adam_beta2=settings.beta2,
-        adam_epsilon=settings.epsilon,
-        max_grad_norm=settings.max_grad_norm,
-        max_length=settings.max_length,
-        seed=run.seed,
-        data_seed=run.seed,
-        bf16=settings.is_autocast,  # else the weights have their type already
-        gradient_checkpointing=passes.is_checkpointed,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if passes.is_checkpointed else None,
-        dataset_kwargs={"skip_prepare_dataset": True},  # `chat.training_rows` has prepared it
-        use_cpu=context.device == "cpu",
-        dataloader_pin_memory=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",  # `_Training` says when
-        report_to="none",
-        disable_tqdm=True,
-        **more,
-    )
-
-
-def _trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> _Trainer:
-    data = Dataset.from_list([dict(row) for row in rows])
-    named = model.named_parameters() if is_quantised(model) else ()
-    drawn = {name: weight.detach().clone() for name, weight in named if weight.requires_grad}
-    trainer = _Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
-    for name, weight in (
-        trainer.model.named_parameters() if drawn else ()
-    ):  # TRL rounds adapters of quantised models to bfloat16
-        if weight.requires_grad:
-            weight.data = drawn[name]
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:
@@ -340,9 +275,17 @@ def _steps_taken(history: Sequence[Mapping[str, float]]) -> list[TrainingStep]:
     ]
 
 
-def _save_weights(model: Any, folder: Path) -> None:
-    """Write the tuned weights; for LoRA, the adapter alone."""
-    model.save_pretrained(folder)
+def _save_weights(trainer: Trainer, folder: Path) -> None:
+    """Write the tuned weights; for LoRA, the adapter alone. Of several processes, the first gathers and writes them."""
+    if trainer.args.world_size == 1:
+        trainer.model.save_pretrained(folder)
+    else:
+        names = {
+            name for name, _ in trainer.model.named_parameters()
+        }  # each weight once, also where two layers share it
+        whole = trainer.accelerator.get_state_dict(trainer.model)
+        state = {name: weight for name, weight in whole.items() if name in names}
+        together(lambda: trainer.model.save_pretrained(folder, state_dict=state))
     (folder / CARD).unlink(missing_ok=True)
 
 

@@ -84,13 +84,15 @@ def stacked(model: Any, adapters: Sequence[Adapter], under_way: Pass | None = No
 
     Args:
         model: The base model.
-        adapters: At least one, all on the same linear modules, and on the model's device.
+        adapters: At least one, all on the same linear modules. Each matrix goes to the device of the module that it adapts: a model
+            may be spread over several, and what reaches a module is on the module's.
         under_way: The pass in training that the block is; None where the model only infers.
     """
     plain = {path: model.get_submodule(path) for path in adapters[0].a}
     try:
         for path, linear in plain.items():
-            terms = [(adapter.a[path], adapter.b[path], adapter.scaling) for adapter in adapters]
+            place = next(linear.parameters()).device
+            terms = [(one.a[path].to(place), one.b[path].to(place), one.scaling) for one in adapters]
             model.set_submodule(path, StackedLinear(linear, terms, under_way))
         yield model
     finally:

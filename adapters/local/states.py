@@ -74,7 +74,7 @@ def run_identity(run: TrainingRun, layers: Sequence[str], context: Context) -> d
         "seed": run.seed,
         "settings": settings.model_dump(mode="json", exclude={"gradient_checkpointing"}),
         "steps": None if settings.is_stepwise else settings.total_steps(run.checkpoints[-1].length, len(run.rows)),
-        "device": _device_name(context.device),
+        "device": _device_name(context.device) + (f" x {context.devices}" if context.devices > 1 else ""),
         "threads": context.threads,
         "libraries": _versions(),
     }

@@ -67,7 +67,7 @@ class LocalFineTuner:
         epochs = steps / settings.steps_per_epoch(workload.items)
         cut = [min(one, settings.max_length) for one in workload.lengths] or [0]
         tokens = workload.tokens * sum(cut) / max(1, sum(workload.lengths)) * epochs
-        is_solo = bool(settings.pack_blocked)
+        is_solo = bool(settings.pack_blocked) or workload.machine.devices > 1
         rows = memory.rows_at_once(settings, workload.parameters or ASSUMED_WEIGHTS, max(cut), workload.machine.device)
         passed = tokens * padding(cut, rows)
         rank = 1 + train.rank * (settings.rank - REFERENCE_RANK) if settings.method == "lora" else 1.0
@@ -120,12 +120,14 @@ class LocalFineTuner:
         What stops a run is yielded for each checkpoint that it did not reach: FloatingPointError when its loss is no longer
         finite, ValueError when a row does not fit `max_length`, or whatever torch says.
         """
-        packable = [run for run in runs if not run.settings.pack_blocked]
+        blocked = [
+            run for run in runs if run.settings.pack_blocked or context.devices > 1
+        ]  # a split model trains one at a time
+        packable = [run for run in runs if run not in blocked]
         if packable:
             yield from _reached(packable, partial(_packed, packable, context))
-        for run in runs:
-            if run.settings.pack_blocked:
-                yield from _reached([run], partial(_solo, run, context))
+        for run in blocked:
+            yield from _reached([run], partial(_solo, run, context))
 
 
 def padding(lengths: Sequence[int], batch: int) -> float:
@@ -149,9 +151,10 @@ def _packed(runs: Sequence[TrainingRun], context: Context) -> Reached:
 
 
 def _solo(run: TrainingRun, context: Context) -> Reached:
-    from adapters.local import solo
+    from adapters.local import sharded, solo
 
-    return solo.train(run, context)
+    is_sharded = run.settings.is_sharded(context.devices)
+    return solo.train(run, context, sharded.trained if is_sharded else solo.trained)
 
 
 def _reached(runs: Sequence[TrainingRun], start: Callable[[], Reached]) -> Reached:

@@ -118,7 +118,7 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
     """Return the warm engine, or start one; the model that training holds makes room for it."""
     folders = {task.model.tuned for task in tasks if task.model.tuned is not None}
     needed = max((json.loads((Path(folder) / model_folder.ADAPTER).read_text())["r"] for folder in folders), default=0)
-    settings = {
+    settings: dict[str, Any] = {
         "model": tasks[0].model.base,
         "dtype": tasks[0].settings.dtype,
         "max_model_len": -1,  # as long as memory allows, up to the model's own
@@ -127,6 +127,8 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
         "max_loras": 8,  # in one batch, on the GPU
         "max_cpu_loras": 64,  # at hand, in main memory
     }
+    if context.devices > 1:  # in processes of vLLM's own: Ray has set nothing aside for actors of its
+        settings |= {"tensor_parallel_size": context.devices, "distributed_executor_backend": "mp"}
 
     def start() -> Engine:
         context.warm.drop("base")

@@ -16,6 +16,7 @@ from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
 from engine.plan.memory import gigabytes
 from engine.plan.why import StageReason
+from engine.ports import Fit, Machine
 from engine.run.drive.prepare import Prepared
 
 UNITS: Mapping[str, str] = MappingProxyType({"tokens": " tokens", "device_hours": " of device time"})
@@ -106,7 +107,9 @@ def _sharing(prepared: Prepared) -> list[str]:
         lines.append(f"          {count(found.going_on, 'run')} of these {kept}")
     packed = found.tunes - sum(found.pack_blocked.values())
     if packed:
-        lines.append(f"          {count(packed, 'stage')} can train in packs")
+        is_split = prepared.memory.machine.devices > 1
+        what = "train alone: run.resources.gpus_per_host" if is_split else "can train in packs"
+        lines.append(f"          {count(packed, 'stage')} {what}")
     for what, blocked in (
         ("share no run with shorter ones", found.prefix_blocked),
         ("train alone", found.pack_blocked),
@@ -161,7 +164,8 @@ def _print_memory(prepared: Prepared) -> None:
     """Print what the hungriest stage of each kind takes of a worker's memory, and how it is cut to fit."""
     found, head = prepared.memory, "Memory  "
     here = found.machine
-    device = "a GPU" if here.device == "cuda" else "each of " + count(here.workers, "worker")
+    gpus = "a GPU" if here.devices <= 1 else f"a worker's {here.devices:g} GPUs"
+    device = gpus if here.device == "cuda" else "each of " + count(here.workers, "worker")
     free = "" if here.memory is None else f" of {gigabytes(here.memory)} free for {device}"
     for kind, stage in found.most.items():
         fit = found.fits[stage.key]
@@ -170,9 +174,16 @@ def _print_memory(prepared: Prepared) -> None:
         console().print(f"        {parts}")
         how = [f"rows go through the model {fit.rows} at a time"] if fit.rows else []
         how += ["activations are computed again instead of kept"] if fit.is_checkpointed else []
+        how += [_spread(fit, here)] if fit.devices > 1 else []
         if how:
             console().print(f"        {'; '.join(how)}")
         head = "        "
+
+
+def _spread(fit: Fit, machine: Machine) -> str:
+    """Say over how many GPUs a model is split, and whether one would do."""
+    would_do = machine.memory is not None and fit.needed * fit.devices <= machine.memory
+    return f"the model is split over {fit.devices} GPUs{', and would fit on one' if would_do else ''}"
 
 
 def _print_budget(prepared: Prepared) -> None:

@@ -268,7 +268,8 @@ class Resources(Written):
     gpus_per_host: float | None = Field(
         default=None,
         ge=0,
-        description="GPUs per host, 0 for none; a fraction shares one GPU. Omitted: 1 where there are any.",
+        description="GPUs per host, 0 for none; a fraction shares one GPU, and with several the model is split over them."
+        " Omitted: 1 where there are any.",
     )
     generate_batch: int = Field(default=128, ge=1, description="Prompts decoded together on a GPU.")
     placement_seconds: float = Field(

@@ -35,6 +35,7 @@ class Fit:
         is_checkpointed: Whether activations are computed again instead of kept.
         halvings: How often it is to be halved: once for every worker that has died of it.
         remedies: Where it does not fit: what would make it fit, each by itself, in a spec's words.
+        devices: GPUs that the model is spread over, >= 1; `parts` are what it takes of all of them together.
     """
 
     parts: tuple[tuple[str, int], ...] = ()
@@ -42,6 +43,7 @@ class Fit:
     is_checkpointed: bool = False
     halvings: int = 0
     remedies: tuple[str, ...] = ()
+    devices: int = 1
 
     @property
     def needed(self) -> int:

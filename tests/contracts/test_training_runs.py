@@ -190,6 +190,37 @@ def test_a_run_that_is_to_stop_keeps_its_last_step_and_goes_on_from_there(
     assert (made.steps, made.usage.optimizer_steps) == (undisturbed.steps, 6)
 
 
+def test_two_processes_take_the_steps_of_one_and_stop_together(bench: Bench) -> None:
+    """As full tuning over two GPUs does; on a CPU each process has the whole model. The last batch and group are ragged."""
+    from safetensors.torch import load_file
+
+    settings: dict[str, Any] = {"method": "full", "lr": 1e-3, "batch_size": 4, "grad_accum": 3}
+    run, alone = bench.run({"epochs": 2}, {"epochs": 5}, **settings), bench.run({"epochs": 2}, **settings)
+    pulse = Stops(5)  # steps after the first checkpoint, which has four
+    made = dict(bench.tuner.fine_tune([run], replace(bench.context, devices=2, pulse=pulse)))
+    assert isinstance(made["epochs5"], StoppedError), made
+    assert len(list(run.state.glob("at-9"))) == 1
+    ((_, wanted),) = bench.tuner.fine_tune([alone], bench.context)
+    assert made["epochs2"].usage.train_tokens == wanted.usage.train_tokens
+    losses = [[step.loss for step in tuned.steps] for tuned in (made["epochs2"], wanted)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    found, same = (load_file(one.checkpoints[0].folder / "model.safetensors") for one in (run, alone))
+    assert found.keys() == same.keys()
+    assert max((found[name] - same[name]).abs().max().item() for name in same) < 1e-5
+
+
+def test_moments_of_eight_bits_train_as_those_of_thirty_two_do_but_for_rounding(bench: Bench) -> None:
+    pytest.importorskip("bitsandbytes")
+    settings: dict[str, Any] = {"method": "full", "lr": 1e-3}
+    (_, eight), (_, whole) = (
+        bench.alone({"epochs": 2}, **settings, optimizer=name) for name in ("adamw_8bit", "adamw")
+    )
+    losses = [[step.loss for step in made.steps] for made in (eight, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+    assert losses[0][-1] < losses[0][0]
+
+
 def test_what_was_to_stop_begins_no_other_run_and_goes_on_from_a_checkpoint(bench: Bench) -> None:
     settings: dict[str, Any] = {"backend": "trl", "dropout": 0.1}
     state, pulse = bench.folder(), Stops(3)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from engine.domain.errors import RunError
@@ -48,7 +48,7 @@ class RayWorker(Worker):
     def __init__(self, root: Path, settings: RunSettings) -> None:
         """Look which GPUs Ray has set aside."""
         gpus = ray.get_gpu_ids()
-        super().__init__(root, settings, given_device(gpus, os.environ.get("CUDA_VISIBLE_DEVICES")), len(gpus))
+        super().__init__(root, settings, given_device(gpus, os.environ), len(gpus))
 
     def hello(self) -> tuple[str, bool]:
         """Return the id of the node that it is on, and whether the run directory is there."""
@@ -67,17 +67,19 @@ def oom_kills() -> int:
         return 0
 
 
-def given_device(gpus: Sequence[int | str], visible: str | None) -> str:
-    """Return the torch device of a process; the first, where it has several.
+def given_device(gpus: Sequence[int | str], environment: MutableMapping[str, str]) -> str:
+    """Have a process see no GPU but those that it was given, and return its torch device: the first of them.
+
+    Ray does so, too, unless it is told to leave CUDA_VISIBLE_DEVICES alone. Libraries use what they see.
 
     Args:
         gpus: The GPUs that Ray has set aside for it, by the number or the name that they have on the machine.
-        visible: Its CUDA_VISIBLE_DEVICES; Ray sets it to these GPUs unless it is told not to.
+        environment: That of the process, before it has started torch.
     """
     if not gpus:
         return "cpu"
-    first, names = str(gpus[0]), visible.split(",") if visible else []
-    return f"cuda:{names.index(first) if first in names else first}"
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    return "cuda:0"
 
 
 class RayExecutor:

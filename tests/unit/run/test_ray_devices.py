@@ -1,4 +1,4 @@
-"""The torch device of a worker is the GPU that Ray has set aside for it."""
+"""The torch device of a worker is the first GPU that Ray has set aside for it, and it sees no other worker's."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from engine.run.executors.ray_executor import given_device
 
 
 @pytest.mark.parametrize(
-    ("gpus", "visible", "device"),
+    ("gpus", "visible", "device", "seen"),
     [
-        ([], None, "cpu"),
-        ([], "", "cpu"),
-        ([3], "3", "cuda:0"),  # as Ray sets it
-        ([3, 2], "2,3", "cuda:1"),  # two: the first that Ray names
-        (["3"], "2,3", "cuda:1"),
-        (["GPU-a"], "GPU-b,GPU-a", "cuda:1"),
-        ([3], None, "cuda:3"),  # where Ray is told to leave CUDA_VISIBLE_DEVICES alone
+        ([], None, "cpu", None),
+        ([], "", "cpu", ""),
+        ([3], "3", "cuda:0", "3"),  # as Ray sets it
+        ([3, 2], "2,3", "cuda:0", "3,2"),
+        (["GPU-a"], "GPU-b,GPU-a", "cuda:0", "GPU-a"),
+        ([3], None, "cuda:0", "3"),  # where Ray is told to leave CUDA_VISIBLE_DEVICES alone
     ],
 )
-def test_it_is_counted_among_those_that_the_process_sees(
-    gpus: list[int | str], visible: str | None, device: str
+def test_a_worker_sees_the_gpus_that_it_was_given(
+    gpus: list[int | str], visible: str | None, device: str, seen: str | None
 ) -> None:
-    assert given_device(gpus, visible) == device
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert given_device(gpus, environment) == device
+    assert environment.get("CUDA_VISIBLE_DEVICES") == seen

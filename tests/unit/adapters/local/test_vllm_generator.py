@@ -92,6 +92,17 @@ def test_an_adapter_whose_file_was_edited_is_another_one(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize(("devices", "split"), [(0, None), (1, None), (2, 2)])
+def test_a_model_is_split_over_all_gpus_of_its_worker(
+    devices: int, split: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LLM, "started", [])
+    task = GenerateTask("a", ModelRef("base"), PROMPTS[:1], None, Decoding(9), DecodeSettings(), 5)
+    dict(VllmGenerator().generate([task], Context("cuda:0", 1, 64, WarmSlots(), devices=devices)))
+    assert [settings.get("tensor_parallel_size") for settings in LLM.started] == [split]
+
+
+@pytest.mark.usefixtures("vllm")
 def test_all_adapters_are_asked_in_one_call_and_answers_find_their_tasks(tmp_path: Path) -> None:
     (tmp_path / "tune-full").mkdir()
     weights = {
