@@ -129,6 +129,7 @@ def test_the_documentation_counts_right() -> None:
         "how-much-data": (18, 18, 0, 18),
         "any-setting": (12, 12, 0, 12),
         "how-long": (6, 6, 0, 6),
+        "as-in-the-paper": (1, 1, 0, 1),
         "fair-comparison": (12, 24, 2, 22),
         "a-few-more": (4, 4, 0, 5),
         "two-accounts": (1, 1, 0, 1),
