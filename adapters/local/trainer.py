@@ -187,6 +187,7 @@ def arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes) 
         adam_epsilon=settings.epsilon,
         max_grad_norm=settings.max_grad_norm,
         max_length=settings.max_length,
+        router_aux_loss_coef=0.0,  # of experts: a mean over what goes through the model at once, which packs do not have
         seed=run.seed,
         data_seed=run.seed,
         bf16=settings.is_autocast
@@ -211,6 +212,7 @@ def trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> Tra
     named = model.named_parameters() if is_quantised(model) else ()
     drawn = {name: weight.detach().clone() for name, weight in named if weight.requires_grad}
     made = Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    made.model_accepts_loss_kwargs = True  # whatever the model says: TRL divides by the answer tokens itself
     for name, weight in (
         made.model.named_parameters() if drawn else ()
     ):  # TRL rounds adapters of quantised models to bfloat16
