@@ -111,7 +111,8 @@ class LocalFineTuner:
         cosine schedules look at the total number of steps, and so does a warm-up that is a share of them.
         """
         prefix_blocked = "" if settings.is_stepwise else "warmup_ratio" if settings.warmup_ratio else "schedule"
-        pack = (settings.precision, settings.targets, settings.batch_size, settings.grad_accum)
+        shape = (settings.precision, settings.targets, settings.batch_size, settings.grad_accum)
+        pack = (*shape, settings.can_checkpoint)  # else a run would draw its dropout again for the memory of another
         return Sharing(prefix_blocked, settings.pack_blocked, pack)
 
     def fine_tune(self, runs: Sequence[TrainingRun], context: Context) -> Reached:

@@ -34,10 +34,15 @@ class Pack:
         held: The base model.
         members: At least one. They agree in the modules that they adapt.
         passes: How their batches go through the model.
+
+    Raises:
+        ValueError: When activations are to be computed again, for which a member with dropout would draw other masks.
     """
 
     def __init__(self, held: LoadedModel, members: Sequence[Member], passes: Passes) -> None:
         """Freeze the base."""
+        if passes.is_checkpointed and any(member.dropout is not None for member in members):
+            raise ValueError("a run with dropout cannot train in a pack whose activations are computed again")
         self.members = members
         self.passes = passes
         self._model = held.base.requires_grad_(requires_grad=False)

@@ -41,11 +41,12 @@ class Room:
         self._free = torch.cuda.mem_get_info(self._device)[0] * USED if self._device.type == "cuda" else None
 
     def has_room(self, members: Sequence[Member]) -> bool:
-        """Tell whether these runs may go through the model together."""
+        """Tell whether these runs may go through the model together: as many as fit, which can all do what one of them must."""
         rows = max(member.batch_shape[0] for member in members)
         tokens = len(members) * rows * max(member.batch_shape[1] for member in members)
         fits = self._free is None or tokens * self._bytes_per_token <= self._free
-        return fits and tokens <= self._together
+        agree = not self.passes(members).is_checkpointed or all(one.settings.can_checkpoint for one in members)
+        return agree and fits and tokens <= self._together
 
     def passes(self, members: Sequence[Member]) -> Passes:
         """Return how the batches of runs go through the model: what the plan says, or the rule where it says nothing."""

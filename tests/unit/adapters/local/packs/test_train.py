@@ -13,7 +13,7 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow
 from engine.domain.sweep import Length
-from engine.ports import Checkpoint, Context, NoSettings, TrainingRun, Tuned
+from engine.ports import Checkpoint, Context, Fit, NoSettings, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = pytest.mark.slow
@@ -199,3 +199,32 @@ def test_targets_that_are_not_linear_are_refused(bench: Bench) -> None:
     assert "backend: trl" in str(error)
     (fine,) = bench.train(*bench.several("next", 1)).values()
     assert isinstance(fine, Tuned)
+
+
+def test_a_run_with_dropout_is_in_no_pack_that_computes_activations_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would draw other masks the second time, for gradients of another model than that of its loss."""
+    from adapters.local.packs import room, train
+    from adapters.local.packs.pack import Pack
+    from adapters.local.packs.passes import Passes
+
+    monkeypatch.setitem(room.TOGETHER, "cpu", 10**6)
+    packs: list[tuple[set[float], bool]] = []
+
+    def noted(held: Any, members: Any, passes: Any) -> Any:
+        packs.append(({member.settings.dropout for member in members}, passes.is_checkpointed))
+        if members[0].settings.dropout:
+            with pytest.raises(ValueError, match="with dropout"):
+                Pack(held, members, Passes(1, is_checkpointed=True))
+        return Pack(held, members, passes)
+
+    wet = [replace(run, fit=Fit(rows=1)) for run in bench.several("wet", 2, epochs=1, dropout=0.1)]
+    dry = [replace(run, fit=Fit(rows=1, is_checkpointed=True)) for run in bench.several("dry", 2, epochs=1)]
+    monkeypatch.setattr(train, "Pack", noted)
+    made = bench.train(wet[0], dry[0], wet[1], dry[1])
+    assert all(isinstance(tuned, Tuned) for tuned in made.values()), made
+    assert sorted(packs, key=str) == [({0.0}, True), ({0.1}, False)]
+    tuner = registry.adapter(Kind.TUNER, "local/sft")
+    one, other = (tuner.sharing(run.settings).pack for run in (wet[0], dry[0]))
+    assert one != other
