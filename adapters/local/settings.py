@@ -48,7 +48,7 @@ class SftSettings(Settings):
         default=10,
         ge=1,
         description="Examples of a batch. How many of them go through the model at once, memory decides: the result is the"
-        " same up to rounding.",
+        " same up to rounding, and to the masks of dropout.",
         json_schema_extra={"also": ["per_device_train_batch_size", "train_batch_size"]},
     )
     grad_accum: int = Field(

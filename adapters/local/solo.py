@@ -119,7 +119,10 @@ def trained(job: Job, context: Context) -> Reached:
     clock = time.monotonic()
     context.warm.drop("base")  # its memory is this run's
     run, rows, passes, settings = job.run, job.rows, job.passes, job.run.settings
-    states = SavedStates(run.state, run_identity(run, contents(run.model), context))
+    identity = run_identity(run, contents(run.model), context)
+    if settings.dropout:  # masks are drawn for each part of a batch
+        identity["rows_at_once"] = passes.rows
+    states = SavedStates(run.state, identity)
     is_sharded = settings.is_sharded(context.devices)  # its layers go to the GPU one by one, each as a shard
     where = ("cpu", 1) if is_sharded else (context.device, context.devices)
     model = read_whole(run.model, settings.base_dtype, *where)

@@ -19,7 +19,7 @@ import pytest
 from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.sweep import Length
-from engine.ports import Checkpoint, Context, NoSettings, StoppedError, TrainingRun, Tuned
+from engine.ports import Checkpoint, Context, Fit, NoSettings, StoppedError, TrainingRun, Tuned
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = pytest.mark.slow
@@ -298,6 +298,17 @@ def test_the_state_of_another_run_is_not_gone_on_from(bench: Bench, backend: str
         shutil.copytree(state, aside)
         ((_, made),) = bench.tune({"epochs": 1}, state=aside, **settings, **other)
         assert (made.after, made.usage.optimizer_steps) == (None, 2), other
+
+
+def test_with_dropout_the_state_of_another_cut_of_the_batch_is_not_gone_on_from(bench: Bench, backend: str) -> None:
+    """Masks are drawn for each part of a batch: they would change midway."""
+    for dropout, after in ((0.1, None), (0.0, "epochs1")):
+        settings, state = {"backend": backend, "dropout": dropout}, bench.folder()
+        bench.tune({"epochs": 1}, state=state, **settings)
+        run = bench.run({"epochs": 2}, state=state, **settings)
+        ((_, made),) = bench.tuner.fine_tune([replace(run, fit=Fit(rows=4))], bench.context)
+        assert isinstance(made, Tuned), made
+        assert made.after == after
 
 
 def test_a_linear_run_goes_on_after_a_crash_but_not_to_another_length(bench: Bench, backend: str) -> None:

@@ -16,7 +16,7 @@ Group = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """How a batch goes through the model. It decides memory and time, and nothing else but rounding.
+    """How a batch goes through the model. It decides memory and time, and nothing else but rounding, and masks of dropout.
 
     Attributes:
         rows: Rows of a batch that go through at once, >= 1.

@@ -61,13 +61,15 @@ def save(member: Member) -> None:
     flush(folder)
 
 
-def restore(member: Member) -> None:
+def restore(member: Member, rows: int) -> None:
     """Put a member where its run's state is, if there is one that it can go on from.
 
-    It must be of the same identity, and lie no later than the first checkpoint that is wanted.
+    It must be of the same identity, and lie no later than the first checkpoint that is wanted. With dropout as many rows must have gone
+    through the model at once as will: masks are drawn for each part of a batch.
 
     Args:
         member: The run, at its beginning.
+        rows: Rows that will go through the model at once.
     """
     try:
         with safe_open(member.run.state / STATE, "pt") as file:
@@ -79,6 +81,9 @@ def restore(member: Member) -> None:
     wanted = {checkpoint.key for checkpoint in member.run.checkpoints}
     again = list(dropwhile(lambda key: key not in wanted, record["passed"]))
     same = same and wanted.issuperset(again)  # else one went on from a wanted one, and cannot be gone on from
+    if member.dropout is not None:
+        rows = min(rows, member.batch_shape[0])
+        same = same and all(step["rows_at_once"] == rows for step in record["steps"])
     if same and len(record["steps"]) <= member.end(member.run.checkpoints[0]):
         _take(member, record, tensors)
 

@@ -109,7 +109,7 @@ class Training:
                 try:
                     with _charged([member]):
                         member.begin(lora.drawn(self._held.base, member.config, member.run.seed))
-                        state.restore(member)
+                        state.restore(member, self._room.passes([member]).rows)
                 except Exception as error:  # noqa: BLE001 - its own; the others can train
                     yield from ((checkpoint.key, error) for checkpoint in member.run.checkpoints)
                     continue
