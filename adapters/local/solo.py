@@ -42,6 +42,9 @@ from engine.ports import Checkpoint, Context, Fit, Pulse, StoppedError, Training
 
 Reached: TypeAlias = Iterator[tuple[str, Tuned]]
 
+PATIENCE = 5.0
+"""Seconds that a run which is to stop goes on for the end of a step. Of one whose steps take longer, states are saved within epochs too."""
+
 CARD = "README.md"
 """PEFT's description of an adapter, which says nothing that its configuration does not."""
 
@@ -133,7 +136,8 @@ def trained(job: Job, context: Context) -> Reached:
     made.rows_at_once = passes.rows
     made.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
     training = _Training(run, rows, states, context.pulse)
-    training.schedule = made.schedule
+    training.schedule, training.passes = made.schedule, passes
+    made.after_part = training.after_part
     made.add_callback(training)
     for checkpoint in run.checkpoints:
         tuned = training.advance(made, checkpoint, clock)
@@ -152,9 +156,11 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
 
     Attributes:
         schedule: Which rows each step reads.
+        passes: How batches go through the model.
     """
 
     schedule: BatchSchedule
+    passes: Passes
 
     def __init__(self, run: TrainingRun, rows: Rows, states: SavedStates, pulse: Pulse) -> None:
         """Find where to begin."""
@@ -220,8 +226,32 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         batches = (batch for step in range(begin, end) for batch in self.schedule.batches(step + 1))
         return sum(len(self._rows[row]["input_ids"]) for batch in batches for row in batch)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count the parts in which the step's rows go through the model."""
+        del control
+        self._step, self._step_began, self._done = state.global_step, time.monotonic(), 0
+        own = [-(-len(batch) // args.world_size) for batch in self.schedule.batches(self._step + 1)]
+        self._parts = sum(-(-rows // self.passes.rows) for rows in own)
+
+    def after_part(self) -> None:
+        """Say how far the step is.
+
+        Raises:
+            StoppedError: The run is to stop, and the step's end is too far. The weights have not moved: the state saved last is of
+                this run.
+        """
+        self._done += 1
+        if self._done < self._parts and (stopped := together(self._said_within)) is not None:
+            raise stopped
+
+    def _said_within(self) -> StoppedError | None:
+        share, counted = self._done / self._parts, self._begin.counted
+        stopped = self._word(self._step + share - counted, self._end(self._next) - counted)
+        is_near = (time.monotonic() - self._step_began) * (1 / share - 1) <= PATIENCE
+        return None if is_near else stopped
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop and save at the checkpoint, and when the run is to stop; save at the end of an epoch, now and then."""
+        """Stop and save at the checkpoint, and when the run is to stop; save at the end of an epoch or a long step, now and then."""
         del args
         end = self._end(self._next)
         self._stopped, is_due = together(lambda: self._said(state.global_step))
@@ -230,18 +260,25 @@ class _Training(TrainerCallback):  # type: ignore[misc] # transformers' types ar
         elif state.global_step == end:
             control.should_training_stop = True
             control.should_save = self._run.keep_state or self._next is not self._run.checkpoints[-1]
-        elif state.global_step % self._per_epoch == 0:
+        else:
             control.should_save = is_due
 
     def _said(self, step: int) -> tuple[StoppedError | None, bool]:
         """Say how far the run is; return the word to stop, if it comes, and whether a state may be saved by now."""
         self._asked = time.monotonic()
         counted, end = self._begin.counted, self._end(self._next)
+        if (stopped := self._word(step - counted, end - counted)) is not None:
+            return stopped, False
+        is_time = step % self._per_epoch == 0 or self._asked - self._step_began > PATIENCE
+        return None, is_time and self._asked >= self._quiet_until
+
+    def _word(self, done: float, of: float) -> StoppedError | None:
+        """Say how far the run is; return the word to stop, if it comes."""
         try:
-            self._pulse.beat(self._next.key, step - counted, end - counted)
+            self._pulse.beat(self._next.key, done, of)
         except StoppedError as stopped:
-            return StoppedError(*stopped.args), False
-        return None, self._asked >= self._quiet_until
+            return StoppedError(*stopped.args)
+        return None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
         """Refuse a loss or gradient that is no number, before the state after it is saved.

@@ -52,10 +52,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
     Attributes:
         rows_at_once: Rows of a part.
         schedule: The learning rate of each step.
+        after_part: Is told of each part that is done; may raise, and then nothing of the step counts.
     """
 
     rows_at_once: int
     schedule: BatchSchedule
+    after_part: Callable[[], None]
 
     def training_step(self, model: Any, inputs: Mapping[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Add the gradients of a batch, part by part; each part is as wide as its longest row.
@@ -73,6 +75,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
             read = part["attention_mask"].any(0)  # the columns that are not all padding
             part = {name: values[:, read] for name, values in part.items()}
             losses.append(super().training_step(model, part, num_items_in_batch))
+            self.after_part()
         total: Tensor = torch.stack(losses).sum()
         return total
 

@@ -1,4 +1,4 @@
-"""`local/vllm`: answers from vLLM's offline engine, all adapters in one call.
+"""`local/vllm`: answers from vLLM's offline engine, all adapters together.
 
 Written to the documented API of vLLM from 0.22 on (docs.vllm.ai: `LLM.generate`, `LoRARequest`, `LoRAConfig`, `SamplingParams`); its
 CPU build, 0.32, is run by `make vllm-check`. Its scheduler decides who is computed together, so that near ties may fall either way from one run to the next.
@@ -29,7 +29,7 @@ from adapters.local.settings import DecodeSettings
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, Generated, GenerateTask
+from engine.ports import Context, Generated, GenerateTask, Pulse
 
 RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Values of `max_lora_rank` from vLLM's default on."""
@@ -39,6 +39,9 @@ SHARE = 0.9
 
 CACHE = 4 * 1024**3
 """Bytes of keys and values that it may keep on a CPU, half of what is free at most."""
+
+AT_ONCE = 256
+"""Prompts that vLLM is given in one call: after each it is said how far the tasks are, and heard whether to stop."""
 
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """What vLLM is told by its environment, unless the user does: a worker shares its cores with others."""
@@ -92,7 +95,7 @@ class VllmGenerator(TransformersGenerator):
         _vllm()
 
     def generate(self, tasks: Sequence[GenerateTask], context: Context) -> Iterator[tuple[str, Generated | Exception]]:
-        """Answer every prompt of every task in one call; fully tuned weights are an error here."""
+        """Answer the prompts of all tasks together; fully tuned weights are an error here."""
         since = time.perf_counter()
         asked = []
         for task in tasks:
@@ -105,7 +108,7 @@ class VllmGenerator(TransformersGenerator):
                 )
                 yield task.key, ValueError(message)
         if asked:
-            yield from _answered(asked, _engine(asked, context), since)
+            yield from _answered(asked, _engine(asked, context), since, context.pulse)
 
 
 def _vllm(module: str = "vllm") -> Any:
@@ -147,18 +150,27 @@ def _room(context: Context) -> dict[str, Any]:
     return {"gpu_memory_utilization": SHARE * free / total}
 
 
-def _answered(tasks: Sequence[GenerateTask], engine: Engine, since: float) -> Iterator[tuple[str, Generated]]:
+def _answered(
+    tasks: Sequence[GenerateTask], engine: Engine, since: float, pulse: Pulse
+) -> Iterator[tuple[str, Generated]]:
     tokenizer = engine.llm.get_tokenizer()
     ends = end_tokens(Path(tasks[0].model.base), tokenizer)
     asked = [(task, rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
     rows = [(task, index, prompt) for task, prompts in asked for index, prompt in enumerate(prompts)]
     requests = {model: engine.adapter(model.tuned) for model in dict.fromkeys(task.model for task in tasks)}
-    made = engine.llm.generate(
-        [{"prompt_token_ids": prompt} for _, _, prompt in rows],
-        [_sampling(task, index, ends) for task, index, _ in rows],
-        lora_request=[requests[task.model] for task, _, _ in rows],
-        use_tqdm=False,
-    )
+    many, done = Counter(task.key for task, _, _ in rows), Counter[str]()
+    made: list[Any] = []
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        for key in dict.fromkeys(task.key for task, _, _ in part):
+            pulse.beat(key, done[key], many[key])
+        made += engine.llm.generate(
+            [{"prompt_token_ids": prompt} for _, _, prompt in part],
+            [_sampling(task, index, ends) for task, index, _ in part],
+            lora_request=[requests[task.model] for task, _, _ in part],
+            use_tqdm=False,
+        )
+        done.update(task.key for task, _, _ in part)
     answers: dict[str, dict[tuple[int, int], tuple[list[int], Finish]]] = {task.key: {} for task in tasks}
     tokens = Counter({task.key: sum(map(len, prompts)) for task, prompts in asked})
     for (task, index, _), one in zip(rows, made, strict=True):

@@ -190,6 +190,32 @@ def test_a_run_that_is_to_stop_keeps_its_last_step_and_goes_on_from_there(
     assert (made.steps, made.usage.optimizer_steps) == (undisturbed.steps, 6)
 
 
+@pytest.mark.parametrize(("patience", "kept"), [(5.0, 2), (0.0, 1)])
+def test_a_run_that_is_to_stop_within_a_step_ends_it_if_it_is_short(
+    bench: Bench, patience: float, kept: int, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second step has three parts. One that is cut off does not count, and the state before it is there."""
+    from adapters.local import solo
+
+    del often
+    monkeypatch.setattr(solo, "PATIENCE", patience)
+
+    def tune(state: Path, pulse: Stops) -> tuple[str, Tuned | Exception]:
+        run = replace(bench.run({"epochs": 2}, state=state, backend="trl", dropout=0.1), fit=Fit(rows=1))
+        ((_, made),) = bench.tuner.fine_tune([run], replace(bench.context, pulse=pulse))
+        return weights(run.checkpoints[0].folder), made
+
+    pulse, state = Stops(1.5), bench.folder()
+    assert isinstance(tune(state, pulse)[1], StoppedError)
+    assert pulse.told[-1] == pytest.approx(1 + 2 / 3 if patience == 0 else 2)
+    assert [path.name for path in state.glob("at-*")] == [f"at-{kept}"]
+    again = Stops(9)
+    found, made = tune(state, again)
+    assert isinstance(made, Tuned), made
+    assert [step for step in again.told if step < kept] in ([], [0]), "no step is taken again"
+    assert found == tune(bench.folder(), Stops(9))[0]
+
+
 def test_two_processes_take_the_steps_of_one_and_stop_together(bench: Bench) -> None:
     """As full tuning over two GPUs does; on a CPU each process has the whole model. The last batch and group are ragged."""
     from safetensors.torch import load_file

@@ -16,7 +16,7 @@ from adapters.local.vllm_generator import VllmGenerator
 from engine.domain.conversation import Prompt
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, GenerateTask
+from engine.ports import Context, GenerateTask, StoppedError
 from engine.run.executors.workers import WarmSlots
 
 PROMPTS = [Prompt.single("p1", "c", "one two"), Prompt.single("p2", "c", "three")]
@@ -124,6 +124,33 @@ def test_all_adapters_are_asked_in_one_call_and_answers_find_their_tasks(tmp_pat
     assert prompts[:2] == [{"prompt_token_ids": [3, 3]}, {"prompt_token_ids": [5]}]
     assert [request and request[1] for request in requests] == [None, None, 1, 1, 2, 2]
     assert sampling[0]["seed"] == sampling[2]["seed"] != sampling[1]["seed"]
+
+
+class Stops:
+    """A pulse that stops at the end of a chunk."""
+
+    def __init__(self) -> None:
+        self.beats: list[tuple[str, float, float]] = []
+
+    def beat(self, key: str, done: float, of: float) -> None:
+        self.beats.append((key, done, of))
+        if len(self.beats) == 4:
+            raise StoppedError
+
+
+@pytest.mark.usefixtures("vllm")
+def test_it_is_asked_in_parts_and_hears_between_them_that_it_is_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapters.local import vllm_generator
+
+    monkeypatch.setattr(vllm_generator, "AT_ONCE", 3)
+    tasks = [
+        GenerateTask(key, ModelRef("base"), PROMPTS * 2, None, Decoding(9), DecodeSettings(), 5) for key in ("a", "b")
+    ]
+    pulse = Stops()
+    with pytest.raises(StoppedError):
+        dict(VllmGenerator().generate(tasks, Context("cuda:0", 1, 64, WarmSlots(), pulse=pulse)))
+    assert pulse.beats == [("a", 0, 4), ("a", 3, 4), ("b", 0, 4), ("b", 2, 4)]
+    assert [len(prompts) for prompts, _, _ in LLM.calls] == [3, 3]
 
 
 @pytest.mark.usefixtures("vllm")
