@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from adapters.local.models import described
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import OUTSIDE, ModelCard, Settings
+from engine.ports.cache import cache_folder
 
 SUFFIX = ".gguf"
 LAYOUT = 1
@@ -105,7 +105,7 @@ def _folder(path: Path) -> Path:
         OSError: The cache cannot be written.
         ValueError: The file cannot be read.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dosimeter" / "gguf"
+    root = cache_folder() / "gguf"
     folder = root / f"{_digest(path)}-{LAYOUT}"
     if folder.is_dir():
         return folder

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from adapters.local.settings import DecodeSettings, SftSettings
 from adapters.model_folder import quantised
 from engine.ports import Workload
+from engine.ports.cache import cache_folder
 
 LOG = logging.getLogger("dosimeter")
 LIBRARIES = ("torch", "transformers", "peft", "trl")
@@ -133,7 +134,7 @@ def rates(workload: Workload, tune: SftSettings | None, ask: DecodeSettings) -> 
         found = _known(_Question.of(workload, wanted, ask))
     except _UnmeasuredError as error:
         found = error
-    if isinstance(found, _UnmeasuredError):
+    if isinstance(found, Exception):
         return _guessed(workload, wanted, f"rate not measured: {found}")
     return Rates(*found, measured=True, basis="measured on this machine")
 
@@ -191,13 +192,7 @@ class _Question:
             libraries,
         ]
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        return cache_folder() / f"{what}-{name}.json"
-
-
-def cache_folder() -> Path:
-    """Return where measured rates are kept."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dosimeter" / "rates"
+        return cache_folder() / "rates" / f"{what}-{name}.json"
 
 
 @cache
@@ -218,11 +213,11 @@ def device_name(device: str) -> str:
 
 
 @cache
-def _known(question: _Question) -> tuple[TrainRates, AskRates] | _UnmeasuredError:
+def _known(question: _Question) -> tuple[TrainRates, AskRates] | _UnmeasuredError | OSError:
     """Return what is known or can be measured, or why it cannot: within a process nothing is tried twice."""
     try:
         return _found(question)
-    except _UnmeasuredError as error:
+    except (_UnmeasuredError, OSError) as error:
         return error
 
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from filelock import AsyncFileLock, Timeout
 
 from engine.domain.sweep import Account
+from engine.ports.cache import cache_folder
 from engine.ports.provider import JobState, Provider, Session
 from engine.ports.provider_errors import NoReplyError, ProviderError, ThrottledError, UnavailableError
 from engine.run.accounts.backoff import PATIENT, TRIES, Patience, backoff, repeated
@@ -180,7 +178,7 @@ class Once(ABC, Generic[T]):
         place = (self.account.base_url or self.provider.base_url or "").rstrip("/")  # however it is written
         digest = hashlib.sha256(f"{self.account.provider} {place} {key}".encode()).digest()
         try:
-            path = _folder() / f"{digest[0] % LOCKS}.lock"
+            path = cache_folder() / f"{digest[0] % LOCKS}.lock"
             lock = AsyncFileLock(path, timeout=LOCK_SECONDS, mode=SEALED, thread_local=False)
             await lock.acquire()
         except Timeout as error:
@@ -191,14 +189,3 @@ class Once(ABC, Generic[T]):
             yield
         finally:
             await lock.release()
-
-
-def _folder() -> Path:
-    """Return the folder of the locks: the user's, whatever the run directory and the folder for temporary files."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dosimeter"
-    try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:  # a home that cannot be written to
-        cache = Path(tempfile.gettempdir()) / f"dosimeter-{os.getuid()}"
-        cache.mkdir(mode=0o700, exist_ok=True)
-    return cache
