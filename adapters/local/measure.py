@@ -335,7 +335,7 @@ def measured(order: dict[str, Any], imports: float) -> dict[str, dict[str, float
         imports: Seconds that this process took to load its libraries.
     """
     config = AutoConfig.from_pretrained(order["folder"], trust_remote_code=False).get_text_config()
-    tune = SftSettings.model_validate_json(json.dumps({**json.loads(order["tune"]), "lr": 1e-5}))
+    tune = SftSettings.model_validate_json(json.dumps({**json.loads(order["tune"] or "{}"), "lr": 1e-5}))
     ask = DecodeSettings.model_validate_json(order["ask"])
     shapes = cuts(config)
     of_layers, head = Shape(config, config.num_hidden_layers, config.vocab_size).weights()
@@ -345,7 +345,7 @@ def measured(order: dict[str, Any], imports: float) -> dict[str, dict[str, float
     to_train, to_ask = (smaller(points) if is_slow else points for points in (TRAINED, ASKED))
     loads, asks, trains, firsts = [], [], [], {"ask": 0.0, "train": 0.0}
     for shape in shapes:
-        with TemporaryDirectory() as place:
+        with TemporaryDirectory(dir=order["place"]) as place:
             model = replace(shape.write(Path(place) / "model", ask.dtype), quantise=order["quantise"])
             bench = Bench(model, Path(place), Context(device, order["threads"], ASKED[-1][0], _Warm()))
             loads.append([bench.load(ask.dtype)])

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, TypeVar
 
 from adapters.local.settings import DecodeSettings, SftSettings
@@ -126,17 +126,19 @@ def rates(workload: Workload, tune: SftSettings | None, ask: DecodeSettings) -> 
 
     Args:
         workload: What is to be forecast; its base and its machine count.
-        tune: How it is tuned; None where only answers are asked for.
+        tune: How it is tuned; None where only answers are asked for: training is not measured then, and its rates are a guess.
         ask: How it answers.
     """
     wanted = tune or SftSettings(lr=1e-5, precision="float32" if ask.dtype == "float32" else "mixed")
     try:
-        found = _known(_Question.of(workload, wanted, ask))
+        found = _known(_Question.of(workload, tune, ask))
     except _UnmeasuredError as error:
         found = error
     if isinstance(found, Exception):
         return _guessed(workload, wanted, f"rate not measured: {found}")
-    return Rates(*found, measured=True, basis="measured on this machine")
+    train, answers = found
+    train = train or _guessed(workload, wanted, "").train
+    return Rates(train, answers, measured=True, basis="measured on this machine")
 
 
 class _UnmeasuredError(Exception):
@@ -153,11 +155,11 @@ class _Question:
     threads: int
     workers: int
     quantise: str
-    tune: str
+    tune: str  # empty where only answers are asked for
     ask: str
 
     @classmethod
-    def of(cls, workload: Workload, tune: SftSettings, ask: DecodeSettings) -> _Question:
+    def of(cls, workload: Workload, tune: SftSettings | None, ask: DecodeSettings) -> _Question:
         if os.environ.get(OFF) == "off":
             raise _UnmeasuredError(f"{OFF} is off")
         if not workload.measure:
@@ -169,9 +171,9 @@ class _Question:
         except OSError as error:
             raise _UnmeasuredError(str(error)) from error
         here = workload.machine
-        relevant = {name: value for name, value in tune.model_dump(mode="json").items() if name not in IRRELEVANT}
         workers = min(here.workers, MOST_PROCESSES) if here.device == "cpu" else 1
-        told = (json.dumps(one, sort_keys=True) for one in (relevant, {"dtype": ask.dtype}))
+        relevant = tune.model_dump(mode="json", exclude=set(IRRELEVANT)) if tune else None
+        told = (json.dumps(one, sort_keys=True) if one else "" for one in (relevant, {"dtype": ask.dtype}))
         quantise = workload.base.quantise or quantised(Path(workload.base.base))
         return cls(workload.base.base, shape, here.device, here.threads, workers, quantise, *told)
 
@@ -213,7 +215,7 @@ def device_name(device: str) -> str:
 
 
 @cache
-def _known(question: _Question) -> tuple[TrainRates, AskRates] | _UnmeasuredError | OSError:
+def _known(question: _Question) -> tuple[TrainRates | None, AskRates] | _UnmeasuredError | OSError:
     """Return what is known or can be measured, or why it cannot: within a process nothing is tried twice."""
     try:
         return _found(question)
@@ -221,14 +223,16 @@ def _known(question: _Question) -> tuple[TrainRates, AskRates] | _UnmeasuredErro
         return error
 
 
-def _found(question: _Question) -> tuple[TrainRates, AskRates]:
+def _found(question: _Question) -> tuple[TrainRates | None, AskRates]:
     train, ask = _read(question.file("train"), TrainRates), _read(question.file("ask"), AskRates)
-    if train is None or ask is None:
+    wanted = {"train": train is None and bool(question.tune), "ask": ask is None}
+    made: list[dict[str, Any]] = []
+    if any(wanted.values()):
         LOG.warning("measuring how fast this machine is with the model in %s, once ...", question.folder)
-        made = _measured(question, {"train": train is None, "ask": ask is None})
-        train = train or _kept(question.file("train"), TrainRates, made, "train")
-        ask = ask or _kept(question.file("ask"), AskRates, made, "ask")
-    return train, ask
+        made = _measured(question, wanted)
+    if wanted["train"]:
+        train = _kept(question.file("train"), TrainRates, made, "train")
+    return train, ask or _kept(question.file("ask"), AskRates, made, "ask")
 
 
 def _read(file: Path, kind: type[R]) -> R | None:
@@ -254,21 +258,16 @@ def _kept(file: Path, kind: type[R], made: Sequence[Mapping[str, Any]], what: st
 def _measured(question: _Question, wanted: Mapping[str, bool]) -> list[dict[str, Any]]:
     """Have processes measure at the same time, as many as there will be workers, and return what each found."""
     order = {name: value for name, value in asdict(question).items() if name not in {"shape", "workers"}}
-    told = json.dumps({**order, "wanted": wanted, "started": time.time()})
-    # Of several GPUs the first is measured.
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "adapters.local.measure",
-        told,
-    ]  # -P: no module of the folder that it is started in
-    with TemporaryFile() as words:
-        started = [
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)  # noqa: S603 - it is fixed
-            for _ in range(question.workers)
-        ]
+    # Models are written into this process's folder: children that are killed leave theirs behind.
+    with TemporaryFile() as words, TemporaryDirectory(prefix="dosimeter-measure-") as place:
+        told = json.dumps({**order, "wanted": wanted, "started": time.time(), "place": place})
+        # -P: no module of the folder that it is started in. Of several GPUs the first is measured.
+        command = [sys.executable, "-P", "-m", "adapters.local.measure", told]
+        started: list[subprocess.Popen[bytes]] = []
         try:
+            for _ in range(question.workers):
+                child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)  # noqa: S603 - it is fixed
+                started.append(child)
             said = [child.communicate(timeout=TIMEOUT_SECONDS)[0] for child in started]
         except subprocess.TimeoutExpired as error:
             raise _UnmeasuredError(f"it took more than {TIMEOUT_SECONDS:g} s") from error

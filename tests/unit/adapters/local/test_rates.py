@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
-from dataclasses import replace
+import tempfile
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,55 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "dosimeter" / "rates"
 
 
+def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str) -> None:
+    """Have a process that is to measure do something else; `order` is what it was told."""
+    told = f"import json, sys, time; order = json.loads(sys.argv[-1]); {does}"
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{told}" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+
+def test_nothing_is_measured_of_training_where_only_answers_are_asked_for(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = tuple(field.name for field in fields(rates.AskRates))
+    instead(
+        monkeypatch,
+        tmp_path,
+        f"assert not order['wanted']['train']; print(json.dumps(dict(ask=dict.fromkeys({names}, 1))))",
+    )
+    found = rates.rates(replace(WORK, machine=Machine(threads=8)), None, ASK)
+    assert found.measured, found.basis
+    assert [path.name.partition("-")[0] for path in cache.iterdir()] == ["ask"]
+
+
+@pytest.mark.parametrize(("second", "threads"), [("slow", 6), ("missing", 7)])  # each a question of its own
+def test_children_that_are_ended_leave_nothing_behind(
+    second: str, threads: int, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has written a model when it takes too long, or when another one cannot be started."""
+    del cache
+    begun: list[subprocess.Popen[bytes]] = []
+    place = tmp_path / "temporary"
+    place.mkdir()
+    instead(monkeypatch, tmp_path, "open(order['place'] + '/model', 'w'); time.sleep(60)")
+    start = subprocess.Popen
+
+    def started(command: Any, **told: Any) -> Any:
+        if second == "missing" and begun:
+            raise OSError("out of processes")
+        begun.append(start(command, **told))
+        return begun[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(rates, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    found = rates.rates(replace(WORK, machine=Machine(threads=threads, workers=2)), TUNE, ASK)
+    assert not found.measured
+    assert [one.poll() is not None for one in begun] == [True] * len(begun)
+    assert list(place.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_machine_is_measured_once_and_the_rate_is_kept(
     cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -53,7 +104,7 @@ def test_a_machine_is_measured_once_and_the_rate_is_kept(
         monkeypatch.setattr(sys, "executable", "/bin/false")  # nothing can be measured any more
         again = TUNE.model_copy(update={"lr": 1e-4, "batch_size": 2})
         assert rates.rates(replace(WORK, items=3), again, ASK) == found, "neither the rate nor the batch changes it"
-        assert rates.rates(WORK, None, ASK) == found
+        assert rates.rates(WORK, None, ASK).ask == found.ask
         assert len(caplog.records) == 1
         other = rates.rates(WORK, TUNE.model_copy(update={"backend": "trl"}), ASK)
         assert not other.measured
