@@ -11,7 +11,6 @@ from typing import Any
 
 WEIGHTS = ".safetensors"
 INDEX = "model.safetensors.index.json"
-TOKENIZER = "tokenizer.json"
 ADAPTER = "adapter_config.json"
 """The file by which libraries tell an adapter from a model."""
 

@@ -32,7 +32,7 @@ from typing import Any
 import yaml
 from transformers import LlamaConfig
 
-from adapters.local.measure import Shape, text
+from adapters.local.measure import Cut, text
 
 CLOSE = 1.5
 DOSIMETER = (sys.executable, "-c", "from engine.cli.main import main; main()")
@@ -171,7 +171,7 @@ def write_models(folder: Path, shapes: set[str]) -> None:
     """Write models of random weights."""
     for name in shapes:
         config = LlamaConfig(**SHAPES[name], max_position_embeddings=2048, tie_word_embeddings=True)
-        Shape(config, config.num_hidden_layers, config.vocab_size).write(folder / name, "float32")
+        Cut(config, config.num_hidden_layers, config.vocab_size).write(folder / name, "float32")
 
 
 def write_rows(folder: Path) -> None:

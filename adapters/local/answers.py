@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 
+from adapters.chat import prompt_tokens
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches, in_halves
 from adapters.local.decoding import taken
 from adapters.local.loaded import LoadedModel
-from adapters.local.responses import Answers, generated, rendered
+from adapters.local.responses import Answers, generated
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
 from engine.ports import Context, Generated, GenerateTask, Pulse, StoppedError
@@ -62,7 +63,7 @@ def _attempt(
     """Answer one task, which is charged so many seconds of what was done for several; its failure is its result."""
     begun = time.perf_counter()
     try:
-        prompts = rendered(held.tokenizer, [prompt.turns for prompt in task.prompts], task.system)
+        prompts = prompt_tokens(held.tokenizer, [prompt.turns for prompt in task.prompts], task.system)
         with _decoding(model, _configured(task, held)):
             answers = _answers(task, model, held, context, prompts)
         return generated(task, prompts, answers, held.tokenizer, time.perf_counter() - begun + charged)

@@ -93,7 +93,7 @@ class _Warm:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Cut:
     """A model's configuration, cut.
 
     Attributes:
@@ -144,15 +144,15 @@ class Shape:
         return ModelRef(str(folder))
 
 
-def cuts(config: Any) -> list[Shape]:
+def cuts(config: Any) -> list[Cut]:
     """Return the shapes to measure: the whole model where it is small, else one of one layer and one of more."""
     layers, vocabulary = config.num_hidden_layers, config.vocab_size
-    of_layers, head = Shape(config, layers, vocabulary).weights()
+    of_layers, head = Cut(config, layers, vocabulary).weights()
     if of_layers + head <= SMALL_WEIGHTS:
-        return [Shape(config, layers, vocabulary)]
+        return [Cut(config, layers, vocabulary)]
     kept = max(WORDS, min(vocabulary, math.floor(HEAD_WEIGHTS * vocabulary / head)))
     more = max(1, min(layers, math.floor(LAYERS_WEIGHTS * layers / of_layers)))
-    return [Shape(config, number, kept) for number in dict.fromkeys((1, more))]
+    return [Cut(config, number, kept) for number in dict.fromkeys((1, more))]
 
 
 def text(tokens: int) -> str:
@@ -296,9 +296,7 @@ def asked(bench: Bench, settings: DecodeSettings, points: Sequence[Point]) -> tu
     return laid(features, seconds), max(0.0, first - seconds[0])
 
 
-def whole(
-    found: Sequence[Sequence[float]], shapes: Sequence[Shape], lost: float, shares: Sequence[float]
-) -> list[float]:
+def whole(found: Sequence[Sequence[float]], shapes: Sequence[Cut], lost: float, shares: Sequence[float]) -> list[float]:
     """Return what the whole model takes, from what its cuts take.
 
     Args:
@@ -320,7 +318,7 @@ def whole(
     ]
 
 
-def rank_share(shape: Shape) -> float:
+def rank_share(shape: Cut) -> float:
     """Return how much more a token takes for each unit of rank: 6 operations a weight of LoRA, beside 4 a frozen one."""
     linear = [one for one in shape.empty().modules() if isinstance(one, torch.nn.Linear)]
     small = sum(one.in_features + one.out_features for one in linear)
@@ -338,7 +336,7 @@ def measured(order: dict[str, Any], imports: float) -> dict[str, dict[str, float
     tune = SftSettings.model_validate_json(json.dumps({**json.loads(order["tune"] or "{}"), "lr": 1e-5}))
     ask = DecodeSettings.model_validate_json(order["ask"])
     shapes = cuts(config)
-    of_layers, head = Shape(config, config.num_hidden_layers, config.vocab_size).weights()
+    of_layers, head = Cut(config, config.num_hidden_layers, config.vocab_size).weights()
     lost = head * (1 - shapes[0].vocabulary / config.vocab_size) / (of_layers / config.num_hidden_layers)
     device = "cpu" if order["device"] == "cpu" else f"{order['device']}:0"
     is_slow = device == "cpu" and of_layers / config.num_hidden_layers > HUGE_LAYER

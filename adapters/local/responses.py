@@ -1,23 +1,16 @@
-"""Prompts as tokens, and tokens as responses: the same for every generator on this machine."""
+"""Tokens as responses: the same for every generator on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from adapters import chat
-from engine.domain.conversation import Turn
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.ports import Generated, GenerateTask
 
 Answers: TypeAlias = Mapping[tuple[int, int], tuple[Sequence[int], Finish]]
 """Tokens of an answer and why it ended, by the number of the prompt and the number of the sample."""
-
-
-def rendered(tokenizer: Any, prompts: Sequence[Sequence[Turn]], system: str | None) -> list[list[int]]:
-    """Return the token ids of prompts in the model's own chat template."""
-    return chat.prompt_tokens(tokenizer, prompts, system)
 
 
 def generated(

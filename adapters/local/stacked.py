@@ -19,7 +19,7 @@ from adapters.local.lora import Adapter
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class UnderWay:
     """What the layers must know of a forward pass in training.
 
     Attributes:
@@ -42,7 +42,7 @@ class StackedLinear(nn.Module):
     """
 
     def __init__(
-        self, linear: nn.Module, terms: Sequence[tuple[Tensor, Tensor, float]], under_way: Pass | None
+        self, linear: nn.Module, terms: Sequence[tuple[Tensor, Tensor, float]], under_way: UnderWay | None
     ) -> None:
         """Wrap the layer."""
         super().__init__()
@@ -79,7 +79,7 @@ def _added(wide: Tensor, rows: Tensor, a: Tensor, b: Tensor, scaling: float) -> 
 
 
 @contextmanager
-def stacked(model: Any, adapters: Sequence[Adapter], under_way: Pass | None = None) -> Iterator[Any]:
+def stacked(model: Any, adapters: Sequence[Adapter], under_way: UnderWay | None = None) -> Iterator[Any]:
     """Put adapters on a model while the block runs, and yield it.
 
     Args:

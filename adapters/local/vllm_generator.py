@@ -22,9 +22,10 @@ from typing import Any
 import psutil
 
 from adapters import model_folder
+from adapters.chat import prompt_tokens
 from adapters.local.decoding import end_tokens, taken
 from adapters.local.generate import TransformersGenerator
-from adapters.local.responses import generated, rendered
+from adapters.local.responses import generated
 from adapters.local.settings import DecodeSettings
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
@@ -155,7 +156,7 @@ def _answered(
 ) -> Iterator[tuple[str, Generated]]:
     tokenizer = engine.llm.get_tokenizer()
     ends = end_tokens(Path(tasks[0].model.base), tokenizer)
-    asked = [(task, rendered(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
+    asked = [(task, prompt_tokens(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
     rows = [(task, index, prompt) for task, prompts in asked for index, prompt in enumerate(prompts)]
     requests = {model: engine.adapter(model.tuned) for model in dict.fromkeys(task.model for task in tasks)}
     many, done = Counter(task.key for task, _, _ in rows), Counter[str]()

@@ -154,8 +154,8 @@ def spec(grid: Grid) -> str:
     tune: dict[str, object] = {"method": "lora", "rank": grid.rank, "batch_size": grid.batch, "schedule": "constant"}
     generate: dict[str, object] = {"max_new_tokens": grid.new_tokens, "temperature": 0}
     if grid.dtype != "float32":
-        tune |= {_precision(Kind.TUNER, "local/sft"): grid.dtype}
-        generate |= {"use": "local/transformers", _precision(Kind.GENERATOR, "local/transformers"): grid.dtype}
+        tune |= {"precision": grid.dtype}
+        generate |= {"use": "local/transformers", "dtype": grid.dtype}
     axes = {"data.source": grid.sources, "data.n": grid.sizes, "tune.epochs": grid.epochs, "tune.lr": grid.lrs}
     resources = {"hosts": grid.workers, "cpus_per_host": grid.threads, "gpus_per_host": int(grid.device != "cpu")}
     whole = {
@@ -172,11 +172,6 @@ def spec(grid: Grid) -> str:
         "run": {"keep_weights": False, "resources": resources},
     }
     return yaml.safe_dump(whole, sort_keys=False)
-
-
-def _precision(kind: Kind, adapter: str) -> str:
-    """Return what an adapter calls the type that it computes in."""
-    return "precision" if "precision" in registry.settings_of(kind, adapter).model_fields else "dtype"
 
 
 def rows_of(source: str) -> dict[str, Messages]:

@@ -21,7 +21,7 @@ from adapters.local.packs.head import Head
 from adapters.local.packs.member import Member
 from adapters.local.packs.passes import Group, Passes, checkpointed
 from adapters.local.packs.schedule import begin_epoch, mask
-from adapters.local.stacked import Pass, stacked
+from adapters.local.stacked import UnderWay, stacked
 
 
 class Pack:
@@ -123,7 +123,7 @@ class Pack:
             losses: float[members]: the tokens' losses are added to it.
         """
         owners = batch.owners.to(self._device)
-        under_way = Pass(batch.ids.numel(), batch.masks(self.members))
+        under_way = UnderWay(batch.ids.numel(), batch.masks(self.members))
         adapters = [member.adapter for member in self.members]
         with stacked(self._model, adapters, under_way), checkpointed(self._model, is_on=self.passes.is_checkpointed):
             hidden = self._head.read(batch.ids.to(self._device), batch.places.to(self._device))

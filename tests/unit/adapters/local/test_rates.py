@@ -184,10 +184,10 @@ def test_a_large_model_is_measured_by_one_layer_and_a_part_of_its_head() -> None
 def test_the_whole_is_what_is_aside_and_its_layers_and_what_was_cut_off_the_head() -> None:
     from transformers import LlamaConfig
 
-    from adapters.local.measure import Shape, laid, whole
+    from adapters.local.measure import Cut, laid, whole
 
     config = LlamaConfig(**LARGE)
-    shapes = [Shape(config, 1, 100), Shape(config, 5, 100)]
+    shapes = [Cut(config, 1, 100), Cut(config, 5, 100)]
     assert whole([[3.0, 1.0], [11.0, 0.5]], shapes, 4.0, [0.5, 1.0]) == pytest.approx([1 + 2 * (32 + 2), 1.0])
     assert whole([[2.0, 1.0]], shapes[:1], 4.0, [0.5, 0.0]) == pytest.approx([2 * 34, 32])
     assert laid([(1, 1), (1, 2), (1, 4)], [3.0, 5.0, 9.0]) == pytest.approx([1, 2])
