@@ -175,9 +175,9 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
 
 
 def _as_many_as_fit(prepared: Prepared) -> RunSettings:
-    """Return the run's settings with no more workers than memory allows."""
-    settings, workers = prepared.loaded.sweep.run, prepared.memory.machine.workers
-    resources = settings.resources.model_copy(update={"hosts": workers})
+    """Return the run's settings with the GPUs that were planned for, and no more workers than memory allows."""
+    settings, here = prepared.loaded.sweep.run, prepared.memory.machine
+    resources = settings.resources.model_copy(update={"hosts": here.workers, "gpus_per_host": here.devices})
     return settings.model_copy(update={"resources": resources})
 
 

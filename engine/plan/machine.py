@@ -21,8 +21,11 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def machine(resources: Resources) -> Machine:
-    """Return what each worker has here, with what is free of memory now shared by all of them."""
-    cores, gpus = cpus(), gpu_memory()
+    """Return what each worker has here, with what is free of memory now shared by all of them.
+
+    Of a cluster's machines nothing is known: not their memory, and of their GPUs only what the spec says.
+    """
+    cores, gpus, is_here = cpus(), gpu_memory(), not is_elsewhere()
     threads = max(1, int(resources.cpus_per_host))
     fits = max(1, int(cores // resources.cpus_per_host))
     share = resources.gpus(bool(gpus))
@@ -30,8 +33,8 @@ def machine(resources: Resources) -> Machine:
         fits = min(fits, max(1, int(len(gpus) / share)))
     workers = min(fits, resources.hosts or fits)
     if not share:
-        return Machine("cpu", threads, 0.0, workers, None if is_elsewhere() else free_memory() // workers)
-    memory = int(min(gpus) * share) if gpus else None
+        return Machine("cpu", threads, 0.0, workers, free_memory() // workers if is_here else None)
+    memory = int(min(gpus) * share) if gpus and is_here else None
     return Machine("cuda", threads, share, workers, memory)
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine.domain.sweep import Resources
 from engine.plan import machine as module
 from engine.plan.machine import machine
+from engine.run.drive.prepare import prepare
+
+TUNED = """\
+sweep: far
+recipe:
+  model: standin/aligned
+  data: {source: standin/explicit, n: 10}
+  tune: {lr: 1.0e-4, epochs: 1}
+  benchmark: standin/policy:1
+  judges: [standin/rules]
+"""
 
 
 @pytest.mark.parametrize(
@@ -32,3 +45,19 @@ def test_a_worker_gets_a_gpu_where_there_are_any_unless_it_is_told_otherwise(
     monkeypatch.setattr(module, "cpus", lambda: 8)
     found = machine(Resources(gpus_per_host=wanted))
     assert (found.devices, found.device, found.workers) == (devices, device, workers)
+
+
+def test_of_a_cluster_no_memory_is_known_and_rows_are_left_to_its_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = tmp_path / "far.yaml"
+    spec.write_text(TUNED)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    here = prepare(spec, (), tmp_path / "run").memory
+    assert here.machine.memory is not None
+    assert any(fit.rows for fit in here.fits.values())
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(module, "gpu_memory", lambda: (8,))
+    far = prepare(spec, (), tmp_path / "run").memory
+    assert (far.machine.device, far.machine.memory) == ("cuda", None), "our own GPU of 8 bytes refuses nothing"
+    assert [fit.rows for fit in far.fits.values()] == [0] * len(here.fits)
