@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -34,8 +35,9 @@ def machine(resources: Resources) -> Machine:
     workers = min(fits, resources.hosts or fits)
     if not share:
         return Machine("cpu", threads, 0.0, workers, free_memory() // workers if is_here else None)
-    memory = int(min(gpus) * share) if gpus and is_here else None
-    return Machine("cuda", threads, share, workers, memory)
+    free = [size for size in gpus if size is not None]
+    is_known = is_here and gpus and len(free) == len(gpus)
+    return Machine("cuda", threads, share, workers, int(min(free) * share) if is_known else None)
 
 
 def is_elsewhere() -> bool:
@@ -82,15 +84,43 @@ def _limits() -> list[tuple[str, int]]:
 
 
 @cache
-def gpu_memory() -> tuple[int, ...]:
-    """Return the bytes of each of NVIDIA's GPUs that this process sees; none where there is no driver."""
-    if not GPU_FOLDER.is_dir():
+def gpu_memory() -> tuple[int | None, ...]:
+    """Return the bytes that are free on each of NVIDIA's GPUs that this process sees, None where that is not told.
+
+    There are none without a driver, and none for a torch that was built for CPUs alone.
+    """
+    if not GPU_FOLDER.is_dir() or _is_for_cpus():
         return ()
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603 - it is fixed
     except (OSError, subprocess.SubprocessError):
         return ()
-    found = [int(float(line)) * MIB for line in done.stdout.split("\n") if line.strip()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return tuple(found if visible is None else found[: len([name for name in visible.split(",") if name])])
+    return visible_gpus(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _is_for_cpus() -> bool:
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
+
+
+def visible_gpus(listed: str, visible: str | None) -> tuple[int | None, ...]:
+    """Return the free bytes of the GPUs that CUDA shows; None of one that does not tell, as where CPU and GPU share a memory.
+
+    Args:
+        listed: Lines of `index, uuid, free MiB`, as nvidia-smi prints them.
+        visible: What CUDA_VISIBLE_DEVICES says, if it is set: CUDA shows the GPUs that it names up to the first name that is none.
+    """
+    cards = [tuple(map(str.strip, line.split(","))) for line in listed.splitlines() if line.count(",") == 2]  # noqa: PLR2004
+    free = {(index, uuid): int(size) * MIB if size.isdigit() else None for index, uuid, size in cards}
+    if visible is None:
+        return tuple(free.values())
+    found: list[int | None] = []
+    for name in map(str.strip, visible.split(",")):
+        named = [size for (index, uuid), size in free.items() if name == index or (name and uuid.startswith(name))]
+        if len(named) != 1 and not name.startswith("MIG-"):
+            break
+        found += named or [None]  # a part of a GPU, which is not listed
+    return tuple(found)

@@ -50,7 +50,9 @@ def memory(stages: Iterable[Stage], fits: Mapping[str, Fit], machine: Machine, r
     needed = fits[largest.key].needed
     whole = machine.memory * machine.workers if machine.device == "cpu" else machine.memory
     if needed > whole:
-        raise PlanError(_refusal(largest, fits[largest.key], whole, machine), todo=_remedies(fits[largest.key]))
+        raise PlanError(
+            _refusal(largest, fits[largest.key], whole, machine), todo=_remedies(fits[largest.key], machine)
+        )
     if needed <= machine.memory:
         return Memory(fits, most, machine)
     workers = whole // needed
@@ -70,10 +72,12 @@ def _refusal(stage: Stage, fit: Fit, whole: int, machine: Machine) -> str:
     return f"{stage.kind.value} on `{_base(stage)}` takes {gigabytes(fit.needed)} ({parts}), and {gigabytes(whole)} {where} are free"
 
 
-def _remedies(fit: Fit) -> str:
-    if not fit.remedies:
-        return "choose a smaller model, or a machine with more memory"
-    return f"any of these would make it fit: {', '.join(fit.remedies)}"
+def _remedies(fit: Fit, machine: Machine) -> str:
+    helps = f"any of these would make it fit: {', '.join(fit.remedies)}" if fit.remedies else ""
+    if machine.device != "cpu":
+        slower = "`run.resources.gpus_per_host: 0` computes in main memory, slowly"
+        return f"{helps}; {slower}" if helps else slower
+    return helps or "choose a smaller model, or a machine with more memory"
 
 
 def _base(stage: Stage) -> str:

@@ -61,3 +61,40 @@ def test_of_a_cluster_no_memory_is_known_and_rows_are_left_to_its_workers(
     far = prepare(spec, (), tmp_path / "run").memory
     assert (far.machine.device, far.machine.memory) == ("cuda", None), "our own GPU of 8 bytes refuses nothing"
     assert [fit.rows for fit in far.fits.values()] == [0] * len(here.fits)
+
+
+LISTED = "0, GPU-aa1, 100\n1, GPU-ab2, 200\n2, GPU-b3, [N/A]\n"
+
+
+@pytest.mark.parametrize(
+    ("visible", "mebibytes"),
+    [
+        (None, (100, 200, None)),
+        ("1, 0", (200, 100)),
+        ("GPU-ab", (200,)),
+        ("0,GPU-a,1", (100,)),  # two are called so
+        ("2", (None,)),
+        ("MIG-1", (None,)),
+        ("-1", ()),
+        ("0,-1,1", (100,)),
+        ("", ()),
+        ("7", ()),
+    ],
+)
+def test_gpus_are_those_that_cuda_shows(visible: str | None, mebibytes: tuple[int | None, ...]) -> None:
+    free = tuple(None if size is None else size * 2**20 for size in mebibytes)
+    assert module.visible_gpus(LISTED, visible) == free
+
+
+def test_the_driver_is_asked_unless_torch_is_built_for_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\necho '0, GPU-a, [N/A]'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(module, "GPU_FOLDER", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for built, seen in (("2.9.0+cpu", ()), ("2.9.0+cu128", (None,))):
+        monkeypatch.setattr(module, "version", lambda _, built=built: built)
+        assert module.gpu_memory.__wrapped__() == seen
+    monkeypatch.setattr(module, "gpu_memory", lambda: (None, 80))
+    assert machine(Resources()).memory is None

@@ -44,8 +44,9 @@ def test_what_fits_nowhere_is_refused_with_what_would_help() -> None:
     with pytest.raises(PlanError, match=r"takes 12\.0 GB, and 4 workers share 20\.0 GB") as found:
         planned(12 * GB, Resources(hosts=4))
     assert (found.value.where, found.value.todo) == ("run.resources.hosts", "write 1, or leave it out")
-    with pytest.raises(PlanError, match=r"on a worker's GPUs are free"):
+    with pytest.raises(PlanError, match=r"on a worker's GPUs are free") as found:
         planned(21 * GB, device="cuda", memory=20 * GB)
+    assert "; `run.resources.gpus_per_host: 0` computes" in found.value.todo
 
 
 @pytest.mark.parametrize("version", [1, 2])
