@@ -183,19 +183,19 @@ REMEDIES: Mapping[str, Mapping[str, object]] = MappingProxyType(
 
 
 def tuning_fit(settings: SftSettings, model: Shape, kind: str, longest: int, machine: Machine) -> Fit:
-    """Return what training takes, and where it does not fit, what would. The arguments are those of `training`."""
-    found = training(settings, model, kind, min(longest, settings.max_length), machine)
-    if machine.memory is None or found.needed <= machine.memory:
+    """Return what training takes, and where it fits not even without other workers, what would. The arguments are those of `training`."""
+    found, alone = training(settings, model, kind, min(longest, settings.max_length), machine), machine.alone
+    if alone.memory is None or found.needed <= alone.memory:
         return found
     helps = []
     for words, update in REMEDIES.items():
         other = settings.model_copy(update=dict(update))
-        tried = training(other, model, kind, min(longest, other.max_length), machine)
-        if tried.needed <= machine.memory and other != settings:
+        tried = training(other, model, kind, min(longest, other.max_length), alone)
+        if tried.needed <= alone.memory and other != settings:
             helps.append(f"`{words}`")
     if not kind and settings.method == "lora":
-        tried = training(settings, model, "nf4", min(longest, settings.max_length), machine)
-        helps += ["`model: {use: dir, path: ..., quantise: nf4}`"] if tried.needed <= machine.memory else []
+        tried = training(settings, model, "nf4", min(longest, settings.max_length), alone)
+        helps += ["`model: {use: dir, path: ..., quantise: nf4}`"] if tried.needed <= alone.memory else []
     helps += _more_gpus(settings, model, kind, min(longest, settings.max_length), machine)
     return replace(found, remedies=tuple(helps))
 

@@ -121,11 +121,12 @@ def execute(
         is_rehearsal: Whether providers are played by local mock servers.
     """
     prepared = prepare(spec, overrides, out)
+    prepared.memory.refuse(is_alone=executor == "inline")
     _look_at_accounts(prepared)
     order = RunOrder(prepared, _files(prepared, spec, overrides), fail_fast, is_rehearsal)
     with LiveProgress() as progress:
         progress.note(_opening(prepared))
-        for text in prepared.reservations if prepared.forecast.new else ():
+        for text in (*prepared.memory.notes, *prepared.reservations) if prepared.forecast.new else ():
             progress.note(text)
         claim(RunDirectory(prepared.root))
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,13 @@ class Machine:
     devices: float = 0.0
     workers: int = 1
     memory: int | None = None
+
+    @property
+    def alone(self) -> Machine:
+        """The same worker with none beside it: it has all of the main memory; what a worker has of GPUs is its own anyhow."""
+        if self.device != "cpu" or self.memory is None:
+            return self
+        return replace(self, workers=1, memory=self.memory * self.workers)
 
 
 @dataclass(frozen=True, slots=True)

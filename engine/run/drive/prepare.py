@@ -26,6 +26,7 @@ from engine.plan.power import minimum_detectable_effect
 from engine.plan.share import Groups, Savings, group, savings, shared
 from engine.plan.tariff import Tariff, prices_of, tariff, today
 from engine.plan.wall import Start, Wall, wall
+from engine.ports import Fit, Machine
 from engine.ports.provider import JobState
 from engine.run.accounts.journal import Journal
 from engine.run.drive.limits import charged
@@ -177,10 +178,19 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
 def _room(plan: Plan, catalogue: Catalogue, held: Mapping[str, Stage], resources: Resources) -> Memory:
     """Return what the stages that are still to run here take, cut for the workers that there will be."""
     here = machine(resources)
-    fits = stage_fits(plan, catalogue, here, held)
-    if is_elsewhere():  # on a cluster, whose devices may be others than ours, workers decide how many rows go at once
-        fits = {key: replace(fit, rows=0) for key, fit in fits.items()}
-    return memory(held.values(), fits, here, resources)
+    room = memory(held.values(), _fits(plan, catalogue, here, held), here, resources)
+    if room.machine == here:
+        return room
+    # Fewer workers have more each, for which less is to be cut.
+    return memory(held.values(), _fits(plan, catalogue, room.machine, held), room.machine, resources)
+
+
+def _fits(plan: Plan, catalogue: Catalogue, here: Machine, held: Mapping[str, Stage]) -> dict[str, Fit]:
+    found = stage_fits(plan, catalogue, here, held)
+    if not is_elsewhere():
+        return found
+    # On a cluster, whose devices may be others than ours, workers decide how many rows go at once.
+    return {key: replace(fit, rows=0) for key, fit in found.items()}
 
 
 def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.main import Exit, run_cli
 from engine.domain.sweep import Resources
 from engine.plan import machine as module
 from engine.plan.machine import machine
@@ -98,3 +99,20 @@ def test_the_driver_is_asked_unless_torch_is_built_for_cpus(monkeypatch: pytest.
         assert module.gpu_memory.__wrapped__() == seen
     monkeypatch.setattr(module, "gpu_memory", lambda: (None, 80))
     assert machine(Resources()).memory is None
+
+
+def test_what_does_not_fit_is_planned_and_refused_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "far.yaml"
+    spec.write_text(TUNED)
+    monkeypatch.setattr(module, "cpus", lambda: 2)
+    monkeypatch.setattr(module, "free_memory", lambda: 10**8)
+    assert run_cli(["plan", str(spec), "--out", str(tmp_path / "run")]) == Exit.USAGE
+    said = capsys.readouterr()
+    assert "Pinned" in said.out
+    assert "and 0.1 GB of this machine's memory are free" in " ".join(said.err.split())
+    monkeypatch.setattr(module, "free_memory", lambda: 12 * 10**8)
+    found = prepare(spec, (), tmp_path / "run").memory
+    assert (found.machine.workers, found.machine.memory) == (1, 12 * 10**8)
+    assert not found.notes

@@ -64,6 +64,9 @@ def test_what_cannot_fit_says_what_would() -> None:
     assert "`tune.method: lora`" in full.remedies
     small = memory.tuning_fit(tuned(), EIGHT_B, "", 512, Machine(memory=20 * 10**9))
     assert small.remedies == ("`tune.precision: mixed`", "`model: {use: dir, path: ..., quantise: nf4}`")
+    shared = memory.tuning_fit(tuned(), EIGHT_B, "", 512, Machine(workers=4, memory=5 * 10**9))
+    assert shared.remedies == small.remedies, "one worker would have the memory of four"
+    assert not memory.tuning_fit(tuned(), EIGHT_B, "", 512, Machine(workers=4, memory=20 * 10**9)).remedies
 
 
 def test_a_pack_with_dropout_keeps_its_activations_for_it_would_draw_other_masks() -> None:
