@@ -174,7 +174,10 @@ def training(settings: SftSettings, model: Shape, kind: str, longest: int, machi
         ways = again if is_on else [*ways, *again]
     held = _held(model, settings.base_dtype, kind)
     fits = [replace(way, parts=_training_parts(settings, model, held, longest, machine.device, way)) for way in ways]
-    return next((fit for fit in fits if machine.memory is None or fit.needed <= machine.memory), fits[-1])
+    found = next((fit for fit in fits if machine.memory is None or fit.needed <= machine.memory), fits[-1])
+    # The first halving also gives up the activations, and is all that is left for one row.
+    is_kept = settings.can_checkpoint and not found.is_checkpointed
+    return replace(found, cuts=max(found.rows.bit_length() - 1, int(is_kept)))
 
 
 REMEDIES: Mapping[str, Mapping[str, object]] = MappingProxyType(

@@ -19,6 +19,7 @@ GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
+VMSTAT = Path("/proc/vmstat")
 
 
 def machine(resources: Resources) -> Machine:
@@ -57,19 +58,40 @@ def free_memory() -> int:
     return max(0, min([free, *left]))
 
 
-def _limits() -> list[tuple[str, int]]:
-    """Return (limit, bytes used and not to be reclaimed) of every control group that this process is in."""
+def oom_kills() -> int:
+    """Return how many processes were killed for want of memory: in this process's control group, or on this machine where it has none.
+
+    It is 0 where nobody says so.
+    """
+    events = [own / ("memory.oom_control" if is_first else "memory.events") for _, own, is_first in _groups()]
+    for place in (*events, VMSTAT):
+        try:
+            told = dict(line.split(maxsplit=1) for line in place.read_text(encoding="ascii").splitlines())
+            return int(told["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
+
+
+def _groups() -> list[tuple[Path, Path, bool]]:
+    """Return the control groups with memory that this process is in: the highest, its own, and whether they are of version 1."""
     try:
-        lines = OWN_GROUPS.read_text().splitlines()
+        lines = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
     except OSError:
         return []
+    tops = [
+        (CGROUP / "memory" if names else CGROUP, path)
+        for _, names, path in lines
+        if not names or "memory" in names.split(",")
+    ]
+    return [(top, top / path.strip("/"), top != CGROUP) for top, path in tops]
+
+
+def _limits() -> list[tuple[str, int]]:
+    """Return (limit, bytes used and not to be reclaimed) of every control group that this process is in."""
     found = []
-    for _, names, path in (line.split(":", 2) for line in lines):
-        if names and "memory" not in names.split(","):
-            continue
-        top = CGROUP / "memory" if names else CGROUP  # versions 1 and 2
-        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if names else ("memory.max", "memory.current")
-        own = top / path.strip("/")
+    for top, own, is_first in _groups():
+        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if is_first else ("memory.max", "memory.current")
         for folder in (own, *own.parents):
             if top not in (folder, *folder.parents):
                 break

@@ -41,6 +41,7 @@ class Fit:
         rows: Rows or prompts that go through the model at once; 0 for as many as the adapter likes.
         is_checkpointed: Whether activations are computed again instead of kept.
         halvings: How often it is to be halved: once for every worker that has died of it.
+        cuts: How often halving makes it smaller: a stage that kills its worker after that has failed.
         remedies: Where it does not fit: what would make it fit, each by itself, in a spec's words.
         devices: GPUs that the model is spread over, >= 1; `parts` are what it takes of all of them together.
     """
@@ -49,6 +50,7 @@ class Fit:
     rows: int = 0
     is_checkpointed: bool = False
     halvings: int = 0
+    cuts: int = 0
     remedies: tuple[str, ...] = ()
     devices: int = 1
 

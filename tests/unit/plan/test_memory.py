@@ -86,3 +86,9 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(machines, "CGROUP", tmp_path)
     monkeypatch.setattr(machines, "OWN_GROUPS", groups)
     assert machines.free_memory() == 3000 - (1500 - 500)
+    machine_wide = tmp_path / "vmstat"
+    machine_wide.write_text("pgfault 9\noom_kill 7\n")
+    monkeypatch.setattr(machines, "VMSTAT", machine_wide)
+    assert machines.oom_kills() == 7
+    (own / ("memory.oom_control" if version == 1 else "memory.events")).write_text("under_oom 0\noom_kill 2\n")
+    assert machines.oom_kills() == 2, "others on this machine have died of their own"
