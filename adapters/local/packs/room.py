@@ -82,7 +82,8 @@ class Room:
 
 def tokens_at_once(members: Sequence[Member], passes: Passes) -> int:
     """Return the tokens, padding included, that go through the model together."""
-    rows, length = (max(sizes) for sizes in zip(*(member.batch_shape for member in members), strict=True))
+    rows = max(member.batch_shape[0] for member in members)
+    length = max(member.batch_shape[1] for member in members)
     return len(members) * min(rows, passes.rows) * length
 
 
