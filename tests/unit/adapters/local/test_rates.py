@@ -21,7 +21,13 @@ from engine.ports import Machine, Workload
 
 TUNE, ASK = SftSettings(lr=1e-3, batch_size=5), DecodeSettings()
 LENGTHS = (10, 20, 30, 40, 100) * 4
-WORK = Workload(400_000, sum(LENGTHS), len(LENGTHS), max(LENGTHS), ModelRef(str(WEIGHTS)), Machine(), LENGTHS, 20)
+WORK = Workload(
+    *(400_000, sum(LENGTHS), len(LENGTHS)),
+    longest=max(LENGTHS),
+    base=ModelRef(str(WEIGHTS)),
+    lengths=LENGTHS,
+    answer=20,
+)
 DECODING = Decoding(max_new_tokens=64, temperature=0)
 
 
