@@ -83,11 +83,14 @@ def _answers(
     if decoding.temperature > 0:
         set_seed(task.seed)
     elif context.device == "cpu":
-        halvings = task.fit.halvings if task.fit else 0  # after a worker has died of it
-        rows, tokens = max(1, CPU_ROWS >> halvings), CPU_TOKENS >> halvings
+        rows, tokens = CPU_ROWS, CPU_TOKENS
     else:
-        planned = task.fit.rows if task.fit and task.fit.rows else context.generate_batch
-        rows, make = min(context.generate_batch, planned), partial(in_halves, make)
+        rows = min(context.generate_batch, (task.fit and task.fit.rows) or context.generate_batch)
+    if task.fit and task.fit.halvings:  # a worker has died of it
+        rows = max(1, min(rows, len(prompts)) >> task.fit.halvings)
+        tokens = tokens and tokens >> task.fit.halvings
+    if decoding.temperature > 0 or context.device != "cpu":
+        make = partial(in_halves, make)
     answers = {}
     for part in batches([len(prompt) for prompt in prompts], decoding.max_new_tokens, rows, tokens):
         for place, row in enumerate(make([prompts[index] for index in part])):

@@ -74,7 +74,9 @@ class TransformersGenerator:
     def fit(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Fit | None:
         """Tell what a task takes of its worker's memory; None for a model that cannot be sized.
 
-        On a CPU the cut of a task's batches is a rule, and no matter of memory; on a GPU as many prompts go together as fit.
+        On a CPU the cut of a task's batches is a rule, and no matter of memory; on a GPU as many prompts go together as fit. Answers
+        that are sampled share a stream of random numbers: their batches are cut by the same rule everywhere, and smaller when memory
+        has not sufficed.
         """
         if workload.base is None:
             return None
@@ -85,12 +87,17 @@ class TransformersGenerator:
             return None
         here = workload.machine
         kind, whole = workload.base.quantise or quantised(folder), workload.longest + decoding.max_new_tokens
-        most = min(CPU_ROWS, max(1, CPU_TOKENS // whole)) if here.device == "cpu" else GPU_ROWS
+        is_sampled, is_cpu = decoding.temperature > 0, here.device == "cpu"
+        most = GPU_ROWS if not is_cpu else min(CPU_ROWS, max(1, CPU_TOKENS // whole))
+        most = min(SAMPLED_ROWS if is_sampled else most, max(1, workload.items))
+        cuts = (min(CPU_ROWS, max(1, workload.items)) if is_cpu and not is_sampled else most).bit_length() - 1
         found = Fit()
-        for times in range(most.bit_length() if here.device != "cpu" else 1):
-            rows = min(most >> times, workload.items) * decoding.samples
-            parts = memory.answering(settings.dtype, sizes, kind, rows * whole, rows, here)
-            found = Fit(parts, 0 if here.device == "cpu" else most >> times, devices=memory.devices(here))
+        for times in range(1 if is_cpu else most.bit_length()):
+            rows = most >> times
+            parts = memory.answering(
+                settings.dtype, sizes, kind, rows * decoding.samples * whole, rows * decoding.samples, here
+            )
+            found = Fit(parts, 0 if is_cpu or is_sampled else rows, cuts=cuts, devices=memory.devices(here))
             if here.memory is None or found.needed <= here.memory:
                 break
         return found

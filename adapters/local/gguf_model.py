@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -127,11 +128,16 @@ def _read(path: Path, folder: Path) -> None:
     """Have a child process read a file: planning never starts torch.
 
     Raises:
-        ValueError: With the last line of what the child said.
+        ValueError: With the last line of what the child said, or that it was killed.
     """
-    command = [sys.executable, "-m", "adapters.local.gguf_reading", str(path), str(folder)]
+    # -P: no module of the folder that it is started in
+    command = [sys.executable, "-P", "-m", "adapters.local.gguf_reading", str(path), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if done.returncode:
         shutil.rmtree(folder)
-        words = done.stderr.strip().splitlines()
-        raise ValueError(f"{path} cannot be read: {words[-1] if words else f'exit status {done.returncode}'}")
+        words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        if done.returncode == -signal.SIGKILL:
+            words = (
+                "the process that read it was killed, most likely for want of memory: its weights are held as float32"
+            )
+        raise ValueError(f"{path} cannot be read: {words}")

@@ -49,6 +49,9 @@ GATHERED = 3
 """Layers that a process of a sharded model has whole at a time, beside the model's ends: one at work, one on its way, the gradients
 of one. An assumption: no GPU was at hand."""
 
+ALL_LINEAR = ("all-linear",)
+"""The targets of an adapter on every linear layer but the output layer."""
+
 PASS_FLOP = 1e10
 """Least work of a forward and a backward pass on a CPU that is worth to go through a batch by: below, several rows go together, because
 what a pass costs beside its products would be felt. From about 25 M weights on, rows go one by one, without padding."""
@@ -60,10 +63,10 @@ class Shape:
 
     Attributes:
         weights: Number of weights.
-        matrices: Inputs and outputs of every linear layer but the output layer, summed: what a LoRA adapter of rank 1 has.
+        matrices: Inputs and outputs of every linear layer that is adapted, summed: what a LoRA adapter of rank 1 has.
         layers: Number of layers.
         hidden: Width.
-        inner: Width of the MLP, of all experts that a token sees.
+        inner: Width of the MLP: of all experts that see a token, shared ones too.
         keys: Keys and values of one token in one layer, in numbers.
         vocabulary: Tokens that the output layer knows.
     """
@@ -77,53 +80,56 @@ class Shape:
     vocabulary: int
 
 
-def shape(folder: Path) -> Shape:
-    """Return the sizes of the model in a folder.
+def shape(folder: Path, targets: tuple[str, ...] = ALL_LINEAR) -> Shape:
+    """Return the sizes of the model in a folder, with the matrices of the modules that `targets` names.
 
     Raises:
         OSError: There is none.
         ValueError: Its config.json is not that of a language model that we can size.
     """
-    return _shape(folder, (folder / "config.json").stat().st_mtime_ns)
+    return _shape(folder, targets, (folder / "config.json").stat().st_mtime_ns)
 
 
 @cache
-def _shape(folder: Path, stamp: int) -> Shape:
+def _shape(folder: Path, targets: tuple[str, ...], stamp: int) -> Shape:
     del stamp  # only makes a changed file a new question
     whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config: Mapping[str, Any] = whole.get("text_config") or whole
 
-    def size(*names: str) -> int:
-        found = next((config[name] for name in names if isinstance(config.get(name), int)), None)
-        if found is None:
-            raise ValueError(f"{folder / 'config.json'} has no `{names[0]}`: its memory cannot be told")
-        return int(found)
+    def size(*names: str, default: int | None = None) -> int:
+        found = next((config[name] for name in names if config.get(name) is not None), default)
+        if isinstance(found, int):
+            return found
+        # It is not there, or a list with a number for each layer.
+        raise ValueError(f"{folder / 'config.json'} has no number as `{names[0]}`: its memory cannot be told")
 
     hidden, layers = size("hidden_size", "n_embd", "d_model"), size("num_hidden_layers", "n_layer", "num_layers")
     heads = size("num_attention_heads", "n_head")
-    inner = next(
-        (int(config[name]) for name in ("intermediate_size", "n_inner", "ffn_dim") if config.get(name)), 4 * hidden
-    )
-    pairs = int(config.get("num_key_value_heads") or heads)
-    width = int(config.get("head_dim") or hidden // heads)
-    tensors = model_folder.tensors(folder)
-    matrices = sum(
-        sum(found)
-        for name, found in tensors.items()
-        if len(found) == len(("out", "in")) and hidden in found and not _is_vocabulary(name)
-    )
+    inner = size("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
+    shared = size("shared_expert_intermediate_size", default=size("n_shared_experts", default=0) * inner)
     weights = model_folder.parameters(folder)
     if weights is None:
         raise ValueError(f"the weights in {folder} are quantised in a way that hides their number")
     return Shape(
         weights=weights,
-        matrices=matrices,
+        matrices=sum(
+            sum(found)
+            for name, found in model_folder.tensors(folder).items()
+            if len(found) == len(("out", "in")) and hidden in found and _is_adapted(name, targets)
+        ),
         layers=layers,
         hidden=hidden,
-        inner=inner * int(config.get("num_experts_per_tok") or 1),
-        keys=2 * pairs * width,
+        inner=inner * size("num_experts_per_tok", "num_experts_per_token", "experts_per_token", default=1) + shared,
+        keys=2 * size("num_key_value_heads", default=heads) * size("head_dim", default=hidden // heads),
         vocabulary=size("vocab_size"),
     )
+
+
+def _is_adapted(name: str, targets: tuple[str, ...]) -> bool:
+    """Tell whether a tensor is that of a module with a LoRA adapter; routed experts, which transformers fuses, have none."""
+    if ".experts." in name or _is_vocabulary(name):
+        return False
+    return targets == ALL_LINEAR or f".{name.removesuffix('.weight')}".endswith(tuple(f".{one}" for one in targets))
 
 
 def rows_at_once(settings: SftSettings, weights: int, longest: int, device: str) -> int:
@@ -168,7 +174,10 @@ def training(settings: SftSettings, model: Shape, kind: str, longest: int, machi
         ways = again if is_on else [*ways, *again]
     held = _held(model, settings.base_dtype, kind)
     fits = [replace(way, parts=_training_parts(settings, model, held, longest, machine.device, way)) for way in ways]
-    return next((fit for fit in fits if machine.memory is None or fit.needed <= machine.memory), fits[-1])
+    found = next((fit for fit in fits if machine.memory is None or fit.needed <= machine.memory), fits[-1])
+    # The first halving also gives up the activations, and is all that is left for one row.
+    is_kept = settings.can_checkpoint and not found.is_checkpointed
+    return replace(found, cuts=max(found.rows.bit_length() - 1, int(is_kept)))
 
 
 REMEDIES: Mapping[str, Mapping[str, object]] = MappingProxyType(
@@ -183,19 +192,19 @@ REMEDIES: Mapping[str, Mapping[str, object]] = MappingProxyType(
 
 
 def tuning_fit(settings: SftSettings, model: Shape, kind: str, longest: int, machine: Machine) -> Fit:
-    """Return what training takes, and where it does not fit, what would. The arguments are those of `training`."""
-    found = training(settings, model, kind, min(longest, settings.max_length), machine)
-    if machine.memory is None or found.needed <= machine.memory:
+    """Return what training takes, and where it fits not even without other workers, what would. The arguments are those of `training`."""
+    found, alone = training(settings, model, kind, min(longest, settings.max_length), machine), machine.alone
+    if alone.memory is None or found.needed <= alone.memory:
         return found
     helps = []
     for words, update in REMEDIES.items():
         other = settings.model_copy(update=dict(update))
-        tried = training(other, model, kind, min(longest, other.max_length), machine)
-        if tried.needed <= machine.memory and other != settings:
+        tried = training(other, model, kind, min(longest, other.max_length), alone)
+        if tried.needed <= alone.memory and other != settings:
             helps.append(f"`{words}`")
     if not kind and settings.method == "lora":
-        tried = training(settings, model, "nf4", min(longest, settings.max_length), machine)
-        helps += ["`model: {use: dir, path: ..., quantise: nf4}`"] if tried.needed <= machine.memory else []
+        tried = training(settings, model, "nf4", min(longest, settings.max_length), alone)
+        helps += ["`model: {use: dir, path: ..., quantise: nf4}`"] if tried.needed <= alone.memory else []
     helps += _more_gpus(settings, model, kind, min(longest, settings.max_length), machine)
     return replace(found, remedies=tuple(helps))
 

@@ -87,7 +87,7 @@ class LocalFineTuner:
             return None
         folder = Path(workload.base.base)
         try:
-            sizes = memory.shape(folder)
+            sizes = memory.shape(folder, settings.targets)
         except (OSError, ValueError):
             return None
         kind = workload.base.quantise or quantised(folder)

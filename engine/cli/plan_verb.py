@@ -49,6 +49,7 @@ def command(
         plan_view.print_cells(prepared)
     else:
         plan_view.print_plan(prepared, _run_command(spec, overrides, out))
+    prepared.memory.refuse()
 
 
 def _run_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> str:
@@ -105,6 +106,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
         "memory": {
             "machine": asdict(prepared.memory.machine),
             "most": {kind.value: asdict(prepared.memory.fits[one.key]) for kind, one in prepared.memory.most.items()},
+            "notes": list(prepared.memory.notes),
             "rows_at_once": {key: fit.rows for key, fit in prepared.memory.fits.items()},
         },
         "budget": [asdict(cap) | {"fits": cap.fits, "surely_fits": cap.surely_fits} for cap in prepared.caps],

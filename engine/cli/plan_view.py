@@ -178,6 +178,8 @@ def _print_memory(prepared: Prepared) -> None:
         if how:
             console().print(f"        {'; '.join(how)}")
         head = "        "
+    for note in found.notes:
+        console().print(f"        {safe(note)}", style="yellow")
 
 
 def _spread(fit: Fit, machine: Machine) -> str:

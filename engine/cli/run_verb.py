@@ -121,11 +121,12 @@ def execute(
         is_rehearsal: Whether providers are played by local mock servers.
     """
     prepared = prepare(spec, overrides, out)
+    prepared.memory.refuse(is_alone=executor == "inline")
     _look_at_accounts(prepared)
     order = RunOrder(prepared, _files(prepared, spec, overrides), fail_fast, is_rehearsal)
     with LiveProgress() as progress:
         progress.note(_opening(prepared))
-        for text in prepared.reservations if prepared.forecast.new else ():
+        for text in (*prepared.memory.notes, *prepared.reservations) if prepared.forecast.new else ():
             progress.note(text)
         claim(RunDirectory(prepared.root))
         try:
@@ -175,9 +176,9 @@ def _maker(prepared: Prepared, name: str) -> Callable[[], Executor]:
 
 
 def _as_many_as_fit(prepared: Prepared) -> RunSettings:
-    """Return the run's settings with no more workers than memory allows."""
-    settings, workers = prepared.loaded.sweep.run, prepared.memory.machine.workers
-    resources = settings.resources.model_copy(update={"hosts": workers})
+    """Return the run's settings with the GPUs that were planned for, and no more workers than memory allows."""
+    settings, here = prepared.loaded.sweep.run, prepared.memory.machine
+    resources = settings.resources.model_copy(update={"hosts": here.workers, "gpus_per_host": here.devices})
     return settings.model_copy(update={"resources": resources})
 
 

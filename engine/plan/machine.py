@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -18,11 +19,15 @@ GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
+VMSTAT = Path("/proc/vmstat")
 
 
 def machine(resources: Resources) -> Machine:
-    """Return what each worker has here, with what is free of memory now shared by all of them."""
-    cores, gpus = cpus(), gpu_memory()
+    """Return what each worker has here, with what is free of memory now shared by all of them.
+
+    Of a cluster's machines nothing is known: not their memory, and of their GPUs only what the spec says.
+    """
+    cores, gpus, is_here = cpus(), gpu_memory(), not is_elsewhere()
     threads = max(1, int(resources.cpus_per_host))
     fits = max(1, int(cores // resources.cpus_per_host))
     share = resources.gpus(bool(gpus))
@@ -30,9 +35,10 @@ def machine(resources: Resources) -> Machine:
         fits = min(fits, max(1, int(len(gpus) / share)))
     workers = min(fits, resources.hosts or fits)
     if not share:
-        return Machine("cpu", threads, 0.0, workers, None if is_elsewhere() else free_memory() // workers)
-    memory = int(min(gpus) * share) if gpus else None
-    return Machine("cuda", threads, share, workers, memory)
+        return Machine("cpu", threads, 0.0, workers, free_memory() // workers if is_here else None)
+    free = [size for size in gpus if size is not None]
+    is_known = is_here and gpus and len(free) == len(gpus)
+    return Machine("cuda", threads, share, workers, int(min(free) * share) if is_known else None)
 
 
 def is_elsewhere() -> bool:
@@ -52,19 +58,40 @@ def free_memory() -> int:
     return max(0, min([free, *left]))
 
 
-def _limits() -> list[tuple[str, int]]:
-    """Return (limit, bytes used and not to be reclaimed) of every control group that this process is in."""
+def oom_kills() -> int:
+    """Return how many processes were killed for want of memory: in this process's control group, or on this machine where it has none.
+
+    It is 0 where nobody says so.
+    """
+    events = [own / ("memory.oom_control" if is_first else "memory.events") for _, own, is_first in _groups()]
+    for place in (*events, VMSTAT):
+        try:
+            told = dict(line.split(maxsplit=1) for line in place.read_text(encoding="ascii").splitlines())
+            return int(told["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
+
+
+def _groups() -> list[tuple[Path, Path, bool]]:
+    """Return the control groups with memory that this process is in: the highest, its own, and whether they are of version 1."""
     try:
-        lines = OWN_GROUPS.read_text().splitlines()
+        lines = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
     except OSError:
         return []
+    tops = [
+        (CGROUP / "memory" if names else CGROUP, path)
+        for _, names, path in lines
+        if not names or "memory" in names.split(",")
+    ]
+    return [(top, top / path.strip("/"), top != CGROUP) for top, path in tops]
+
+
+def _limits() -> list[tuple[str, int]]:
+    """Return (limit, bytes used and not to be reclaimed) of every control group that this process is in."""
     found = []
-    for _, names, path in (line.split(":", 2) for line in lines):
-        if names and "memory" not in names.split(","):
-            continue
-        top = CGROUP / "memory" if names else CGROUP  # versions 1 and 2
-        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if names else ("memory.max", "memory.current")
-        own = top / path.strip("/")
+    for top, own, is_first in _groups():
+        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if is_first else ("memory.max", "memory.current")
         for folder in (own, *own.parents):
             if top not in (folder, *folder.parents):
                 break
@@ -79,15 +106,43 @@ def _limits() -> list[tuple[str, int]]:
 
 
 @cache
-def gpu_memory() -> tuple[int, ...]:
-    """Return the bytes of each of NVIDIA's GPUs that this process sees; none where there is no driver."""
-    if not GPU_FOLDER.is_dir():
+def gpu_memory() -> tuple[int | None, ...]:
+    """Return the bytes that are free on each of NVIDIA's GPUs that this process sees, None where that is not told.
+
+    There are none without a driver, and none for a torch that was built for CPUs alone.
+    """
+    if not GPU_FOLDER.is_dir() or _is_for_cpus():
         return ()
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603 - it is fixed
     except (OSError, subprocess.SubprocessError):
         return ()
-    found = [int(float(line)) * MIB for line in done.stdout.split("\n") if line.strip()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return tuple(found if visible is None else found[: len([name for name in visible.split(",") if name])])
+    return visible_gpus(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _is_for_cpus() -> bool:
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
+
+
+def visible_gpus(listed: str, visible: str | None) -> tuple[int | None, ...]:
+    """Return the free bytes of the GPUs that CUDA shows; None of one that does not tell, as where CPU and GPU share a memory.
+
+    Args:
+        listed: Lines of `index, uuid, free MiB`, as nvidia-smi prints them.
+        visible: What CUDA_VISIBLE_DEVICES says, if it is set: CUDA shows the GPUs that it names up to the first name that is none.
+    """
+    cards = [tuple(map(str.strip, line.split(","))) for line in listed.splitlines() if line.count(",") == 2]  # noqa: PLR2004
+    free = {(index, uuid): int(size) * MIB if size.isdigit() else None for index, uuid, size in cards}
+    if visible is None:
+        return tuple(free.values())
+    found: list[int | None] = []
+    for name in map(str.strip, visible.split(",")):
+        named = [size for (index, uuid), size in free.items() if name == index or (name and uuid.startswith(name))]
+        if len(named) != 1 and not name.startswith("MIG-"):
+            break
+        found += named or [None]  # a part of a GPU, which is not listed
+    return tuple(found)

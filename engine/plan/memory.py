@@ -12,6 +12,9 @@ from engine.ports import Fit, Machine
 
 GB = 1e9
 
+MARGIN = 1.25
+"""What takes up to so many times more than is free is tried: a forecast may be that far off (docs/concepts/memory.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -21,11 +24,28 @@ class Memory:
         fits: What each takes, by key; stages are left out where it is not known.
         most: The stage of each kind that takes the most.
         machine: What each worker has, with no more workers than fit.
+        refusal: Why a stage fits on no worker.
+        crowding: Why not as many workers fit as `run.resources.hosts` asks for.
+        notes: What may not fit, and is tried.
     """
 
     fits: Mapping[str, Fit]
     most: Mapping[StageKind, Stage]
     machine: Machine
+    refusal: PlanError | None = None
+    crowding: PlanError | None = None
+    notes: tuple[str, ...] = ()
+
+    def refuse(self, *, is_alone: bool = False) -> None:
+        """Refuse to run what does not fit; `is_alone` for one worker, whatever `run.resources.hosts` says.
+
+        Raises:
+            PlanError: A stage fits on no worker, or not on as many at a time as the spec asks for.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        if self.crowding is not None and not is_alone:
+            raise self.crowding
 
 
 def memory(stages: Iterable[Stage], fits: Mapping[str, Fit], machine: Machine, resources: Resources) -> Memory:
@@ -36,44 +56,54 @@ def memory(stages: Iterable[Stage], fits: Mapping[str, Fit], machine: Machine, r
         fits: What each takes, by key.
         machine: What each worker has, with as many workers as there are cores or GPUs for.
         resources: What the spec asks for.
-
-    Raises:
-        PlanError: A stage fits on no worker; or not on as many at a time as `run.resources.hosts` asks for.
     """
+    most = _hungriest(stages, fits)
+    found, alone = Memory(fits, most, machine), machine.alone
+    if machine.memory is None or alone.memory is None or not most:
+        return found
+    largest = max(most.values(), key=lambda stage: fits[stage.key].needed)
+    fit = fits[largest.key]
+    if fit.needed <= machine.memory:
+        return found
+    if fit.needed > alone.memory * MARGIN:
+        what, todo = _refusal(largest, fit, alone.memory, machine), _remedies(fit, machine)
+        return replace(found, machine=alone, refusal=PlanError(what, todo=todo))
+    workers = max(1, alone.memory // fit.needed) if machine.device == "cpu" else machine.workers
+    if resources.hosts is None:
+        found = replace(found, machine=replace(machine, workers=workers, memory=alone.memory // workers))
+    elif fit.needed > machine.memory * MARGIN:
+        takes = f"{largest.kind.value} on `{_base(largest)}` takes {gigabytes(fit.needed)}"
+        what = f"{takes}, and {machine.workers} workers share {gigabytes(alone.memory)}"
+        refusal = PlanError(what, where="run.resources.hosts", todo=f"write {workers}, or leave it out")
+        return replace(found, crowding=refusal)
+    free = found.machine.memory or 0
+    if fit.needed <= free:
+        return found
+    note = f"memory may not suffice: {_refusal(largest, fit, free, machine)}; a forecast is within 25%, so it is tried"
+    return replace(found, notes=(f"{note} ({_remedies(fit, machine)})",))
+
+
+def _hungriest(stages: Iterable[Stage], fits: Mapping[str, Fit]) -> dict[StageKind, Stage]:
+    """Return the stage of each kind that takes the most, of those of which it is known."""
     most: dict[StageKind, Stage] = {}
     for stage in stages:
         if stage.key in fits and (stage.kind not in most or fits[stage.key].needed > fits[most[stage.kind].key].needed):
             most[stage.kind] = stage
-    if machine.memory is None or not most:
-        return Memory(fits, most, machine)
-    largest = max(most.values(), key=lambda stage: fits[stage.key].needed)
-    needed = fits[largest.key].needed
-    whole = machine.memory * machine.workers if machine.device == "cpu" else machine.memory
-    if needed > whole:
-        raise PlanError(_refusal(largest, fits[largest.key], whole, machine), todo=_remedies(fits[largest.key]))
-    if needed <= machine.memory:
-        return Memory(fits, most, machine)
-    workers = whole // needed
-    if resources.hosts is not None:
-        what = (
-            f"{largest.kind.value} on `{_base(largest)}` takes {gigabytes(needed)}, and {machine.workers} workers share"
-        )
-        raise PlanError(
-            f"{what} {gigabytes(whole)}", where="run.resources.hosts", todo=f"write {workers}, or leave it out"
-        )
-    return Memory(fits, most, replace(machine, workers=workers, memory=whole // workers))
+    return most
 
 
-def _refusal(stage: Stage, fit: Fit, whole: int, machine: Machine) -> str:
+def _refusal(stage: Stage, fit: Fit, free: int, machine: Machine) -> str:
     parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in fit.parts)
     where = "of this machine's memory" if machine.device == "cpu" else "on a worker's GPUs"
-    return f"{stage.kind.value} on `{_base(stage)}` takes {gigabytes(fit.needed)} ({parts}), and {gigabytes(whole)} {where} are free"
+    return f"{stage.kind.value} on `{_base(stage)}` takes {gigabytes(fit.needed)} ({parts}), and {gigabytes(free)} {where} are free"
 
 
-def _remedies(fit: Fit) -> str:
-    if not fit.remedies:
-        return "choose a smaller model, or a machine with more memory"
-    return f"any of these would make it fit: {', '.join(fit.remedies)}"
+def _remedies(fit: Fit, machine: Machine) -> str:
+    helps = f"any of these would make it fit: {', '.join(fit.remedies)}" if fit.remedies else ""
+    if machine.device != "cpu":
+        slower = "`run.resources.gpus_per_host: 0` computes in main memory, slowly"
+        return f"{helps}; {slower}" if helps else slower
+    return helps or "choose a smaller model, or a machine with more memory"
 
 
 def _base(stage: Stage) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,13 @@ class Machine:
     workers: int = 1
     memory: int | None = None
 
+    @property
+    def alone(self) -> Machine:
+        """The same worker with none beside it: it has all of the main memory; what a worker has of GPUs is its own anyhow."""
+        if self.device != "cpu" or self.memory is None:
+            return self
+        return replace(self, workers=1, memory=self.memory * self.workers)
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -34,6 +41,7 @@ class Fit:
         rows: Rows or prompts that go through the model at once; 0 for as many as the adapter likes.
         is_checkpointed: Whether activations are computed again instead of kept.
         halvings: How often it is to be halved: once for every worker that has died of it.
+        cuts: How often halving makes it smaller: a stage that kills its worker after that has failed.
         remedies: Where it does not fit: what would make it fit, each by itself, in a spec's words.
         devices: GPUs that the model is spread over, >= 1; `parts` are what it takes of all of them together.
     """
@@ -42,6 +50,7 @@ class Fit:
     rows: int = 0
     is_checkpointed: bool = False
     halvings: int = 0
+    cuts: int = 0
     remedies: tuple[str, ...] = ()
     devices: int = 1
 

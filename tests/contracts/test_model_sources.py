@@ -312,6 +312,10 @@ def write_gguf(path: Path) -> Any:
     return weights["token_embd.weight"]
 
 
+KILLING = "import os, sys; 'adapters.local.gguf_reading' in sys.orig_argv and os.kill(os.getpid(), 9)"
+"""Ends the process that reads a file, as the kernel does where memory does not suffice."""
+
+
 def test_a_gguf_file_is_read_once_into_an_ordinary_folder(
     tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,6 +325,8 @@ def test_a_gguf_file_is_read_once_into_an_ordinary_folder(
     from adapters.whole_model import read_model
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "adapters.py").write_text("raise RuntimeError('of the folder in which it is started')")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     embeddings = write_gguf(tmp_path / "models" / "small.gguf")
     with ThreadPoolExecutor() as two:
@@ -338,6 +344,12 @@ def test_a_gguf_file_is_read_once_into_an_ordinary_folder(
     assert losses[-1] < losses[0]
     assert answers([after], context) != answers([model], context)
     shutil.rmtree(model.base)
+    (tmp_path / "killing").mkdir()
+    (tmp_path / "killing" / "sitecustomize.py").write_text(KILLING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "killing"))
+    with pytest.raises(ValueError, match="was killed, most likely for want of memory"):
+        card(f"gguf:{tmp_path}/models")
+    monkeypatch.delenv("PYTHONPATH")
     (tmp_path / "models" / "small.gguf").write_bytes(b"GGUF but no more")
     with pytest.raises(ValueError, match=r"small\.gguf cannot be read: .+"):
         card(f"gguf:{tmp_path}/models")

@@ -37,16 +37,16 @@ class Room:
         self._device = torch.device(context.device)
         self._together = TOGETHER.get(self._device.type, 0)
         self._weights = sum(weight.numel() for weight in model.parameters())
-        self._bytes_per_token = 0.0  # of a pass, as measured; 0 before the first
+        self._bytes_per_token = 0.0  # of a pass, as measured; 0 before the first, when the plan's count
         self._free = torch.cuda.mem_get_info(self._device)[0] * USED if self._device.type == "cuda" else None
 
     def has_room(self, members: Sequence[Member]) -> bool:
         """Tell whether these runs may go through the model together: as many as fit, which can all do what one of them must."""
-        rows = max(member.batch_shape[0] for member in members)
-        tokens = len(members) * rows * max(member.batch_shape[1] for member in members)
-        fits = self._free is None or tokens * self._bytes_per_token <= self._free
-        agree = not self.passes(members).is_checkpointed or all(one.settings.can_checkpoint for one in members)
-        return agree and fits and tokens <= self._together
+        passes = self.passes(members)
+        agree = not passes.is_checkpointed or all(one.settings.can_checkpoint for one in members)
+        tokens = tokens_at_once(members, passes)
+        each = self._bytes_per_token or max(planned_bytes(member) for member in members)
+        return agree and (self._free is None or tokens * each <= self._free) and tokens <= self._together
 
     def passes(self, members: Sequence[Member]) -> Passes:
         """Return how the batches of runs go through the model: what the plan says, or the rule where it says nothing."""
@@ -63,18 +63,36 @@ class Room:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         if len(pack.members) > 1:
-            shapes = [member.batch_shape for member in pack.members]
-            self._together = len(shapes) * max(rows for rows, _ in shapes) * max(length for _, length in shapes) // 2
+            self._together = tokens_at_once(pack.members, pack.passes) // 2
             return True
         (member,) = pack.members
         member.passes = pack.passes.smaller(can_checkpoint=member.settings.can_checkpoint)
         return member.passes is not None
 
+    def measure(self) -> None:
+        """Begin to watch a GPU's memory, before the step that is measured."""
+        if self._free is not None and not self._bytes_per_token:
+            torch.cuda.reset_peak_memory_stats(self._device)
+
     def measured(self, pack: Pack) -> None:
-        """Learn from the peak of a GPU's memory what a token takes."""
+        """Learn from the peak of a GPU's memory in a step what a token takes."""
         if self._free is None or self._bytes_per_token:
             return
-        rows, length = (max(sizes) for sizes in zip(*(member.batch_shape for member in pack.members), strict=True))
-        tokens = len(pack.members) * min(rows, pack.passes.rows) * length
         taken = torch.cuda.max_memory_allocated(self._device) - torch.cuda.memory_allocated(self._device)
-        self._bytes_per_token = taken / tokens
+        self._bytes_per_token = taken / tokens_at_once(pack.members, pack.passes)
+
+
+def tokens_at_once(members: Sequence[Member], passes: Passes) -> int:
+    """Return the tokens, padding included, that go through the model together."""
+    rows = max(member.batch_shape[0] for member in members)
+    length = max(member.batch_shape[1] for member in members)
+    return len(members) * min(rows, passes.rows) * length
+
+
+def planned_bytes(member: Member) -> float:
+    """Return what a token of a run takes in a pass, as planned; 0 where that is not known."""
+    fit = member.run.fit
+    if fit is None or not fit.rows:
+        return 0.0
+    passing = sum(size for what, size in fit.parts if what in {"activations", "logits"})
+    return passing / (fit.rows * member.batch_shape[1])

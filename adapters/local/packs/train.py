@@ -141,6 +141,7 @@ class Training:
         """
         with _charged(pack.members):
             while True:
+                self._room.measure()
                 try:
                     lost = pack.step(partial(self._beat, pack))
                 except StoppedError:

@@ -21,6 +21,7 @@ from engine.domain.errors import RunError
 from engine.domain.plan import Plan
 from engine.domain.results import Attempt, Failure
 from engine.domain.stage import Stage, StageState, WorkerKind, artifact_users, artifacts_of
+from engine.ports import Fit
 from engine.ports.provider_errors import BlockedError
 from engine.run.accounts import replies
 from engine.run.accounts.journal import Journal
@@ -307,8 +308,10 @@ class _Loop:
                 if is_excused:
                     self._excused.add(attempt.key)
                 else:  # the first time, it is tried as it was, so that its results are those of an undisturbed run
+                    fit = self._ready.memory.fits.get(attempt.key, Fit())
+                    is_to_cut = lost.is_out_of_memory and self._halvings[attempt.key] < fit.cuts
                     self._halvings[attempt.key] += lost.is_out_of_memory or self._deaths[attempt.key] > 0
-                    self._deaths[attempt.key] += 1
+                    self._deaths[attempt.key] += not is_to_cut  # it is held against none that can be cut smaller
                 failure = None
                 if self._deaths[attempt.key] >= WORKER_DEATHS:
                     what = f"{WORKER_DEATHS} workers died running it: {lost.why}"

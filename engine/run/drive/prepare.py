@@ -12,20 +12,21 @@ from pathlib import Path
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
-from engine.domain.stage import GenerateWork, StageKind, TuneWork, WorkerKind
-from engine.domain.sweep import Budget, Recipe
+from engine.domain.stage import GenerateWork, Stage, StageKind, TuneWork, WorkerKind
+from engine.domain.sweep import Budget, Recipe, Resources
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
 from engine.plan.check import check
 from engine.plan.estimate import NOTHING, Forecast, calibrated, calibration, forecast, stage_fits, stage_forecasts
-from engine.plan.machine import machine
+from engine.plan.machine import is_elsewhere, machine
 from engine.plan.memory import Memory, memory
 from engine.plan.power import minimum_detectable_effect
 from engine.plan.share import Groups, Savings, group, savings, shared
 from engine.plan.tariff import Tariff, prices_of, tariff, today
 from engine.plan.wall import Start, Wall, wall
+from engine.ports import Fit, Machine
 from engine.ports.provider import JobState
 from engine.run.accounts.journal import Journal
 from engine.run.drive.limits import charged
@@ -137,8 +138,7 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         for key, stage in plan.stages.items()
         if stage.worker is WorkerKind.MODEL and key not in found.cached and key not in accounts
     }
-    here = machine(resources)
-    room = memory(held.values(), stage_fits(plan, catalogue, here, held), here, resources)
+    room = _room(plan, catalogue, held, resources)
     here = room.machine
     alone = stage_forecasts(plan, catalogue, here, measure=bool(held))
     groups = group(plan.stages, alone, accounts)
@@ -173,6 +173,24 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         ),
         root=root,
     )
+
+
+def _room(plan: Plan, catalogue: Catalogue, held: Mapping[str, Stage], resources: Resources) -> Memory:
+    """Return what the stages that are still to run here take, cut for the workers that there will be."""
+    here = machine(resources)
+    room = memory(held.values(), _fits(plan, catalogue, here, held), here, resources)
+    if room.machine == here:
+        return room
+    # Fewer workers have more each, for which less is to be cut.
+    return memory(held.values(), _fits(plan, catalogue, room.machine, held), room.machine, resources)
+
+
+def _fits(plan: Plan, catalogue: Catalogue, here: Machine, held: Mapping[str, Stage]) -> dict[str, Fit]:
+    found = stage_fits(plan, catalogue, here, held)
+    if not is_elsewhere():
+        return found
+    # On a cluster, whose devices may be others than ours, workers decide how many rows go at once.
+    return {key: replace(fit, rows=0) for key, fit in found.items()}
 
 
 def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:

@@ -19,6 +19,7 @@ from engine.domain.errors import RunError
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind, WorkerKind
 from engine.domain.sweep import Resources, RunSettings
+from engine.plan.machine import oom_kills
 from engine.run.executors.absences import Absences
 from engine.run.executors.ray_cluster import Cluster
 from engine.run.executors.workers import Ended, Worker, WorkerLost, WorkerNews
@@ -56,15 +57,6 @@ class RayWorker(Worker):
 
 
 _ACTOR = ray.remote(concurrency_groups={BESIDE: 1})(RayWorker)
-
-
-def oom_kills() -> int:
-    """Return how many processes the kernel of this machine has killed for want of memory; 0 where it does not say."""
-    try:
-        lines = (line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
-        return next((int(value) for name, value in lines if name == "oom_kill"), 0)
-    except OSError:
-        return 0
 
 
 def given_device(gpus: Sequence[int | str], environment: MutableMapping[str, str]) -> str:

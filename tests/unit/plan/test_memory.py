@@ -37,15 +37,36 @@ def test_as_many_workers_as_fit_are_started() -> None:
 
 def test_what_fits_nowhere_is_refused_with_what_would_help() -> None:
     with pytest.raises(
-        PlanError, match=r"generate on `standin/aligned` takes 21\.0 GB \(weights 21\.0 GB\), and 20\.0 GB"
+        PlanError, match=r"generate on `standin/aligned` takes 26\.0 GB \(weights 26\.0 GB\), and 20\.0 GB"
     ) as found:
-        planned(21 * GB)
+        planned(26 * GB).refuse(is_alone=True)
     assert "any of these would make it fit: `a: b`" in found.value.todo
+    crowded = planned(12 * GB, Resources(hosts=4))
     with pytest.raises(PlanError, match=r"takes 12\.0 GB, and 4 workers share 20\.0 GB") as found:
-        planned(12 * GB, Resources(hosts=4))
+        crowded.refuse()
     assert (found.value.where, found.value.todo) == ("run.resources.hosts", "write 1, or leave it out")
-    with pytest.raises(PlanError, match=r"on a worker's GPUs are free"):
-        planned(21 * GB, device="cuda", memory=20 * GB)
+    crowded.refuse(is_alone=True)
+    with pytest.raises(PlanError, match=r"on a worker's GPUs are free") as found:
+        planned(26 * GB, device="cuda", memory=20 * GB).refuse()
+    assert "; `run.resources.gpus_per_host: 0` computes" in found.value.todo
+
+
+@pytest.mark.parametrize(
+    ("needed", "hosts", "more", "workers"),
+    [
+        (24, None, {}, 1),
+        (6, 4, {}, 4),
+        (24, None, {"device": "cuda", "memory": 20 * GB}, 4),
+    ],
+)
+def test_what_a_forecast_that_is_off_may_refuse_is_tried_with_a_warning(
+    needed: int, hosts: int | None, more: dict[str, Any], workers: int
+) -> None:
+    found = planned(needed * GB, Resources(hosts=hosts), **more)
+    found.refuse()
+    assert found.machine.workers == workers
+    assert "memory may not suffice: generate on" in found.notes[0]
+    assert not planned(5 * GB).notes
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -65,3 +86,9 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(machines, "CGROUP", tmp_path)
     monkeypatch.setattr(machines, "OWN_GROUPS", groups)
     assert machines.free_memory() == 3000 - (1500 - 500)
+    machine_wide = tmp_path / "vmstat"
+    machine_wide.write_text("pgfault 9\noom_kill 7\n")
+    monkeypatch.setattr(machines, "VMSTAT", machine_wide)
+    assert machines.oom_kills() == 7
+    (own / ("memory.oom_control" if version == 1 else "memory.events")).write_text("under_oom 0\noom_kill 2\n")
+    assert machines.oom_kills() == 2, "others on this machine have died of their own"

@@ -19,6 +19,8 @@ from engine.domain.cost import Usage
 from engine.domain.results import Attempt, Failure
 from engine.domain.stage import StageKind, StageState
 from engine.domain.sweep import RunSettings
+from engine.ports import Fit
+from engine.run.drive import prepare
 from engine.run.drive.driver import WORKER_DEATHS, told
 from engine.run.drive.interrupts import FIRST
 from engine.run.drive.order import Ending
@@ -122,6 +124,22 @@ def test_a_stage_with_which_workers_keep_dying_fails(drive: Drive) -> None:
     summary, _ = drive(UNTUNED, Mortal)
     assert (summary.ending, summary.failed, summary.skipped) == (Ending.FAILURES, 1, 1)
     assert drive.notes[-1].endswith("for `the recipe`: WorkerDiedError: 3 workers died running it: killed")
+
+
+@pytest.mark.parametrize(("cuts", "failed"), [(3, 0), (2, 1)])
+def test_a_death_for_want_of_memory_counts_when_nothing_is_left_to_cut(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, cuts: int, failed: int
+) -> None:
+    class Cramped(Mortal):
+        def poll(self, timeout: float) -> list[Attempt | WorkerLost]:
+            return [
+                replace(one, is_out_of_memory=True) if isinstance(one, WorkerLost) else one
+                for one in super().poll(timeout)
+            ]
+
+    monkeypatch.setattr(prepare, "stage_fits", lambda *given: {key: Fit(cuts=cuts) for key in given[-1]})
+    registry.adapter(Kind.GENERATOR, "acme/voice").ends = [KilledError() for _ in range(2 + WORKER_DEATHS)]
+    assert drive(UNTUNED, Cramped)[0].failed == failed
 
 
 def test_an_interrupt_stops_what_says_how_far_it_is_and_the_same_command_goes_on(

@@ -17,7 +17,7 @@ from engine.domain.conversation import Prompt, Turn
 from engine.domain.results import Response
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, Generated, GenerateTask, NoSettings, StoppedError
+from engine.ports import Context, Fit, Generated, GenerateTask, NoSettings, StoppedError, Workload
 from engine.run.executors.workers import WarmSlots
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -299,3 +299,24 @@ def test_a_task_says_at_each_step_how_far_it_is_and_stops_there_with_those_that_
     with pytest.raises(StoppedError):
         next(ended)
     assert [key for key, _ in pulse.heard[len(one) :]] == ["two"] * 3
+
+
+def test_sampled_answers_are_forecast_in_the_batches_in_which_they_are_given_and_cut_after_a_death(
+    bench: Bench,
+) -> None:
+    settings, sampled = registry.settings_of(Kind.GENERATOR, "local/transformers")(), Decoding(16, temperature=1.0)
+    work = Workload(400_000, 10**6, 500, longest=2000, base=bench.base)
+    greedy, drawn = (
+        dict(bench.generator.fit(settings, one, work).parts)["keys and values"] for one in (Decoding(16), sampled)
+    )
+    assert drawn == pytest.approx(greedy * 32 / (8192 // 2016)), "32 prompts, however long they are"
+    assert bench.generator.fit(settings, sampled, work).cuts == 5
+    steps = []
+    for fit in (None, Fit(halvings=5)):
+        pulse = Stops(10_000)
+        task = dataclasses.replace(bench.task("one", prompts=PROMPTS[:3]), decoding=sampled, fit=fit)
+        found = bench.answers([task], dataclasses.replace(bench.context(), pulse=pulse))
+        tokens = [answer.generated_tokens for answer in found["one"]]
+        assert len(pulse.heard) == (sum(tokens) if fit else max(tokens))
+        steps.append(len(pulse.heard))
+    assert steps[0] < steps[1]

@@ -228,3 +228,39 @@ def test_a_run_with_dropout_is_in_no_pack_that_computes_activations_again(
     tuner = registry.adapter(Kind.TUNER, "local/sft")
     one, other = (tuner.sharing(run.settings).pack for run in (wet[0], dry[0]))
     assert one != other
+
+
+def test_a_pack_on_a_gpu_is_as_wide_as_planned_memory_allows_and_then_as_measured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the readings of the GPU are made up: none is at hand."""
+    import torch
+
+    from adapters.local.packs import room, train
+    from adapters.local.packs.pack import Pack
+
+    (plain,) = bench.several("wide", 1)
+    training = train.Training(bench.held, bench.context)
+    members = [training._member(plain) for _ in range(4)]  # noqa: SLF001 - what the trainer makes of a run
+    rows, length = members[0].batch_shape
+    fit = Fit((("weights", 9), ("activations", 800 * length), ("logits", 200 * length)), rows=2)
+    read: dict[str, int] = {
+        "mem_get_info": 10_000 * length,
+        "max_memory_allocated": 400 * length,
+        "memory_allocated": 0,
+    }
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (read["mem_get_info"], 0))
+    for name in ("max_memory_allocated", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda _, name=name: read[name])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: read.update(max_memory_allocated=40 * length))
+    found = room.Room(bench.held.base, replace(bench.context, device="cuda:0"))
+    for member in members:
+        member.run = replace(plain, fit=fit)
+    assert rows > fit.rows, "what goes through at once counts, and not the batch"
+    assert [found.has_room(members[:many]) for many in (1, 4)] == [True, True]
+    read["mem_get_info"] = 2_500 * length
+    tight = room.Room(bench.held.base, replace(bench.context, device="cuda:0"))
+    assert [tight.has_room(members[:many]) for many in (2, 3)] == [True, False]
+    tight.measure()  # what reading the model took is none of a pass's
+    tight.measured(Pack(bench.held, members[:1], tight.passes(members[:1])))
+    assert tight.has_room(members)
