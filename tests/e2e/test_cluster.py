@@ -33,6 +33,11 @@ pytestmark = [
 HEAD = "127.0.0.2"
 
 
+def _bare() -> dict[str, str]:
+    """The environment without what other tests of this process have told Ray: it is read once, when Ray is imported."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
 @dataclass
 class Node:
     """A node of a Ray cluster, by `ray start`."""
@@ -45,7 +50,7 @@ class Node:
     def start(self) -> None:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, env=os.environ | self.variables, start_new_session=True
+                self.command, stdout=log, stderr=log, env=_bare() | self.variables, start_new_session=True
             )
 
     def wait(self) -> None:
