@@ -26,9 +26,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import children
 import yaml
 from transformers import LlamaConfig
 
@@ -247,8 +247,7 @@ def main() -> None:
         f"{'sweep':20} {'low':>7} {'expected':>8} {'high':>7} {'measured':>8} {'ratio':>6}  within  planning     cpu",
         flush=True,
     )
-    with TemporaryDirectory(prefix="dosimeter-forecasts-") as place:
-        folder = Path(place)
+    with children.workplace() as folder:
         write_models(folder, {case.name.partition(" ")[0] for case in cases} & SHAPES.keys())
         write_rows(folder)
         for case in cases:
