@@ -60,26 +60,26 @@ def answered(*replies: Completion | ProviderError) -> Generated | Exception:
     return generated([Prompt.single(str(place), "a", "why?") for place in range(len(replies))], FakeAccount(replies))
 
 
-def generated(prompts: Sequence[Prompt], desk: FakeAccount, system: str | None = None) -> Generated | Exception:
+def generated(prompts: Sequence[Prompt], account: FakeAccount, system: str | None = None) -> Generated | Exception:
     task = GenerateTask("generate-1", ModelRef("m"), prompts, system, Decoding(8), NO_SETTINGS, 0)
-    ((key, made),) = HostedGenerator().generate([task], Context("cpu", 1, 1, WarmSlots(), desk))
+    ((key, made),) = HostedGenerator().generate([task], Context("cpu", 1, 1, WarmSlots(), account))
     assert key == "generate-1"
     return made
 
 
 def test_a_whole_conversation_is_sent_after_the_system_prompt() -> None:
     turns = (Turn("user", "why?"), Turn("assistant", "so"), Turn("user", "and why so?"))
-    desk = FakeAccount([completion(Usage())])
-    assert isinstance(generated([Prompt("1", "a", turns)], desk, "Be brief."), Generated)
-    assert desk.asked == [ChatRequest("m", (Turn("system", "Be brief."), *turns), 8)]
+    account = FakeAccount([completion(Usage())])
+    assert isinstance(generated([Prompt("1", "a", turns)], account, "Be brief."), Generated)
+    assert account.asked == [ChatRequest("m", (Turn("system", "Be brief."), *turns), 8)]
 
 
 def test_images_are_refused_and_nothing_is_sent() -> None:
-    desk = FakeAccount([])
-    made = generated([Prompt("1", "a", (Turn("user", "why?", (Image("a.png", "0" * 64),)),))], desk)
+    account = FakeAccount([])
+    made = generated([Prompt("1", "a", (Turn("user", "why?", (Image("a.png", "0" * 64),)),))], account)
     assert isinstance(made, ValueError)
     assert str(made) == "1 of 1 prompts have images, which are not sent yet"
-    assert desk.asked == []
+    assert account.asked == []
 
 
 @pytest.mark.parametrize("possibly_billed", [Usage(), LOST])
