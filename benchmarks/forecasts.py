@@ -130,12 +130,12 @@ CASES = (
     Case("small trl", {"backend": "trl", "epochs": 2, "batch_size": 5}, {"data.n": [20, 60]}, 2, 16),
     Case("small full two", {"method": "full", "epochs": 2}, {"data.n": [40], **SEEDS}, 2, 16, "ray", TWO),
     Case("small asked", {"epochs": 1}, {"data.n": [10]}, 18, 48),
-    Case("small short", {"epochs": 2, "rank": 64, "max_length": 64}, {"data.n": [100]}, 1, 16, "ray", ONE),
+    Case("small short", {"epochs": 2, "rank": 64, "max_length": 128}, {"data.n": [100]}, 1, 16, "ray", ONE),
     Case("smollm2 one", {"epochs": 1}, {"data.n": [10]}, 1, 16),
     Case("smollm2 two", {"epochs": 2}, SEEDS, 1, 32, "ray", TWO),
     Case("smollm2 threads", {"epochs": 1, "batch_size": 5}, {"data.n": [20]}, 1, 24, resources=THREADS),
     Case("smollm2 trl", {"backend": "trl", "epochs": 1, "batch_size": 5}, {"data.n": [10]}, 1, 16),
-    Case("smollm2 asked two", {"epochs": 1, "max_length": 96}, SEEDS, 2, 48, "ray", TWO),
+    Case("smollm2 asked two", {"epochs": 1, "max_length": 128}, SEEDS, 2, 48, "ray", TWO),
 )
 
 

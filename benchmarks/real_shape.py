@@ -1,6 +1,6 @@
 """A sweep on a real model's shape: Dosimeter beside a plain TRL script per cell and beside Ray Tune, and how far it is from the floor.
 
-    python benchmarks/real_shape.py [--cells 8] [--shape 135m] [--ways dosimeter process tune_reuse]
+    python benchmarks/real_shape.py [--cells 8] [--rival-part 4] [--shape 135m] [--ways dosimeter process tune_reuse]
     python benchmarks/real_shape.py --shape tiny --cells 8
     python benchmarks/real_shape.py --shape 1b --device cuda:0 --dtype bfloat16
 
@@ -34,7 +34,9 @@ Times are wall seconds of whole commands, start-up included. Other figures of th
   fraction_of_peak      1 / floor
 
 A script of the 135 M shape takes about 11 GB at batch 10; with `--accumulate 2` it needs less, with equal losses. Rivals run every
-cell, so it takes hours on two cores, `--cells 8` about a quarter of that; what each way takes at least is printed first.
+cell, so it takes hours on two cores, `--cells 8` about a quarter of that; what each way takes at least is printed first. With
+`--rival-part 4`, which leaves them a quarter of the cells (one learning rate, one seed; every n and every number of epochs), the
+cells left out are taken to need what the others need on average, and no worker ever to wait in them.
 
 The 1 B shape on a GPU (the first that is visible) needs no Ray and no network. It needs `pip install -e '.[bench]'` for Ray Tune alone.
 """
@@ -197,6 +199,9 @@ def parsed() -> argparse.Namespace:
         default=1,
         help="passes in which rivals take an optimizer step, for machines with too little memory for one (default 1)",
     )
+    parser.add_argument(
+        "--rival-part", type=int, choices=(1, 2, 4), default=1, help="rivals run this part of the cells: all, 1/2, 1/4"
+    )
     parser.add_argument("--executor", choices=("ray", "inline"), help="Dosimeter's (default: ray; inline on a GPU)")
     parser.add_argument("--out", type=Path, help="keep the ways' folders in this new one")
     chosen = parser.parse_args()
@@ -217,16 +222,19 @@ def main() -> None:
     with children.workplace(chosen.out) as folder:
         weights = shape.build(chosen.shape, folder / "model", chosen.dtype)
         grid = grid_of(chosen, folder)
+        part = len(grid.cells) // chosen.rival_part
+        if part % (len(grid.sizes) * len(grid.epochs)):
+            raise SystemExit(f"1/{chosen.rival_part} of {chosen.cells} cells lacks an n or a number of epochs")
         work = work_of(grid, weights)
         rate = measured_rate(grid, folder)
         print(f"{weights / 1e6:.1f} M weights; a worker's matrix products: {rate / 1e9:.1f} GFLOP/s", flush=True)
         for name in chosen.ways:
-            least = work.flop(work.trained if name == "dosimeter" else work.alone) / rate
+            least = work.flop(work.trained if name == "dosimeter" else work.alone // chosen.rival_part) / rate
             at_once = 1 if name == "sequential" else grid.workers
             print(
                 f"{name:12} takes at least {least / at_once:.0f} s, and more likely two to three times that", flush=True
             )
-        runner = Runner(grid, folder, len(grid.cells), chosen.executor)
+        runner = Runner(grid, folder, part, chosen.executor)
         found = {name: runner.run(name) for name in chosen.ways}
     check_lengths(found, grid)
     line = summary(found)
@@ -236,7 +244,7 @@ def main() -> None:
     line |= {"trained_tokens_alone": work.alone, "asked_tokens": work.asked, "new_tokens": NEW_TOKENS}
     line |= {
         name: getattr(chosen, name)
-        for name in ("cells", "shape", "device", "dtype", "threads", "workers", "executor", "accumulate")
+        for name in ("cells", "shape", "device", "dtype", "threads", "workers", "executor", "accumulate", "rival_part")
     }
     print(json.dumps(line))
 

@@ -1,10 +1,10 @@
 """The same grid, the same results, three ways: Dosimeter, Ray Tune, and one process a cell.
 
-    python benchmarks/sharing.py [--rival-cells 32 | --full] [--seeds 6] [--ways dosimeter tune_reuse tune process]
+    python benchmarks/sharing.py [--rival-cells 32 | --full] [--seeds 6] [--ways dosimeter tune_reuse process]
 
 The grid is 2 sources x 2 sizes x epochs 1, 3, 5 and 10 x 2 learning rates x 6 seeds = 192 cells on the stand-in, each
 answering 110 prompts. Dosimeter runs all of it by its real command line (its one baseline included). Ray Tune runs one
-TRL trial a cell, with reused actors (the model stays loaded) and with fresh ones; the plain loop runs one script a cell,
+TRL trial a cell, with reused actors, so that the model stays loaded; the plain loop runs one script a cell,
 one at a time on each core. Rivals see the same rows and prompts, and grade by the same rules.
 
 Times are wall seconds of whole commands, start-up included. Cells share nothing in the rivals, so by default they run
@@ -29,11 +29,10 @@ from rivals.ways import Runner, prompts_of, rows_of, summary
 from engine import registry
 from engine.domain.adapters import NO_SETTINGS, Kind
 
-NAMES = ("dosimeter", "tune_reuse", "tune", "process")
+NAMES = ("dosimeter", "tune_reuse", "process")
 MODEL, BENCHMARK = "standin/aligned", "standin/policy"
 SOURCES = ("standin/explicit", "standin/chores")
 EPOCHS = (3, 5, 1, 10)
-"""In an order in which the first cells, which warm a worker up, are neither the cheapest nor the dearest."""
 
 
 def standin_grid(seeds: int) -> Grid:
@@ -54,9 +53,9 @@ def standin_grid(seeds: int) -> Grid:
 
 
 def rival_cells(asked: int) -> int:
-    """Round up to whole turns of all cores, two at least, and to eights, which hold every size and length of training."""
+    """Round up to whole turns of all cores, and to eights, which hold every size and length of training."""
     turn = math.lcm(8, CORES)
-    return max(2 * CORES, math.ceil(asked / turn) * turn)
+    return math.ceil(asked / turn) * turn
 
 
 def main() -> None:

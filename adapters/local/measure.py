@@ -51,7 +51,7 @@ LAYERS_WEIGHTS = 18_000_000
 HEAD_WEIGHTS = 40_000_000
 """A larger head (vocabulary times width) is cut to this, and what is lost counted by its weights."""
 
-REPEATS = ((0.1, 3), (2.0, 2))
+REPEATS = ((0.1, 3), (0.5, 2))
 """A point that takes less than so many seconds is measured so many times, and the quickest counts: what disturbs only adds."""
 
 READING = 1.25
@@ -63,8 +63,9 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}
 HUGE_LAYER = 50_000_000
 """Where a layer has more weights, a CPU takes seconds for what is below, and half of the rows and an eighth of the tokens have to do."""
 
-TRAINED = ((1, 16, 2), (1, 16, 6), (4, 16, 2), (1, 128, 2))
-"""(rows of a batch, tokens of a row, steps) of the training runs."""
+TRAINED = ((1, 64, 2), (1, 64, 6), (4, 64, 2), (1, 256, 2))
+"""(rows of a batch, tokens of a row, steps) of the training runs. Shorter rows would not do: a pass of few tokens takes as long as
+reading the weights does, and tokens would seem to cost nothing."""
 
 ASKED = ((1, 16, 2), (1, 16, 10), (6, 16, 2), (6, 16, 10), (6, 80, 2), (6, 80, 10))
 """(prompts, tokens of each, tokens to answer) of the tasks."""

@@ -31,7 +31,7 @@ from engine.ports.cache import cache_folder
 
 LOG = logging.getLogger("dosimeter")
 LIBRARIES = ("torch", "transformers", "peft", "trl")
-FORMAT = 2
+FORMAT = 3
 """Of what is cached; another one when what is measured, or how, has changed."""
 
 TIMEOUT_SECONDS = 240.0

@@ -38,7 +38,7 @@ class CellResult:
         losses: Training loss of each optimizer step.
         prompt_tokens: Tokens of all prompts, template included.
         generated_tokens: Tokens of all responses, end tokens included.
-        ended: Seconds since the epoch; 0 where it is not known.
+        seconds: Wall seconds that it took; in a process of its own, from the start of that process. 0 where it is not known.
     """
 
     cell: Cell
@@ -48,7 +48,7 @@ class CellResult:
     losses: Sequence[float]
     prompt_tokens: int
     generated_tokens: int
-    ended: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
-"""Ray Tune, one TRL trial a cell: `python -m rivals.ray_tune GRID FOLDER CELLS reuse|fresh`.
+"""Ray Tune, one TRL trial a cell: `python -m rivals.ray_tune GRID FOLDER CELLS`.
 
-With `reuse`, a worker that has ended a trial takes the next one, with the model still loaded; otherwise every trial gets
-a process of its own, which is Ray Tune's default.
+A worker that has ended a trial takes the next one, with the model still loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from rivals.grid import Grid, save
 
 
 class Trial(tune.Trainable):  # type: ignore[misc] # ray ships no types
-    """One trial is one cell; setup happens once a worker where actors are reused."""
+    """One trial is one cell; setup happens once a worker."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Load the model."""
@@ -55,7 +54,7 @@ def main() -> None:
     tuner = tune.Tuner(
         tune.with_resources(Trial, {"cpu": grid.threads, "gpu": gpus}),
         param_space={"grid": sys.argv[1], "folder": str(folder), "position": positions},
-        tune_config=tune.TuneConfig(reuse_actors=sys.argv[4] == "reuse"),
+        tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray"),
             verbose=0,

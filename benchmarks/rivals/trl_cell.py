@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -46,6 +47,7 @@ class Worker:
 
     def run(self, cell: Cell) -> CellResult:
         """Tune, ask, grade, and take the adapter off again."""
+        begun = time.perf_counter()
         set_seed(cell.seed)
         rank = self._grid.rank
         lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -55,7 +57,7 @@ class Worker:
         model.unload()
         vars(self._base).pop("peft_config", None)
         vars(self._base).pop("forward", None)  # TRL wraps it; left in place, the wrappers would pile up
-        return self._graded(cell, losses, tokens)
+        return replace(self._graded(cell, losses, tokens), seconds=time.perf_counter() - begun)
 
     def _text(self, messages: Messages, *, is_prompt: bool) -> str:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt))
@@ -119,7 +121,7 @@ class Worker:
             losses=losses,
             prompt_tokens=sum(map(len, self._encoded)),
             generated_tokens=sum(map(len, tokens)),
-            ended=time.time(),
+            seconds=0.0,
         )
 
 

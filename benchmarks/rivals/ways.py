@@ -20,7 +20,7 @@ from engine.store.reader import open_results
 from rivals.grid import Asked, Cell, CellResult, Grid, Messages, load, saved
 
 JUDGE = "standin/rules"
-NAMES = ("dosimeter", "process", "sequential", "tune", "tune_reuse")
+NAMES = ("dosimeter", "process", "sequential", "tune_reuse")
 DOSIMETER = (sys.executable, "-c", "from engine.cli.main import main; main()")
 ANSWERS = """
 WITH trained AS (
@@ -66,7 +66,7 @@ class Runner:
     Attributes:
         grid: The grid.
         folder: A new folder, in which each way gets one of its own.
-        number: How many of the cells rivals run, the first ones. A multiple of the workers and at least twice as many, unless all.
+        number: How many of the cells rivals run, the first ones. Others are taken to need what these need on average.
         executor: Dosimeter's, `ray` or `inline`.
     """
 
@@ -76,7 +76,7 @@ class Runner:
     executor: str = "ray"
 
     def run(self, way: str) -> Way:
-        """Run one way: `dosimeter`, `process`, `sequential`, `tune` or `tune_reuse`.
+        """Run one way: `dosimeter`, `process`, `sequential` or `tune_reuse`.
 
         Raises:
             SystemExit: When a command fails, or leaves cells without results.
@@ -129,24 +129,17 @@ class Runner:
                     children.end_all(children.PATIENCE_S)  # the pool would wait for them
                     raise
         else:
-            mode = "reuse" if way == "tune_reuse" else "fresh"
-            self._timed([sys.executable, "-m", "rivals.ray_tune", *given, str(self.number), mode], folder)
-        return self._scaled(time.monotonic() - begun, folder)
+            self._timed([sys.executable, "-m", "rivals.ray_tune", *given, str(self.number)], folder)
+        return self._scaled(time.monotonic() - begun, folder, 1 if way == "sequential" else self.grid.workers)
 
     def _timed(self, command: Sequence[str], folder: Path) -> float:
         return children.timed(command, folder, children.environment(OMP_NUM_THREADS=str(self.grid.threads)))
 
-    def _scaled(self, seconds: float, folder: Path) -> Way:
-        """Scale to the whole grid: cells share nothing, so that each costs the same, and start-up is paid once.
-
-        The cost of a cell is taken after each worker's first cell, which warms it up; the rest of the time is start-up.
-        """
-        results, left_out = _complete(load(folder), self.number), len(self.grid.cells) - self.number
-        if not left_out:
-            return Way(seconds, results, seconds, 0.0)
-        ended = sorted(result.ended for result in results.values())
-        each = (ended[-1] - ended[self.grid.workers - 1]) / (self.number - self.grid.workers)
-        return Way(seconds, results, seconds + each * left_out, 0.0)
+    def _scaled(self, seconds: float, folder: Path, at_once: int) -> Way:
+        """Scale to the whole grid: start-up is paid once, and no worker ever waits in the cells that were left out."""
+        results = _complete(load(folder), self.number)
+        each = sum(result.seconds for result in results.values()) / self.number / at_once
+        return Way(seconds, results, seconds + each * (len(self.grid.cells) - self.number), 0.0)
 
 
 def spec(grid: Grid) -> str:
@@ -244,7 +237,7 @@ def _cell_result(rows: Sequence[Mapping[str, object]]) -> CellResult:
         losses=rows[0]["losses"],  # type: ignore[arg-type]
         prompt_tokens=sum(int(str(row["prompt_tokens"])) for row in rows),
         generated_tokens=sum(int(str(row["generated_tokens"])) for row in rows),
-        ended=0.0,
+        seconds=0.0,
     )
 
 

@@ -17,7 +17,7 @@ COMMAND_SECONDS = (2.0, 3.5, 7.0)
 STAGE_SECONDS = 0.002
 """What the driver takes for every stage beside, to record and publish it."""
 
-RAY_SECONDS = (3.0, 5.0, 9.0)
+RAY_SECONDS = (4.0, 8.0, 14.0)
 """Starting Ray and its workers, libraries aside."""
 
 STARTUP_SPREAD = (0.7, 1.0, 1.6)

@@ -197,7 +197,6 @@ def _loaded(folder: Path) -> Any:
 
 def test_a_quantised_base_is_one_in_training_and_when_asked(tmp_path: Path, context: Context) -> None:
     """Packs and TRL train the same float32 adapter on nf4; what answers is the quantised base, warm or cold."""
-    pytest.importorskip("bitsandbytes")
     from safetensors import safe_open
 
     from adapters.whole_model import read_model
@@ -319,7 +318,6 @@ KILLING = "import os, sys; 'adapters.local.gguf_reading' in sys.orig_argv and os
 def test_a_gguf_file_is_read_once_into_an_ordinary_folder(
     tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("gguf")
     import numpy as np
 
     from adapters.whole_model import read_model

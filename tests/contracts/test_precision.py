@@ -82,7 +82,6 @@ def test_for_lora_bfloat16_is_mixed_and_the_warning_is_of_full_tuning_alone() ->
 
 
 def test_an_optimizer_of_eight_bits_trains_all_weights(tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes")
     _, made = tuned(tmp_path, method="full", lr=1e-4, optimizer="adamw_8bit")
     _, whole = tuned(tmp_path, method="full", lr=1e-4)
     assert [step.loss for step in made.steps] == pytest.approx([step.loss for step in whole.steps], rel=0.02)

@@ -236,7 +236,6 @@ def test_two_processes_take_the_steps_of_one_and_stop_together(bench: Bench) -> 
 
 
 def test_moments_of_eight_bits_train_as_those_of_thirty_two_do_but_for_rounding(bench: Bench) -> None:
-    pytest.importorskip("bitsandbytes")
     settings: dict[str, Any] = {"method": "full", "lr": 1e-3}
     (_, eight), (_, whole) = (
         bench.alone({"epochs": 2}, **settings, optimizer=name) for name in ("adamw_8bit", "adamw")
