@@ -27,6 +27,9 @@ PATIENCE_S = 5.0
 """How long a process has to end by itself before it is killed."""
 
 SAMPLE_S = 0.5
+LOOKING = 1 / 30
+"""Most of the time that may go into looking at memory: the system counts the pages of a process one by one, and holds it up."""
+
 PROGRESS_S = 60.0
 LINES_OF_ERROR = 15
 LOG = ".log"
@@ -150,8 +153,11 @@ class Watch:
 
     def _look(self) -> None:
         begun = said = time.monotonic()
-        while not self._done.wait(SAMPLE_S):
+        pause = SAMPLE_S
+        while not self._done.wait(pause):
+            looked = time.monotonic()
             self.peak_gb = max(self.peak_gb, sum(map(_memory, psutil.Process().children(recursive=True))) / 1e9)
+            pause = max(SAMPLE_S, (time.monotonic() - looked) / LOOKING)
             if time.monotonic() - said > PROGRESS_S:
                 said = time.monotonic()
                 print(f"  after {said - begun:.0f} s: {self.progress(said - begun)}", flush=True)

@@ -20,8 +20,8 @@ and no loss differs by more than 1e-5 of it; in bfloat16 that is not to be expec
 Times are wall seconds of whole commands, start-up included. Other figures of the last line, which is JSON:
 
   ratio_WAY     its seconds / Dosimeter's
-  peak_gb       the most memory that Dosimeter's processes had at a time, sampled each half second; shared pages count once (10^9
-                bytes); `peak_gb_WAY` is that of a rival
+  peak_gb       the most memory that Dosimeter's processes had at a time, sampled each half second or, where that would hold them
+                up, less often; shared pages count once (10^9 bytes); `peak_gb_WAY` is that of a rival
   floor         seconds for which Dosimeter's workers were busy / floor_s
   floor_wall    Dosimeter's wall seconds × workers / floor_s
   floor_s       (4 N trained_tokens + 2 N asked_tokens) / flop_per_s
