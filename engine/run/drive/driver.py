@@ -146,7 +146,10 @@ class _Loop:
     ) -> None:
         ready = order.prepared
         seconds = {key: forecast.expected.device_seconds for key, forecast in ready.forecasts.items()}
-        self._scheduler = Scheduler(ready.plan.stages, cached, seconds, ready.groups, executor.slots)
+        is_packing = ready.memory.machine.device != "cpu"
+        self._scheduler = Scheduler(
+            ready.plan.stages, cached, seconds, ready.groups, executor.slots, is_packing=is_packing
+        )
         self._order = order
         self._ready = ready
         self._run = run

@@ -39,8 +39,8 @@ LARGE_SECONDS = 300.0
 """Ceiling of a batch in expected seconds: generation waits for the training in its batch, and people wait for results."""
 
 PACK = 16
-"""Fewest training runs in a tune batch, as long as there are that many for every worker. How many of them train at the same time is
-measured by the worker."""
+"""So many training runs are in a tune batch where packs gain from their width, as long as a worker's fair share of the group's seconds
+holds them. How many of them train at the same time is measured by the worker."""
 
 LARGEST = MappingProxyType(
     {
@@ -60,7 +60,8 @@ class Scheduler:
     """The state of every stage, and the order of the ready ones.
 
     Stages come by key, inputs before what needs them; those that are `done` need not run. `seconds` are the device-seconds that
-    are expected, shared work counted once.
+    are expected, shared work counted once. `is_packing` says whether training runs are quicker together: on a CPU they are not, and a batch
+    of them would only keep other workers waiting.
 
     Attributes:
         counts: Stages by (kind, state).
@@ -73,8 +74,11 @@ class Scheduler:
         seconds: Mapping[str, float],
         groups: Groups,
         slots: tuple[Slot, ...],
+        *,
+        is_packing: bool = True,
     ) -> None:
         """Find what is ready."""
+        self._is_packing = is_packing
         self._stages = stages
         self._seconds = seconds
         self._groups = groups
@@ -92,7 +96,6 @@ class Scheduler:
             (stages[key].kind, state) for key, state in self._state.items()
         )
         self._left: dict[str, float] = {}  # expected seconds by batch group, of what is pending
-        self._pending: Counter[str] = Counter()  # stages by batch group
         for key, state in self._state.items():
             if state is StageState.PENDING:
                 self._change_left(key, 1)
@@ -130,11 +133,11 @@ class Scheduler:
         work, group = self._work_of(first[3]), self._groups.batch_groups[first[3]]
         kind = work[0]
         slots = sum(other.serves(work) for other in self._slots)
-        most, taken, least = self._share(group, slots), 0.0, 1
+        most, fair, taken = self._share(group, slots), self._left[group] / slots, 0.0
         for number, run in enumerate(self._companions(first, place, group)):
             seconds = sum(self._seconds.get(key, 0.0) for key in run)
-            least = least if number else self._least(group, kind, len(run), slots)
-            if number >= least and (number >= LARGEST[kind] or taken + seconds > most):
+            is_pack = self._is_packing and kind is StageKind.TUNE and number < PACK
+            if number and (number >= LARGEST[kind] or taken + seconds > (max(most, fair) if is_pack else most)):
                 break
             taken += seconds
             for key in run:
@@ -164,13 +167,6 @@ class Scheduler:
         rounds = ROUNDS if slots > 1 else 1
         least = max(SMALL_SECONDS, self._total[group] / (slots * LEAST_ROUNDS))
         return min(LARGE_SECONDS, max(least, self._left[group] / (slots * rounds)))
-
-    def _least(self, group: str, kind: StageKind, checkpoints: int, slots: int) -> int:
-        """Stages (for tuning, training runs) that a batch has whatever they take: a pack gains from its width."""
-        if kind is not StageKind.TUNE:
-            return 1
-        runs = -(-self._pending[group] // checkpoints)
-        return min(PACK, -(-runs // slots))
 
     def _companions(self, first: Entry, place: str | None, group: str) -> Iterator[list[str]]:
         """Yield what goes into a batch, the first entry first; the checkpoints of a training run come together."""
@@ -246,5 +242,4 @@ class Scheduler:
 
     def _change_left(self, key: str, sign: int) -> None:
         group = self._groups.batch_groups[key]
-        self._pending[group] += sign
         self._left[group] = self._left.get(group, 0.0) + sign * self._seconds.get(key, 0.0)

@@ -167,6 +167,26 @@ def test_stages_of_a_group_go_together_up_to_a_share_of_what_the_group_has_left(
     assert taken(very_much, A) == ["short", "long"], "however long they take, they train in one pack"
 
 
+@pytest.mark.parametrize(("is_packing", "first"), [(True, 2), (False, 1)])
+def test_long_training_runs_are_shared_by_all_workers(is_packing: bool, first: int) -> None:  # noqa: FBT001 - of a table
+    """Four long runs and four short ones: by number, one worker would get all of the long ones."""
+    stages = {
+        key: stage(key, StageKind.TUNE)
+        for key in (*(f"long-{at}" for at in range(4)), *(f"short-{at}" for at in range(4)))
+    }
+    seconds = {key: 700.0 if key.startswith("long") else 150.0 for key in stages}
+    groups = Groups(dict.fromkeys(stages, "tune"), {}, {}, {}, {})
+    found = Scheduler(stages, frozenset(), seconds, groups, (A, B), is_packing=is_packing)
+    one, other = taken(found, A), taken(found, B)
+    assert [len(one), len(other)] == [first, 1]
+    free = {"a": 0.0, "b": 0.0}  # when each is idle again
+    for slot, batch in ((A, one), (B, other)):
+        free[slot.name] = sum(seconds[key] for key in batch)
+    while batch := taken(found, min((A, B), key=lambda slot: free[slot.name])):
+        free[min(free, key=lambda name: free[name])] += sum(seconds[key] for key in batch)
+    assert max(free.values()) <= 2000
+
+
 def test_slots_that_do_not_run_a_group_do_not_take_a_share_of_it() -> None:
     one_group = dict.fromkeys(("short", "long"), "tune")
     for other in (CPU, Slot("x", None, "lab"), Slot("b", WorkerKind.MODEL, kinds=frozenset({StageKind.GENERATE}))):
