@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -13,6 +14,20 @@ OVERRIDES = click.option(
 OUT = click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/<sweep name>].")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 RUN = click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run directory [default: the last run].")
+
+
+RAY_ADDRESS = click.option(
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    metavar="ADDRESS",
+    help="Join this Ray cluster, HOST:PORT or `auto`, instead of starting Ray here; RAY_ADDRESS says the same.",
+)
+
+
+def join(ray_address: str | None) -> None:
+    """Put the address of a Ray cluster where Ray itself looks for it, as it is imported."""
+    if ray_address is not None:
+        os.environ["RAY_ADDRESS"] = ray_address
 
 
 def run_directory(chosen: Path | None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from engine.cli import options, plan_view
 from engine.cli.render import print_json
 from engine.domain.adapters import Use
+from engine.plan.machine import is_elsewhere
 from engine.plan.why import find_cell, why
 from engine.run.drive.prepare import Prepared, prepare
 from engine.store.layout import RunDirectory
@@ -25,10 +27,18 @@ SCHEMA = "dosimeter.plan/1"
 @options.OVERRIDES
 @options.OUT
 @options.AS_JSON
+@options.RAY_ADDRESS
 @click.option("--cells", "show_cells", is_flag=True, help="List every cell.")
 @click.option("--why", metavar="CELL", help="Say why CELL (an id, a position, or words of its label) will run.")
-def command(
-    *, spec: Path, overrides: tuple[str, ...], out: Path | None, as_json: bool, show_cells: bool, why: str | None
+def command(  # noqa: PLR0913 - click gives each option by name
+    *,
+    spec: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    ray_address: str | None,
+    show_cells: bool,
+    why: str | None,
 ) -> None:
     """Show what SPEC will do and cost. Nothing runs; neither Ray nor torch is started in this process.
 
@@ -40,6 +50,7 @@ def command(
       dosimeter plan sweeps/quickstart.yaml --set 'tune.lr=[1e-4,3e-4]' --cells
       dosimeter plan sweeps/quickstart.yaml --why "source=standin/explicit n=10 epochs=5 lr=0.0015 seed=0"
     """
+    options.join(ray_address)
     prepared = prepare(spec, overrides, out)
     if why is not None:
         _why(prepared, why, as_json=as_json)
@@ -57,7 +68,8 @@ def _run_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> st
     words = ["dosimeter", "run", str(spec)]
     for override in overrides:
         words += ["--set", override]
-    return shlex.join(words if out is None else [*words, "--out", str(out)])
+    address = ["--ray-address", os.environ["RAY_ADDRESS"]] if is_elsewhere() else []
+    return shlex.join([*words, *([] if out is None else ["--out", str(out)]), *address])
 
 
 def _why(prepared: Prepared, name: str, *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from engine.cli.live import LiveProgress
 from engine.cli.main import Exit
 from engine.cli.plan_verb import document
 from engine.cli.render import console, print_json, safe
-from engine.domain.errors import RunError
+from engine.domain.errors import RunError, RunLostError
 from engine.domain.sweep import RunSettings
 from engine.plan.accounts import access_of
 from engine.plan.machine import is_elsewhere
@@ -25,7 +25,7 @@ from engine.run.accounts.reach import unreachable
 from engine.run.drive.adopt import claim
 from engine.run.drive.driver import run_sweep
 from engine.run.drive.order import Ending, RunOrder, RunSummary
-from engine.run.drive.prepare import Prepared, prepare, remember_last
+from engine.run.drive.prepare import RUNS, Prepared, prepare, remember_last
 from engine.run.executors.workers import Executor
 from engine.spec.load import load_sweep
 from engine.store.layout import RunDirectory
@@ -44,12 +44,7 @@ from engine.store.state import State
     show_default=True,
     help="Where stages run: on Ray, or in this process.",
 )
-@click.option(
-    "--ray-address",
-    envvar="RAY_ADDRESS",
-    metavar="ADDRESS",
-    help="Join this Ray cluster, HOST:PORT or `auto`, instead of starting Ray here; RAY_ADDRESS says the same.",
-)
+@options.RAY_ADDRESS
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
 @click.option(
     "--cancel-jobs", is_flag=True, help="Cancel what this run leaves under way at providers, however it ends."
@@ -76,9 +71,14 @@ def command(  # noqa: PLR0913 - click gives each option by name
       dosimeter run sweeps/quickstart.yaml
       dosimeter run sweeps/quickstart.yaml --set 'seed=[0,1,2,3,4]'
     """
-    if ray_address is not None:
-        os.environ["RAY_ADDRESS"] = ray_address  # where Ray itself looks for it, as it is imported
-    summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
+    options.join(ray_address)
+    if executor == "inline":
+        os.environ.pop("RAY_ADDRESS", None)  # it runs here, whatever cluster there is
+    try:
+        summary, root = execute(spec, overrides, out, executor, fail_fast=fail_fast)
+    except RunLostError:
+        _leave_behind(spec, overrides, out or RUNS / load_sweep(spec, overrides).sweep.sweep, cancel_jobs=cancel_jobs)
+        raise
     _leave_behind(spec, overrides, root, cancel_jobs=cancel_jobs)
     if as_json:
         print_json(asdict(summary) | {"run_dir": str(root)})

@@ -117,6 +117,10 @@ class RunError(DosimeterError):
     """The run cannot start or go on."""
 
 
+class RunLostError(RunError):
+    """A run that had begun cannot go on: its workers, or their cluster, are gone."""
+
+
 class RunLockedError(RunError):
     """Another process drives this run directory."""
 

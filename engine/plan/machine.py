@@ -25,7 +25,8 @@ VMSTAT = Path("/proc/vmstat")
 def machine(resources: Resources) -> Machine:
     """Return what each worker has here, with what is free of memory now shared by all of them.
 
-    Of a cluster's machines nothing is known: not their memory, and of their GPUs only what the spec says.
+    Of a cluster's machines nothing is known: not their memory, and of their GPUs only what the spec says. It is taken to have the
+    workers that `run.resources.hosts` asks for, or as many as this machine.
     """
     cores, gpus, is_here = cpus(), gpu_memory(), not is_elsewhere()
     threads = max(1, int(resources.cpus_per_host))
@@ -33,12 +34,16 @@ def machine(resources: Resources) -> Machine:
     share = resources.gpus(bool(gpus))
     if share:
         fits = min(fits, max(1, int(len(gpus) / share)))
-    workers = min(fits, resources.hosts or fits)
+    workers = min(fits, resources.hosts or fits) if is_here else resources.hosts or fits
     if not share:
-        return Machine("cpu", threads, 0.0, workers, free_memory() // workers if is_here else None)
+        return Machine(
+            "cpu", threads, 0.0, workers, free_memory() // workers if is_here else None, resources.generate_batch
+        )
     free = [size for size in gpus if size is not None]
     is_known = is_here and gpus and len(free) == len(gpus)
-    return Machine("cuda", threads, share, workers, int(min(free) * share) if is_known else None)
+    return Machine(
+        "cuda", threads, share, workers, int(min(free) * share) if is_known else None, resources.generate_batch
+    )
 
 
 def is_elsewhere() -> bool:
@@ -47,8 +52,9 @@ def is_elsewhere() -> bool:
 
 
 def cpus() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the cores that this process may use, whole ones: a container may have a share of the machine's time."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([seen, *(int(quota) for quota in _quotas())]))
 
 
 def free_memory() -> int:
@@ -73,16 +79,32 @@ def oom_kills() -> int:
     return 0
 
 
-def _groups() -> list[tuple[Path, Path, bool]]:
-    """Return the control groups with memory that this process is in: the highest, its own, and whether they are of version 1."""
+def _quotas() -> list[float]:
+    """Return the cores whose time each control group that this process is in may use."""
+    found = []
+    for top, own, is_first in _groups("cpu"):
+        for folder in (own, *own.parents):
+            if top not in (folder, *folder.parents):
+                break
+            try:
+                if is_first:
+                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                else:
+                    quota, period = (folder / "cpu.max").read_text().split()
+                found += [int(quota) / int(period)] if quota != "max" and int(quota) > 0 else []
+            except (OSError, ValueError):
+                continue
+    return found
+
+
+def _groups(what: str = "memory") -> list[tuple[Path, Path, bool]]:
+    """Return the control groups of some resource that this process is in: the highest, its own, and whether they are of version 1."""
     try:
         lines = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
     except OSError:
         return []
     tops = [
-        (CGROUP / "memory" if names else CGROUP, path)
-        for _, names, path in lines
-        if not names or "memory" in names.split(",")
+        (CGROUP / what if names else CGROUP, path) for _, names, path in lines if not names or what in names.split(",")
     ]
     return [(top, top / path.strip("/"), top != CGROUP) for top, path in tops]
 

@@ -16,6 +16,7 @@ class Machine:
         workers: Workers at a time on one machine, this one included, >= 1.
         memory: Bytes that are free for it: its part of the machine's main memory, or of its GPUs' where it has some. None
             where that cannot be told.
+        batch: Prompts that are decoded together on a GPU, >= 1.
     """
 
     device: str = "cpu"
@@ -23,6 +24,7 @@ class Machine:
     devices: float = 0.0
     workers: int = 1
     memory: int | None = None
+    batch: int = 128
 
     @property
     def alone(self) -> Machine:

@@ -1,4 +1,4 @@
-"""On a Ray cluster of three nodes: one is killed with its worker in mid-sweep, and a second run finds no place."""
+"""On a Ray cluster of three nodes: one is killed with its worker in mid-sweep, a second run finds no place, and the head is lost."""
 
 from __future__ import annotations
 
@@ -96,11 +96,13 @@ class Cluster:
         address: Its address.
         variables: What the environment of whoever joins it has.
         nodes: The nodes beside the head.
+        head: The head.
     """
 
     address: str
     variables: dict[str, str]
     nodes: list[Node]
+    head: Node
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,7 @@ def cluster() -> Iterator[Cluster]:
             other.start()
         for other in others:
             other.wait()
-        yield Cluster(address, variables, others)
+        yield Cluster(address, variables, others, head)
     finally:
         for started in (*others, head):
             started.kill()
@@ -166,3 +168,20 @@ def test_a_run_without_a_place_ends_and_one_that_loses_a_node_has_the_tables_of_
     assert running.returncode == 0, errors
     assert len(re.findall(r"model-worker-\d died and was replaced", errors)) == 1
     assert final_tables(tmp_path / "runs" / "tiny") == final_tables(undisturbed / "runs" / "tiny")
+
+
+def test_a_run_whose_cluster_loses_its_head_ends_with_an_error_and_can_go_on(
+    cluster: Cluster, tmp_path: Path, cli: Cli
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    running = start(["run", "tiny.yaml"], tmp_path, RAY_ADDRESS=cluster.address, **cluster.variables)
+    wait_for(tmp_path / "runs" / "tiny", 2, running)
+    for process in cluster.head.processes():
+        if process.name() == "gcs_server":  # its raylet stays, as if the command ran on another machine
+            process.suspend()
+            process.kill()
+    begun = time.monotonic()
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode, time.monotonic() - begun < 45) == (2, True), errors
+    assert "the head of the Ray cluster at" in errors
+    assert json.loads(cli(tmp_path, "status", "--json", "--run", "runs/tiny").stdout)["phase"] == "interrupted"

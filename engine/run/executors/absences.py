@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from engine.domain.errors import RunError
+from engine.domain.errors import RunLostError
 
 PAUSE_SECONDS = 2.0
 """Before a worker that ended as it started is started again; twice as long after the second time, and so on."""
@@ -84,7 +84,7 @@ class Absences:
             is_idle: Whether nothing runs, and nothing was heard.
 
         Raises:
-            RunError: Nothing can go on.
+            RunLostError: Nothing can go on.
         """
         late = {name: absence for name, absence in self._missed.items() if self._is_late(absence)}
         if is_idle and late and len(late) == len(self._missed):
@@ -102,10 +102,10 @@ class Absences:
             return f"keeps ending as it starts ({absence.why})"
         return f"has not been there for {self._seconds:g} s, for no node has resources free, or its node is gone"
 
-    def _nobody(self, late: Mapping[str, _Absence]) -> RunError:
+    def _nobody(self, late: Mapping[str, _Absence]) -> RunLostError:
         worker, absence = next(iter(late.items()))
         more = f"; {len(late)} workers are missed" if len(late) > 1 else ""
-        return RunError(
+        return RunLostError(
             f"nothing can go on: {worker} {self._told(absence)}{more}",
             where="run.resources",
             todo="look at the cluster with `ray status`; the same command goes on, and waits longer with a higher"

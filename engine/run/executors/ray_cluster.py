@@ -11,10 +11,11 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from engine.domain.errors import RunError
+from engine.domain.errors import RunError, RunLostError
 
 # Ray reads these once, when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -27,6 +28,13 @@ import ray
 LOCAL, ANY = "local", "auto"
 LOOPBACK = "127.0.0.1"
 KNOCK_SECONDS = 3.0
+KNOCK_AGAIN_SECONDS = 5.0
+GONE_SECONDS = 15.0
+"""A cluster whose head has not answered for so long is gone: Ray itself would wait for a minute, and then end this process."""
+
+LEAVE_SECONDS = 5.0
+"""What leaving a cluster that is gone may take."""
+
 JOIN_SECONDS = 12.0
 """What joining may take, the knock aside. A cluster that is there takes one second; Ray itself would wait for minutes."""
 
@@ -46,6 +54,7 @@ class Cluster:
     Attributes:
         is_local: Whether it was started here.
         node: The id of the node on which this process runs.
+        is_gone: Whether its head was found to answer no more.
 
     Raises:
         RunError: Ray cannot be started, or there is no such cluster.
@@ -62,10 +71,36 @@ class Cluster:
         else:
             _join(address)
         self.node: str = ray.get_runtime_context().get_node_id()
+        self.is_gone = False
+        self._head: str = ray.get_runtime_context().gcs_address
+        self._heard = self._knocked = time.monotonic()
+
+    def check(self) -> None:
+        """Look now and then whether the head still answers.
+
+        Raises:
+            RunLostError: It does not, for some time.
+        """
+        now = time.monotonic()
+        if now - self._knocked < KNOCK_AGAIN_SECONDS:
+            return
+        self._knocked = now
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+        except OSError as error:
+            if now - self._heard >= GONE_SECONDS:
+                self.is_gone = True
+                what = f"the head of the Ray cluster at {self._head} has not answered for {GONE_SECONDS:g} s ({_words(error)})"
+                raise RunLostError(what, todo="start the cluster again; the same command goes on") from error
+        else:
+            self._heard = time.monotonic()
 
     def close(self) -> None:
         """Leave Ray; one that was started here stops."""
-        ray.shutdown()
+        leaving = threading.Thread(target=ray.shutdown, name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_SECONDS if self.is_gone else None)
         if self._folder is not None and not os.environ.get("RAY_TMPDIR"):  # who names a folder wants the logs
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -120,7 +155,9 @@ def _join(address: str) -> None:
     joining.join(JOIN_SECONDS)
     if joining.is_alive():
         joining.is_late.set()
-        raise _gone(f"no Ray cluster answers at `{address}` within {JOIN_SECONDS:g} s")
+        raise _gone(
+            f"something is at `{address}`, and no Ray cluster answers there within {JOIN_SECONDS:g} s: try again"
+        )
     if (error := joining.error) is not None:
         is_none = address == ANY and isinstance(error, ConnectionError)
         what = "no Ray cluster was started on this machine" if is_none else f"cannot join `{address}`: {_words(error)}"

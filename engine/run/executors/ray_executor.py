@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from engine.domain.errors import RunError
+from engine.domain.errors import RunError, RunLostError
 from engine.domain.results import Attempt
 from engine.domain.stage import StageKind, WorkerKind
 from engine.domain.sweep import Resources, RunSettings
@@ -109,11 +109,11 @@ class RayExecutor:
         self._cluster = Cluster()
         patience = LOCAL_SECONDS if self._cluster.is_local else settings.resources.placement_seconds
         self._absent = Absences(patience)
-        self._oom_kills = oom_kills()
+        self._oom_kills: dict[str, int] = {}  # when workers were last given something
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             self._gpus = settings.resources.gpus(any(node.get("GPU", 0) >= 1 for node in nodes))
-            models = [f"model-worker-{index}" for index in range(_worker_count(nodes, settings.resources, self._gpus))]
+            models = [f"model-worker-{index}" for index in range(self._worker_count(nodes, settings.resources))]
             self.slots = (
                 Slot(CPU_WORKER, WorkerKind.CPU),  # first: its samples come before all training
                 *(Slot(name, WorkerKind.MODEL) for name in models),
@@ -159,14 +159,17 @@ class RayExecutor:
     def submit(self, worker: str, batch: StageBatch) -> None:
         """Start a batch on a worker; returns at once."""
         actor = self._actors[self._workers[worker]]
+        self._oom_kills[self._workers[worker]] = oom_kills()
         self._running[actor.run.options(num_returns="streaming").remote(batch)] = worker
 
     def poll(self, timeout: float) -> list[Ended]:
         """Return what has ended or was heard of workers, waiting at most `timeout` seconds for the first.
 
         Raises:
-            RunError: Nothing runs, and the workers that are missed have not come in time, or cannot see the run directory.
+            RunLostError: The cluster is gone; or nothing runs, and the workers that are missed have not come in time, or cannot see
+                the run directory.
         """
+        self._cluster.check()
         found: list[Ended] = []
         is_heard = False
         while awaited := [*self._running, *self._hellos, *self._loading]:
@@ -175,7 +178,7 @@ class RayExecutor:
                 break
             is_heard = True
             found += self._next(ready[0]) if ready[0] in self._running else self._heard(ready[0])
-        if not awaited:
+        if not awaited and not is_heard:
             time.sleep(timeout)
         for worker in self._absent.due():
             self._start(worker)
@@ -204,9 +207,8 @@ class RayExecutor:
         self._doubt(node)
         # Ray needs ten seconds to call a node dead; until then its actors are only unavailable.
         is_out_of_reach = isinstance(error, ray.exceptions.ActorUnavailableError) or not _is_alive(node)
-        killed = oom_kills()
-        is_cramped = isinstance(error, ray.exceptions.OutOfMemoryError) or killed > self._oom_kills
-        self._oom_kills = killed
+        is_killed = oom_kills() > self._oom_kills.get(worker, oom_kills())
+        is_cramped = isinstance(error, ray.exceptions.OutOfMemoryError) or is_killed
         return (WorkerLost(worker, slots, _words(error), is_out_of_reach, is_cramped),)
 
     def watch(self, look: Callable[[], None]) -> None:
@@ -258,7 +260,8 @@ class RayExecutor:
             # Libraries that cannot be loaded: the stages that need them say so. Or a folder that it may not look at.
             return self._arrived(worker, "", is_seen=False) if is_hello else ()
         except ray.exceptions.RayError as error:
-            is_early = worker in self._absent
+            # One that was there before is as lost as one that ran something: what it held in memory is gone.
+            is_early = worker in self._absent and worker not in self._nodes
             return self._ended_early(worker, _words(error)) if is_early else self._replaced(worker, error)
         return self._arrived(worker, said[0], is_seen=said[1]) if is_hello else ()
 
@@ -266,23 +269,38 @@ class RayExecutor:
         if not is_seen:
             what = f"{worker} is on a machine that does not see the run directory"
             todo = "put it on a disk that every node of the cluster sees under the same path, with --out"
-            raise RunError(what, where=str(self._root), todo=todo)
+            raise RunLostError(what, where=str(self._root), todo=todo)
         self._nodes[worker] = node
         return _news(self._absent.came(worker))
 
     def _ended_early(self, worker: str, why: str) -> tuple[Ended, ...]:
         """Note that a worker ended before it was there; it is started again after a pause."""
         self._forget(worker)
-        self._nodes.pop(worker, None)
         return _news(self._absent.ended(worker, why))
 
     def close(self) -> None:
         """Kill the workers and leave Ray; a local one stops."""
         try:
-            for actor in self._actors.values():
-                ray.kill(actor)
+            if not self._cluster.is_gone:  # or each would wait for it
+                for actor in self._actors.values():
+                    ray.kill(actor)
         finally:
             self._cluster.close()
+
+    def _worker_count(self, nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:
+        """Return how many workers with a model there are: those that fit, or `hosts`; a cluster may grow until they all fit."""
+        if resources.hosts and not self._cluster.is_local:
+            return resources.hosts
+        fits = sum(_fit_on(node, resources.cpus_per_host, self._gpus) for node in nodes)
+        if fits < 1:
+            there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+            raise RunError(
+                f"no worker fits: one needs {resources.cpus_per_host:g} CPUs and {self._gpus:g} GPUs on one machine, and there are"
+                f" {there}",
+                where="run.resources",
+                todo="lower cpus_per_host or gpus_per_host; on a cluster that grows on demand, say how many with hosts",
+            )
+        return min(fits, resources.hosts or fits)
 
 
 def _is_alive(node: str) -> bool:
@@ -295,19 +313,6 @@ def _words(error: Exception) -> str:
 
 def _news(text: str) -> tuple[WorkerNews, ...]:
     return (WorkerNews(text),) if text else ()
-
-
-def _worker_count(nodes: Sequence[Mapping[str, float]], resources: Resources, gpus: float) -> int:
-    fits = sum(_fit_on(node, resources.cpus_per_host, gpus) for node in nodes)
-    if fits < 1:
-        there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise RunError(
-            f"no worker fits: one needs {resources.cpus_per_host:g} CPUs and {gpus:g} GPUs on one machine, and there are"
-            f" {there}",
-            where="run.resources",
-            todo="lower cpus_per_host or gpus_per_host",
-        )
-    return min(fits, resources.hosts or fits)
 
 
 def _fit_on(node: Mapping[str, float], cpus: float, gpus: float) -> int:
