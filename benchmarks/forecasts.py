@@ -184,11 +184,16 @@ def write_rows(folder: Path) -> None:
             file.write(json.dumps({"messages": messages}) + "\n")
 
 
+class CommandError(Exception):
+    """A command failed: unlike SystemExit, which ends a benchmark, it ends one sweep alone."""
+
+
 def run(command: Sequence[str], variables: dict[str, str], limit: float) -> tuple[str, float, float]:
     """Run a command, and return what it printed, its seconds and its CPU seconds; it and its children never outlive this.
 
     Raises:
-        SystemExit: It failed, or took too long.
+        CommandError: It failed.
+        subprocess.TimeoutExpired: It took too long.
     """
     begun, used = time.perf_counter(), cpu_seconds()
     child = subprocess.Popen(
@@ -205,7 +210,7 @@ def run(command: Sequence[str], variables: dict[str, str], limit: float) -> tupl
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
     if child.returncode:
-        raise SystemExit(f"{' '.join(command[3:])} failed ({child.returncode}):\n{words[-3000:]}")
+        raise CommandError(f"{' '.join(command[3:])} failed ({child.returncode}):\n{words[-3000:]}")
     return out, seconds, cpu_seconds() - used
 
 
@@ -221,7 +226,8 @@ def compared(case: Case, folder: Path, limit: float) -> Row:
     place.mkdir()
     (place / "sweep.yaml").write_text(yaml.safe_dump(case.spec(folder)))
     variables = {**os.environ, "XDG_CACHE_HOME": str(place / "cache"), "HF_HUB_OFFLINE": "1"}
-    variables.pop("DOSIMETER_MEASURE", None)
+    for name in ("DOSIMETER_MEASURE", "RAY_ADDRESS"):
+        variables.pop(name, None)
     told = [str(place / "sweep.yaml"), "--out", str(place / "run")]
     document, planning, _ = run([*DOSIMETER, "plan", *told, "--json"], variables, limit)
     found = json.loads(document)["forecast"]["wall" if case.executor == "ray" else "wall_inline"]
@@ -256,7 +262,7 @@ def main() -> None:
                 break
             try:
                 row = compared(case, folder, max(300.0, left))
-            except (SystemExit, subprocess.TimeoutExpired) as error:
+            except (CommandError, subprocess.TimeoutExpired) as error:
                 print(f"{case.name:20} {error}", flush=True)
                 failed.append(case.name)
                 continue

