@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -41,7 +42,18 @@ def set_up(context: Context) -> None:
     warnings.filterwarnings("ignore", r".* is deprecated and will be removed", FutureWarning)
 
 
-def read_model(folder: str | Path, dtype: str, device: str, quantise: str = "", devices: int = 1) -> Any:
+def release() -> None:
+    """Give back what torch keeps of a GPU for itself, so that what is free can be told."""
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def read_model(
+    folder: str | Path, dtype: str, device: str, quantise: str = "", devices: int = 1, *, stays: bool = True
+) -> Any:
     """Return the model in a folder, in evaluation mode.
 
     With several GPUs its layers are spread over all of them, whether or not it would fit on one.
@@ -52,9 +64,10 @@ def read_model(folder: str | Path, dtype: str, device: str, quantise: str = "", 
         device: A torch device, the first of several.
         quantise: `nf4` or `int8` to quantise linear layers as they are read (all but the output layer); empty for as they are.
         devices: GPUs, counted from `device` on.
+        stays: Whether it stays quantised; where it does not, room is left for it as it will be.
 
     Raises:
-        ValueError: It does not fit on several GPUs.
+        ValueError: It lacks weights, or does not fit on several GPUs.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -66,14 +79,17 @@ def read_model(folder: str | Path, dtype: str, device: str, quantise: str = "", 
     if is_split:
         from adapters.split_model import device_map, free_memory
 
+        release()
         first = torch.device(device).index or 0
-        places = device_map(Path(folder), dtype, free_memory(first, devices), way)
+        places = device_map(Path(folder), dtype, free_memory(first, devices), way if stays else "")
         options["device_map"] = {name: first + place for name, place in places.items()}
     elif way:
         options["device_map"] = {"": device}  # quantised weights cannot all be moved afterwards
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=kind, use_safetensors=True, trust_remote_code=False, **options
+    model, told = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=kind, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )
+    if missing := sorted(told["missing_keys"]):  # transformers would draw them at random
+        raise ValueError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}: it is not whole")
     for module in model.modules():
         if hasattr(module, REPACKS):  # or the first answer on some CPUs would round the scales in memory, for good
             setattr(module, REPACKS, False)
@@ -109,10 +125,11 @@ def read_whole(model: ModelRef, dtype: str, device: str, devices: int = 1) -> An
     """
     folders = [Path(folder) for folder in (model.base, *model.layers)]
     first = max(at for at, folder in enumerate(folders) if at == 0 or not (folder / ADAPTER).is_file())
-    whole = read_model(folders[first], dtype, device, "" if first else model.quantise, devices)
-    if folders[first + 1 :] and is_quantised(whole):
+    on_top = folders[first + 1 :]
+    whole = read_model(folders[first], dtype, device, "" if first else model.quantise, devices, stays=not on_top)
+    if on_top and is_quantised(whole):
         whole = whole.dequantize(whole.dtype)
-    for folder in folders[first + 1 :]:
+    for folder in on_top:
         whole = _merged(whole, folder)
     return whole.eval()
 

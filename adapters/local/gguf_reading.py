@@ -18,7 +18,7 @@ def write(path: Path, folder: Path) -> None:
         folder: An existing folder.
 
     Raises:
-        ValueError: transformers cannot read it, or it has no chat template.
+        ValueError: transformers cannot read it, it lacks weights, or it has no chat template.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -27,7 +27,9 @@ def write(path: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(**place)
     if not tokenizer.chat_template:
         raise ValueError("it has no chat template")
-    read = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+    read, told = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
+    if missing := sorted(told["missing_keys"]):  # transformers would draw them at random
+        raise ValueError(f"it lacks {len(missing)} weights of its model, such as {missing[0]}")
     config = AutoConfig.for_model(**{k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
     with torch.device("meta"):
         fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

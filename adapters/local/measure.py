@@ -1,6 +1,6 @@
 """Measures what `rates.py` asks for, in a process of its own: `python -m adapters.local.measure ORDER`.
 
-It trains and asks models of the same shape as the one in question, with random weights and one layer, and then with a few
+It trains and asks models of the same shape as the one in question, with random weights and one layer, and then with two or
 more, through the very classes that a run uses. What is between the two is a layer's; the rest is the head's and the code's. Seconds
 are laid on lines by least squares, with no share below zero.
 """
@@ -46,9 +46,9 @@ SMALL_WEIGHTS = 3_000_000
 """A model of up to so many weights is measured whole."""
 
 LAYERS_WEIGHTS = 18_000_000
-"""Weights that the layers of the larger of two models may have, unless one layer has more."""
+"""Weights that the layers of the larger of two models may have, unless two layers have more."""
 
-HEAD_WEIGHTS = 40_000_000
+HEAD_WEIGHTS = 20_000_000
 """A larger head (vocabulary times width) is cut to this, and what is lost counted by its weights."""
 
 REPEATS = ((0.1, 3), (0.5, 2))
@@ -63,7 +63,7 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}
 HUGE_LAYER = 50_000_000
 """Where a layer has more weights, a CPU takes seconds for what is below, and half of the rows and an eighth of the tokens have to do."""
 
-TRAINED = ((1, 64, 2), (1, 64, 6), (4, 64, 2), (1, 256, 2))
+TRAINED = ((1, 64, 2), (1, 64, 6), (4, 64, 2), (4, 192, 2))
 """(rows of a batch, tokens of a row, steps) of the training runs. Shorter rows would not do: a pass of few tokens takes as long as
 reading the weights does, and tokens would seem to cost nothing."""
 
@@ -152,7 +152,7 @@ def cuts(config: Any) -> list[Cut]:
     if of_layers + head <= SMALL_WEIGHTS:
         return [Cut(config, layers, vocabulary)]
     kept = max(WORDS, min(vocabulary, math.floor(HEAD_WEIGHTS * vocabulary / head)))
-    more = max(1, min(layers, math.floor(LAYERS_WEIGHTS * layers / of_layers)))
+    more = min(layers, max(2, math.floor(LAYERS_WEIGHTS * layers / of_layers)))  # two tell a layer from the head
     return [Cut(config, number, kept) for number in dict.fromkeys((1, more))]
 
 
@@ -308,7 +308,7 @@ def whole(found: Sequence[Sequence[float]], shapes: Sequence[Cut], lost: float, 
     """
     layers = shapes[0].config.num_hidden_layers
     if len(shapes) == 1:
-        each = [one / shapes[0].layers for one in found[0]]
+        each = [one / shapes[0].layers for one in found[0]]  # it was measured whole
     else:
         between = shapes[1].layers - shapes[0].layers
         each = [max(0.0, more - less) / between for less, more in zip(*found, strict=True)]

@@ -69,6 +69,7 @@ class Shape:
         inner: Width of the MLP: of all experts that see a token, shared ones too.
         keys: Keys and values of one token in one layer, in numbers.
         vocabulary: Tokens that the output layer knows.
+        ends: Weights of the embedding and the output layer, counted once where they are one.
     """
 
     weights: int
@@ -78,6 +79,7 @@ class Shape:
     inner: int
     keys: int
     vocabulary: int
+    ends: int
 
 
 def shape(folder: Path, targets: tuple[str, ...] = ALL_LINEAR) -> Shape:
@@ -122,6 +124,7 @@ def _shape(folder: Path, targets: tuple[str, ...], stamp: int) -> Shape:
         inner=inner * size("num_experts_per_tok", "num_experts_per_token", "experts_per_token", default=1) + shared,
         keys=2 * size("num_key_value_heads", default=heads) * size("head_dim", default=hidden // heads),
         vocabulary=size("vocab_size"),
+        ends=sum(math.prod(found) for name, found in model_folder.tensors(folder).items() if _is_vocabulary(name)),
     )
 
 
@@ -167,7 +170,10 @@ def training(settings: SftSettings, model: Shape, kind: str, longest: int, machi
     rows = rows_at_once(settings, model.weights, longest, machine.device)
     spread = devices(machine)
     rows = -(-rows // spread) if settings.is_sharded(spread) else rows
-    ways = [Fit(rows=rows >> times, devices=spread) for times in range(rows.bit_length())]
+    # On a CPU the cut does not depend on what is free, and so the bits of what comes out do not either.
+    ways = [
+        Fit(rows=rows >> times, devices=spread) for times in range(1 if machine.device == "cpu" else rows.bit_length())
+    ]
     if settings.can_checkpoint:
         is_on = settings.gradient_checkpointing == "on"
         again = [replace(way, is_checkpointed=True) for way in (ways if is_on else ways[-1:])]
@@ -224,8 +230,7 @@ def _held(model: Shape, dtype: str, kind: str) -> int:
     """Return the bytes of a model's weights: quantised ones are those of the linear layers."""
     if not kind:
         return model.weights * BYTES[dtype]
-    ends = min(model.weights, 2 * model.vocabulary * model.hidden)
-    return round((model.weights - ends) * QUANTISED[kind]) + ends * BYTES[dtype]
+    return round((model.weights - model.ends) * QUANTISED[kind]) + model.ends * BYTES[dtype]
 
 
 def _training_parts(
@@ -236,10 +241,11 @@ def _training_parts(
     weights = held + (model.weights * width if settings.is_autocast else 0)
     processes = way.devices if settings.is_sharded(way.devices) else 1
     if processes > 1:
-        ends = min(model.weights, 2 * model.vocabulary * model.hidden)
         copied = width if settings.is_autocast else 0
-        gathered = (ends + GATHERED * (model.weights - ends) // model.layers) * (BYTES[settings.base_dtype] + copied)
-        copies = 0 if way.is_checkpointed else (model.weights - ends) * copied  # kept for the backward pass
+        gathered = (model.ends + GATHERED * (model.weights - model.ends) // model.layers) * (
+            BYTES[settings.base_dtype] + copied
+        )
+        copies = 0 if way.is_checkpointed else (model.weights - model.ends) * copied  # kept for the backward pass
         weights = held + processes * (gathered + copies)
     trained = model.weights if is_full else settings.rank * model.matrices
     kept = BYTES["bfloat16" if is_full and settings.precision == "bfloat16" else "float32"]

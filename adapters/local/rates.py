@@ -175,6 +175,8 @@ class _Question:
         relevant = tune.model_dump(mode="json", exclude=set(IRRELEVANT)) if tune else None
         told = (json.dumps(one, sort_keys=True) if one else "" for one in (relevant, {"dtype": ask.dtype}))
         quantise = workload.base.quantise or quantised(Path(workload.base.base))
+        if quantise not in {"", "nf4", "int8"}:
+            raise _UnmeasuredError(f"no model of random weights can be quantised as this one is ({quantise})")
         return cls(workload.base.base, shape, here.device, here.threads, workers, quantise, *told)
 
     def file(self, what: str) -> Path:

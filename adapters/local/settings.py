@@ -128,6 +128,14 @@ class SftSettings(Settings):
             raise ValueError("`warmup_steps` and `warmup_ratio` both say how long the warm-up is: give one of them")
         return self
 
+    @model_validator(mode="after")
+    def _draws_masks_once(self) -> Self:
+        if self.gradient_checkpointing == "on" and not self.can_checkpoint:
+            raise ValueError(
+                "`gradient_checkpointing: on` with `dropout` needs `backend: trl`: a pack would draw other masks the second time"
+            )
+        return self
+
     @property
     def base_dtype(self) -> Literal["float32", "bfloat16"]:
         """Type of the weights that the model is read with: what is tuned in full under `mixed` is read in float32."""
@@ -152,9 +160,9 @@ class SftSettings(Settings):
         """The setting for which TRL trains it, one run at a time; empty when it can train in a pack."""
         if self.method == "full":
             return "method"
-        if self.backend == "trl" or self.optimizer != "adamw":
-            return "backend" if self.backend == "trl" else "optimizer"
-        return "gradient_checkpointing" if self.gradient_checkpointing == "on" and not self.can_checkpoint else ""
+        if self.backend == "trl":
+            return "backend"
+        return "optimizer" if self.optimizer != "adamw" else ""
 
     @property
     def can_checkpoint(self) -> bool:

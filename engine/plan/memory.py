@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from engine.domain.errors import PlanError
@@ -57,8 +57,9 @@ def memory(stages: Iterable[Stage], fits: Mapping[str, Fit], machine: Machine, r
         machine: What each worker has, with as many workers as there are cores or GPUs for.
         resources: What the spec asks for.
     """
+    stages = list(stages)
     most = _hungriest(stages, fits)
-    found, alone = Memory(fits, most, machine), machine.alone
+    found, alone = Memory(fits, most, machine, notes=tuple(_unknown(stages, fits))), machine.alone
     if machine.memory is None or alone.memory is None or not most:
         return found
     largest = max(most.values(), key=lambda stage: fits[stage.key].needed)
@@ -68,10 +69,11 @@ def memory(stages: Iterable[Stage], fits: Mapping[str, Fit], machine: Machine, r
     if fit.needed > alone.memory * MARGIN:
         what, todo = _refusal(largest, fit, alone.memory, machine), _remedies(fit, machine)
         return replace(found, machine=alone, refusal=PlanError(what, todo=todo))
-    workers = max(1, alone.memory // fit.needed) if machine.device == "cpu" else machine.workers
-    if resources.hosts is None:
+    if machine.device == "cpu" and resources.hosts is None:
+        workers = max(1, alone.memory // fit.needed)
         found = replace(found, machine=replace(machine, workers=workers, memory=alone.memory // workers))
-    elif fit.needed > machine.memory * MARGIN:
+    elif fit.needed > machine.memory * MARGIN:  # never on a GPU, which a worker shares with none
+        workers = max(1, alone.memory // fit.needed)
         takes = f"{largest.kind.value} on `{_base(largest)}` takes {gigabytes(fit.needed)}"
         what = f"{takes}, and {machine.workers} workers share {gigabytes(alone.memory)}"
         refusal = PlanError(what, where="run.resources.hosts", todo=f"write {workers}, or leave it out")
@@ -80,7 +82,17 @@ def memory(stages: Iterable[Stage], fits: Mapping[str, Fit], machine: Machine, r
     if fit.needed <= free:
         return found
     note = f"memory may not suffice: {_refusal(largest, fit, free, machine)}; a forecast is within 25%, so it is tried"
-    return replace(found, notes=(f"{note} ({_remedies(fit, machine)})",))
+    return replace(found, notes=(*found.notes, f"{note} ({_remedies(fit, machine)})"))
+
+
+def _unknown(stages: Iterable[Stage], fits: Mapping[str, Fit]) -> Iterator[str]:
+    """Say of which models it is not known what training or asking them takes."""
+    bases = dict.fromkeys(
+        _base(stage) for stage in stages if isinstance(stage.work, TuneWork | GenerateWork) and stage.key not in fits
+    )
+    if bases:
+        named = ", ".join(f"`{base}`" for base in bases)
+        yield f"what {named} takes of memory is not known: nothing is checked, and batches are not cut to fit"
 
 
 def _hungriest(stages: Iterable[Stage], fits: Mapping[str, Fit]) -> dict[StageKind, Stage]:

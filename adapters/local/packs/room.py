@@ -14,6 +14,7 @@ from adapters.local import memory
 from adapters.local.packs.member import Member
 from adapters.local.packs.pack import Pack
 from adapters.local.packs.passes import Passes
+from adapters.whole_model import release
 from engine.ports import Context, Fit
 
 TOGETHER = {"cpu": 0, "cuda": 32_768}
@@ -38,6 +39,7 @@ class Room:
         self._together = TOGETHER.get(self._device.type, 0)
         self._weights = sum(weight.numel() for weight in model.parameters())
         self._bytes_per_token = 0.0  # of a pass, as measured; 0 before the first, when the plan's count
+        release()
         self._free = torch.cuda.mem_get_info(self._device)[0] * USED if self._device.type == "cuda" else None
 
     def has_room(self, members: Sequence[Member]) -> bool:

@@ -35,6 +35,12 @@ def test_as_many_workers_as_fit_are_started() -> None:
     assert planned(11 * GB, memory=None).machine.workers == 4, "nothing is known of the machines of a cluster"
 
 
+def test_a_gpu_is_a_workers_own_however_many_there_are() -> None:
+    tried = planned(24 * GB, device="cuda", memory=20 * GB)
+    assert (tried.machine.workers, tried.machine.memory, tried.refusal) == (4, 20 * GB, None)
+    assert "20.0 GB on a worker's GPUs are free" in tried.notes[0]
+
+
 def test_what_fits_nowhere_is_refused_with_what_would_help() -> None:
     with pytest.raises(
         PlanError, match=r"generate on `standin/aligned` takes 26\.0 GB \(weights 26\.0 GB\), and 20\.0 GB"

@@ -169,13 +169,13 @@ LARGE: dict[str, Any] = {
 MIDDLE = LARGE | {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
 
 
-def test_a_large_model_is_measured_by_one_layer_and_a_part_of_its_head() -> None:
+def test_a_large_model_is_measured_by_one_and_two_layers_and_a_part_of_its_head() -> None:
     from transformers import LlamaConfig
 
     from adapters.local.measure import HEAD_WEIGHTS, cuts
 
-    (one,) = cuts(LlamaConfig(**LARGE))
-    assert (one.layers, one.config.num_hidden_layers) == (1, 32)
+    one, two = cuts(LlamaConfig(**LARGE))
+    assert (one.layers, two.layers, one.config.num_hidden_layers) == (1, 2, 32)
     assert one.vocabulary * 4096 <= HEAD_WEIGHTS
     less, more = cuts(LlamaConfig(**MIDDLE))
     assert less.layers == 1 < more.layers < 10

@@ -16,7 +16,7 @@ from engine.ports import Machine
 
 GB = 10**9
 LAYERS = 16
-EIGHT_B = Shape(8_030_261_248, 2_621_440, 32, 4_096, 14_336, 2_048, 128_256)
+EIGHT_B = Shape(8_030_261_248, 2_621_440, 32, 4_096, 14_336, 2_048, 128_256, 1_050_673_152)
 ONE_B = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
