@@ -119,7 +119,7 @@ def read_once(path: Path, read: Callable[[Path], tuple[Entry, ...]]) -> tuple[En
     With images it is read each time: they may have changed under the same names.
     """
     entries: tuple[Entry, ...] = _remembered(read, path, user_file.pin(path))
-    return read(path) if any(_images(entries)) else entries
+    return read(path) if any(images_of(entries)) else entries
 
 
 @cache
@@ -130,10 +130,11 @@ def _remembered(read: Callable[[Path], Any], path: Path, content: str) -> Any:
 
 def pin_with_images(path: Path, entries: Iterable[_HasTurns]) -> str:
     """Return the pin of a file and of the images that its entries name; without images, the file's own."""
-    return user_file.pin_all([user_file.pin(path), *(image.sha256 for image in _images(entries))])
+    return user_file.pin_all([user_file.pin(path), *(image.sha256 for image in images_of(entries))])
 
 
-def _images(entries: Iterable[_HasTurns]) -> Iterator[Image]:
+def images_of(entries: Iterable[_HasTurns]) -> Iterator[Image]:
+    """Yield the images of conversations."""
     return (image for entry in entries for turn in entry.turns for image in turn.images)
 
 

@@ -1,4 +1,4 @@
-"""A text file of the user's own: looked at before it is opened, pinned by its bytes, and read as JSON Lines.
+"""A text file of the user's own: looked at before it is opened, pinned by its bytes, and read line by line.
 
 What could hang, fill the memory or be read in two ways is refused, with the place and what to do: a pipe or a device, a file
 of more than 1 GiB, a line of more than 16 MiB, text that is not UTF-8, JSON nested too deeply, and a key that is there twice.
@@ -7,12 +7,15 @@ of more than 1 GiB, a line of more than 16 MiB, text that is not UTF-8, JSON nes
 from __future__ import annotations
 
 import codecs
+import gzip
 import hashlib
 import json
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +26,11 @@ LARGEST = 2**30
 
 LONGEST = 2**24
 """A longer line is refused, in bytes."""
+
+HEAD = 4096
+"""Bytes of a file that say what it is."""
+
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 MOST_SHOWN = 60
 """Characters of a value that an error shows."""
@@ -79,23 +87,87 @@ def pin_all(pins: Sequence[str]) -> str:
     return "sha256:" + hashlib.sha256("\n".join(pins).encode()).hexdigest()
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Yield (`PATH:LINE`, object) of every line that is not blank. A line ends with a line feed, and with nothing else.
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, text) of every line, unpacked where the file is packed by gzip. A line ends with a line feed, and with nothing else.
 
     Raises:
         OSError: The file is not there, or may not be read.
-        ValueError: A line is no JSON object; the message names the line.
+        ValueError: A line is no text in UTF-8, or too long; the message names the line.
     """
-    with opened(path) as stream:
-        number = 0
-        while line := stream.readline(LONGEST + 1):
-            number += 1
+    with unpacked(path) as stream:
+        number = total = 0
+        while line := _read(path, lambda: stream.readline(LONGEST + 1)):
+            number, total = number + 1, total + len(line)
             where = f"{path}:{number}"
             if len(line) > LONGEST:
-                raise ValueError(f"{where}: the line has more than {LONGEST // 2**20} MiB")
-            text = _decoded(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, where)
-            if text.strip():
-                yield where, _object(text.rstrip("\r\n"), where)
+                raise wrong(where, f"the line has more than {LONGEST // 2**20} MiB")
+            if total > LARGEST:
+                raise wrong(path, f"unpacked it has more than {LARGEST // 2**30} GiB: split it")
+            yield number, _decoded(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, where)
+
+
+def whole(path: Path, most: int) -> str:
+    """Return the text of a file of at most so many bytes, unpacked where it is packed.
+
+    Raises:
+        OSError: The file is not there, or may not be read.
+        ValueError: It has more, or is no text in UTF-8.
+    """
+    with unpacked(path) as stream:
+        data = _read(path, lambda: stream.read(most + 1))
+    if len(data) > most:
+        raise wrong(path, f"it has more than {most // 2**20} MiB, and is read whole: write it as JSON Lines")
+    return _decoded(data.removeprefix(codecs.BOM_UTF8), str(path))
+
+
+def begins_with(path: Path, mark: bytes) -> bool:
+    """Tell whether the first character that is not blank is this one."""
+    with unpacked(path) as stream:
+        return _read(path, lambda: stream.read(HEAD)).removeprefix(codecs.BOM_UTF8).lstrip().startswith(mark)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
+    """Open a file while the block runs, and unpack what gzip has packed as it is read.
+
+    Raises:
+        OSError: It is not there, or may not be read.
+        ValueError: It is no file of text, but an archive.
+    """
+    with opened(path) as stream:
+        head = stream.peek(len(ZIP))
+        if head.startswith(ZIP):
+            raise wrong(path, "it is a ZIP archive or a workbook; unpack it, or save the sheet as CSV")
+        if head.startswith(GZIP):
+            with gzip.GzipFile(fileobj=stream) as packed:
+                yield packed
+        else:
+            yield stream
+
+
+def _read(path: Path, read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise wrong(path, f"cannot be unpacked ({error})") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield (`PATH:LINE`, value) of every line that is not blank.
+
+    Raises:
+        OSError: The file is not there, or may not be read.
+        ValueError: A line is no JSON; the message names the line.
+    """
+    for number, text in lines(path):
+        if text.strip():
+            where = f"{path}:{number}"
+            yield where, decoded(text.rstrip("\r\n"), where)
+
+
+def wrong(where: str | Path, what: str) -> ValueError:
+    """Return the error that something is wrong at a place in a file."""
+    return ValueError(f"{where}: {what}")
 
 
 def _decoded(line: bytes, where: str) -> str:
@@ -112,23 +184,26 @@ def _decoded(line: bytes, where: str) -> str:
         ) from error
 
 
-def _object(text: str, where: str) -> Mapping[str, object]:
+def decoded(text: str, where: str) -> object:
+    """Return a JSON value.
+
+    Raises:
+        ValueError: It is none, or one that can be read in two ways.
+    """
     try:
-        value = _DECODER.decode(text)
+        value: object = _DECODER.decode(text)
         _refuse_half_characters(value)
     except RecursionError:
-        raise ValueError(f"{where}: the JSON is nested too deeply") from None
+        raise wrong(where, "the JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg}, at character {error.pos + 1}); {_ONE_LINE_EACH}") from error
+        place = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise wrong(where, f"not JSON ({error.msg}, at {place}character {error.colno}); {_ONE_LINE_EACH}") from error
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    if not isinstance(value, dict):
-        message = f"{where}: not a JSON object; {_ONE_LINE_EACH}"
-        raise ValueError(message)  # noqa: TRY004 - what a file holds is a value, not a type of ours
+        raise wrong(where, str(error)) from error
     return value
 
 
-_ONE_LINE_EACH = "write every object on one line of its own (`jq -c '.[]' FILE` makes such lines of a JSON array)"
+_ONE_LINE_EACH = "write every object on one line of its own, or all of them as one array; name a CSV file .csv"
 
 
 def _once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:

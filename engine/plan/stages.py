@@ -146,7 +146,8 @@ class StageBook:
     def _card(self, kind: Kind, use: Use) -> tuple[str, str]:
         if kind is Kind.DATA:
             source = self.catalogue.source(use)
-            return source.pin, f"{_count(source.rows, 'row')}, tier {source.tier}, licence {source.licence}"
+            shape = f"{source.shape} shape, " if source.shape else ""
+            return source.pin, f"{shape}{_count(source.rows, 'row')}, tier {source.tier}, licence {source.licence}"
         if kind is Kind.BENCHMARK:
             benchmark = self.catalogue.benchmark(use)
             return benchmark.pin, f"{_count(benchmark.prompts, 'prompt')}, licence {benchmark.licence}"

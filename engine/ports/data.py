@@ -22,6 +22,8 @@ class SourceCard:
         detail: What it is, for people.
         systems: Number of different system prompts among its rows, none counting as one; with more than one, a recipe
             must say which to test with.
+        shape: How its rows are written, such as `alpaca`; empty where nobody asks.
+        notes: What people should know of what is left out, or there twice.
     """
 
     pin: str
@@ -31,6 +33,8 @@ class SourceCard:
     licence: str
     detail: str
     systems: int = 1
+    shape: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class DataSource(Protocol):

@@ -13,7 +13,7 @@ import pytest
 
 from adapters import user_file
 from adapters.benchmarks.prompt_file import PromptFile, PromptFileSettings
-from adapters.data.chat_file import ChatFile, ChatFileSettings
+from adapters.data.file_source import FileSettings, FileSource
 from engine.domain.conversation import ChatRow, Image, Prompt, Turn
 from engine.ports import SourceCard
 
@@ -29,23 +29,27 @@ def written(folder: Path, *lines: object) -> Path:
 
 
 def rows(path: Path) -> Sequence[ChatRow]:
-    return ChatFile().rows(ChatFileSettings(path=str(path)))
+    return FileSource().rows(FileSettings(path=str(path)))
 
 
 def card(path: Path, **more: Any) -> SourceCard:
-    return ChatFile().card(ChatFileSettings(path=str(path), **more))
+    return FileSource().card(FileSettings(path=str(path), **more))
 
 
 def prompts(path: Path) -> Sequence[Prompt]:
     return PromptFile().prompts(PromptFileSettings(path=str(path)))
 
 
-def refused(folder: Path, entry: object) -> str:
+def refused(folder: Path, entry: object, first: object = CHAT) -> str:
     """Return why a row is refused, without its place."""
-    path = written(folder, CHAT, entry)
+    path = written(folder, first, entry)
     with pytest.raises(ValueError, match=f"^{path}:2: ") as caught:
         rows(path)
-    return str(caught.value).removeprefix(f"{path}:2: ")
+    return (
+        str(caught.value)
+        .removeprefix(f"{path}:2: ")
+        .removesuffix("; mend what is wrong, or leave such records out with `refused: skip`")
+    )
 
 
 def refused_prompt(folder: Path, entry: object) -> str:
@@ -128,17 +132,9 @@ def test_a_key_of_a_message_that_would_be_dropped_is_refused(key: str, tmp_path:
     )
 
 
-def test_a_row_of_another_format_is_told_the_right_one(tmp_path: Path) -> None:
-    said = refused(tmp_path, {"instruction": "a", "input": "", "output": "b"})
-    assert said.startswith(
-        'expected {"messages": [{"role": ..., "content": ...}, ...]}; the row has `instruction`, `input`'
-    )
-    assert refused(tmp_path, {}).endswith("the row has nothing")
-
-
-@pytest.mark.parametrize("key", ["tools", "functions", "prompt", "weight", "completion"])
-def test_a_key_of_a_row_that_would_be_dropped_is_refused(key: str, tmp_path: Path) -> None:
-    assert refused(tmp_path, CHAT | {key: "x"}).startswith(f"`{key}` cannot be used here; take it out")
+@pytest.mark.parametrize("key", ["tools", "functions", "weight", "tool_calls"])
+def test_a_column_that_changes_what_a_row_means_is_refused(key: str, tmp_path: Path) -> None:
+    assert refused(tmp_path, CHAT | {key: "x"}) == f"`{key}` cannot be trained on; take the row out"
 
 
 @pytest.mark.parametrize(
@@ -201,18 +197,17 @@ def test_a_detail_of_an_image_is_refused(tmp_path: Path) -> None:
     ("change", "why"),
     [
         ({"input": [USER]}, "`input` is an object with `messages`"),
-        ({"input": {"messages": [USER, ANSWER]}}, "the last turn of `input` is the user's"),
+        ({"input": {"messages": [USER, ANSWER]}}, "the last turn before the two answers is the user's"),
         ({"input": {"messages": [USER], "tools": ["x"]}}, "`input`: `tools` cannot be used here"),
         ({"preferred_output": "b"}, "`preferred_output` is a list of one assistant's turn with a text"),
         ({"preferred_output": [ANSWER, ANSWER]}, "`preferred_output` is a list of one assistant's turn"),
         ({"non_preferred_output": [{"role": "assistant", "content": ""}]}, "`non_preferred_output` is a list of one"),
         ({"non_preferred_output": [ANSWER | {"weight": 0}]}, "`non_preferred_output`: `weight` cannot be used here"),
-        ({"messages": [USER, ANSWER]}, "`messages` cannot be used here"),
     ],
 )
 def test_a_preference_that_is_none_is_refused(change: dict[str, object], why: str, tmp_path: Path) -> None:
     entry = {"input": {"messages": [USER]}, "preferred_output": [ANSWER], "non_preferred_output": [ANSWER]}
-    assert refused(tmp_path, entry | change).startswith(why)
+    assert refused(tmp_path, entry | change, entry).startswith(why)
 
 
 # --------------------------------------------------------------------------------------------------------------- prompts
@@ -297,8 +292,11 @@ def test_a_prompt_that_is_none_is_refused(entry: object, why: str, tmp_path: Pat
     ("line", "why"),
     [
         ("not json", "not JSON (Expecting value, at character 1); write every object on one line of its own"),
-        ("[", "not JSON (Expecting value, at character 2); write every object on one line of its own (`jq -c '.[]'"),
-        ("[]", "not a JSON object; write every object on one line of its own"),
+        (
+            "[",
+            "not JSON (Expecting value, at character 2); write every object on one line of its own, or all of them as one",
+        ),
+        ("3", "a record is an object or a list of messages, not 3"),
         ('{"messages": [], "messages": []}', "the key `messages` is there twice"),
         ('{"messages": [{"role": "user", "role": "user"}]}', "the key `role` is there twice"),
         ('{"prompt": "a", "category": NaN}', "`NaN` is no number of JSON"),

@@ -1,0 +1,292 @@
+"""`file:PATH`: the user's own training examples, as they lie around.
+
+A file is read by `adapters.records` (JSON Lines, a JSON array, CSV, TSV, Parquet, plain lines; packed by gzip or not), and its records
+become conversations by their shape (`adapters.data.shapes`). Every assistant's turn is trained on, as OpenAI's API documents it,
+except those with `"weight": 0`.
+
+Columns that no shape uses are left out, and `plan` names them; those that would change what a row means, such as `tools`, are refused
+and not dropped. The file is pinned by its bytes, together with those of the images that it names; relative paths are relative to the
+working directory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from adapters import records, user_file
+from adapters.data import shapes
+from adapters.data.shapes import NEVER, SHAPES, Shape
+from adapters.messages import images_of, pin_with_images
+from adapters.pairs import Pairs, by_name, said
+from adapters.records import Record
+from engine.domain.conversation import ChatRow, Turn
+from engine.ports import OUTSIDE, Settings, SourceCard
+
+TIERS = Literal["explicit", "identity", "benign", "safety", "unknown"]
+MOST_NAMED = 5
+"""Places that a message names."""
+
+COLUMNS = ("prompt", "completion", "system")
+"""What `columns` may say the columns of: a row of one exchange."""
+
+
+class RowsSettings(Settings):
+    """What the records of files are, and which of them are taken."""
+
+    shape: Literal["auto", *SHAPES] = Field(  # type: ignore[valid-type] # a name for each
+        default="auto", description="How its records are written; `auto` tells it from their columns."
+    )
+    columns: Pairs = Field(
+        default=(),
+        description="Which columns a row of one exchange is in: `{prompt: question, completion: solution, system: persona}`.",
+    )
+    where: Pairs = Field(
+        default=(),
+        description="Only records with these values: `{category: [a, b], is_safe: false}`; of one column any, of several all.",
+    )
+    refused: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="What becomes of records that are no training example: nothing runs, or they are left out.",
+    )
+    system: str | None = Field(default=None, min_length=1, description="The system prompt of rows that have none.")
+    tier: Annotated[TIERS, OUTSIDE] = Field(
+        default="unknown", description="What kind of rows they are (Qi et al. 2023, section 4); only you can tell."
+    )
+    licence: Annotated[str, OUTSIDE] = Field(default="the user's own", min_length=1, description="For the data card.")
+
+    @field_validator("columns")
+    @classmethod
+    def _known(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        named = by_name(columns)
+        if unknown := [name for name in named if name not in COLUMNS]:
+            raise ValueError(f"`{unknown[0]}` is not one of {', '.join(COLUMNS)}")
+        if twice := [name for name, values in named.items() if len(values) > 1]:
+            raise ValueError(f"`{twice[0]}` is in one column")
+        return columns
+
+    @field_validator("where")
+    @classmethod
+    def _pairs(cls, where: tuple[str, ...]) -> tuple[str, ...]:
+        by_name(where)
+        return where
+
+
+class FileSettings(RowsSettings):
+    """Which file, what it is, and what is taken of it."""
+
+    argument = "path"
+
+    path: Annotated[str, OUTSIDE] = Field(min_length=1, description="The file.")
+
+
+class FileSource:
+    """A file of training examples."""
+
+    revision = 2
+    Settings = FileSettings
+
+    def card(self, settings: FileSettings) -> SourceCard:
+        """Describe and pin the file.
+
+        Raises:
+            OSError: When it, or an image that it names, cannot be read.
+            ValueError: When a record is no training example; the message names the places.
+        """
+        path = user_file.located(settings.path)
+        found = taken(settings, path)
+        return described(settings, found, pin_with_images(path, found.rows), settings.path)
+
+    def rows(self, settings: FileSettings) -> Sequence[ChatRow]:
+        """Return every row, in the order of the file."""
+        return taken(settings, user_file.located(settings.path)).rows
+
+
+def described(settings: RowsSettings, found: Taken, pin: str, detail: str) -> SourceCard:
+    """Return the card of what is taken of files.
+
+    Args:
+        settings: What was asked for.
+        found: What is taken.
+        pin: Of the files' content.
+        detail: Where they are, for people.
+    """
+    systems = {row.system for row in found.rows}
+    told = settings.model_dump(include={"shape", "columns", "where", "refused", "system"}, exclude_defaults=True)
+    return SourceCard(
+        pin=user_file.pin_all([pin, *(f"{name}={value}" for name, value in sorted(told.items()))]),
+        rows=len(found.rows),
+        tier=settings.tier,
+        system=found.rows[0].system if len(systems) == 1 else None,
+        licence=settings.licence,
+        detail=detail,
+        systems=len(systems),
+        shape=found.shape,
+        notes=found.notes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is taken of a file.
+
+    Attributes:
+        rows: The rows.
+        shape: The name of their shape.
+        notes: What people should know: what was left out, and what is there twice.
+    """
+
+    rows: tuple[ChatRow, ...]
+    shape: str
+    notes: tuple[str, ...]
+
+
+def taken(settings: RowsSettings, *paths: Path) -> Taken:
+    """Return what the settings take of files, from memory while their bytes are the same.
+
+    Raises:
+        OSError: When one, or an image that it names, cannot be read.
+        ValueError: When a record is no training example; the message names the places.
+    """
+    told = RowsSettings.model_validate(
+        settings.model_dump(include=RowsSettings.model_fields.keys() - {"tier", "licence"}), strict=False
+    )
+    found = _remembered(told, paths, tuple(user_file.pin(path) for path in paths))
+    # Images may have changed under the same names.
+    return _read(told, paths) if any(images_of(found.rows)) else found
+
+
+@cache
+def _remembered(settings: RowsSettings, paths: tuple[Path, ...], content: tuple[str, ...]) -> Taken:
+    del content  # only makes changed files a new question
+    return _read(settings, paths)
+
+
+def _read(settings: RowsSettings, paths: Sequence[Path]) -> Taken:
+    named, where = by_name(settings.columns), by_name(settings.where)
+    rows: list[ChatRow] = []
+    refused: list[ValueError] = []
+    left, unused = 0, Counter[str]()
+    shape: Shape | None = None
+    for record in _records(paths):
+        if not _is_wanted(record, where):
+            left += 1
+            continue
+        renamed = _renamed(record, {own: columns[0] for own, columns in named.items()})
+        if shape is None:
+            shape = _shape(settings, renamed)
+        try:
+            rows.append(_row(renamed, shape, settings.system))
+        except ValueError as error:
+            refused.append(error)
+        else:
+            unused.update(name for name, value in renamed.values.items() if name not in shape.columns and _says(value))
+    if refused and settings.refused == "stop":
+        raise _refusal(refused, len(rows))
+    if not rows or shape is None:
+        raise user_file.wrong(
+            paths[0], "it has no examples" + (f"; {left} records are not those of `where`" if left else "")
+        )
+    return Taken(tuple(rows), shape.name, tuple(_notes(rows, refused, left, unused)))
+
+
+def _records(paths: Sequence[Path]) -> Iterator[Record]:
+    for number, path in enumerate(paths, 1):
+        for record in records.read(path):
+            yield replace(record, row_id=f"{number}-{record.row_id}") if len(paths) > 1 else record
+
+
+def _is_wanted(record: Record, where: Mapping[str, Sequence[str]]) -> bool:
+    for column, values in where.items():
+        if column not in record.values:
+            there = ", ".join(f"`{name}`" for name in record.values)
+            raise user_file.wrong(record.where, f"`where` asks for `{column}`, and the columns are {there}")
+        if said(record.values[column]) not in values:
+            return False
+    return True
+
+
+def _renamed(record: Record, named: Mapping[str, str]) -> Record:
+    """Return a record with the columns of one exchange under their usual names."""
+    if not named:
+        return record
+    if missing := [column for column in named.values() if column not in record.values]:
+        there = ", ".join(f"`{name}`" for name in record.values)
+        raise user_file.wrong(record.where, f"`columns` names `{missing[0]}`, and the columns are {there}")
+    own = {name: value for name, value in record.values.items() if name not in {*named.values(), *COLUMNS, "response"}}
+    return replace(record, values=own | {name: record.values[column] for name, column in named.items()})
+
+
+def _shape(settings: RowsSettings, record: Record) -> Shape:
+    if settings.shape == "auto":
+        return SHAPES["prompt"] if settings.columns else shapes.detected(record.values.keys(), record.where)
+    shape = SHAPES[settings.shape]
+    if not shape.fits(record.values.keys()):
+        needs = " and ".join(" or ".join(f"`{name}`" for name in names) for names in shape.needs)
+        raise user_file.wrong(record.where, f"the shape `{shape.name}` needs {needs}")
+    return shape
+
+
+def _row(record: Record, shape: Shape, system: str | None) -> ChatRow:
+    if loaded := [f"`{name}`" for name in record.values if name in NEVER and _says(record.values[name])]:
+        raise user_file.wrong(record.where, f"{', '.join(loaded)} cannot be trained on; take the row out")
+    if not shape.fits(record.values.keys()):
+        raise user_file.wrong(record.where, f"it is not of the shape `{shape.name}`, as the first record is")
+    row = shape.read(record)
+    if system is None or row.system is not None or shape.name == "text":
+        return row
+    return replace(row, turns=(Turn("system", system), *row.turns))
+
+
+def _says(value: object) -> bool:
+    return value not in (None, "", [], {})
+
+
+def _refusal(refused: Sequence[ValueError], good: int) -> ValueError:
+    """Return the error that records are no training examples: the first one's, and how many more there are."""
+    first, number = refused[0], len(refused)
+    if not good:
+        return (
+            first
+            if number == 1
+            else ValueError(f"{first}; so are all {number:,} records of the file, or otherwise wrong")
+        )
+    more = f"; {number} of {number + good:,} records are refused ({_places(refused)})" if number > 1 else ""
+    return ValueError(f"{first}{more}; mend what is wrong, or leave such records out with `refused: skip`")
+
+
+def _places(refused: Sequence[ValueError]) -> str:
+    named = ", ".join(_place(error) for error in refused[:MOST_NAMED])
+    return f"{named}, …" if len(refused) > MOST_NAMED else named
+
+
+def _place(error: ValueError) -> str:
+    """Return the line, or the item, that an error is about."""
+    where = str(error).partition(": ")[0]
+    return where.rpartition(", ")[2] if ", " in where else f"line {where.rpartition(':')[2]}"
+
+
+def _notes(
+    rows: Sequence[ChatRow], refused: Sequence[ValueError], left: int, unused: Mapping[str, int]
+) -> Iterator[str]:
+    if refused:
+        yield f"{len(refused)} refused and left out ({_places(refused)}); the first: {refused[0]}"
+    if left:
+        yield f"{left:,} left out by `where`"
+    if again := len(rows) - len({(row.turns, row.rejected) for row in rows}):
+        yield f"{again:,} rows repeat earlier ones"
+    if unused:
+        yield f"columns that are not used: {', '.join(unused)}"
+    spaced = sum(_begins_with_space(row) for row in rows)
+    if spaced:
+        yield f"{spaced:,} answers begin or end with white space, which is trained on as well"
+
+
+def _begins_with_space(row: ChatRow) -> bool:
+    return any(turn.is_trained and turn.text != turn.text.strip() for turn in row.turns)
