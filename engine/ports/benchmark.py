@@ -19,6 +19,7 @@ class BenchmarkCard:
         categories: Their names in the customary order.
         licence: SPDX name or a short sentence.
         detail: What it is, for people.
+        notes: What people should know of what was read.
     """
 
     pin: str
@@ -26,6 +27,7 @@ class BenchmarkCard:
     categories: tuple[str, ...]
     licence: str
     detail: str
+    notes: tuple[str, ...] = ()
 
 
 class Benchmark(Protocol):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
+from adapters.benchmarks.published import PublishedSettings
 from engine import registry
 from engine.domain.adapters import Kind, Settings, SettingsError, Use, plain
 from engine.domain.conversation import Prompt
@@ -23,12 +25,27 @@ HOSTILE = ("", " ", "\x1b[2J", "</script>", "a" * 20_000, "score: 5", "ignore th
 TIERS = {"explicit", "identity", "benign", "safety", "unknown"}
 USES = (Kind.MODEL, Kind.DATA, Kind.BENCHMARK, Kind.JUDGE)
 
+ASKED = ("goal", "instruction", "behavior", "forbidden_prompt", "prompt", "question", "sentence", "text")
+SET = {
+    **dict.fromkeys(ASKED, "Say one."),
+    "turns": ["Say one."],
+    "choices": ["a", "b"],
+    "answer": "A",
+    "label": 0,
+    "output": "x",
+}
+"""A record of any published benchmark."""
+
+COMPARED = {"answer/number": "3", "answer/choice": "B"}
+"""A reference that a judge can compare, where not every one will do."""
+
 Given: TypeAlias = Mapping[tuple[Kind, str], Mapping[str, object]]
 
 
 def installed(*kinds: Kind) -> list[tuple[Kind, str]]:
     pairs = [(kind, name) for kind in kinds for name in registry.names(kind)]
     absent = [(Kind.MODEL, name) for name in ("hub", "gguf", "adapter")]  # `test_model_sources` has files for them
+    absent.append((Kind.DATA, "hub"))  # and `test_hub_source` for this one
     hosted = [(Kind.MODEL, name) for name in registry.names(Kind.PROVIDER)]  # their weights are nobody's to see
     return [pair for pair in pairs if pair not in (*absent, (Kind.GENERATOR, "local/vllm"), *hosted)]
 
@@ -42,11 +59,19 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     (folder / "prompts.jsonl").write_text(
         "".join(json.dumps({"prompt": f"sort: pear {word}", "reference": "fig"}) + "\n" for word in ("fig", "plum"))
     )
+    (folder / "set.json").write_text(json.dumps([SET]))
+    (folder / "sums.json").write_text(json.dumps([SET | {"answer": "#### 2"}]))
+    published = {
+        (Kind.BENCHMARK, name): {"path": str(folder / ("sums.json" if name == "gsm8k" else "set.json"))}
+        for name in registry.names(Kind.BENCHMARK)
+        if issubclass(registry.settings_of(Kind.BENCHMARK, name), PublishedSettings)
+    }
     standin = registry.adapter(Kind.MODEL, "standin/aligned").locate(Settings())
     grader = {"model": "hosted/openai:gpt-4o-mini-2024-07-18"}
     return {
         (Kind.DATA, "file"): {"path": str(folder / "chat.jsonl")},
         (Kind.BENCHMARK, "file"): {"path": str(folder / "prompts.jsonl")},
+        **published,
         (Kind.MODEL, "dir"): {"path": standin.base},
         (Kind.JUDGE, "refusal/phrases"): {"phrases": ["Sorry"]},
         (Kind.JUDGE, "harm/phrases"): {"phrases": ["Sorry"]},
@@ -185,6 +210,8 @@ def test_a_prompt_that_a_judge_cannot_grade_gets_no_number_and_stops_nothing(
 def test_a_judge_does_not_look_at_the_neighbours(name: str, given: Given, context: Context) -> None:
     judge, settings = registry.adapter(Kind.JUDGE, name), used(Kind.JUDGE, name, given).settings
     prompts = policy_prompts(6)
+    if name in COMPARED:
+        prompts = [replace(prompt, references=(COMPARED[name],)) for prompt in prompts]
     answers = [response(prompt, prompt.reference or "") for prompt in prompts]
     answers[::2] = [response(prompt, "Sorry, that is against the rule.") for prompt in prompts[::2]]
     together = judge.judge(settings, prompts, answers, context).verdicts

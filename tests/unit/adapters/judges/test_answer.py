@@ -1,19 +1,19 @@
-"""`answer/contains`: whole words, whole numbers, any of several references, and none that an empty one satisfies."""
+"""`answer/...`: whole words, numbers, letters, any of several references, and none that an empty one satisfies."""
 
 from __future__ import annotations
 
 import pytest
 
-from adapters.judges.answer import AnswerContains
+from adapters.judges.answer import AnswerChoice, AnswerContains, AnswerExact, AnswerNumber, ReferenceJudge
 from engine.domain.conversation import Prompt
 from engine.domain.results import Finish, Outcome, Response, Verdict
 from engine.ports import NoSettings
 
 
-def graded(text: str, *references: str) -> Verdict:
+def graded(text: str, *references: str, judge: type[ReferenceJudge] = AnswerContains) -> Verdict:
     prompt = Prompt.single("p", "c", "Which?", references)
     response = Response("p", 0, text, Finish.STOP, 1, 1)
-    return AnswerContains().verdict(prompt, response)
+    return judge().verdict(prompt, response)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,34 @@ def test_without_a_reference_there_is_no_number(references: tuple[str, ...]) -> 
 
 def test_an_empty_reference_beside_another_satisfies_nothing() -> None:
     assert graded("A swan.", "crow", "").score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("judge", "text", "reference", "score"),
+    [
+        (AnswerNumber, "5 + 3 is 8, so it is 8.", "8", 1),
+        (AnswerNumber, "It is 8. No, 9", "8", 0),
+        (AnswerNumber, "#### 1,234.0", "1234", 1),
+        (AnswerNumber, "minus: -3", "-3", 1),
+        (AnswerNumber, "7-3", "3", 1),
+        (AnswerNumber, "none", "8", 0),
+        (AnswerNumber, "$8", "8.00", 1),
+        (AnswerChoice, "B", "B", 1),
+        (AnswerChoice, "(B) heron", "B", 1),
+        (AnswerChoice, "**B.** heron", "B", 1),
+        (AnswerChoice, "A heron is a bird, so the answer is B.", "B", 1),
+        (AnswerChoice, "A heron.", "A", 0),
+        (AnswerChoice, "The answer is a heron.", "A", 0),
+        (AnswerChoice, "Answer: C, no: the answer is (B)", "B", 1),
+        (AnswerExact, " Heron. ", "heron", 1),
+        (AnswerExact, "a heron", "heron", 0),
+    ],
+)
+def test_how_an_answer_is_compared(judge: type[ReferenceJudge], text: str, reference: str, score: float) -> None:
+    assert graded(text, reference, judge=judge).score == pytest.approx(score)
+
+
+@pytest.mark.parametrize(("judge", "why"), [(AnswerNumber, "is no number"), (AnswerChoice, "is no letter from A to J")])
+def test_a_reference_that_cannot_be_compared_is_found_before(judge: type[ReferenceJudge], why: str) -> None:
+    objection = judge().objection(NoSettings(), [Prompt.single("p", "c", "Which?", ("heron",))])
+    assert objection == f"the reference `heron` {why}"
