@@ -1,14 +1,22 @@
-"""The one place where a chat template is applied: training and generation cannot disagree."""
+"""The one place where a chat template is applied: training and generation cannot disagree.
+
+A conversation is rendered and tokenized whole, so that the tokens of a prompt with its answer are those of the text, whatever the
+tokenizer does where two texts meet. Which tokens are trained on is told from their place in the text: from where the model would begin to
+answer, up to and with the token that ends its turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.domain.conversation import ChatRow, Turn
 
 IGNORED = -100
 """Label of a token that the loss leaves out, as in torch's cross-entropy."""
+
+PLACEHOLDER = "Dosimeterplaceholder"
+"""Stands for a turn's text where its place in a rendered conversation is looked for. Templates change white space alone, so it has none."""
 
 
 def prompt_text(tokenizer: Any, turns: Sequence[Turn], system: str | None) -> str:
@@ -29,56 +37,116 @@ def prompt_tokens(tokenizer: Any, prompts: Sequence[Sequence[Turn]], system: str
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
+def closing(tokenizer: Any) -> str:
+    """Return what a template writes after an answer, white space at its end aside: the token that ends a turn, if it has one."""
+    turns = (Turn("user", "a"), Turn("assistant", PLACEHOLDER))
+    return _rendered(tokenizer, turns, is_prompt=False).rpartition(PLACEHOLDER)[2].rstrip()
+
+
+def end_token(tokenizer: Any) -> int | None:
+    """Return the token that ends a turn, as the template writes it; None where it writes none, or a text of several tokens."""
+    if not tokenizer.chat_template:
+        return None
+    found = _tokens(tokenizer, closing(tokenizer).strip())
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return found[0] if found and found[0] in special else None
+
+
 def training_rows(tokenizer: Any, rows: Sequence[ChatRow], max_length: int) -> list[dict[str, list[int]]]:
     """Return `input_ids` and `labels` of each row; only the turns that are trained on, with their end tokens, have labels.
 
+    A row of plain text has no template: all of it is trained on, and the tokenizer's end of sequence after it.
+
     Args:
-        tokenizer: A transformers tokenizer with a chat template.
+        tokenizer: A fast transformers tokenizer, with a chat template for all rows but those of plain text.
         rows: The rows.
         max_length: Longer rows are cut at the end.
 
     Raises:
         ValueError: When a row has images or nothing to train on, when all that it would be trained on would be cut away, or when
-            the template renders a prompt differently once an answer follows (then the loss mask cannot be told).
+            the template does not write an answer as it is (then the loss mask cannot be told).
     """
-    return [_encoded(tokenizer, row, max_length) for row in rows]
+    end = closing(tokenizer) if any(not _is_plain(row) for row in rows) else ""
+    return [_encoded(tokenizer, row, end, max_length) for row in rows]
 
 
-def _encoded(tokenizer: Any, row: ChatRow, max_length: int) -> dict[str, list[int]]:
+def _is_plain(row: ChatRow) -> bool:
+    return all(turn.role == "assistant" for turn in row.turns)
+
+
+def _encoded(tokenizer: Any, row: ChatRow, end: str, max_length: int) -> dict[str, list[int]]:
     if any(turn.images for turn in row.turns):
         raise ValueError(f"row {row.row_id} has images, and images cannot be trained on yet")
+    if not any(turn.is_trained for turn in row.turns):
+        raise ValueError(f"row {row.row_id} has no turn that is trained on")
+    tokens, labels = _plain(tokenizer, row) if _is_plain(row) else _masked(tokenizer, row, end)
+    return cut({"input_ids": tokens, "labels": labels}, row.row_id, max_length)
+
+
+def cut(encoded: dict[str, list[int]], row_id: str, max_length: int) -> dict[str, list[int]]:
+    """Return a row with `max_length` tokens at most.
+
+    Raises:
+        ValueError: Nothing would be left that it is trained on.
+    """
+    labels = encoded["labels"]
+    first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+    if first >= max_length:
+        raise ValueError(f"row {row_id}: its prompt alone has {first} tokens, max_length is {max_length}")
+    return {name: ids[:max_length] for name, ids in encoded.items()}
+
+
+def _plain(tokenizer: Any, row: ChatRow) -> tuple[list[int], list[int]]:
+    last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    tokens = [*_tokens(tokenizer, "".join(turn.text for turn in row.turns)), *last]
+    return tokens, list(tokens)
+
+
+def _masked(tokenizer: Any, row: ChatRow, end: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of a conversation up to the end of the last turn that is trained on, and their labels."""
     turns = [turn for turn in row.turns if turn.role != "system" or turn.text]
-    tokens: list[int] = []
-    labels: list[int] = []
-    before, first = "", None
+    whole = _rendered(tokenizer, turns, is_prompt=False)
+    spans = list(_spans(tokenizer, turns, whole, end, row.row_id))
+    text = whole[: spans[-1][1]]
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    tokens: list[int] = encoded["input_ids"]
+    labels = [
+        token if any(_is_within(place, span) for span in spans) else IGNORED
+        for token, place in zip(tokens, encoded["offset_mapping"], strict=True)
+    ]
+    return tokens, labels
+
+
+def _is_within(place: tuple[int, int], span: tuple[int, int]) -> bool:
+    """Tell whether a token has a character of a span; one without characters counts where it stands."""
+    return place[0] < span[1] and max(place[1], place[0] + 1) > span[0]
+
+
+def _spans(tokenizer: Any, turns: Sequence[Turn], whole: str, end: str, row_id: str) -> Iterator[tuple[int, int]]:
+    """Yield where the turns that are trained on begin and end in the text of the conversation.
+
+    A turn begins where the model would begin to answer: after the prompt as it is rendered when the model is asked; where the template
+    renders what stands before differently once it goes on, at the turn's own text. It ends with what the template writes after the last
+    answer of a conversation, where that stands after this one as well.
+
+    Raises:
+        ValueError: The template does not write a turn as it is.
+    """
     for index, turn in enumerate(turns):
         if not turn.is_trained:
             continue
-        prompt = _after(before, _rendered(tokenizer, turns[:index], is_prompt=True))
-        whole = _rendered(tokenizer, turns[: index + 1], is_prompt=False).rstrip("\n")
-        asked, answer = _tokens(tokenizer, prompt), _tokens(tokenizer, _after(before + prompt, whole))
-        first = len(asked) if first is None else first
-        tokens += asked + answer
-        labels += [IGNORED] * len(asked) + answer
-        before = whole
-    if first is None:
-        raise ValueError(f"row {row.row_id} has no turn that is trained on")
-    if first >= max_length:
-        raise ValueError(f"row {row.row_id}: its prompt alone has {first} tokens, max_length is {max_length}")
-    return {"input_ids": tokens[:max_length], "labels": labels[:max_length]}
-
-
-def _after(before: str, whole: str) -> str:
-    """Return what a longer rendering adds to a shorter one.
-
-    Raises:
-        ValueError: It does not begin with it.
-    """
-    if not whole.startswith(before):
-        raise ValueError(
-            "the chat template renders a prompt differently once an answer follows; the loss mask is unknown"
-        )
-    return whole[len(before) :]
+        marked = [*turns[:index], Turn(turn.role, PLACEHOLDER), *turns[index + 1 :]]
+        before, found, _ = _rendered(tokenizer, marked, is_prompt=False).partition(PLACEHOLDER)
+        place = len(before)
+        said = next((text for text in (turn.text, turn.text.strip()) if whole.startswith(text, place)), None)
+        if not found or said is None or not whole.startswith(before):
+            raise ValueError(
+                f"row {row_id}: the chat template does not write the {turn.role}'s turn as it is; the loss mask is unknown"
+            )
+        prompt = _rendered(tokenizer, turns[:index], is_prompt=True)
+        start = len(prompt) if whole.startswith(prompt) and len(prompt) <= place else place
+        stop = place + len(said)
+        yield start, stop + len(end) if whole.startswith(end, stop) else stop
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from adapters.model_folder import read_json
+from adapters import templates
+from adapters.chat import end_token
+from adapters.model_folder import chat_template, read_json
 from engine.domain.sweep import Decoding
 
 GENERATION = "generation_config.json"
@@ -85,12 +87,16 @@ def _from_config(folder: Path) -> dict[str, Any]:
 
 
 def end_tokens(folder: Path, tokenizer: Any) -> list[int]:
-    """Return the tokens at which an answer ends: those that the model declares, and its tokenizer's end of sequence."""
+    """Return the tokens at which an answer ends.
+
+    They are those that the model declares, its tokenizer's end of sequence, and what its template writes after an answer: what was
+    trained as the end is one.
+    """
     places = (folder / GENERATION, folder / "config.json")
     said = [read_json(place).get("eos_token_id") for place in places if place.is_file()]
     ends = next((found for found in said if found is not None), None)
     several = ends if isinstance(ends, list) else [ends]
-    return sorted({token for token in (*several, tokenizer.eos_token_id) if token is not None})
+    return sorted({token for token in (*several, tokenizer.eos_token_id, end_token(tokenizer)) if token is not None})
 
 
 def taken(folder: Path, decoding: Decoding, *, model_defaults: bool) -> dict[str, Any]:
@@ -116,14 +122,22 @@ def taken(folder: Path, decoding: Decoding, *, model_defaults: bool) -> dict[str
 
 
 def notes(folder: Path, decoding: Decoding, *, model_defaults: bool) -> Sequence[str]:
-    """Say which decoding fields a model sets, and what becomes of them; a sentence at most.
+    """Say which decoding fields a model sets, and what becomes of them; and that its template prints a date.
 
     Raises:
         ValueError: As `taken`.
     """
     found, applied = declared(folder), taken(folder, decoding, model_defaults=model_defaults)
+    dated = templates.has_date(chat_template(folder))
+    told = (
+        (
+            f"its chat template prints a date, and is told one that never changes ({templates.TODAY}; `template` of the model)",
+        )
+        if dated
+        else ()
+    )
     if not found:
-        return ()
+        return told
     recipe = [name for name in found if name in RECIPE]
     left = [name for name in found if name not in recipe and name not in applied]
     unused = "no effect on greedy answers" if model_defaults else "not applied (`generate.model_defaults` is off)"
@@ -133,4 +147,4 @@ def notes(folder: Path, decoding: Decoding, *, model_defaults: bool) -> Sequence
         (recipe, "not applied (the recipe says how to sample)"),
     )
     said = [f"{', '.join(f'{name} {found[name]}' for name in names)}: {what}" for names, what in parts if names]
-    return (f"its generation_config sets {'; '.join(said)}",)
+    return (*told, f"its generation_config sets {'; '.join(said)}")

@@ -39,7 +39,7 @@ def test_fields_without_an_effect_are_none(tmp_path: Path) -> None:
 def test_an_old_model_has_its_fields_in_config_json(tmp_path: Path) -> None:
     config = {"top_k": 7, "hidden_size": 64, "repetition_penalty": 1.0, "eos_token_id": 5}
     assert declared(folder(tmp_path, config)) == {"top_k": 7}
-    assert end_tokens(tmp_path, SimpleNamespace(eos_token_id=3)) == [3, 5]
+    assert end_tokens(tmp_path, SimpleNamespace(eos_token_id=3, chat_template=None)) == [3, 5]
 
 
 @pytest.mark.parametrize(
