@@ -80,6 +80,14 @@ def quantised(folder: Path) -> str:
     return "int8" if found.get("load_in_8bit") else str(found.get("bnb_4bit_quant_type", "fp4"))
 
 
+def chat_template(folder: Path) -> object:
+    """Return the chat template in a folder, or None: a text, or several by name."""
+    own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if own.is_file():
+        return own.read_text(encoding="utf-8")
+    return read_json(config).get("chat_template") if config.is_file() else None
+
+
 def pin(folder: Path) -> str:
     """Return `sha256:` and hex digits over the names and bytes of the files that decide what the model does."""
     stamp = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(folder))

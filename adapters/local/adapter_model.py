@@ -54,7 +54,9 @@ class AdapterModel:
         source = _SOURCES[base.name]
         below = source.card(base.settings)
         both = f"{model_folder.pin(folder)} {base.name} {below.pin}#{source.revision}"
-        mine, theirs = (_template(place) for place in (folder, Path(source.locate(base.settings).base)))
+        mine, theirs = (
+            model_folder.chat_template(place) for place in (folder, Path(source.locate(base.settings).base))
+        )
         unused = "; the adapter's own chat template, which differs, is not used" if mine not in (None, theirs) else ""
         detail = f"adapter of rank {_config(folder).get('r')} in {settings.path} on {base}: {below.detail}{unused}"
         return ModelCard(f"sha256:{hashlib.sha256(both.encode()).hexdigest()}", below.parameters, detail)
@@ -147,11 +149,3 @@ def _cached(repository: str, revision: object) -> str | None:
         return None
     name = Path(folder).name
     return name if COMMIT.fullmatch(name) else None
-
-
-def _template(folder: Path) -> object:
-    """Return the chat template in a folder, or None."""
-    own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    if own.is_file():
-        return own.read_text(encoding="utf-8")
-    return model_folder.read_json(config).get("chat_template") if config.is_file() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import signal
 import subprocess
@@ -17,10 +18,10 @@ from filelock import FileLock
 from pydantic import Field
 
 from adapters import lengths
-from adapters.local.models import described
+from adapters.local.models import TemplateSettings, described
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
-from engine.ports import OUTSIDE, ModelCard, Settings
+from engine.ports import OUTSIDE, ModelCard
 from engine.ports.cache import cache_folder
 
 SUFFIX = ".gguf"
@@ -28,7 +29,11 @@ LAYOUT = 1
 """Version of what is written: part of the cached folder's name."""
 
 
-class GgufSettings(Settings):
+PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+"""What the names of parts end with."""
+
+
+class GgufSettings(TemplateSettings):
     """Which file."""
 
     argument: ClassVar[str] = "path"
@@ -50,20 +55,20 @@ class GgufModel:
             ValueError: It cannot be read.
         """
         path = _file(settings)
-        found = described(_folder(path), f"sha256:{_digest(path)}", "after reading")
+        found = described(_folder(path), f"sha256:{_digest(path)}", "after reading", template=settings.template)
         return ModelCard(found.pin, found.parameters, f"{path.stat().st_size / 1e6:.1f} MB in {path}, {found.detail}")
 
     def locate(self, settings: GgufSettings) -> ModelRef:
         """Say where the ordinary folder is."""
-        return ModelRef(str(_folder(_file(settings))))
+        return ModelRef(str(_folder(_file(settings))), template=settings.template)
 
     def row_lengths(self, settings: GgufSettings, rows: Sequence[ChatRow]) -> Sequence[int]:
         """Count by the model's own tokenizer and template."""
-        return lengths.row_lengths(_folder(_file(settings)), rows)
+        return lengths.row_lengths(_folder(_file(settings)), rows, settings.template)
 
     def prompt_lengths(self, settings: GgufSettings, prompts: Sequence[Prompt], system: str | None) -> Sequence[int]:
         """Count by the model's own tokenizer and template."""
-        return lengths.prompt_lengths(_folder(_file(settings)), prompts, system)
+        return lengths.prompt_lengths(_folder(_file(settings)), prompts, system, settings.template)
 
 
 def _file(settings: GgufSettings) -> Path:
@@ -76,11 +81,13 @@ def _file(settings: GgufSettings) -> Path:
     path = Path(settings.path).expanduser()
     if path.is_dir():
         found = sorted(path.glob(f"*{SUFFIX}"))
-        if len(found) > 1:
+        if len(found) > 1 and not PART.search(found[0].name):
             raise ValueError(f"{path} has {len(found)} {SUFFIX} files: name one")
         path = found[0] if found else path / f"*{SUFFIX}"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
+    if PART.search(path.name):
+        raise ValueError(f"{path} is a part of a model: merge the parts (`llama-gguf-split --merge FIRST NEW`)")
     with path.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ValueError(f"{path} is no GGUF file")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapters import model_folder
+from adapters import model_folder, templates
 from adapters.local import lora
 from adapters.local.decoding import end_tokens
 from adapters.whole_model import read_model, read_whole, set_up
@@ -15,14 +15,14 @@ from engine.domain.stage import ModelRef
 from engine.ports import Context
 
 
-def read_tokenizer(folder: str) -> Any:
-    """Return the tokenizer in a folder; it pads on the left."""
+def read_tokenizer(folder: str, template: Sequence[str] = ()) -> Any:
+    """Return the tokenizer in a folder; it pads on the left, and its chat template is told the options in `template`."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return templates.set_up(tokenizer, template)
 
 
 class LoadedModel:
@@ -45,7 +45,7 @@ class LoadedModel:
         self.layers = layers
         self._model, self._where = model, (dtype, context.device)
         self._devices = context.devices
-        self.tokenizer = read_tokenizer(model.base)
+        self.tokenizer = read_tokenizer(model.base, model.template)
         self.ends = end_tokens(Path(model.base), self.tokenizer)
         self._base: Any = None
 
@@ -90,7 +90,7 @@ def loaded(model: ModelRef, dtype: str, context: Context) -> LoadedModel:
     """
     set_up(context)
     layers = contents(model)
-    key = f"{model.base} {model.quantise} {layers} {dtype} {context.device} {context.devices}"
+    key = f"{model.base} {model.quantise} {model.template} {layers} {dtype} {context.device} {context.devices}"
     return context.warm.get("base", key, lambda: LoadedModel(model, layers, dtype, context))
 
 

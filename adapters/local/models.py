@@ -11,7 +11,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
-from adapters import lengths, model_folder
+from adapters import lengths, model_folder, templates
+from adapters.pairs import Pairs
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import OUTSIDE, ModelCard, Settings
@@ -43,7 +44,23 @@ class QuantisedSettings(Settings):
     )
 
 
-class FolderSettings(QuantisedSettings):
+class TemplateSettings(Settings):
+    """What a model's chat template is told."""
+
+    template: Pairs = Field(
+        default=(),
+        description="What the chat template is told, in training and when asked: `{enable_thinking: false}`; `date: 2026-01-31` for another"
+        f" date than {templates.TODAY}.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _can_be_told(cls, template: tuple[str, ...]) -> tuple[str, ...]:
+        templates.check(template)
+        return template
+
+
+class FolderSettings(QuantisedSettings, TemplateSettings):
     """Which folder."""
 
     argument: ClassVar[str] = "path"
@@ -65,22 +82,22 @@ class FolderModel:
             ValueError: When an adapter lies in it, or its weights are quantised and cannot be read.
         """
         folder = _folder(settings)
-        return described(folder, model_folder.pin(folder), f"in {settings.path}", settings.quantise)
+        return described(folder, model_folder.pin(folder), f"in {settings.path}", settings.quantise, settings.template)
 
     def locate(self, settings: FolderSettings) -> ModelRef:
         """Say where the model is."""
-        return ModelRef(str(_folder(settings).resolve()), quantise=settings.quantise or "")
+        return ModelRef(str(_folder(settings).resolve()), quantise=settings.quantise or "", template=settings.template)
 
     def row_lengths(self, settings: FolderSettings, rows: Sequence[ChatRow]) -> list[int]:
         """Count by the model's own tokenizer and template."""
-        return lengths.row_lengths(_folder(settings), rows)
+        return lengths.row_lengths(_folder(settings), rows, settings.template)
 
     def prompt_lengths(self, settings: FolderSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
         """Count by the model's own tokenizer and template."""
-        return lengths.prompt_lengths(_folder(settings), prompts, system)
+        return lengths.prompt_lengths(_folder(settings), prompts, system, settings.template)
 
 
-def described(folder: Path, pin: str, where: str, quantise: Quantise = None) -> ModelCard:
+def described(folder: Path, pin: str, where: str, quantise: Quantise = None, template: Sequence[str] = ()) -> ModelCard:
     """Return the card of a model folder.
 
     Args:
@@ -88,6 +105,7 @@ def described(folder: Path, pin: str, where: str, quantise: Quantise = None) -> 
         pin: Of its content.
         where: Where it is, for people.
         quantise: How its weights are to be quantised.
+        template: What its chat template is told.
 
     Raises:
         ValueError: They are quantised already, or what reads them is not installed.
@@ -102,7 +120,8 @@ def described(folder: Path, pin: str, where: str, quantise: Quantise = None) -> 
         raise ValueError(f"{method} weights need a package that is not installed: `pip install {extra}`")
     detail = f"{model_folder.megabytes(folder):.1f} MB of weights {where}"
     said = f", read as {quantise}" if quantise else f", quantised ({found})" if found else ""
-    return ModelCard(f"{pin}+{quantise}" if quantise else pin, model_folder.parameters(folder), detail + said)
+    told = [*([quantise] if quantise else []), *sorted(template)]
+    return ModelCard("+".join([pin, *told]), model_folder.parameters(folder), detail + said)
 
 
 def _folder(settings: FolderSettings) -> Path:
@@ -111,7 +130,7 @@ def _folder(settings: FolderSettings) -> Path:
     return folder
 
 
-class HubSettings(QuantisedSettings):
+class HubSettings(QuantisedSettings, TemplateSettings):
     """Which repository, at which commit."""
 
     argument: ClassVar[str] = "id"
@@ -159,19 +178,19 @@ class HubModel:
         """
         folder = _snapshot(settings)
         where = f"of {settings.id} at {settings.commit[:12]}"
-        return described(folder, f"rev:{settings.commit}", where, settings.quantise)
+        return described(folder, f"rev:{settings.commit}", where, settings.quantise, settings.template)
 
     def locate(self, settings: HubSettings) -> ModelRef:
         """Say where the model is."""
-        return ModelRef(str(_snapshot(settings)), quantise=settings.quantise or "")
+        return ModelRef(str(_snapshot(settings)), quantise=settings.quantise or "", template=settings.template)
 
     def row_lengths(self, settings: HubSettings, rows: Sequence[ChatRow]) -> list[int]:
         """Count by the model's own tokenizer and template."""
-        return lengths.row_lengths(_snapshot(settings), rows)
+        return lengths.row_lengths(_snapshot(settings), rows, settings.template)
 
     def prompt_lengths(self, settings: HubSettings, prompts: Sequence[Prompt], system: str | None) -> list[int]:
         """Count by the model's own tokenizer and template."""
-        return lengths.prompt_lengths(_snapshot(settings), prompts, system)
+        return lengths.prompt_lengths(_snapshot(settings), prompts, system, settings.template)
 
 
 def _snapshot(settings: HubSettings) -> Path:

@@ -83,7 +83,7 @@ def train(run: TrainingRun, context: Context, trained: Callable[[Job, Context], 
     """
     context.pulse.beat(run.checkpoints[0].key, 0, 1)
     set_up(context)
-    tokenizer = read_tokenizer(run.model.base)
+    tokenizer = read_tokenizer(run.model.base, run.model.template)
     rows = chat.training_rows(tokenizer, run.rows, run.settings.max_length)
     passes, yielded = planned(run, context, max(len(row["input_ids"]) for row in rows)), 0
     while True:

@@ -25,8 +25,10 @@ from adapters import model_folder
 from adapters.chat import prompt_tokens
 from adapters.local.decoding import end_tokens, taken
 from adapters.local.generate import TransformersGenerator
+from adapters.local.loaded import read_tokenizer
 from adapters.local.responses import generated
 from adapters.local.settings import DecodeSettings
+from adapters.whole_model import release
 from engine.domain.results import Finish
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
@@ -136,6 +138,7 @@ def _engine(tasks: Sequence[GenerateTask], context: Context) -> Engine:
 
     def start() -> Engine:
         context.warm.drop("base")
+        release()
         return Engine(_vllm().LLM(**settings, **_room(context)))
 
     return context.warm.get("vllm", json.dumps(settings), start)
@@ -154,7 +157,7 @@ def _room(context: Context) -> dict[str, Any]:
 def _answered(
     tasks: Sequence[GenerateTask], engine: Engine, since: float, pulse: Pulse
 ) -> Iterator[tuple[str, Generated]]:
-    tokenizer = engine.llm.get_tokenizer()
+    tokenizer = read_tokenizer(tasks[0].model.base, tasks[0].model.template)
     ends = end_tokens(Path(tasks[0].model.base), tokenizer)
     asked = [(task, prompt_tokens(tokenizer, [prompt.turns for prompt in task.prompts], task.system)) for task in tasks]
     rows = [(task, index, prompt) for task, prompts in asked for index, prompt in enumerate(prompts)]

@@ -64,12 +64,14 @@ class ModelRef:
         base: Folder of the base model, in the Hugging Face layout; or the name that a provider has for it.
         layers: Folders of what tuning and editing left, in order, each to be applied on top of those before: a PEFT adapter,
             all weights (which replace everything before), or the name of a model at a provider.
+        template: What its chat template is told, as `name=value`.
         quantise: To what the base's weights are quantised as they are read, such as `nf4`; empty for as they are on disk.
     """
 
     base: str
     layers: tuple[str, ...] = ()
     quantise: str = ""
+    template: tuple[str, ...] = ()
 
     @property
     def tuned(self) -> str | None:

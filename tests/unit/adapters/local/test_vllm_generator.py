@@ -24,6 +24,7 @@ PROMPTS = [Prompt.single("p1", "c", "one two"), Prompt.single("p2", "c", "three"
 
 class Tokenizer:
     eos_token_id = 8
+    chat_template = None
 
     def apply_chat_template(self, turns: list[dict[str, str]], **_: Any) -> str:
         return " ".join(turn["content"] for turn in turns)
@@ -41,9 +42,6 @@ class LLM:
 
     def __init__(self, **settings: Any) -> None:
         self.started.append(settings)
-
-    def get_tokenizer(self) -> Tokenizer:
-        return Tokenizer()
 
     def generate(self, prompts: Any, sampling: Any, *, lora_request: Any, use_tqdm: bool) -> list[Any]:
         assert not use_tqdm
@@ -65,12 +63,13 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
         "vllm": {"LLM": LLM, "SamplingParams": dict},
         "vllm.lora": {},
         "vllm.lora.request": {"LoRARequest": lambda *request: request},
-        "torch": {"cuda": SimpleNamespace(mem_get_info=lambda: (40, 80))},
+        "torch": {"cuda": SimpleNamespace(mem_get_info=lambda: (40, 80), is_available=lambda: False)},
     }
     for name, names in modules.items():
         module = ModuleType(name)
         vars(module).update(names)
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("adapters.local.vllm_generator.read_tokenizer", lambda *_: Tokenizer())
     monkeypatch.setattr(LLM, "started", [])
     monkeypatch.setattr(LLM, "calls", [])
 
@@ -96,6 +95,7 @@ def test_an_adapter_whose_file_was_edited_is_another_one(tmp_path: Path) -> None
 def test_a_model_is_split_over_all_gpus_of_its_worker(
     devices: int, split: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("adapters.local.vllm_generator.read_tokenizer", lambda *_: Tokenizer())
     monkeypatch.setattr(LLM, "started", [])
     task = GenerateTask("a", ModelRef("base"), PROMPTS[:1], None, Decoding(9), DecodeSettings(), 5)
     dict(VllmGenerator().generate([task], Context("cuda:0", 1, 64, WarmSlots(), devices=devices)))

@@ -1,0 +1,87 @@
+"""What a chat template is told beside the conversation: options such as `enable_thinking`, and a date that never changes.
+
+Whatever a template is told is written into its own text, before it, where training and asking, transformers and vLLM find it alike.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from adapters.pairs import by_name
+
+TODAY = "2025-01-01"
+"""The date that a template is told in the place of today's: equal keys are to be equal prompts, on every day."""
+
+DATE = "date"
+"""The option by which a spec says another one."""
+
+_FORMATS = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+_LLAMA = "date_string"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST = 200
+
+
+def check(options: Sequence[str]) -> None:
+    """Refuse options that a template cannot be told.
+
+    Raises:
+        ValueError: A name is none, a date is none, or a value is too long.
+    """
+    for name, values in by_name(options).items():
+        if not _NAME.fullmatch(name) or len(values) > 1 or len(values[0]) > _LONGEST:
+            raise ValueError(
+                f"`{name}` is no option of a template: a name with one short value, such as `enable_thinking: false`"
+            )
+        if name == DATE:
+            _date(values[0])
+
+
+def adjusted(template: str, options: Sequence[str]) -> str:
+    """Return a template that is told its options, and a date.
+
+    Args:
+        template: A chat template in Jinja.
+        options: `name=value`; a value that is JSON means that, another its text.
+    """
+    told = {name: values[0] for name, values in by_name(options).items()}
+    day = _date(told.pop(DATE, TODAY))
+    lines = [f"{{%- set {name} = {_literal(value)} %}}" for name, value in told.items()]
+    if _LLAMA in template and _LLAMA not in told:
+        lines.append(f"{{%- set {_LLAMA} = {json.dumps(day.strftime('%d %b %Y'))} %}}")
+    if formats := dict.fromkeys(found[1] for found in _FORMATS.findall(template)):
+        branches = [f"{{%- if format == {json.dumps(one)} -%}}{day.strftime(one)}{{%- endif -%}}" for one in formats]
+        lines.append(f"{{%- macro strftime_now(format) -%}}{''.join(branches)}{{%- endmacro %}}")
+    return "".join(lines) + template
+
+
+def set_up(tokenizer: Any, options: Sequence[str]) -> Any:
+    """Return a tokenizer whose chat template is told its options, and a date."""
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = adjusted(tokenizer.chat_template, options)
+    return tokenizer
+
+
+def has_date(template: object) -> bool:
+    """Tell whether a template prints a date."""
+    return isinstance(template, str) and (_LLAMA in template or "strftime_now" in template)
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"`{DATE}` is a date such as {TODAY}, not `{text}`") from None
+
+
+def _literal(value: str) -> str:
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = value
+    if found is None or isinstance(found, bool):
+        return str(found).lower()  # as Jinja has it
+    return json.dumps(found if isinstance(found, int | float) else value)
