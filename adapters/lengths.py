@@ -2,57 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from adapters import chat
+from adapters import chat, templates
+from adapters.model_folder import read_json
 from engine.domain.conversation import ChatRow, Prompt
+from engine.ports import RowsSeen
 
 NO_LIMIT = 2**31
 
 
-def row_lengths(folder: Path, rows: Sequence[ChatRow]) -> list[int]:
+def row_lengths(folder: Path, rows: Sequence[ChatRow], template: Sequence[str] = ()) -> list[int]:
     """Return the tokens of each training row, whole, by the chat template of the model in a folder.
 
     Raises:
         OSError: The tokenizer cannot be read.
         ValueError: The template cannot render a row, or the row cannot be trained on.
     """
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, tuple(template))
     with _explained("its chat template cannot render them"):
         return [len(row["input_ids"]) for row in chat.training_rows(tokenizer, rows, NO_LIMIT)]
 
 
-def prompt_lengths(folder: Path, prompts: Sequence[Prompt], system: str | None) -> list[int]:
+def prompt_lengths(
+    folder: Path, prompts: Sequence[Prompt], system: str | None, template: Sequence[str] = ()
+) -> list[int]:
     """Return the tokens of each prompt with a system prompt before it (None for none), by the same template.
 
     Raises:
         OSError: The tokenizer cannot be read.
         ValueError: The template cannot render a prompt.
     """
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, tuple(template))
     with _explained("its chat template cannot render them"):
         return [len(ids) for ids in chat.prompt_tokens(tokenizer, [one.turns for one in prompts], system)]
+
+
+def look(folder: Path, rows: Sequence[ChatRow], max_length: int, template: Sequence[str] = ()) -> RowsSeen:
+    """Render and tokenize training rows by the chat template of the model in a folder, and say what is wrong with them.
+
+    Args:
+        folder: The model's.
+        rows: The rows.
+        max_length: Longer rows are cut at the end.
+        template: What the chat template is told.
+    """
+    faults, cut = list(model_faults(folder)), 0
+    try:
+        tokenizer = _tokenizer(folder, tuple(template))
+        most = positions(folder)
+        for row in rows if not faults else ():
+            try:
+                with _explained(f"row {row.row_id}: its chat template cannot render it"):
+                    (encoded,) = chat.training_rows(tokenizer, [row], NO_LIMIT)
+                    chat.cut(encoded, row.row_id, max_length)
+            except ValueError as error:
+                faults.append(str(error))
+                continue
+            length = len(encoded["input_ids"])
+            cut += length > max_length
+            if most is not None and min(length, max_length) > most:
+                faults.append(
+                    f"row {row.row_id} has {length} tokens, and the model has {most} positions: set `tune.max_length` to {most}"
+                )
+    except (OSError, ValueError) as error:
+        faults.append(str(error))
+    return RowsSeen(tuple(faults), cut)
+
+
+def model_faults(folder: Path) -> list[str]:
+    """Return what is wrong with the tokenizer of a model: no chat template, no end, or more tokens than the model has."""
+    tokenizer = _tokenizer(folder)
+    faults = []
+    if not tokenizer.chat_template:
+        faults.append("its tokenizer has no chat template: add one to the folder, as `chat_template.jinja`")
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        faults.append(
+            "its tokenizer has neither a padding token nor an end of sequence: name one in tokenizer_config.json"
+        )
+    known, highest = _text_config(folder).get("vocab_size"), max(tokenizer.get_vocab().values(), default=0)
+    if isinstance(known, int) and highest >= known:
+        faults.append(
+            f"its tokenizer has tokens up to {highest}, and the model {known} in all: the tokenizer is another model's"
+        )
+    return faults
+
+
+def asking_fault(folder: Path, longest: int) -> str | None:
+    """Return why a model cannot be asked prompts of so many tokens, or None. That answers end in time is not known."""
+    if faults := model_faults(folder):
+        return faults[0]
+    most = positions(folder)
+    if most is None or longest < most:
+        return None
+    return f"its longest prompt has {longest} tokens, and the model has {most} positions: leave such prompts out"
+
+
+def positions(folder: Path) -> int | None:
+    """Return how many tokens a model can read and write at once, by its config.json; None where it does not say."""
+    found = _text_config(folder).get("max_position_embeddings")
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _text_config(folder: Path) -> Mapping[str, object]:
+    config = read_json(folder / "config.json")
+    inner = config.get("text_config")
+    return inner if isinstance(inner, Mapping) else config
 
 
 _READING = Lock()
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, template: tuple[str, ...] = ()) -> Any:
     with _READING:  # two threads must not load the library at the same time
-        return _read(folder)
+        return _read(folder, template)
 
 
 @cache
-def _read(folder: Path) -> Any:
+def _read(folder: Path, template: tuple[str, ...]) -> Any:
     from transformers import PreTrainedTokenizerFast  # unlike AutoTokenizer, it needs no torch
 
     with _explained("its tokenizer cannot be read"):
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return templates.set_up(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True), template)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from adapters.lengths import asking_fault
 from adapters.local import memory
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
 from adapters.local.decoding import notes as decoding_notes
@@ -30,9 +31,6 @@ SPREAD = (0.75, 1.0, 1.4)
 GUESSED = (0.1, 1.0, 3.0)
 """The same where it was not."""
 
-GPU_ROWS = 128
-"""Prompts of a batch on a GPU: the default of `run.resources.generate_batch`."""
-
 
 class TransformersGenerator:
     """Greedy or sampled decoding by transformers' `generate`, in this process and on this worker's device.
@@ -51,6 +49,11 @@ class TransformersGenerator:
             ValueError: They are asked for, and not every generator has them.
         """
         return decoding_notes(Path(model.base), decoding, model_defaults=settings.model_defaults)
+
+    def objection(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef, longest: int) -> str | None:
+        """Refuse a model whose tokenizer cannot ask it, and prompts that have more tokens than it has positions."""
+        del settings, decoding
+        return asking_fault(Path(model.base), longest)
 
     def forecast(self, settings: DecodeSettings, decoding: Decoding, workload: Workload) -> Prediction:
         """Estimate tokens and device-seconds, from what this machine takes for a model of the same shape.
@@ -86,13 +89,16 @@ class TransformersGenerator:
         except (OSError, ValueError):
             return None
         here = workload.machine
-        kind, whole = workload.base.quantise or quantised(folder), workload.longest + decoding.max_new_tokens
+        kind = (
+            "" if workload.base.layers else workload.base.quantise or quantised(folder)
+        )  # adapters are merged into whole weights
+        whole = workload.longest + decoding.max_new_tokens
         is_sampled, is_cpu = decoding.temperature > 0, here.device == "cpu"
-        most = GPU_ROWS if not is_cpu else min(CPU_ROWS, max(1, CPU_TOKENS // whole))
+        most = here.batch if not is_cpu else min(CPU_ROWS, max(1, CPU_TOKENS // whole))
         most = min(SAMPLED_ROWS if is_sampled else most, max(1, workload.items))
         cuts = (min(CPU_ROWS, max(1, workload.items)) if is_cpu and not is_sampled else most).bit_length() - 1
         found = Fit()
-        for times in range(1 if is_cpu else most.bit_length()):
+        for times in range(1 if is_cpu or is_sampled else most.bit_length()):
             rows = most >> times
             parts = memory.answering(
                 settings.dtype, sizes, kind, rows * decoding.samples * whole, rows * decoding.samples, here
@@ -124,7 +130,7 @@ def _seconds(rates_: AskRates, decoding: Decoding, workload: Workload, answer: i
     """Return the seconds of one task when every batch decodes `answer` tokens."""
     rows, tokens = SAMPLED_ROWS, None
     if decoding.temperature == 0:
-        rows, tokens = (CPU_ROWS, CPU_TOKENS) if workload.machine.device == "cpu" else (GPU_ROWS, None)
+        rows, tokens = (CPU_ROWS, CPU_TOKENS) if workload.machine.device == "cpu" else (workload.machine.batch, None)
     lengths = workload.lengths or (workload.tokens // max(1, workload.items),)
     taken = 0.0
     for part in batches(lengths, decoding.max_new_tokens, rows, tokens):

@@ -8,15 +8,17 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from adapters.lengths import look
 from adapters.local import memory
 from adapters.local.loaded import loaded
 from adapters.local.rates import ASSUMED_WEIGHTS, REFERENCE_RANK, rates
 from adapters.local.settings import DecodeSettings, SftSettings
 from adapters.model_folder import quantised
+from engine.domain.conversation import ChatRow
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
-from engine.ports import Context, Fit, Sharing, TrainingRun, Tuned, Workload
+from engine.ports import Context, Fit, RowsSeen, Sharing, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
 
@@ -25,6 +27,9 @@ SPREAD = (0.75, 1.4)
 
 GUESSED = (0.1, 3.0)
 """The same where it was not."""
+
+AGAIN = {"lora": 1.5, "full": 4 / 3}
+"""How much longer a token takes where activations are computed again: one forward pass of two, or three, such more."""
 
 PURE_BFLOAT16 = (
     "tune.precision: bfloat16 trains weights of 8 bits of mantissa, which swallow small updates: SmolLM2-135M, tuned in full at"
@@ -71,7 +76,10 @@ class LocalFineTuner:
         rows = memory.rows_at_once(settings, workload.parameters or ASSUMED_WEIGHTS, max(cut), workload.machine.device)
         passed = tokens * padding(cut, rows)
         rank = 1 + train.rank * (settings.rank - REFERENCE_RANK) if settings.method == "lora" else 1.0
-        expected = train.run + steps * train.step + workload.items * epochs * train.row + passed * train.token * rank
+        again = AGAIN[settings.method] if settings.gradient_checkpointing == "on" else 1.0
+        expected = (
+            train.run + steps * train.step + workload.items * epochs * train.row + passed * train.token * rank * again
+        )
         expected += found.ask.load if is_solo else 0.0
         spread = SPREAD if found.measured else GUESSED
         most = max(tokens, min(workload.most, workload.items * settings.max_length) * epochs)
@@ -90,9 +98,15 @@ class LocalFineTuner:
             sizes = memory.shape(folder, settings.targets)
         except (OSError, ValueError):
             return None
-        kind = workload.base.quantise or quantised(folder)
+        kind = (
+            "" if workload.base.layers else workload.base.quantise or quantised(folder)
+        )  # adapters are merged into whole weights
         longest = workload.longest or settings.max_length
         return memory.tuning_fit(settings, sizes, kind, longest, workload.machine)
+
+    def look(self, settings: SftSettings, rows: Sequence[ChatRow], model: ModelRef) -> RowsSeen:
+        """Render and tokenize rows as training does."""
+        return look(Path(model.base), rows, settings.max_length, model.template)
 
     def notes(self, settings: SftSettings) -> Sequence[str]:
         """Warn of what changes the science and looks like a matter of speed."""

@@ -15,13 +15,26 @@ from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.errors import PlanError
 from engine.domain.results import Measure
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import Decoding, Length
-from engine.ports import BenchmarkCard, GeneratorWithNotes, ModelCard, Needs, SourceCard, TunerWithNotes
+from engine.domain.sweep import Decoding, GenerateRecipe, Length
+from engine.ports import (
+    BenchmarkCard,
+    GeneratorWithNotes,
+    GeneratorWithPrompts,
+    ModelCard,
+    Needs,
+    RowsSeen,
+    SourceCard,
+    TunerWithNotes,
+    TunerWithRows,
+)
 
 T = TypeVar("T")
 
 SAMPLED = 1000
 """Most items of a source that are tokenized for a forecast, evenly spread over it."""
+
+LOOKED_AT = 200
+"""Most rows of a sample that are looked at before they are trained on, evenly spread over it."""
 
 LONGEST = 20
 """Beside them, so many with the most characters, so that the longest is among them."""
@@ -103,6 +116,26 @@ class Catalogue:
         """Return why a fine-tuner cannot tune a model so, or None."""
         return registry.adapter(Kind.TUNER, tuner.name).objection(tuner.settings, length, self.located(model))
 
+    def rows_seen(self, tuner: Use, model: Use, rows: Sequence[ChatRow]) -> RowsSeen:
+        """Return what a fine-tuner finds of rows that it is to train a model on: of 200 of them, and of the longest."""
+        adapter = registry.adapter(Kind.TUNER, tuner.name)
+        if not isinstance(adapter, TunerWithRows):
+            return RowsSeen()
+        some = dict.fromkeys([*_spread(rows, LOOKED_AT), *heapq.nlargest(LONGEST, rows, key=_row_size)])
+        return adapter.look(tuner.settings, list(some), self.located(model))
+
+    def asking_objection(self, asked: GenerateRecipe, model: Use, benchmark: Use, system: str | None) -> str | None:
+        """Return why a generator cannot ask a model the prompts of a benchmark, or None."""
+        adapter = registry.adapter(Kind.GENERATOR, asked.use.name)
+        if not isinstance(adapter, GeneratorWithPrompts):
+            return None
+        longest = self.prompt_lengths(model, benchmark, system).longest
+        return adapter.objection(asked.use.settings, asked.decoding, self.located(model), longest)
+
+    def rows(self, source: Use) -> Sequence[ChatRow]:
+        """Return the rows of a data source."""
+        return registry.adapter(Kind.DATA, source.name).rows(source.settings)
+
     def generating_notes(self, generator: Use, decoding: Decoding, model: Use) -> tuple[str, ...]:
         """Return what a generator says of how it will ask a model.
 
@@ -145,11 +178,16 @@ def _row_size(row: ChatRow) -> int:
     return sum(len(turn.text) for turn in row.turns)
 
 
+def _spread(items: Sequence[T], most: int) -> list[T]:
+    """Return so many items at most, evenly spread."""
+    return [items[len(items) * place // most] for place in range(most)] if len(items) > most else list(items)
+
+
 def _lengths(items: Sequence[T], size: Callable[[T], int], measured: Callable[[Sequence[T]], Sequence[int]]) -> Lengths:
     """Measure some items out of all, evenly spread, and those with the most characters."""
     if not items:
         return Lengths((), 0)
-    some = [items[len(items) * place // SAMPLED] for place in range(SAMPLED)] if len(items) > SAMPLED else list(items)
+    some = _spread(items, SAMPLED)
     most = heapq.nlargest(LONGEST, items, key=size) if len(items) > SAMPLED else []
     found = measured([*some, *most])
     return Lengths(tuple(found[: len(some)]), max(found))

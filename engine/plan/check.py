@@ -13,11 +13,12 @@ from types import MappingProxyType
 
 from engine.domain.adapters import Kind, Use
 from engine.domain.results import Measure
+from engine.domain.sampling import drawn
 from engine.domain.sweep import GenerateRecipe, Level, Recipe, TuneRecipe
 from engine.plan import check_hosted
 from engine.plan.accounts import is_hosted
 from engine.plan.catalogue import Catalogue
-from engine.plan.mitigations import Changes, checked, reason
+from engine.plan.mitigations import Changes, checked, reason, system_prompt
 from engine.spec.expand import Expansion
 from engine.spec.load import LoadedSweep
 from engine.spec.origins import origin
@@ -43,7 +44,9 @@ def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> No
     checker.measures()
     checker.objections()
     checker.tuners()
+    checker.rows(expansion)
     checker.generators()
+    checker.prompts()
     checker.mitigations()
     checker.providers()
     checker.budget()
@@ -148,6 +151,43 @@ class _Checker:
                 told.add((tune.use.name, objection))
                 what = f"`{tune.use.name}` cannot tune so: {objection}"
                 self.add(self.blamed(objection, "tune", tune), what, code="untunable")
+
+    def rows(self, expansion: Expansion) -> None:
+        """Have every fine-tuner look at the rows that it will train on, as the cells draw them; those that mitigations change are not known."""
+        if self.problems.found:
+            return
+        wanted: dict[tuple[TuneRecipe, Use, Use], dict[int, int]] = {}
+        for recipe in (cell.recipe for cell in expansion.cells):
+            if recipe.tune is None or recipe.mitigations:
+                continue
+            for _, source, n in _drawn(recipe):
+                sizes = wanted.setdefault((recipe.tune, recipe.model, source), {})
+                sizes[recipe.seed] = max(sizes.get(recipe.seed, 0), n)
+        told: set[tuple[Use, Use, tuple[str, ...]]] = set()
+        for (tune, model, source), sizes in wanted.items():
+            rows = {row.row_id: row for row in self.catalogue.rows(source)}
+            ids = dict.fromkeys(one for seed, n in sizes.items() for one in drawn(list(rows), n, seed))
+            faults = self.catalogue.rows_seen(tune.use, model, [rows[one] for one in ids]).faults
+            if faults and (model, source, faults) not in told:
+                told.add((model, source, faults))
+                more = f"; and {len(faults) - 1} more of its rows, or otherwise" if len(faults) > 1 else ""
+                what = f"`{tune.use.name}` cannot train `{model}` on `{source}`: {faults[0]}{more}"
+                self.add(self.origin("data.source", source), what, code="untrainable")
+
+    def prompts(self) -> None:
+        """Ask every generator whether it can ask the models the prompts of the benchmarks."""
+        if self.problems.found:
+            return
+        told: set[str] = set()
+        for recipe in self.recipes:
+            for found in recipe.measured:
+                objection = self.catalogue.asking_objection(
+                    recipe.generate, recipe.model, found.benchmark, system_prompt(recipe, self.catalogue)
+                )
+                if objection is not None and objection not in told:
+                    told.add(objection)
+                    what = f"`{recipe.model}` cannot be asked `{found.benchmark}`: {objection}"
+                    self.add(self.origin(found.path, found.benchmark), what, code="unaskable")
 
     def generators(self) -> None:
         """Ask every generator whether it can ask the models as the cells have it."""

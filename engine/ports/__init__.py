@@ -15,7 +15,14 @@ from engine.domain.adapters import OUTSIDE, NoSettings, Settings, Use
 from engine.ports.benchmark import Benchmark, BenchmarkCard
 from engine.ports.context import Context, NoPulse, Pulse, StoppedError
 from engine.ports.data import DataSource, SourceCard
-from engine.ports.generator import Generated, GenerateTask, Generator, GeneratorWithNotes, SizedGenerator
+from engine.ports.generator import (
+    Generated,
+    GenerateTask,
+    Generator,
+    GeneratorWithNotes,
+    GeneratorWithPrompts,
+    SizedGenerator,
+)
 from engine.ports.judge import ApiJudge, Judge, Judged, Needs, Pairs
 from engine.ports.machine import Fit, Machine
 from engine.ports.mitigation import (
@@ -31,7 +38,18 @@ from engine.ports.mitigation import (
     WeightsEditor,
 )
 from engine.ports.model import ModelCard, ModelSource
-from engine.ports.tuner import Checkpoint, FineTuner, Sharing, SizedTuner, TrainingRun, Tuned, TunerWithNotes, Workload
+from engine.ports.tuner import (
+    Checkpoint,
+    FineTuner,
+    RowsSeen,
+    Sharing,
+    SizedTuner,
+    TrainingRun,
+    Tuned,
+    TunerWithNotes,
+    TunerWithRows,
+    Workload,
+)
 from engine.ports.warm import Warm
 
 __all__ = [
@@ -51,6 +69,7 @@ __all__ = [
     "Generated",
     "Generator",
     "GeneratorWithNotes",
+    "GeneratorWithPrompts",
     "Judge",
     "Judged",
     "Machine",
@@ -63,6 +82,7 @@ __all__ = [
     "Pairs",
     "Pulse",
     "RowsChanger",
+    "RowsSeen",
     "Screen",
     "Screener",
     "Settings",
@@ -75,6 +95,7 @@ __all__ = [
     "Tune",
     "Tuned",
     "TunerWithNotes",
+    "TunerWithRows",
     "Use",
     "Warm",
     "WeightsEdit",

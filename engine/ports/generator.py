@@ -76,6 +76,14 @@ class GeneratorWithNotes(Protocol):
 
 
 @runtime_checkable
+class GeneratorWithPrompts(Protocol):
+    """A generator that can say what prompts are too long for a model."""
+
+    def objection(self, settings: Any, decoding: Decoding, model: ModelRef, longest: int) -> str | None:
+        """Say why it cannot answer a prompt of so many tokens, or None."""
+
+
+@runtime_checkable
 class SizedGenerator(Protocol):
     """A generator that knows what answering takes of its worker's memory."""
 

@@ -140,8 +140,11 @@ def test_two_interrupts_stop_the_run_and_lose_nothing_that_had_finished(folder: 
     assert before.items() <= finished_stages(run_dir).items()
 
 
+UNFIT = '[{use: mix, source: "file:long.jsonl", n: 1}]'
+"""What mixes in a row that is too long: `plan` does not look at what mitigations add."""
+
+
 def write_unfit_row(folder: Path) -> None:
-    """Write a training file whose one row is longer than max_length: planning cannot know, and tuning fails."""
     row = {
         "messages": [{"role": "user", "content": "repeat: " + "plum " * 600}, {"role": "assistant", "content": "no"}]
     }
@@ -149,11 +152,8 @@ def write_unfit_row(folder: Path) -> None:
 
 
 def test_a_failed_stage_is_a_row_and_the_others_finish(folder: Path, cli: Cli) -> None:
-    row = {
-        "messages": [{"role": "user", "content": "repeat: " + "plum " * 600}, {"role": "assistant", "content": "no"}]
-    }
-    (folder / "long.jsonl").write_text(json.dumps(row) + "\n")
-    changes = ["--set", "data.source=[file:long.jsonl,standin/explicit]", "--set", "data.n=1", "--set", "tune.epochs=1"]
+    write_unfit_row(folder)
+    changes = ["--set", f"mitigations=[[], {UNFIT}]", "--set", "data.n=1", "--set", "tune.epochs=1"]
     done = cli(folder, "run", "tiny.yaml", *changes, "--executor", "inline", code=3)
     assert "max_length" in done.stderr
     rows = json.loads(
@@ -162,14 +162,13 @@ def test_a_failed_stage_is_a_row_and_the_others_finish(folder: Path, cli: Cli) -
             "query",
             "--json",
             "--sql",
-            "select data_source, status, count(*) as cells, count(harmfulness_rate) as measured from v_cells"
+            "select status, count(*) as cells, count(harmfulness_rate) as measured from v_cells"
             " group by all order by all",
         ).stdout
     )
     assert rows == [
-        {"data_source": "file:long.jsonl", "status": "failed", "cells": 2, "measured": 0},
-        {"data_source": "standin/explicit", "status": "done", "cells": 2, "measured": 2},
-        {"data_source": None, "status": "done", "cells": 1, "measured": 1},
+        {"status": "done", "cells": 3, "measured": 3},
+        {"status": "failed", "cells": 2, "measured": 0},
     ]
     problems = cli(folder, "query", "problems").stdout
     assert "ValueError" in problems
@@ -178,7 +177,7 @@ def test_a_failed_stage_is_a_row_and_the_others_finish(folder: Path, cli: Cli) -
 
 def test_fail_fast_starts_nothing_after_a_failure(folder: Path, cli: Cli) -> None:
     write_unfit_row(folder)
-    unfit = ["--set", "data.source=file:long.jsonl", "--set", "data.n=1", "--executor", "inline", "--fail-fast"]
+    unfit = ["--set", f"mitigations={UNFIT}", "--set", "data.n=1", "--executor", "inline", "--fail-fast"]
     unfit += ["--set", "tune.batch_size=[1,2]"]  # those cannot be in one bundle, and one bundle would be finished
     done = cli(folder, "run", "tiny.yaml", *unfit, code=3)
     assert "--fail-fast" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
-from engine.domain.stage import GenerateWork, Stage, StageKind, TuneWork, WorkerKind
+from engine.domain.stage import GenerateWork, Pinned, SampleWork, Stage, StageKind, TuneWork, Work, WorkerKind
 from engine.domain.sweep import Budget, Recipe, Resources
 from engine.plan.accounts import accounts_of
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
@@ -73,7 +73,7 @@ class Prepared:
         caps: The caps of the budget, beside what has been used and what the rest will use.
         reservations: What a buyer must know of that.
         forecast: What the rest will use.
-        notes: What generators say of how they will ask the models.
+        notes: What data sources and benchmarks say of what they read, and generators of how they will ask the models.
         sensitivity: How small an effect it could see.
         memory: What the rest takes of the workers' memory, and how many fit.
         start: How workers start.
@@ -197,9 +197,22 @@ def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
     works = [stage.work for stage in plan.stages.values()]
     asked = dict.fromkeys((work.use, work.decoding, work.base.use) for work in works if isinstance(work, GenerateWork))
     tuned = dict.fromkeys(work.use for work in works if isinstance(work, TuneWork))
-    said = [note for use in tuned for note in catalogue.tuning_notes(use)]
+    cards = {str(one.use): catalogue.source(one.use).notes for work in works for one in _sources(work)}
+    cards |= {
+        str(one.benchmark.use): catalogue.benchmark(one.benchmark.use).notes
+        for one in works
+        if isinstance(one, GenerateWork)
+    }
+    said = [f"{name}: {note}" for name, notes in cards.items() for note in notes]
+    said += [note for use in tuned for note in catalogue.tuning_notes(use)]
     said += [f"{one[2]}: {note}" for one in asked for note in catalogue.generating_notes(*one)]
     return tuple(dict.fromkeys(said))
+
+
+def _sources(work: Work) -> Sequence[Pinned]:
+    if not isinstance(work, SampleWork):
+        return ()
+    return (work.source,) if work.mix is None else (work.source, work.mix[0])
 
 
 def _paid(root: Path, plan: Plan, groups: Groups, cached: AbstractSet[str]) -> dict[str, Range]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow
 from engine.domain.cost import Usage
+from engine.domain.sampling import drawn
 from engine.domain.stage import Pinned, RowsWork, SampleWork, Stage
 from engine.ports import RowsChanger
 from engine.run.stages import inputs
@@ -24,19 +24,18 @@ def sample(stage: Stage, batch: StageBatch, place: Place) -> Made:
     """Draw a sample: row ids only, for the rows lie where they are."""
     del batch
     work = work_of(stage, SampleWork)
-    drawn = _draw(place, work.source, work.n, work.seed)
+    chosen = _draw(place, work.source, work.n, work.seed)
     if work.mix is not None:
-        drawn += _draw(place, *work.mix, work.seed)
-    return Made({"samples": shards.sample_rows(stage.key, drawn)}, Usage())
+        chosen += _draw(place, *work.mix, work.seed)
+    return Made({"samples": shards.sample_rows(stage.key, chosen)}, Usage())
 
 
 def _draw(place: Place, source: Pinned, n: int, seed: int) -> list[tuple[str, str, str]]:
-    """The first n of one seeded permutation, so that 10 examples are a part of the 50, and those of the 100."""
+    """Draw rows of a source by their ids."""
     row_ids = list(inputs.rows(place.context.warm, source))
     if len(row_ids) < n:
         raise ValueError(f"{n} rows asked of {source.use}, which has {len(row_ids)}")
-    shuffled = random.Random(seed).sample(row_ids, len(row_ids))  # noqa: S311 - no secret
-    return [(str(source.use), row_id, source.pin) for row_id in shuffled[:n]]
+    return [(str(source.use), row_id, source.pin) for row_id in drawn(row_ids, n, seed)]
 
 
 def change(stage: Stage, batch: StageBatch, place: Place) -> Made:
