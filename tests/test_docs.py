@@ -106,7 +106,7 @@ def test_every_spec_loads_and_expands_and_plans_where_its_files_are_ours(block: 
     loaded = read_sweep(block.encode(), "x.yaml")
     expansion = expand(loaded.sweep, loaded.positions)
     assert expansion.cells
-    if not re.search(r"\b(?:file|dir|hub):", block):
+    if not re.search(r"\b(?:file|dir|hub):|\bpath:", block):
         catalogue = Catalogue()
         check(loaded, expansion, catalogue)
         assert build(loaded.sweep, expansion.cells, expansion.counts, catalogue).cells
