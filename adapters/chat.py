@@ -89,11 +89,21 @@ def cut(encoded: dict[str, list[int]], row_id: str, max_length: int) -> dict[str
     Raises:
         ValueError: Nothing would be left that it is trained on.
     """
-    labels = encoded["labels"]
-    first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
-    if first >= max_length:
-        raise ValueError(f"row {row_id}: its prompt alone has {first} tokens, max_length is {max_length}")
+    if fault := cut_fault(row_id, first_trained(encoded["labels"]), max_length):
+        raise ValueError(fault)
     return {name: ids[:max_length] for name, ids in encoded.items()}
+
+
+def first_trained(labels: Sequence[int]) -> int:
+    """Return the place of the first token that is trained on; their number where there is none."""
+    return next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+
+
+def cut_fault(row_id: str, first: int, max_length: int) -> str:
+    """Return why a row cannot be cut to `max_length` tokens, of which the one at `first` is the first to train on; empty if it can."""
+    if first < max_length:
+        return ""
+    return f"row {row_id}: its prompt alone has {first} tokens, max_length is {max_length}"
 
 
 def _plain(tokenizer: Any, row: ChatRow) -> tuple[list[int], list[int]]:

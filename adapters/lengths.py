@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -52,30 +52,36 @@ def look(folder: Path, rows: Sequence[ChatRow], max_length: int, template: Seque
         max_length: Longer rows are cut at the end.
         template: What the chat template is told.
     """
-    faults, cut = list(model_faults(folder)), 0
     try:
-        tokenizer = _tokenizer(folder, tuple(template))
-        most = positions(folder)
-        for row in rows if not faults else ():
-            try:
-                with _explained(f"row {row.row_id}: its chat template cannot render it"):
-                    (encoded,) = chat.training_rows(tokenizer, [row], NO_LIMIT)
-                    chat.cut(encoded, row.row_id, max_length)
-            except ValueError as error:
-                faults.append(str(error))
-                continue
-            length = len(encoded["input_ids"])
-            cut += length > max_length
-            if most is not None and min(length, max_length) > most:
-                faults.append(
-                    f"row {row.row_id} has {length} tokens, and the model has {most} positions: set `tune.max_length` to {most}"
-                )
+        faults, most = list(model_faults(folder)), positions(folder)
     except (OSError, ValueError) as error:
-        faults.append(str(error))
+        return RowsSeen((str(error),))
+    if faults:
+        return RowsSeen(tuple(faults))
+    cut = 0
+    for row in rows:
+        length, first, fault = _seen(folder, tuple(template), row)
+        cut += length > max_length
+        if most is not None and min(length, max_length) > most:
+            fault = f"row {row.row_id} has {length} tokens, and the model has {most} positions: set `tune.max_length` to {most}"
+        if fault := fault or chat.cut_fault(row.row_id, first, max_length):
+            faults.append(fault)
     return RowsSeen(tuple(faults), cut)
 
 
-def model_faults(folder: Path) -> list[str]:
+@lru_cache(maxsize=100_000)
+def _seen(folder: Path, template: tuple[str, ...], row: ChatRow) -> tuple[int, int, str]:
+    """Return the tokens of a row, the place of the first that is trained on, and why the row cannot be trained on; empty if it can."""
+    try:
+        with _explained(f"row {row.row_id}: its chat template cannot render it"):
+            (encoded,) = chat.training_rows(_tokenizer(folder, template), [row], NO_LIMIT)
+    except ValueError as error:
+        return 0, -1, str(error)
+    return len(encoded["labels"]), chat.first_trained(encoded["labels"]), ""
+
+
+@cache
+def model_faults(folder: Path) -> tuple[str, ...]:
     """Return what is wrong with the tokenizer of a model: no chat template, no end, or more tokens than the model has."""
     tokenizer = _tokenizer(folder)
     faults = []
@@ -90,7 +96,7 @@ def model_faults(folder: Path) -> list[str]:
         faults.append(
             f"its tokenizer has tokens up to {highest}, and the model {known} in all: the tokenizer is another model's"
         )
-    return faults
+    return tuple(faults)
 
 
 def asking_fault(folder: Path, longest: int) -> str | None:

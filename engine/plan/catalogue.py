@@ -14,6 +14,7 @@ from engine.domain.adapters import Kind, Use
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.errors import PlanError
 from engine.domain.results import Measure
+from engine.domain.sampling import drawn
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding, GenerateRecipe, Length
 from engine.ports import (
@@ -85,6 +86,7 @@ class Catalogue:
         self.needs = cache(self._needs)
         self.objection = cache(self._objection)
         self.revision = cache(registry.revision)
+        self.looked_at = cache(self._looked_at)
         self.row_lengths = cache(self._row_lengths)
         self.prompt_lengths = cache(self._prompt_lengths)
 
@@ -116,13 +118,25 @@ class Catalogue:
         """Return why a fine-tuner cannot tune a model so, or None."""
         return registry.adapter(Kind.TUNER, tuner.name).objection(tuner.settings, length, self.located(model))
 
-    def rows_seen(self, tuner: Use, model: Use, rows: Sequence[ChatRow]) -> RowsSeen:
-        """Return what a fine-tuner finds of rows that it is to train a model on: of 200 of them, and of the longest."""
+    def rows_seen(self, tuner: Use, model: Use, source: Use, sizes: tuple[tuple[int, int], ...]) -> RowsSeen:
+        """Return what a fine-tuner finds of rows that it is to train a model on: of 200 of them, and of the longest.
+
+        Args:
+            tuner: The fine-tuner.
+            model: The model.
+            source: Where the rows are from.
+            sizes: Seeds, and how many rows are drawn with each.
+        """
         adapter = registry.adapter(Kind.TUNER, tuner.name)
         if not isinstance(adapter, TunerWithRows):
             return RowsSeen()
-        some = dict.fromkeys([*_spread(rows, LOOKED_AT), *heapq.nlargest(LONGEST, rows, key=_row_size)])
-        return adapter.look(tuner.settings, list(some), self.located(model))
+        return adapter.look(tuner.settings, self.looked_at(source, sizes), self.located(model))
+
+    def _looked_at(self, source: Use, sizes: tuple[tuple[int, int], ...]) -> Sequence[ChatRow]:
+        rows = {row.row_id: row for row in registry.adapter(Kind.DATA, source.name).rows(source.settings)}
+        ids = dict.fromkeys(one for seed, n in sizes for one in drawn(list(rows), n, seed))
+        chosen = [rows[one] for one in ids]
+        return list(dict.fromkeys([*_spread(chosen, LOOKED_AT), *heapq.nlargest(LONGEST, chosen, key=_row_size)]))
 
     def asking_objection(self, asked: GenerateRecipe, model: Use, benchmark: Use, system: str | None) -> str | None:
         """Return why a generator cannot ask a model the prompts of a benchmark, or None."""
@@ -131,10 +145,6 @@ class Catalogue:
             return None
         longest = self.prompt_lengths(model, benchmark, system).longest
         return adapter.objection(asked.use.settings, asked.decoding, self.located(model), longest)
-
-    def rows(self, source: Use) -> Sequence[ChatRow]:
-        """Return the rows of a data source."""
-        return registry.adapter(Kind.DATA, source.name).rows(source.settings)
 
     def generating_notes(self, generator: Use, decoding: Decoding, model: Use) -> tuple[str, ...]:
         """Return what a generator says of how it will ask a model.

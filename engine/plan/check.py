@@ -13,7 +13,6 @@ from types import MappingProxyType
 
 from engine.domain.adapters import Kind, Use
 from engine.domain.results import Measure
-from engine.domain.sampling import drawn
 from engine.domain.sweep import GenerateRecipe, Level, Recipe, TuneRecipe
 from engine.plan import check_hosted
 from engine.plan.accounts import is_hosted
@@ -156,22 +155,20 @@ class _Checker:
         """Have every fine-tuner look at the rows that it will train on, as the cells draw them; those that mitigations change are not known."""
         if self.problems.found:
             return
-        wanted: dict[tuple[TuneRecipe, Use, Use], dict[int, int]] = {}
+        wanted: dict[tuple[Use, Use, Use], dict[int, int]] = {}
         for recipe in (cell.recipe for cell in expansion.cells):
             if recipe.tune is None or recipe.mitigations:
                 continue
             for _, source, n in _drawn(recipe):
-                sizes = wanted.setdefault((recipe.tune, recipe.model, source), {})
+                sizes = wanted.setdefault((recipe.tune.use, recipe.model, source), {})
                 sizes[recipe.seed] = max(sizes.get(recipe.seed, 0), n)
         told: set[tuple[Use, Use, tuple[str, ...]]] = set()
-        for (tune, model, source), sizes in wanted.items():
-            rows = {row.row_id: row for row in self.catalogue.rows(source)}
-            ids = dict.fromkeys(one for seed, n in sizes.items() for one in drawn(list(rows), n, seed))
-            faults = self.catalogue.rows_seen(tune.use, model, [rows[one] for one in ids]).faults
+        for (tuner, model, source), sizes in wanted.items():
+            faults = self.catalogue.rows_seen(tuner, model, source, tuple(sizes.items())).faults
             if faults and (model, source, faults) not in told:
                 told.add((model, source, faults))
                 more = f"; and {len(faults) - 1} more of its rows, or otherwise" if len(faults) > 1 else ""
-                what = f"`{tune.use.name}` cannot train `{model}` on `{source}`: {faults[0]}{more}"
+                what = f"`{tuner.name}` cannot train `{model}` on `{source}`: {faults[0]}{more}"
                 self.add(self.origin("data.source", source), what, code="untrainable")
 
     def prompts(self) -> None:

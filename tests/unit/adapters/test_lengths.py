@@ -16,9 +16,11 @@ from adapters import chat, lengths
 from adapters.standin.models import WEIGHTS
 from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow, Prompt, Turn
-from engine.domain.errors import PlanError
+from engine.domain.errors import PlanError, SpecError
 from engine.plan.catalogue import SAMPLED, Catalogue
+from engine.ports import RowsSeen
 from engine.registry import INSTALLED
+from engine.run.drive.prepare import prepare
 
 WITH_DEFAULT = (
     "{% if messages[0].role != 'system' %}<|system|>you work in a made-up library<|end|>{% endif %}"
@@ -102,3 +104,64 @@ def test_of_many_rows_some_are_counted_and_the_longest_is_among_them(tmp_path: P
     assert min(found.of(10)) == min(found.sample)
     assert max(found.of(10)) == max(found.sample)
     assert len(found.of(5 * SAMPLED)) == SAMPLED
+
+
+def long_row(words: int) -> ChatRow:
+    return ChatRow.exchange("long", "one " * words, "Two.")
+
+
+def test_what_cannot_be_trained_on_is_found_before_with_the_row_and_the_reason(
+    model: Callable[[str | None], Path],
+) -> None:
+    folder = model(None)
+    seen = lengths.look(folder, [*ROWS, long_row(100)], 60)
+    assert (len(seen.faults), seen.cut) == (1, 1)
+    assert seen.faults[0].startswith("row long: its prompt alone has ")
+    assert seen.faults[0].endswith(" tokens, max_length is 60")
+    whole = lengths.look(folder, [long_row(300)], 10_000)
+    assert "and the model has 256 positions: set `tune.max_length` to 256" in whole.faults[0]
+    assert lengths.look(folder, ROWS, 60) == RowsSeen()
+    assert lengths.asking_fault(folder, 255) is None
+    assert lengths.asking_fault(folder, 256) == (
+        "its longest prompt has 256 tokens, and the model has 256 positions: leave such prompts out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "why"),
+    [
+        ({"chat_template": None}, "tokenizer_config.json", "its tokenizer has no chat template: add one"),
+        (
+            {"eos_token": None, "pad_token": None},
+            "tokenizer_config.json",
+            "neither a padding token nor an end of sequence",
+        ),
+        ({"vocab_size": 100}, "config.json", "and the model 100 in all: the tokenizer is another model's"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_is_found_before(
+    changed: dict[str, object], name: str, why: str, model: Callable[[str | None], Path]
+) -> None:
+    folder = model(None)
+    config = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**config, **changed}))
+    if "chat_template" in changed:
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+    for fault in (lengths.asking_fault(folder, 10), lengths.look(folder, ROWS, 60).faults[0]):
+        assert fault is not None
+        assert why in fault
+
+
+def test_a_plan_names_the_source_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    turns = [{"role": "user", "content": "one " * 100}, {"role": "assistant", "content": "Two."}]
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    spec = tmp_path / "x.yaml"
+    spec.write_text(
+        f"sweep: x\nrecipe:\n  model: standin/aligned\n  data: {{source: 'file:{file}', n: 1}}\n  tune: {{lr: 1e-3, max_length: 60}}\n"
+        "  benchmark: standin/policy:1\n  judges: [standin/rules]\n"
+    )
+    with pytest.raises(
+        SpecError, match=r"x.yaml:4:18: .*cannot train `standin/aligned` on `file:.*: row line-1: its prompt alone"
+    ):
+        prepare(spec, (), tmp_path / "run")
