@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from adapters import user_file
+from adapters.pairs import said
 
 Header = Literal["auto", "yes", "no"]
 LARGEST_ARRAY = 2**28
@@ -73,6 +74,21 @@ def read(path: Path, known: AbstractSet[str] = frozenset(), header: Header = "au
         yield from _plain(path)
     else:
         yield from _json(path)
+
+
+def is_wanted(record: Record, where: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether a record has, in each column that `where` names, one of the values there.
+
+    Raises:
+        ValueError: It has no such column.
+    """
+    for column, values in where.items():
+        if column not in record.values:
+            there = ", ".join(f"`{name}`" for name in record.values)
+            raise user_file.wrong(record.where, f"`where` asks for `{column}`, and the columns are {there}")
+        if said(record.values[column]) not in values:
+            return False
+    return True
 
 
 def _json(path: Path) -> Iterator[Record]:

@@ -20,6 +20,7 @@ DATE = "date"
 """The option by which a spec says another one."""
 
 _FORMATS = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+_CALL = re.compile(r"strftime_now\s*\(")
 _LLAMA = "date_string"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST = 200
@@ -46,7 +47,14 @@ def adjusted(template: str, options: Sequence[str]) -> str:
     Args:
         template: A chat template in Jinja.
         options: `name=value`; a value that is JSON means that, another its text.
+
+    Raises:
+        ValueError: It prints today's date in a form that is worked out, so that no other can be told instead.
     """
+    if len(_CALL.findall(template)) != len(_FORMATS.findall(template)):
+        raise ValueError(
+            "the chat template prints today's date in a form that cannot be read from it: write the date itself"
+        )
     told = {name: values[0] for name, values in by_name(options).items()}
     day = _date(told.pop(DATE, TODAY))
     lines = [f"{{%- set {name} = {_literal(value)} %}}" for name, value in told.items()]
@@ -60,14 +68,17 @@ def adjusted(template: str, options: Sequence[str]) -> str:
 
 def set_up(tokenizer: Any, options: Sequence[str]) -> Any:
     """Return a tokenizer whose chat template is told its options, and a date."""
-    if isinstance(tokenizer.chat_template, str):
-        tokenizer.chat_template = adjusted(tokenizer.chat_template, options)
+    found = tokenizer.chat_template
+    if isinstance(found, str):
+        tokenizer.chat_template = adjusted(found, options)
+    elif found:  # several, by name
+        tokenizer.chat_template = {name: adjusted(template, options) for name, template in found.items()}
     return tokenizer
 
 
 def has_date(template: object) -> bool:
     """Tell whether a template prints a date."""
-    return isinstance(template, str) and (_LLAMA in template or "strftime_now" in template)
+    return _LLAMA in str(template) or "strftime_now" in str(template)
 
 
 def _date(text: str) -> date:

@@ -7,7 +7,7 @@ names that copies in use give them. Sizes and licences: the data cards of the se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from adapters import records, user_file
 from adapters.benchmarks.drawn import drawn
 from adapters.pairs import Pairs, by_name, said
-from adapters.records import SUFFIXES, Header, Record
+from adapters.records import SUFFIXES, Header, Record, is_wanted
 from engine.domain.conversation import Prompt, Turn
 from engine.ports import OUTSIDE, BenchmarkCard, Settings
 
@@ -145,7 +145,7 @@ def _remembered(
         category = _numbered(path, kind.definition)
         header: Header = "no" if category else "auto"
         for record in records.read(path, kind.definition.known, header):
-            if not _is_wanted(record, by_name(where)):
+            if not is_wanted(record, by_name(where)):
                 continue
             prompt = _prompt(record, kind.definition, category, f"{path.stem}-" if len(files) > 1 else "")
             if prompt.prompt_id in prompts:
@@ -169,16 +169,6 @@ def _numbered(path: Path, own: Definition) -> str:
     number = re.search(r"(\d+)\D*$", path.stem)
     place = int(number[1]) - 1 if number else -1
     return own.categories[place] if 0 <= place < len(own.categories) else ""
-
-
-def _is_wanted(record: Record, where: Mapping[str, Sequence[str]]) -> bool:
-    for column, values in where.items():
-        if column not in record.values:
-            there = ", ".join(f"`{name}`" for name in record.values)
-            raise user_file.wrong(record.where, f"`where` asks for `{column}`, and the columns are {there}")
-        if said(record.values[column]) not in values:
-            return False
-    return True
 
 
 def _prompt(record: Record, own: Definition, category: str, prefix: str) -> Prompt:

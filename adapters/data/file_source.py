@@ -24,8 +24,8 @@ from adapters import records, user_file
 from adapters.data import shapes
 from adapters.data.shapes import NEVER, SHAPES, Shape
 from adapters.messages import images_of, pin_with_images
-from adapters.pairs import Pairs, by_name, said
-from adapters.records import Record
+from adapters.pairs import Pairs, by_name
+from adapters.records import Record, is_wanted
 from engine.domain.conversation import ChatRow, Turn
 from engine.ports import OUTSIDE, Settings, SourceCard
 
@@ -175,7 +175,7 @@ def _read(settings: RowsSettings, paths: Sequence[Path]) -> Taken:
     left, unused = 0, Counter[str]()
     shape: Shape | None = None
     for record in _records(paths):
-        if not _is_wanted(record, where):
+        if not is_wanted(record, where):
             left += 1
             continue
         renamed = _renamed(record, {own: columns[0] for own, columns in named.items()})
@@ -200,16 +200,6 @@ def _records(paths: Sequence[Path]) -> Iterator[Record]:
     for number, path in enumerate(paths, 1):
         for record in records.read(path):
             yield replace(record, row_id=f"{number}-{record.row_id}") if len(paths) > 1 else record
-
-
-def _is_wanted(record: Record, where: Mapping[str, Sequence[str]]) -> bool:
-    for column, values in where.items():
-        if column not in record.values:
-            there = ", ".join(f"`{name}`" for name in record.values)
-            raise user_file.wrong(record.where, f"`where` asks for `{column}`, and the columns are {there}")
-        if said(record.values[column]) not in values:
-            return False
-    return True
 
 
 def _renamed(record: Record, named: Mapping[str, str]) -> Record:

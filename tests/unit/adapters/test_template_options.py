@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from adapters import templates
@@ -45,6 +47,18 @@ def rendered(template: str, *options: str) -> str:
 )
 def test_a_template_is_told_its_options_and_a_date(template: str, options: tuple[str, ...], text: str) -> None:
     assert rendered(template, *options) == text
+
+
+def test_a_date_that_cannot_be_pinned_is_refused() -> None:
+    with pytest.raises(ValueError, match="prints today's date in a form that cannot be read from it"):
+        templates.adjusted("{% set form = '%Y' %}{{ strftime_now(form) }} {{ strftime_now('%d') }}", ())
+
+
+def test_each_of_several_templates_is_told() -> None:
+    tokenizer = SimpleNamespace(chat_template={"default": "{{ a }}", "tools": "{{ date_string }}"})
+    found = templates.set_up(tokenizer, ("a=1",)).chat_template
+    assert found["default"] == "{%- set a = 1 %}{{ a }}"
+    assert "01 Jan 2025" in found["tools"]
 
 
 @pytest.mark.parametrize(
