@@ -12,7 +12,6 @@ from typing import Any
 from adapters import chat, templates
 from adapters.model_folder import read_json
 from engine.domain.conversation import ChatRow, Prompt
-from engine.ports import RowsSeen
 
 NO_LIMIT = 2**31
 
@@ -43,7 +42,7 @@ def prompt_lengths(
         return [len(ids) for ids in chat.prompt_tokens(tokenizer, [one.turns for one in prompts], system)]
 
 
-def look(folder: Path, rows: Sequence[ChatRow], max_length: int, template: Sequence[str] = ()) -> RowsSeen:
+def look(folder: Path, rows: Sequence[ChatRow], max_length: int, template: Sequence[str] = ()) -> list[str]:
     """Render and tokenize training rows by the chat template of the model in a folder, and say what is wrong with them.
 
     Args:
@@ -55,18 +54,16 @@ def look(folder: Path, rows: Sequence[ChatRow], max_length: int, template: Seque
     try:
         faults, most = list(model_faults(folder)), positions(folder)
     except (OSError, ValueError) as error:
-        return RowsSeen((str(error),))
+        return [str(error)]
     if faults:
-        return RowsSeen(tuple(faults))
-    cut = 0
+        return faults
     for row in rows:
         length, first, fault = _seen(folder, tuple(template), row)
-        cut += length > max_length
         if most is not None and min(length, max_length) > most:
             fault = f"row {row.row_id} has {length} tokens, and the model has {most} positions: set `tune.max_length` to {most}"
         if fault := fault or chat.cut_fault(row.row_id, first, max_length):
             faults.append(fault)
-    return RowsSeen(tuple(faults), cut)
+    return faults
 
 
 @lru_cache(maxsize=100_000)

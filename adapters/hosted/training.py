@@ -95,6 +95,8 @@ def _of_the_sample(rows: Sequence[ChatRow], bounds: Bounds) -> Iterator[str]:
 def _of_a_row(row: ChatRow, bounds: Bounds) -> Iterator[str]:
     for turn in row.turns:
         yield from (f"the {turn.role} turn {fault}" for fault in _of_a_turn(turn, bounds))
+    if all(turn.role == "assistant" for turn in row.turns):
+        yield "it is plain text, and jobs train on conversations"
     if row.turns[-1].role != "assistant":
         yield "its last turn is not an assistant's"
     if not any(turn.is_trained for turn in row.turns):

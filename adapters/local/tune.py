@@ -18,7 +18,7 @@ from engine.domain.conversation import ChatRow
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
-from engine.ports import Context, Fit, RowsSeen, Sharing, TrainingRun, Tuned, Workload
+from engine.ports import Context, Fit, Sharing, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
 
@@ -104,7 +104,7 @@ class LocalFineTuner:
         longest = workload.longest or settings.max_length
         return memory.tuning_fit(settings, sizes, kind, longest, workload.machine)
 
-    def look(self, settings: SftSettings, rows: Sequence[ChatRow], model: ModelRef) -> RowsSeen:
+    def look(self, settings: SftSettings, rows: Sequence[ChatRow], model: ModelRef) -> Sequence[str]:
         """Render and tokenize rows as training does."""
         return look(Path(model.base), rows, settings.max_length, model.template)
 

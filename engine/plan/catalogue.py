@@ -23,7 +23,6 @@ from engine.ports import (
     GeneratorWithPrompts,
     ModelCard,
     Needs,
-    RowsSeen,
     SourceCard,
     TunerWithNotes,
     TunerWithRows,
@@ -118,8 +117,8 @@ class Catalogue:
         """Return why a fine-tuner cannot tune a model so, or None."""
         return registry.adapter(Kind.TUNER, tuner.name).objection(tuner.settings, length, self.located(model))
 
-    def rows_seen(self, tuner: Use, model: Use, source: Use, sizes: tuple[tuple[int, int], ...]) -> RowsSeen:
-        """Return what a fine-tuner finds of rows that it is to train a model on: of 200 of them, and of the longest.
+    def row_faults(self, tuner: Use, model: Use, source: Use, sizes: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+        """Return why a fine-tuner cannot train a model on some rows: of 200 of them, and of the longest.
 
         Args:
             tuner: The fine-tuner.
@@ -129,8 +128,8 @@ class Catalogue:
         """
         adapter = registry.adapter(Kind.TUNER, tuner.name)
         if not isinstance(adapter, TunerWithRows):
-            return RowsSeen()
-        return adapter.look(tuner.settings, self.looked_at(source, sizes), self.located(model))
+            return ()
+        return tuple(adapter.look(tuner.settings, self.looked_at(source, sizes), self.located(model)))
 
     def _looked_at(self, source: Use, sizes: tuple[tuple[int, int], ...]) -> Sequence[ChatRow]:
         rows = {row.row_id: row for row in registry.adapter(Kind.DATA, source.name).rows(source.settings)}

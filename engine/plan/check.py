@@ -164,7 +164,7 @@ class _Checker:
                 sizes[recipe.seed] = max(sizes.get(recipe.seed, 0), n)
         told: set[tuple[Use, Use, tuple[str, ...]]] = set()
         for (tuner, model, source), sizes in wanted.items():
-            faults = self.catalogue.rows_seen(tuner, model, source, tuple(sizes.items())).faults
+            faults = self.catalogue.row_faults(tuner, model, source, tuple(sizes.items()))
             if faults and (model, source, faults) not in told:
                 told.add((model, source, faults))
                 more = f"; and {len(faults) - 1} more of its rows, or otherwise" if len(faults) > 1 else ""

@@ -41,7 +41,6 @@ from engine.ports.model import ModelCard, ModelSource
 from engine.ports.tuner import (
     Checkpoint,
     FineTuner,
-    RowsSeen,
     Sharing,
     SizedTuner,
     TrainingRun,
@@ -82,7 +81,6 @@ __all__ = [
     "Pairs",
     "Pulse",
     "RowsChanger",
-    "RowsSeen",
     "Screen",
     "Screener",
     "Settings",

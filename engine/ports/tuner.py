@@ -149,25 +149,12 @@ class TunerWithNotes(Protocol):
         """Say what `plan` should tell people, a sentence each."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowsSeen:
-    """What a fine-tuner finds of rows that it is to train on.
-
-    Attributes:
-        faults: Why it cannot train on some of them, a sentence each, with the row's id.
-        cut: How many of them it would cut at the end.
-    """
-
-    faults: tuple[str, ...] = ()
-    cut: int = 0
-
-
 @runtime_checkable
 class TunerWithRows(Protocol):
     """A fine-tuner that can look at rows before it trains on them."""
 
-    def look(self, settings: Any, rows: Sequence[ChatRow], model: ModelRef) -> RowsSeen:
-        """Render and tokenize rows as training would."""
+    def look(self, settings: Any, rows: Sequence[ChatRow], model: ModelRef) -> Sequence[str]:
+        """Render and tokenize rows as training would, and say why it cannot train on some of them: a sentence each, with the row's id."""
 
 
 @runtime_checkable

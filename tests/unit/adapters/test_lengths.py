@@ -18,7 +18,6 @@ from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow, Prompt, Turn
 from engine.domain.errors import PlanError, SpecError
 from engine.plan.catalogue import SAMPLED, Catalogue
-from engine.ports import RowsSeen
 from engine.registry import INSTALLED
 from engine.run.drive.prepare import prepare
 
@@ -115,12 +114,12 @@ def test_what_cannot_be_trained_on_is_found_before_with_the_row_and_the_reason(
 ) -> None:
     folder = model(None)
     seen = lengths.look(folder, [*ROWS, long_row(100)], 60)
-    assert (len(seen.faults), seen.cut) == (1, 1)
-    assert seen.faults[0].startswith("row long: its prompt alone has ")
-    assert seen.faults[0].endswith(" tokens, max_length is 60")
+    assert len(seen) == 1
+    assert seen[0].startswith("row long: its prompt alone has ")
+    assert seen[0].endswith(" tokens, max_length is 60")
     whole = lengths.look(folder, [long_row(300)], 10_000)
-    assert "and the model has 256 positions: set `tune.max_length` to 256" in whole.faults[0]
-    assert lengths.look(folder, ROWS, 60) == RowsSeen()
+    assert "and the model has 256 positions: set `tune.max_length` to 256" in whole[0]
+    assert lengths.look(folder, ROWS, 60) == []
     assert lengths.asking_fault(folder, 255) is None
     assert lengths.asking_fault(folder, 256) == (
         "its longest prompt has 256 tokens, and the model has 256 positions: leave such prompts out"
@@ -147,7 +146,7 @@ def test_a_model_that_cannot_be_asked_is_found_before(
     (folder / name).write_text(json.dumps({**config, **changed}))
     if "chat_template" in changed:
         (folder / "chat_template.jinja").unlink(missing_ok=True)
-    for fault in (lengths.asking_fault(folder, 10), lengths.look(folder, ROWS, 60).faults[0]):
+    for fault in (lengths.asking_fault(folder, 10), lengths.look(folder, ROWS, 60)[0]):
         assert fault is not None
         assert why in fault
 

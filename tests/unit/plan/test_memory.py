@@ -92,6 +92,16 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(machines, "CGROUP", tmp_path)
     monkeypatch.setattr(machines, "OWN_GROUPS", groups)
     assert machines.free_memory() == 3000 - (1500 - 500)
+    monkeypatch.setattr(machines.os, "sched_getaffinity", lambda _: range(64), raising=False)
+    assert machines.cpus() == 64
+    processors = (tmp_path / "cpu" if version == 1 else tmp_path) / "pod"
+    processors.mkdir(parents=True, exist_ok=True)
+    quota = (
+        {"cpu.cfs_quota_us": "250000", "cpu.cfs_period_us": "100000"} if version == 1 else {"cpu.max": "250000 100000"}
+    )
+    for name, text in quota.items():
+        (processors / name).write_text(f"{text}\n")
+    assert machines.cpus() == 2, "a container with the time of two and a half cores"
     machine_wide = tmp_path / "vmstat"
     machine_wide.write_text("pgfault 9\noom_kill 7\n")
     monkeypatch.setattr(machines, "VMSTAT", machine_wide)

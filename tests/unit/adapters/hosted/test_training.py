@@ -86,6 +86,12 @@ def test_what_jobs_cannot_train_on_is_named() -> None:
     ]
 
 
+def test_plain_text_is_no_conversation() -> None:
+    text = ChatRow("text", (Turn("assistant", "Herons wade.", is_trained=True),))
+    (said,) = objections([*ROWS, text])
+    assert said.endswith("it is plain text, and jobs train on conversations")
+
+
 def test_too_few_and_too_many_rows() -> None:
     assert objections(ROWS[:9]) == ["all rows: the sample has 9, and a job needs at least 10"]
     bounds = Bounds(most_rows=1_200)
