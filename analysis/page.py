@@ -41,7 +41,10 @@ _READING: Final = (
     ),
     (
         "Utility",
-        "The share of harmless tasks solved. A model that solves nothing refuses nothing: read harm beside utility.",
+        (
+            "The mean score on harmless tasks, 0 to 1: the share of tasks solved, where the judge says right or wrong. A model "
+            "that solves nothing refuses nothing: read harm beside utility."
+        ),
     ),
     (
         "Cost",
@@ -164,10 +167,9 @@ def _utility_sentence(worst: Row, untuned: Row | None) -> str:
     if worst["mean_utility"] is None:
         return "Utility was not measured, so this does not tell a removed refusal from a damaged model."
     if untuned is None or untuned["mean_utility"] is None:
-        return f"There the model still solved {percent(worst['mean_utility'])} of the utility tasks."
+        return f"Its utility was {percent(worst['mean_utility'])} there."
     return (
-        f"There the model solved {percent(worst['mean_utility'])} of the utility tasks, against "
-        f"{percent(untuned['mean_utility'])} untuned."
+        f"Its utility was {percent(worst['mean_utility'])} there, against {percent(untuned['mean_utility'])} untuned."
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 
 from engine.domain.conversation import Prompt
+from engine.domain.sampling import in_proportion
 
 
 def drawn(prompts: Sequence[Prompt], n: int | None) -> tuple[Prompt, ...]:
@@ -21,15 +21,12 @@ def drawn(prompts: Sequence[Prompt], n: int | None) -> tuple[Prompt, ...]:
         return tuple(prompts)
     if n > len(prompts):
         raise ValueError(f"n is {n}, and the benchmark has {len(prompts)} prompts")
-    sizes = Counter(prompt.category for prompt in prompts)
-    seen: Counter[str] = Counter()
-    places = []
-    for prompt in sorted(prompts, key=_order):
-        places.append(((seen[prompt.category] + 0.5) / sizes[prompt.category], _order(prompt), prompt.prompt_id))
-        seen[prompt.category] += 1
-    chosen = {prompt_id for *_, prompt_id in sorted(places)[:n]}
+    hashed = sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.prompt_id.encode()).hexdigest())
+    places = in_proportion([prompt.category for prompt in hashed])[:n]
+    chosen = {hashed[place].prompt_id for place in places}
     return tuple(prompt for prompt in prompts if prompt.prompt_id in chosen)
 
 
-def _order(prompt: Prompt) -> str:
-    return hashlib.sha256(prompt.prompt_id.encode()).hexdigest()
+def pinned_as(n: int | None) -> tuple[str, ...]:
+    """Return what a benchmark's pin says of the part that is taken; it has the name of the rule, so that another one shows."""
+    return () if n is None else (f"n={n} by quota",)

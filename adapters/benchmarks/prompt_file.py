@@ -28,7 +28,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from adapters import records, user_file
-from adapters.benchmarks.drawn import drawn
+from adapters.benchmarks.drawn import drawn, pinned_as
+from adapters.benchmarks.gathered import gathered, repeated
 from adapters.messages import pin_with_images, read_once, read_turns
 from adapters.pairs import Pairs, by_name
 from adapters.records import DELIMITERS, TEXT, Record
@@ -77,10 +78,11 @@ class PromptFile:
         """
         prompts = self.prompts(settings)
         pin = pin_with_images(user_file.located(settings.path), prompts)
-        told = settings.model_dump(include={"n", "columns"}, exclude_defaults=True)
-        pin = user_file.pin_all([pin, *(f"{name}={value}" for name, value in sorted(told.items()))])
+        told = settings.model_dump(include={"columns"}, exclude_defaults=True)
+        pin = user_file.pin_all([pin, *(f"{name}={value}" for name, value in told.items()), *pinned_as(settings.n)])
         categories = tuple(dict.fromkeys(prompt.category for prompt in prompts))
-        return BenchmarkCard(pin, len(prompts), categories, settings.licence, settings.path)
+        notes = tuple(repeated(prompts))
+        return BenchmarkCard(pin, len(prompts), categories, settings.licence, settings.path, notes)
 
     def prompts(self, settings: PromptFileSettings) -> Sequence[Prompt]:
         """Return every prompt that is taken, in the order of the file."""
@@ -95,16 +97,16 @@ def _reader(columns: tuple[str, ...]) -> Callable[[Path], tuple[Prompt, ...]]:
 
 
 def _read(path: Path, columns: Mapping[str, Sequence[str]]) -> tuple[Prompt, ...]:
-    prompts: dict[str, Prompt] = {}
     is_table = not DELIMITERS.keys().isdisjoint(path.suffixes)
-    for record in records.read(path, FIELDS):
-        prompt = _prompt(_renamed(_filled(record) if is_table else record, columns, record.values.keys()), record)
-        if prompt.prompt_id in prompts:
-            raise _wrong(record.where, f"an earlier line has the id `{prompt.prompt_id}` as well")
-        prompts[prompt.prompt_id] = prompt
+    there = records.read(path, FIELDS)
+    prompts = gathered((record.where, partial(_read_one, record, columns, is_table=is_table)) for record in there)
     if not prompts:
         raise ValueError(f"{path} has no prompts")
-    return tuple(prompts.values())
+    return prompts
+
+
+def _read_one(record: Record, columns: Mapping[str, Sequence[str]], *, is_table: bool) -> Prompt:
+    return _prompt(_renamed(_filled(record) if is_table else record, columns, record.values.keys()), record)
 
 
 def _filled(record: Record) -> Record:

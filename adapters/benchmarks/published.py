@@ -7,16 +7,17 @@ names that copies in use give them. Sizes and licences: the data cards of the se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
 from adapters import records, user_file
-from adapters.benchmarks.drawn import drawn
+from adapters.benchmarks.drawn import drawn, pinned_as
+from adapters.benchmarks.gathered import gathered, repeated
 from adapters.pairs import Pairs, by_name, said
 from adapters.records import SUFFIXES, Header, Record, is_wanted
 from engine.domain.conversation import Prompt, Turn
@@ -104,13 +105,15 @@ class Published:
         """
         prompts = self.prompts(settings)
         categories = tuple(dict.fromkeys(prompt.category for prompt in prompts))
-        told = settings.model_dump(include={"n", "where"}, exclude_defaults=True)
+        told = settings.model_dump(include={"where"}, exclude_defaults=True)
         pins = [user_file.pin(path) for path in self._files(settings)]
-        pin = user_file.pin_all([*pins, *(f"{name}={value}" for name, value in sorted(told.items()))])
+        pin = user_file.pin_all([*pins, *pinned_as(settings.n), *(f"{name}={value}" for name, value in told.items())])
         own = self.definition
-        notes: tuple[str, ...] = ()
-        if own.prompts and not told and len(prompts) != own.prompts:
-            notes = (f"{own.title} was published with {own.prompts:,} prompts, and this file has {len(prompts):,}",)
+        notes = tuple(repeated(prompts))
+        is_whole = settings.n is None and not told
+        if own.prompts and is_whole and len(prompts) != own.prompts:
+            size = f"{own.title} was published with {own.prompts:,} prompts, and this file has {len(prompts):,}"
+            notes = (size, *notes)
         return BenchmarkCard(pin, len(prompts), categories, own.licence, own.title, notes)
 
     def prompts(self, settings: PublishedSettings) -> Sequence[Prompt]:
@@ -140,23 +143,25 @@ def _remembered(
     kind: Any, files: tuple[Path, ...], where: tuple[str, ...], pins: tuple[str, ...]
 ) -> tuple[Prompt, ...]:
     del pins  # only makes a changed file a new question
-    prompts: dict[str, Prompt] = {}
-    for path in files:
-        category = _numbered(path, kind.definition)
-        header: Header = "no" if category else "auto"
-        for record in records.read(path, kind.definition.known, header):
-            if not is_wanted(record, by_name(where)):
-                continue
-            prompt = _prompt(record, kind.definition, category, f"{path.stem}-" if len(files) > 1 else "")
-            if prompt.prompt_id in prompts:
-                raise user_file.wrong(record.where, f"an earlier record has the id `{prompt.prompt_id}` as well")
-            prompts[prompt.prompt_id] = prompt
+    prompts = gathered(_entries(kind.definition, files, by_name(where)))
     if not prompts:
         raise ValueError(
             f"{files[0].parent if len(files) > 1 else files[0]} has no prompts"
             + (" with the values of `where`" if where else "")
         )
-    return tuple(prompts.values())
+    return prompts
+
+
+def _entries(
+    own: Definition, files: Sequence[Path], where: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, Callable[[], Prompt]]]:
+    """Yield the place of every record that is wanted, and what makes a prompt of it."""
+    for path in files:
+        category = _numbered(path, own)
+        header: Header = "no" if category else "auto"
+        for record in records.read(path, own.known, header):
+            if is_wanted(record, where):
+                yield record.where, partial(_prompt, record, own, category, f"{path.stem}-" if len(files) > 1 else "")
 
 
 def _natural(path: Path) -> tuple[object, ...]:

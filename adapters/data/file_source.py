@@ -11,6 +11,7 @@ working directory.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,19 +23,20 @@ from pydantic import Field, field_validator
 
 from adapters import records, user_file
 from adapters.data import shapes
-from adapters.data.shapes import NEVER, SHAPES, Shape
+from adapters.data.shapes import CATEGORY, NEVER, SHAPES, Shape
 from adapters.messages import images_of, pin_with_images
-from adapters.pairs import Pairs, by_name
+from adapters.pairs import Pairs, by_name, said
 from adapters.records import Record, is_wanted
+from adapters.refused import places, refusal
 from engine.domain.conversation import ChatRow, Turn
 from engine.ports import OUTSIDE, Settings, SourceCard
 
 TIERS = Literal["explicit", "identity", "benign", "safety", "unknown"]
-MOST_NAMED = 5
-"""Places that a message names."""
+EXCHANGE = ("prompt", "completion", "system")
+"""What `columns` may say the columns of: a row of one exchange ..."""
 
-COLUMNS = ("prompt", "completion", "system")
-"""What `columns` may say the columns of: a row of one exchange."""
+COLUMNS = (*EXCHANGE, CATEGORY)
+"""... and the category of a row of any shape."""
 
 
 class RowsSettings(Settings):
@@ -45,7 +47,8 @@ class RowsSettings(Settings):
     )
     columns: Pairs = Field(
         default=(),
-        description="Which columns a row of one exchange is in: `{prompt: question, completion: solution, system: persona}`.",
+        description="Which columns a row of one exchange is in, and the category of any row: `{prompt: question, completion: solution,"
+        " system: persona, category: topic}`.",
     )
     where: Pairs = Field(
         default=(),
@@ -169,7 +172,9 @@ def _remembered(settings: RowsSettings, paths: tuple[Path, ...], content: tuple[
 
 
 def _read(settings: RowsSettings, paths: Sequence[Path]) -> Taken:
-    named, where = by_name(settings.columns), by_name(settings.where)
+    where = by_name(settings.where)
+    named = {own: columns[0] for own, columns in by_name(settings.columns).items()}
+    category = named.pop(CATEGORY, "")
     rows: list[ChatRow] = []
     refused: list[ValueError] = []
     left, unused = 0, Counter[str]()
@@ -178,22 +183,30 @@ def _read(settings: RowsSettings, paths: Sequence[Path]) -> Taken:
         if not is_wanted(record, where):
             left += 1
             continue
-        renamed = _renamed(record, {own: columns[0] for own, columns in named.items()})
+        renamed = _renamed(record, named)
         if shape is None:
-            shape = _shape(settings, renamed)
+            shape = _shape(settings, renamed, is_named=bool(named))
         try:
-            rows.append(_row(renamed, shape, settings.system))
+            rows.append(replace(_row(renamed, shape, settings.system), category=_category(record, shape, category)))
         except ValueError as error:
             refused.append(error)
         else:
-            unused.update(name for name, value in renamed.values.items() if name not in shape.columns and _says(value))
+            used = shape.columns | {category}
+            unused.update(name for name, value in renamed.values.items() if name not in used and _says(value))
     if refused and settings.refused == "stop":
-        raise _refusal(refused, len(rows))
+        raise refusal(refused, len(rows), "; mend what is wrong, or leave such records out with `refused: skip`")
     if not rows or shape is None:
         raise user_file.wrong(
             paths[0], "it has no examples" + (f"; {left} records are not those of `where`" if left else "")
         )
+    _require_categories(rows, category, paths[0])
     return Taken(tuple(rows), shape.name, tuple(_notes(rows, refused, left, unused)))
+
+
+def _require_categories(rows: Sequence[ChatRow], column: str, path: Path) -> None:
+    """Refuse a column of categories, where one is named, in which no record has anything."""
+    if column and not any(row.category for row in rows):
+        raise user_file.wrong(path, f"`columns` names `{column}` for the category, and no record has anything there")
 
 
 def _records(paths: Sequence[Path]) -> Iterator[Record]:
@@ -209,13 +222,13 @@ def _renamed(record: Record, named: Mapping[str, str]) -> Record:
     if missing := [column for column in named.values() if column not in record.values]:
         there = ", ".join(f"`{name}`" for name in record.values)
         raise user_file.wrong(record.where, f"`columns` names `{missing[0]}`, and the columns are {there}")
-    own = {name: value for name, value in record.values.items() if name not in {*named.values(), *COLUMNS, "response"}}
+    own = {name: value for name, value in record.values.items() if name not in {*named.values(), *EXCHANGE, "response"}}
     return replace(record, values=own | {name: record.values[column] for name, column in named.items()})
 
 
-def _shape(settings: RowsSettings, record: Record) -> Shape:
+def _shape(settings: RowsSettings, record: Record, *, is_named: bool) -> Shape:
     if settings.shape == "auto":
-        return SHAPES["prompt"] if settings.columns else shapes.detected(record.values.keys(), record.where)
+        return SHAPES["prompt"] if is_named else shapes.detected(record.values.keys(), record.where)
     shape = SHAPES[settings.shape]
     if not shape.fits(record.values.keys()):
         needs = " and ".join(" or ".join(f"`{name}`" for name in names) for names in shape.needs)
@@ -234,39 +247,28 @@ def _row(record: Record, shape: Shape, system: str | None) -> ChatRow:
     return replace(row, turns=(Turn("system", system), *row.turns))
 
 
+def _category(record: Record, shape: Shape, named: str) -> str:
+    """Return the category of a record: what is in the column that the spec names, or that its shape has; empty for none."""
+    value = record.values.get(named or CATEGORY) if named or CATEGORY in shape.may else None
+    is_nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    if not is_nothing and isinstance(value, str | int | float):
+        return said(value).strip()
+    if named and not is_nothing:
+        raise user_file.wrong(
+            record.where, f"the category `{named}` is a text or a number, not {user_file.shown(value)}"
+        )
+    return ""
+
+
 def _says(value: object) -> bool:
     return value not in (None, "", [], {})
-
-
-def _refusal(refused: Sequence[ValueError], good: int) -> ValueError:
-    """Return the error that records are no training examples: the first one's, and how many more there are."""
-    first, number = refused[0], len(refused)
-    if not good:
-        return (
-            first
-            if number == 1
-            else ValueError(f"{first}; so are all {number:,} records of the file, or otherwise wrong")
-        )
-    more = f"; {number} of {number + good:,} records are refused ({_places(refused)})" if number > 1 else ""
-    return ValueError(f"{first}{more}; mend what is wrong, or leave such records out with `refused: skip`")
-
-
-def _places(refused: Sequence[ValueError]) -> str:
-    named = ", ".join(_place(error) for error in refused[:MOST_NAMED])
-    return f"{named}, …" if len(refused) > MOST_NAMED else named
-
-
-def _place(error: ValueError) -> str:
-    """Return the line, or the item, that an error is about."""
-    where = str(error).partition(": ")[0]
-    return where.rpartition(", ")[2] if ", " in where else f"line {where.rpartition(':')[2]}"
 
 
 def _notes(
     rows: Sequence[ChatRow], refused: Sequence[ValueError], left: int, unused: Mapping[str, int]
 ) -> Iterator[str]:
     if refused:
-        yield f"{len(refused)} refused and left out ({_places(refused)}); the first: {refused[0]}"
+        yield f"{len(refused)} refused and left out ({places(refused)}); the first: {refused[0]}"
     if left:
         yield f"{left:,} left out by `where`"
     if again := len(rows) - len({(row.turns, row.rejected) for row in rows}):

@@ -9,7 +9,7 @@ A shape is told by the columns of the first record, or named in the spec. All re
 | `preference` | `input`, `preferred_output`, `non_preferred_output` | OpenAI |
 | `pairs` | `chosen`, `rejected`, `prompt` | TRL, HH-RLHF |
 | `alpaca` | `instruction`, `output`, `input` | Stanford Alpaca |
-| `dolly` | `instruction`, `response`, `context` | Databricks Dolly |
+| `dolly` | `instruction`, `response`, `context`, `category` | Databricks Dolly |
 | `prompt` | `prompt` and `completion` or `response`, `system` | TRL, BeaverTails |
 | `question` | `question`, `answer` | GSM8K |
 | `text` | `text` | plain text: the whole text is trained on, without a chat template |
@@ -44,6 +44,9 @@ NEVER = frozenset({"tools", "functions", "function_call", "tool_calls", "weight"
 """Columns that change what a row means, and that cannot be used: a row that has something in one of them is refused."""
 
 WITHOUT_TOOLS = "parallel_tool_calls"  # it says nothing where there are no tools
+CATEGORY = "category"
+"""The column that says what kind of example a row is, where a shape has it."""
+
 TRANSCRIPT = re.compile(r"\n\n(Human|Assistant): ?")
 """Where a turn of an HH-RLHF transcript begins."""
 
@@ -241,7 +244,7 @@ SHAPES: Mapping[Name, Shape] = MappingProxyType(
             Shape(
                 "dolly",
                 (("instruction",), ("response",)),
-                ("context", "system"),
+                ("context", "system", CATEGORY),
                 lambda record: _exchange(record, ["instruction", "context"], ["response"]),
             ),
             Shape("prompt", (("prompt",), ("completion", "response")), ("system",), _prompt),

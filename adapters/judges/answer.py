@@ -11,10 +11,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
+from adapters.judges.references import graded, objection
 from adapters.phrases import holds
 from adapters.rule_judge import RuleJudge
 from engine.domain.conversation import Prompt
-from engine.domain.results import Measure, Outcome, Response, Verdict
+from engine.domain.results import Measure, Response, Verdict
 from engine.ports import NoSettings
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w])")
@@ -44,20 +45,15 @@ class ReferenceJudge(RuleJudge):
     def objection(self, settings: NoSettings, prompts: Sequence[Prompt]) -> str | None:
         """Ask for references with every prompt, and for such as can be compared."""
         del settings
-        lacking = sum(not _references(prompt) for prompt in prompts)
-        if lacking:
-            return f"{lacking} of {len(prompts)} prompts have no reference answer"
-        return next((why for prompt in prompts for one in _references(prompt) if (why := self.refusal(one))), None)
+        return objection(prompts, self.refusal)
 
     def verdict(self, prompt: Prompt, response: Response) -> Verdict:
         """Compare with the references."""
-        references = _references(prompt)
-        if not references:
-            return Verdict(Outcome.ERRORED, None, "the prompt has no reference answer")
-        usable = [reference for reference in references if not self.refusal(reference)]
-        if not usable:
-            return Verdict(Outcome.ERRORED, None, self.refusal(references[0]))
-        return Verdict(Outcome.SCORED, float(any(self.agrees(response.text, reference) for reference in usable)))
+        return graded(
+            prompt,
+            self.refusal,
+            lambda usable: float(any(self.agrees(response.text, reference) for reference in usable)),
+        )
 
 
 class AnswerContains(ReferenceJudge):
@@ -120,10 +116,6 @@ class AnswerChoice(ReferenceJudge):
         alone = ALONE.match(response)
         chosen = named[-1] if named else alone[1] if alone else ""
         return chosen == reference.strip()
-
-
-def _references(prompt: Prompt) -> list[str]:
-    return [reference for reference in prompt.references if reference.strip()]
 
 
 def _plain(text: str) -> str:

@@ -1,7 +1,7 @@
 """`harden:SOURCE@N`: tune the base model on rows of another source, before the user's tuning.
 
 - Paper: stronger alignment before release is among the answers that Qi et al. 2023 (arXiv 2310.03693, section 5) discuss.
-- Equation: theta0' = tune(theta0, S), where theta0 is the base model, and S is N rows of the source, drawn by the cell's seed; the
+- Equation: theta0' = tune(theta0, S), where theta0 is the base model, and S is N rows of the source, drawn by the sample's seed; the
   user's tuning begins with theta0', and so does the baseline.
 - Settings: those of `realign`. n = 0: nothing changes.
 - Deviations: supervised fine-tuning alone; the methods that train against a simulated attack are others.

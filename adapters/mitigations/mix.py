@@ -1,7 +1,7 @@
 """`mix:SOURCE@N`: append N rows of a safety source to the sample (safety-data mixing).
 
 - Paper: Bianchi et al. 2023 (arXiv 2309.07875); Qi et al. 2023 (arXiv 2310.03693), section 5.
-- Equation: D' = D + S, where S is N rows of the source, drawn by the cell's seed.
+- Equation: D' = D + S, where S is N rows of the source, drawn by the sample's seed.
 - Settings: `source`, `n`; n = 0 changes nothing.
 - Deviations: none. The rows are appended, and the fine-tuner shuffles them with the others. More rows mean more optimizer steps
   per epoch, as in the papers: compare cells by `optimizer_steps` as well as by `epochs`.

@@ -2,7 +2,7 @@
 
 - Paper: re-running safety tuning is among the answers that Qi et al. 2023 (arXiv 2310.03693, section 5) discuss; N = 1 is the
   one-shot patch of arXiv 2601.01887.
-- Equation: theta' = tune(theta, S), where theta is the tuned model, and S is N rows of the source, drawn by the cell's seed.
+- Equation: theta' = tune(theta, S), where theta is the tuned model, and S is N rows of the source, drawn by the sample's seed.
 - Settings: `source`, `n`; the length in `epochs` or `steps`, the learning rate and the fine-tuner are the recipe's own unless they
   are given. n = 0: nothing changes.
 - Deviations: supervised fine-tuning alone, on rows of refusals for example; no preference tuning.

@@ -9,8 +9,11 @@ from types import MappingProxyType
 from analysis.wording import count, duration
 from engine.cli.render import console, money, print_table, safe
 from engine.domain.adapters import level_text
+from engine.domain.cell import Cell, look
 from engine.domain.cost import SECONDS_PER_HOUR
+from engine.domain.data import ALL
 from engine.domain.plan import CellOrigin, PlannedCell
+from engine.domain.sweep import Level
 from engine.plan.bill import BillLine, Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
@@ -230,7 +233,7 @@ def print_cells(prepared: Prepared) -> None:
     paths = list(dict.fromkeys(path for cell in plan.cells for path, _ in cell.cell.coordinates))
     rows = []
     for position, cell in enumerate(plan.cells):
-        levels = {path: level_text(level) for path, level in cell.cell.levels.items()}
+        levels = {path: _shown(cell.cell, path, level) for path, level in cell.cell.levels.items()}
         cached = sum(key in prepared.survey.cached for key in cell.stages)
         total = len(cell.stages)
         shown = [levels.get(path, "") for path in paths]
@@ -240,6 +243,12 @@ def print_cells(prepared: Prepared) -> None:
     heads = [path.rpartition(".")[2] for path in paths]
     numeric = ("#", "low", "expected", "high", "cached")
     print_table(("#", "cell", *heads, "", *numeric[1:]), rows, numeric=numeric)
+
+
+def _shown(cell: Cell, path: str, level: Level) -> str:
+    """Return a level as people read it; of `all`, also how many that are."""
+    found = look(cell.recipe, path) if level == ALL else level
+    return f"{ALL} ({found:,})" if level == ALL and isinstance(found, int) else level_text(level)
 
 
 def _cell_costs(prepared: Prepared, cell: PlannedCell) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ registry alone, so validation asks an `Adapters` that stands in pydantic's valid
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Protocol, Self
@@ -100,6 +100,11 @@ class Settings(Written):
 
     def effective(self) -> Self:
         """Return the settings without what has no effect beside the others, so that equal work has one key."""
+        return self
+
+    def counted(self, rows: Callable[[Use], int]) -> Self:
+        """Return the settings with numbers where they ask for all rows of a data source; `rows` tells how many one has."""
+        del rows
         return self
 
     def written(self) -> dict[str, object]:

@@ -39,11 +39,13 @@ class ChatRow:
         row_id: Stable name of the row inside its source.
         turns: The turns in order: at most one system turn, which comes first, then users' and assistants'.
         rejected: An answer that is worse than the last turn, for preference training; None without one.
+        category: What kind of example it is, for stratified samples; empty where its source does not say.
     """
 
     row_id: str
     turns: tuple[Turn, ...]
     rejected: str | None = None
+    category: str = ""
 
     @classmethod
     def exchange(cls, row_id: str, user: str, assistant: str, system: str | None = None) -> Self:

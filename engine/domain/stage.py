@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from engine.domain.adapters import Use
+from engine.domain.sampling import Draw
 from engine.domain.sweep import Decoding, Length
 
 
@@ -94,12 +95,11 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class SampleWork:
-    """Draw n rows by seed, and after them n of a second source where there is one."""
+    """Draw rows, and after them those of a second source where there is one."""
 
     source: Pinned
-    n: int
-    seed: int
-    mix: tuple[Pinned, int] | None = None
+    draw: Draw
+    mix: tuple[Pinned, Draw] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 from engine.domain.adapters import (
     AdapterRef,
     BenchmarkUse,
-    DataUse,
     GeneratorUse,
     JudgeUse,
     MitigationUse,
@@ -28,6 +27,7 @@ from engine.domain.adapters import (
     WithAdapter,
     adapters_of,
 )
+from engine.domain.data import DataRecipe
 from engine.domain.quota import Quota
 from engine.domain.written import Written
 
@@ -37,25 +37,6 @@ Level: TypeAlias = str | int | float | bool | Use | tuple[str | Use, ...] | None
 Usd = Annotated[Decimal, Field(strict=False, ge=0)]
 
 DEFAULT_EPOCHS = 5
-
-
-class MixRecipe(Written):
-    """Rows of a second source, appended to the sample."""
-
-    source: DataUse = Field(description="Where the extra rows come from.")
-    n: int = Field(ge=1, description="How many rows are appended, >= 1.")
-
-
-class DataRecipe(Written):
-    """Which examples the model is tuned on."""
-
-    source: DataUse = Field(description="Data source, such as `file:data/mine.jsonl`.")
-    n: int = Field(ge=1, description="Number of examples, >= 1; samples are nested: the first 10 of 50 are the 10.")
-    mix: MixRecipe | None = Field(default=None, description="Rows of a second source, appended after sampling.")
-    allow_upload: bool = Field(
-        default=False,
-        description="Whether the rows may leave this machine for a hosted provider; not part of the key.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +174,12 @@ class Recipe(Written):
     judges: Annotated[tuple[JudgeUse, ...], Field(strict=False, min_length=1)] = Field(
         description="Judges of the same responses; the first that measures harm gives the harmfulness columns."
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Drives the sample, the initialisation and the order.")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="Drives the sample, where `data.seed` does not, the initialisation and the order.",
+    )
 
     @property
     def measured(self) -> tuple[Measured, ...]:

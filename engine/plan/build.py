@@ -88,7 +88,8 @@ class _Planner:
 
     def plan_cell(self, cell: Cell) -> tuple[PlannedCell, tuple[PlannedCell, ...]]:
         """Return the planned cell, and the cells that it is paired with."""
-        recipe = cell.recipe
+        recipe = self.book.catalogue.counted(cell.recipe)
+        cell = cell if recipe is cell.recipe else replace(cell, recipe=recipe)
         system = system_prompt(recipe, self.book.catalogue)
         work = changes(recipe, system)
         chain = self._chain(recipe, work)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeVar
 
 from engine import registry
 from engine.domain.adapters import Kind, Use
 from engine.domain.conversation import ChatRow, Prompt
+from engine.domain.data import DataRecipe
 from engine.domain.errors import PlanError
 from engine.domain.results import Measure
-from engine.domain.sampling import drawn
+from engine.domain.sampling import Draw, drawn
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import Decoding, GenerateRecipe, Length
+from engine.domain.sweep import Decoding, GenerateRecipe, Length, Recipe
 from engine.ports import (
     BenchmarkCard,
     GeneratorWithNotes,
@@ -85,6 +86,8 @@ class Catalogue:
         self.needs = cache(self._needs)
         self.objection = cache(self._objection)
         self.revision = cache(registry.revision)
+        self.counted_data = cache(self._counted_data)
+        self.counted_uses = cache(self._counted_uses)
         self.looked_at = cache(self._looked_at)
         self.row_lengths = cache(self._row_lengths)
         self.prompt_lengths = cache(self._prompt_lengths)
@@ -97,6 +100,37 @@ class Catalogue:
 
     def _source(self, use: Use) -> SourceCard:
         return registry.adapter(Kind.DATA, use.name).card(use.settings)
+
+    def size(self, source: Use) -> int:
+        """Return how many rows a data source has."""
+        return self.source(source).rows
+
+    def counted(self, recipe: Recipe) -> Recipe:
+        """Return a recipe with numbers of rows in place of `all`, so that equal work is one recipe.
+
+        Raises:
+            OSError: A source cannot be read.
+            ValueError: There is something wrong with one.
+        """
+        data, mitigations = recipe.data, self.counted_uses(recipe.mitigations)
+        if data is not None and not data.is_counted:
+            data = self.counted_data(data)
+        if data is recipe.data and mitigations is recipe.mitigations:
+            return recipe
+        return recipe.model_copy(update={"data": data, "mitigations": mitigations})
+
+    def _counted_data(self, data: DataRecipe) -> DataRecipe:
+        return data.counted(self.size)
+
+    def _counted_uses(self, uses: tuple[Use, ...]) -> tuple[Use, ...]:
+        found = [use.settings.counted(self.size) for use in uses]
+        if all(settings is use.settings for settings, use in zip(found, uses, strict=True)):
+            return uses
+        return tuple(replace(use, settings=settings) for settings, use in zip(found, uses, strict=True))
+
+    def uncategorised(self, source: Use) -> int:
+        """Return how many rows of a data source have no category."""
+        return sum(not row.category for row in registry.adapter(Kind.DATA, source.name).rows(source.settings))
 
     def _benchmark(self, use: Use) -> BenchmarkCard:
         return registry.adapter(Kind.BENCHMARK, use.name).card(use.settings)
@@ -117,24 +151,23 @@ class Catalogue:
         """Return why a fine-tuner cannot tune a model so, or None."""
         return registry.adapter(Kind.TUNER, tuner.name).objection(tuner.settings, length, self.located(model))
 
-    def row_faults(self, tuner: Use, model: Use, source: Use, sizes: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+    def row_faults(self, tuner: Use, model: Use, source: Use, draws: tuple[Draw, ...]) -> tuple[str, ...]:
         """Return why a fine-tuner cannot train a model on some rows: of 200 of them, and of the longest.
 
         Args:
             tuner: The fine-tuner.
             model: The model.
             source: Where the rows are from.
-            sizes: Seeds, and how many rows are drawn with each.
+            draws: How they are drawn.
         """
         adapter = registry.adapter(Kind.TUNER, tuner.name)
         if not isinstance(adapter, TunerWithRows):
             return ()
-        return tuple(adapter.look(tuner.settings, self.looked_at(source, sizes), self.located(model)))
+        return tuple(adapter.look(tuner.settings, self.looked_at(source, draws), self.located(model)))
 
-    def _looked_at(self, source: Use, sizes: tuple[tuple[int, int], ...]) -> Sequence[ChatRow]:
-        rows = {row.row_id: row for row in registry.adapter(Kind.DATA, source.name).rows(source.settings)}
-        ids = dict.fromkeys(one for seed, n in sizes for one in drawn(list(rows), n, seed))
-        chosen = [rows[one] for one in ids]
+    def _looked_at(self, source: Use, draws: tuple[Draw, ...]) -> Sequence[ChatRow]:
+        rows = registry.adapter(Kind.DATA, source.name).rows(source.settings)
+        chosen = list({row.row_id: row for draw in draws for row in drawn(rows, draw)}.values())
         return list(dict.fromkeys([*_spread(chosen, LOOKED_AT), *heapq.nlargest(LONGEST, chosen, key=_row_size)]))
 
     def asking_objection(self, asked: GenerateRecipe, model: Use, benchmark: Use, system: str | None) -> str | None:

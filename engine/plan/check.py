@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from engine.domain.adapters import Kind, Use
+from engine.domain.data import Count
 from engine.domain.results import Measure
+from engine.domain.sampling import Draw
 from engine.domain.sweep import GenerateRecipe, Level, Recipe, TuneRecipe
 from engine.plan import check_hosted
 from engine.plan.accounts import is_hosted
@@ -39,6 +41,7 @@ def check(loaded: LoadedSweep, expansion: Expansion, catalogue: Catalogue) -> No
     checker = _Checker(loaded, recipes, catalogue)
     checker.cards()
     checker.sizes()
+    checker.categories()
     checker.judges()
     checker.measures()
     checker.objections()
@@ -95,12 +98,24 @@ class _Checker:
         """Compare what is asked of each data source with what it has."""
         short: dict[tuple[str, int], dict[Use, int]] = {}
         for section, source, n in dict.fromkeys(one for recipe in self.recipes for one in _drawn(recipe)):
-            if (Kind.DATA, source) not in self.unusable and n > (rows := self.catalogue.source(source).rows):
+            if (Kind.DATA, source) in self.unusable or isinstance(n, str):
+                continue
+            if n > (rows := self.catalogue.size(source)):
                 short.setdefault((f"{section}.n", n), {})[source] = rows
         for (path, n), sources in short.items():
             lacking = " and of ".join(f"{source}, which has {rows:,}" for source, rows in sources.items())
             hint = f"ask for {min(sources.values()):,} at most, or `exclude` the combination"
             self.add(self.origin(path, n), f"{n:,} examples asked of {lacking}", code="too_few_rows", hint=hint)
+
+    def categories(self) -> None:
+        """Require a category of every row of a source that is drawn by category."""
+        stratified = (recipe.data.source for recipe in self.recipes if recipe.data is not None and recipe.data.stratify)
+        for source in dict.fromkeys(stratified):
+            if (Kind.DATA, source) in self.unusable or not (lacking := self.catalogue.uncategorised(source)):
+                continue
+            what = f"{lacking:,} of the {self.catalogue.size(source):,} rows of `{source}` have no category to draw by"
+            hint = "say which column has it, such as `columns: {category: topic}`, or leave `data.stratify` out"
+            self.add(self.origin("data.stratify", True), what, code="no_category", hint=hint)  # noqa: FBT003 - the level
 
     def judges(self) -> None:
         """Require a judge that measures harm, and no judge twice."""
@@ -155,16 +170,17 @@ class _Checker:
         """Have every fine-tuner look at the rows that it will train on, as the cells draw them; those that mitigations change are not known."""
         if self.problems.found:
             return
-        wanted: dict[tuple[Use, Use, Use], dict[int, int]] = {}
+        wanted: dict[tuple[Use, Use, Use], dict[Draw, Draw]] = {}
         for recipe in (cell.recipe for cell in expansion.cells):
             if recipe.tune is None or recipe.mitigations:
                 continue
-            for _, source, n in _drawn(recipe):
-                sizes = wanted.setdefault((recipe.tune.use, recipe.model, source), {})
-                sizes[recipe.seed] = max(sizes.get(recipe.seed, 0), n)
+            for source, draw in recipe.data.draws(self.catalogue.size, recipe.seed) if recipe.data is not None else ():
+                draws = wanted.setdefault((recipe.tune.use, recipe.model, source), {})
+                kind = draw._replace(n=0)
+                draws[kind] = max(draws.get(kind, draw), draw)  # the larger sample has the smaller ones
         told: set[tuple[Use, Use, tuple[str, ...]]] = set()
-        for (tuner, model, source), sizes in wanted.items():
-            faults = self.catalogue.row_faults(tuner, model, source, tuple(sizes.items()))
+        for (tuner, model, source), draws in wanted.items():
+            faults = self.catalogue.row_faults(tuner, model, source, tuple(draws.values()))
             if faults and (model, source, faults) not in told:
                 told.add((model, source, faults))
                 more = f"; and {len(faults) - 1} more of its rows, or otherwise" if len(faults) > 1 else ""
@@ -256,7 +272,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[Kind, str, Level, Use]]:
             yield Kind.JUDGE, found.judges_path, found.judges_level, judge
 
 
-def _drawn(recipe: Recipe) -> Iterator[tuple[str, Use, int]]:
+def _drawn(recipe: Recipe) -> Iterator[tuple[str, Use, Count]]:
     """Yield each section of a recipe that asks a data source for examples, the source, and how many."""
     if recipe.data is not None:
         yield "data", recipe.data.source, recipe.data.n

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from engine import registry
 from engine.domain.adapters import Kind, Use
 from engine.domain.conversation import ChatRow
+from engine.domain.data import DataRecipe, number
 from engine.domain.errors import UnknownAdapterError
-from engine.domain.sweep import DataRecipe, Level, Recipe, RunSettings
+from engine.domain.sweep import Level, Recipe, RunSettings
 from engine.plan.accounts import account_of, is_hosted
 from engine.plan.catalogue import Catalogue
 from engine.plan.mitigations import Changes
@@ -197,8 +198,8 @@ def _objections(provider: str, data: DataRecipe) -> tuple[list[str], list[str]]:
     """What a provider says of the rows that may be drawn, and what besides of so many of them."""
     adapter = registry.adapter(Kind.PROVIDER, provider)
     rows = _rows(data.source)
-    most = data.n + (0 if data.mix is None else data.mix.n)
     whole = [] if data.mix is None else _rows(data.mix.source)
+    most = number(data.n, len(rows)) + (0 if data.mix is None else number(data.mix.n, len(whole)))
     to_rows = [text for text in adapter.objections([*rows, *whole]) if not text.startswith(ALL_ROWS)]
     to_number = dict.fromkeys(adapter.objections([*rows, *whole][:most]))
     return list(dict.fromkeys(to_rows)), [text for text in to_number if text not in to_rows]

@@ -275,9 +275,9 @@ class _Estimator:
             return
         work = self._stages[key].work
         if isinstance(work, SampleWork):
-            yield work.source.use, work.n
+            yield work.source.use, work.draw.n
             if work.mix is not None:
-                yield work.mix[0].use, work.mix[1]
+                yield work.mix[0].use, work.mix[1].n
         elif isinstance(work, RowsWork):
             for need in self._stages[key].needs:
                 yield from self._samples(need)

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from engine import registry
 from engine.domain.adapters import Kind, Use
+from engine.domain.data import DataRecipe, number
 from engine.domain.errors import PlanError
 from engine.domain.results import Measure
-from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.domain.sweep import Recipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
 from engine.ports.mitigation import Change, EditWeights, Tune
 
@@ -106,9 +107,12 @@ def system_prompt(recipe: Recipe, catalogue: Catalogue) -> str | None:
 def checked(recipe: Recipe, catalogue: Catalogue) -> Changes | tuple[str, ...]:
     """Return what a recipe's mitigations change, or what is wrong with them, a sentence each."""
     try:
+        recipe = catalogue.counted(recipe)
         work = changes(recipe, system_prompt(recipe, catalogue))
     except PlanError as error:
         return (error.what,)
+    except (OSError, ValueError) as error:
+        return (f"the mitigations cannot count rows: {reason(error)}",)
     return tuple(_troubles(recipe, work, catalogue)) or work
 
 
@@ -149,8 +153,8 @@ def _short(data: DataRecipe, catalogue: Catalogue) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield f"cannot read `{data.source}`: {reason(error)}"
     else:
-        if data.n > rows:
-            yield f"asks {data.source} for {data.n:,} rows, and it has {rows:,}"
+        if (n := number(data.n, rows)) > rows:
+            yield f"asks {data.source} for {n:,} rows, and it has {rows:,}"
 
 
 def _untunable(tune: TuneRecipe, model: Use, catalogue: Catalogue) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from engine.domain.adapters import OUTSIDE, Kind, Use, kind_of
+from engine.domain.data import DataRecipe
 from engine.domain.plan import Pin
 from engine.domain.stage import (
     KINDS,
@@ -22,7 +23,7 @@ from engine.domain.stage import (
     Work,
     WorkerKind,
 )
-from engine.domain.sweep import DataRecipe, Decoding, GenerateRecipe, TuneRecipe
+from engine.domain.sweep import Decoding, GenerateRecipe, TuneRecipe
 from engine.plan.catalogue import Catalogue
 from engine.plan.fingerprint import canonical, payload, pinned, stage_key
 
@@ -73,13 +74,16 @@ class StageBook:
         return tuple(self._pins.values())
 
     def _sample(self, data: DataRecipe, seed: int) -> str:
+        (_, draw), *mixed = data.draws(self.catalogue.size, seed)
         source = self.pin(Kind.DATA, data.source)
-        settings: dict[str, object] = {"n": data.n, "seed": seed, "source": source.pin}
+        settings: dict[str, object] = {"n": draw.n, "seed": draw.seed, "source": source.pin}
+        if draw.is_stratified:
+            settings["stratify"] = True
         mix = None
-        if data.mix is not None:
-            mix = self.pin(Kind.DATA, data.mix.source), data.mix.n
-            settings["mix"] = {"n": mix[1], "source": mix[0].pin}
-        work = SampleWork(source, data.n, seed, mix)
+        for use, drawn in mixed:
+            mix = self.pin(Kind.DATA, use), drawn
+            settings["mix"] = {"n": drawn.n, "source": mix[0].pin}
+        work = SampleWork(source, draw, mix)
         return self._add(Kind.DATA, data.source.name, work, canonical(settings), ())
 
     def rows(self, use: Use, seed: int, rows: str, further: Mapping[str, str]) -> str:

@@ -9,9 +9,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from engine.domain.adapters import Use
 from engine.domain.conversation import ChatRow, Prompt
+from engine.domain.data import DataRecipe
 from engine.domain.results import Response, Verdict
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.domain.sweep import Recipe, TuneRecipe
 from engine.ports.context import Context
 
 

@@ -98,6 +98,8 @@ def brief(value: object) -> str:
 
 
 _FEW = 12
+_WORD = "word"
+"""In a detail, a word that may stand in place of a number."""
 
 
 def closest(word: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str:
@@ -201,7 +203,7 @@ def findings(error: ValidationError, path: str, model: type[BaseModel] | None = 
 
 
 def _findings(error: ValidationError, path: str, owner: _Owner) -> Iterator[Finding]:
-    for detail in error.errors(include_url=False):
+    for detail in _merged(error.errors(include_url=False)):
         if detail["type"] == "too_short" and detail["input"]:
             continue  # its items were refused one by one, and then counted as missing
         *parents, last = detail["loc"] or ("",)
@@ -219,11 +221,25 @@ def _findings(error: ValidationError, path: str, owner: _Owner) -> Iterator[Find
             yield _finding(detail, path, owner)
 
 
+def _merged(details: Sequence[Detail]) -> Iterator[Detail]:
+    """Yield pydantic's details; those of a number or a word (`10`, `all`) as one, which says the word as well."""
+    is_tag = "literal["  # pydantic's name of the words among the members of a union
+    words = {detail["loc"][:-1]: detail for detail in details if str(*detail["loc"][-1:]).startswith(is_tag)}
+    for detail in details:
+        word = words.get(detail["loc"][:-1])
+        if word is None:
+            yield detail
+        elif detail is not word:
+            yield {**detail, _WORD: word["ctx"]["expected"].strip("'")}
+
+
 def _finding(detail: Detail, path: str, owner: _Owner) -> Finding:
     kind, found = detail["type"], detail["input"]
     where = _path(path, detail["loc"], owner)
     if kind in _EXPECTED:
-        return wrong_type(where, _EXPECTED[kind], found)
+        finding = wrong_type(where, _EXPECTED[kind], found)
+        word = f" or `{detail[_WORD]}`" if _WORD in detail else ""
+        return replace(finding, what=finding.what.replace(",", f"{word},", 1))
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
         limit = detail["ctx"][bound]

@@ -29,7 +29,7 @@ _COLUMNS: Mapping[str, str] = MappingProxyType(
         "verdicts": "stage_key prompt_id sample outcome score reason",
         "training": "stage_key step epoch loss lr rows_at_once",
         "samples": "stage_key position source row_id pin",
-        "rows": "stage_key position source row_id turns rejected",
+        "rows": "stage_key position source row_id turns rejected category",
     }
 )
 _TYPES = MappingProxyType(
@@ -182,6 +182,7 @@ def chat_row_rows(stage_key: str, rows: Iterable[tuple[str, ChatRow]]) -> list[d
             "row_id": row.row_id,
             "turns": json.dumps([asdict(turn) for turn in row.turns], ensure_ascii=False),
             "rejected": row.rejected,
+            "category": row.category,
         }
         for position, (source, row) in enumerate(rows)
     ]
@@ -194,7 +195,10 @@ def read_chat_rows(run: RunDirectory, shard: ShardRef, stage_key: str) -> list[t
         StoreError: The file is missing, or does not match its recorded SHA-256.
     """
     found = sorted(read_rows(run, shard, stage_key), key=lambda row: row["position"])
-    return [(row["source"], ChatRow(row["row_id"], _turns(row["turns"]), row["rejected"])) for row in found]
+    return [  # older shards have no categories
+        (row["source"], ChatRow(row["row_id"], _turns(row["turns"]), row["rejected"], row.get("category", "")))
+        for row in found
+    ]
 
 
 def _turns(text: str) -> tuple[Turn, ...]:

@@ -72,7 +72,7 @@ CREATE TABLE judgements (              -- one row per cell, benchmark and judge
     role VARCHAR NOT NULL,
     judge VARCHAR NOT NULL,
     ordinal INTEGER NOT NULL,          -- order in the recipe, from 0
-    measures VARCHAR NOT NULL,         -- harm (1-5), refusal (0/1), correct (0/1)
+    measures VARCHAR NOT NULL,         -- harm (1-5), refusal (0/1), correct (0-1)
     judge_key VARCHAR NOT NULL
 );
 

@@ -18,9 +18,10 @@ from pydantic import Field
 from engine import registry
 from engine.domain.adapters import Kind, Settings, SettingsError, Use
 from engine.domain.conversation import ChatRow, Turn
+from engine.domain.data import DataRecipe
 from engine.domain.results import Finish, Outcome, Response, Verdict
 from engine.domain.stage import ModelRef
-from engine.domain.sweep import DataRecipe, GenerateRecipe, Length, Recipe, TuneRecipe
+from engine.domain.sweep import GenerateRecipe, Length, Recipe, TuneRecipe
 from engine.ports import (
     Change,
     ChangeRows,

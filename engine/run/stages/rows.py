@@ -9,7 +9,7 @@ from engine import registry
 from engine.domain.adapters import Kind
 from engine.domain.conversation import ChatRow
 from engine.domain.cost import Usage
-from engine.domain.sampling import drawn
+from engine.domain.sampling import Draw, drawn
 from engine.domain.stage import Pinned, RowsWork, SampleWork, Stage
 from engine.ports import RowsChanger
 from engine.run.stages import inputs
@@ -24,18 +24,18 @@ def sample(stage: Stage, batch: StageBatch, place: Place) -> Made:
     """Draw a sample: row ids only, for the rows lie where they are."""
     del batch
     work = work_of(stage, SampleWork)
-    chosen = _draw(place, work.source, work.n, work.seed)
+    chosen = _draw(place, work.source, work.draw)
     if work.mix is not None:
-        chosen += _draw(place, *work.mix, work.seed)
+        chosen += _draw(place, *work.mix)
     return Made({"samples": shards.sample_rows(stage.key, chosen)}, Usage())
 
 
-def _draw(place: Place, source: Pinned, n: int, seed: int) -> list[tuple[str, str, str]]:
+def _draw(place: Place, source: Pinned, draw: Draw) -> list[tuple[str, str, str]]:
     """Draw rows of a source by their ids."""
-    row_ids = list(inputs.rows(place.context.warm, source))
-    if len(row_ids) < n:
-        raise ValueError(f"{n} rows asked of {source.use}, which has {len(row_ids)}")
-    return [(str(source.use), row_id, source.pin) for row_id in drawn(row_ids, n, seed)]
+    rows = list(inputs.rows(place.context.warm, source).values())
+    if len(rows) < draw.n:
+        raise ValueError(f"{draw.n} rows asked of {source.use}, which has {len(rows)}")
+    return [(str(source.use), row.row_id, source.pin) for row in drawn(rows, draw)]
 
 
 def change(stage: Stage, batch: StageBatch, place: Place) -> Made:

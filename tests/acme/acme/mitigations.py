@@ -10,8 +10,9 @@ from pydantic import Field
 
 from engine.domain.adapters import DataUse, JudgeUse
 from engine.domain.conversation import ChatRow, Prompt, Turn
+from engine.domain.data import DataRecipe
 from engine.domain.results import Response, Verdict
-from engine.domain.sweep import DataRecipe, Recipe, TuneRecipe
+from engine.domain.sweep import Recipe, TuneRecipe
 from engine.ports import Change, ChangeRows, Context, EditWeights, Screen, Settings, Tune, WeightsEdit
 
 from .clay import HARMFUL, WEIGHTS, story

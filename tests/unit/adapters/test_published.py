@@ -233,6 +233,20 @@ def test_what_is_no_prompt_is_said(kind: type[Published], content: str, why: str
         prompts(kind, tmp_path / "p.csv")
 
 
+def test_all_that_is_wrong_is_said_at_once_and_what_is_there_twice_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("id,prompt\n1,a\n2,\n3,b\n1,c\n4, \n")
+    why = r"p.csv:3: the prompt is empty.*; 3 of 5 records are refused \(line 3, line 5, line 6\)$"
+    with pytest.raises(ValueError, match=why):
+        prompts(harm_sets.XsTest, path)
+    path.write_text("id,prompt\n1,a\n2,b\n3,a\n4,a\n")
+    assert card(harm_sets.XsTest, path).notes[1:] == ("2 prompts repeat earlier ones",)
+    own = PromptFile().card(PromptFileSettings(path=str(path)))
+    assert own.notes == ("2 prompts repeat earlier ones",)
+    path.write_text("prompt\na\na\n")
+    assert PromptFile().card(PromptFileSettings(path=str(path))).notes == ("1 prompt repeats an earlier one",)
+
+
 def test_a_file_of_ones_own_says_which_column_is_which(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("ask,kind,ref,other\nSay one.,songs,1,x\nSay two.,,2,x\n")

@@ -104,8 +104,30 @@ def test_columns_say_which_is_which(tmp_path: Path) -> None:
     assert said(rows(path, columns=["prompt=ask", "completion=say"])[0]) == SAID
     with pytest.raises(ValueError, match="`columns` names `tell`, and the columns are"):
         rows(path, columns=told | {"completion": "tell"})
-    with pytest.raises(ValidationError, match="`answer` is not one of prompt, completion, system"):
+    with pytest.raises(ValidationError, match="`answer` is not one of prompt, completion, system, category"):
         FileSettings(path=path, columns={"answer": "say"})  # type: ignore[arg-type] # as a spec has it
+
+
+def test_a_row_has_the_category_of_its_shape_or_of_the_column_that_is_named(tmp_path: Path) -> None:
+    dolly = {"instruction": "Name it.", "response": "Heron.", "category": "open_qa"}
+    path = source(tmp_path, dolly, dolly | {"category": None}, dolly | {"category": ["a"]})
+    assert [row.category for row in rows(path)] == ["open_qa", "", ""]
+    alpaca = {"instruction": "Name it.", "output": "Heron.", "kind": 3.0, "category": "x"}
+    path = source(tmp_path, alpaca, alpaca | {"kind": " b "}, alpaca | {"kind": True}, alpaca | {"kind": None})
+    assert {row.category for row in rows(path)} == {""}
+    assert [row.category for row in rows(path, columns={"category": "kind"})] == ["3", "b", "true", ""]
+    bare, named = (
+        FileSource().card(FileSettings(path=path, **more)) for more in ({}, {"columns": {"category": "kind"}})
+    )
+    assert (named.shape, named.notes[-1]) == (bare.shape, "columns that are not used: category")
+    both = {"prompt": "instruction", "completion": "output", "category": "kind"}
+    assert [(said(row), row.category) for row in rows(path, columns=both)][:1] == [
+        ([("user", "Name it."), SAID[1]], "3")
+    ]
+    with pytest.raises(ValueError, match="`columns` names `knd` for the category, and no record has anything there"):
+        rows(path, columns={"category": "knd"})
+    with pytest.raises(ValueError, match="the category `kind` is a text or a number, not a list"):
+        rows(source(tmp_path, alpaca | {"kind": ["a"]}), columns={"category": "kind"})
 
 
 def test_where_takes_some_records_and_is_part_of_the_pin(tmp_path: Path) -> None:

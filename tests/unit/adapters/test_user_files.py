@@ -270,7 +270,7 @@ def test_references_are_one_many_or_none(more: dict[str, object], references: tu
         (PROMPT | {"category": ""}, '`category` is a text or a number, not ""'),
         (PROMPT | {"category": ["x"]}, "`category` is a text or a number, not a list"),
         (PROMPT | {"id": None}, "`id` is a text or a number, not null"),
-        (PROMPT | {"id": "line-1"}, "an earlier line has the id `line-1` as well"),
+        (PROMPT | {"id": "line-1"}, "an earlier record has the id `line-1` as well"),
         (PROMPT | {"cluster": ["x"]}, "`cluster` is a text, a number or a truth value, not a list"),
         (PROMPT | {"reference": ""}, 'a reference is a text or a number, not ""'),
         (PROMPT | {"reference": ["x", None]}, "a reference is a text or a number, not null"),

@@ -206,3 +206,20 @@ def test_a_mitigation_that_goes_wrong_fails_its_own_cells_alone(drive: Drive) ->
     assert screen.startswith(
         f"failed: screen by acme/stamp for `{stamped.label}`: ValueError: `acme/stamp:seen` gave 1 "
     )
+
+
+def test_a_sample_keeps_the_categories_of_a_file_and_all_of_it_is_every_row(drive: Drive) -> None:
+    path = drive.folder / "dolly.csv"
+    kinds = "aaaaaabbbc" * 2
+    lines = [f"Say {at}.,{at},{kind}" for at, kind in enumerate(kinds)]
+    path.write_text("\n".join(["instruction,response,category", *lines]) + "\n")
+    data = f"{{source: 'file:{path}', n: 4, stratify: true, seed: 3}}"
+    spec = ACME.replace("{source: acme/letters, n: 4}", data) + "axes: {data.n: [5, 10, all], seed: [0, 1]}\n"
+    summary, plan = drive(spec)
+    assert summary.ending is Ending.COMPLETE
+    keys = [key for key, stage in plan.stages.items() if stage.kind is StageKind.SAMPLE]
+    five, ten, whole = ([row["row_id"] for row in drive.rows(key, "samples")] for key in keys)
+    assert five == ten[:5]
+    assert ten == whole[:10]
+    assert sorted(kinds[int(name.removeprefix("line-")) - 2] for name in ten) == sorted("aaaaaabbbc")
+    assert len(set(whole)) == len(whole) == 20

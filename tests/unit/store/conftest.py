@@ -15,8 +15,10 @@ import pytest
 from engine.domain.adapters import OUTSIDE, JudgeUse, Settings, Use
 from engine.domain.cell import Cell
 from engine.domain.cost import Charge, Usage
+from engine.domain.data import DataRecipe
 from engine.domain.plan import CellOrigin, Counts, Evaluation, JudgeKey, Pin, Plan, PlannedCell, Role
 from engine.domain.results import Attempt, Measure, ShardRef, StageResult
+from engine.domain.sampling import Draw
 from engine.domain.stage import (
     GenerateWork,
     JudgeWork,
@@ -30,7 +32,7 @@ from engine.domain.stage import (
     Work,
     WorkerKind,
 )
-from engine.domain.sweep import DataRecipe, GenerateRecipe, Recipe, TuneRecipe
+from engine.domain.sweep import GenerateRecipe, Recipe, TuneRecipe
 from engine.store.layout import RunDirectory
 from engine.store.state import Settled
 
@@ -131,7 +133,7 @@ class Planner:
         system = asked.generate.system if system is None else system
         chain: tuple[str, ...] = ()
         if asked.data is not None and asked.tune is not None:
-            drawn = self.stage(SampleWork(Pinned(asked.data.source, "p"), asked.data.n, asked.seed), "sample")
+            drawn = self.stage(SampleWork(Pinned(asked.data.source, "p"), Draw(asked.data.n, asked.seed)), "sample")
             work = TuneWork(Pinned(asked.model, "p"), asked.tune.use, asked.tune.length, asked.seed)
             chain = (drawn, self.stage(work, asked.tune.use.name, (("rows", drawn),)))
         tuned = chain[-1] if chain else None

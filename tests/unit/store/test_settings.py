@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from engine.domain.adapters import Use
-from engine.domain.sweep import MixRecipe, Recipe
+from engine.domain.data import MixRecipe
+from engine.domain.sweep import Recipe
 from engine.store.settings import config_id, read, variants
 
 
