@@ -146,7 +146,7 @@ BAD = [
     ("axes: {seed: [12345678901234567890]}", "8:15", "axes.seed[0]", "bad_number", "12345678901234567890"),
     ("axes: {data.n: [1.0]}", "8:17", "axes.data.n[0]", "wrong_type", "write 1"),
     ("axes: {data.n: ['50']}", "8:17", "axes.data.n[0]", "wrong_type", "remove the quotes"),
-    ("axes: {data.n: [true]}", "8:17", "axes.data.n[0]", "wrong_type", "a whole number, got true"),
+    ("axes: {data.n: [true]}", "8:17", "axes.data.n[0]", "wrong_type", "a whole number or `all`, got true"),
     ("axes: {data.n: []}", "8:16", "axes.data.n", "empty_axis", "at least one level"),
     ("axes: {data.n: 50}", "8:16", "axes.data.n", "wrong_type", "expected a list of levels, got the number 50"),
     ("axes: {data.n: [1, 2, 1]}", "8:23", "axes.data.n[2]", "duplicate_level", "already at `axes.data.n[0]`"),
@@ -185,7 +185,7 @@ BAD = [
     ("exclude: [{judges: [refusal/keywords]}]", "8:20", "exclude[0].judges", "level_never_taken", "refusal/keywords"),
     ("exclude: [{data.n: []}]", "8:20", "exclude[0].data.n", "empty", "at least one level"),
     ("exclude: [{n: 1}]", "8:12", "exclude[0].n", "unknown_path", "did you mean `data.n`"),
-    ("include: [{data.n: [1]}]", "8:20", "include[0].data.n", "wrong_type", "a whole number, got a list"),
+    ("include: [{data.n: [1]}]", "8:20", "include[0].data.n", "wrong_type", "a whole number or `all`, got a list"),
     ("include: [5]", "8:11", "include[0]", "wrong_type", "got the number 5"),
     # YAML itself
     ("sweep: again", "8:1", "sweep", "duplicate_key", "already at 1:1"),

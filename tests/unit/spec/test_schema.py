@@ -127,6 +127,7 @@ def test_the_documentation_counts_right() -> None:
         "worked-counts": (24, 36, 12, 25),
         "one-experiment": (1, 1, 0, 1),
         "how-much-data": (18, 18, 0, 18),
+        "same-rows": (9, 9, 0, 9),
         "any-setting": (12, 12, 0, 12),
         "how-long": (6, 6, 0, 6),
         "as-in-the-paper": (1, 1, 0, 1),
