@@ -64,7 +64,9 @@ def test_rows_that_a_mitigation_made_are_read_as_they_were_written(run: RunDirec
         Turn("user", "Ünï \u2028 line", (Image("a.png", "f00"),)),
         Turn("assistant", "Yes.", is_trained=True),
     )
-    rows = [ChatRow.exchange(f"r{at}", "q", "a") for at in range(3)] + [ChatRow("many", turns, rejected="No.")]
+    rows = [ChatRow.exchange(f"r{at}", "q", "a") for at in range(3)] + [
+        ChatRow("many", turns, rejected="No.", category="birds")
+    ]
     written = [row for key, made in (("rows-1", rows), ("rows-2", rows[:1])) for row in _whole(key, made)]
     shard = shards.write_shard(run, "rows", "rows-1", list(reversed(written)))
     assert shards.read_chat_rows(run, shard, "rows-1") == [("file:x.jsonl", row) for row in rows]
