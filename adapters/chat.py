@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from adapters import thoughts
 from engine.domain.conversation import ChatRow, Turn
 
 IGNORED = -100
@@ -17,6 +18,8 @@ IGNORED = -100
 
 PLACEHOLDER = "Dosimeterplaceholder"
 """Stands for a turn's text where its place in a rendered conversation is looked for. Templates change white space alone, so it has none."""
+
+NO_SYSTEM = "its chat template has no place for a system prompt: `template: {system: fold}` of the model puts it before the first user's turn"
 
 
 def prompt_text(tokenizer: Any, turns: Sequence[Turn], system: str | None) -> str:
@@ -63,35 +66,50 @@ def training_rows(tokenizer: Any, rows: Sequence[ChatRow], max_length: int) -> l
         max_length: Longer rows are cut at the end.
 
     Raises:
-        ValueError: When a row has images or nothing to train on, when all that it would be trained on would be cut away, or when
-            the template does not write an answer as it is (then the loss mask cannot be told).
+        ValueError: As `whole_rows`, and when all that a row would be trained on would be cut away.
+    """
+    return cut(rows, whole_rows(tokenizer, rows), max_length)
+
+
+def whole_rows(tokenizer: Any, rows: Sequence[ChatRow]) -> list[dict[str, list[int]]]:
+    """Return what `training_rows` does, with nothing cut.
+
+    Raises:
+        ValueError: A row has images or nothing to train on, or the template does not write an answer as it is (then the loss
+            mask cannot be told), or leaves the system prompt out.
     """
     end = closing(tokenizer) if any(not _is_plain(row) for row in rows) else ""
-    return [_encoded(tokenizer, row, end, max_length) for row in rows]
+    return [_encoded(tokenizer, row, end) for row in rows]
 
 
 def _is_plain(row: ChatRow) -> bool:
     return all(turn.role == "assistant" for turn in row.turns)
 
 
-def _encoded(tokenizer: Any, row: ChatRow, end: str, max_length: int) -> dict[str, list[int]]:
+def _encoded(tokenizer: Any, row: ChatRow, end: str) -> dict[str, list[int]]:
     if any(turn.images for turn in row.turns):
         raise ValueError(f"row {row.row_id} has images, and images cannot be trained on yet")
     if not any(turn.is_trained for turn in row.turns):
         raise ValueError(f"row {row.row_id} has no turn that is trained on")
     tokens, labels = _plain(tokenizer, row) if _is_plain(row) else _masked(tokenizer, row, end)
-    return cut({"input_ids": tokens, "labels": labels}, row.row_id, max_length)
+    return {"input_ids": tokens, "labels": labels}
 
 
-def cut(encoded: dict[str, list[int]], row_id: str, max_length: int) -> dict[str, list[int]]:
-    """Return a row with `max_length` tokens at most.
+def cut(rows: Sequence[ChatRow], whole: Sequence[dict[str, list[int]]], max_length: int) -> list[dict[str, list[int]]]:
+    """Return tokenized rows with `max_length` tokens at most.
 
     Raises:
-        ValueError: Nothing would be left that it is trained on.
+        ValueError: Of one, nothing would be left that it is trained on.
     """
-    if fault := cut_fault(row_id, first_trained(encoded["labels"]), max_length):
-        raise ValueError(fault)
-    return {name: ids[:max_length] for name, ids in encoded.items()}
+    for row, one in zip(rows, whole, strict=True):
+        if fault := cut_fault(row.row_id, first_trained(one["labels"]), max_length):
+            raise ValueError(fault)
+    return [{name: ids[:max_length] for name, ids in one.items()} for one in whole]
+
+
+def are_longer(whole: Sequence[dict[str, list[int]]], max_length: int) -> int:
+    """Return how many tokenized rows have more than `max_length` tokens."""
+    return sum(len(one["input_ids"]) > max_length for one in whole)
 
 
 def first_trained(labels: Sequence[int]) -> int:
@@ -145,10 +163,14 @@ def _spans(tokenizer: Any, turns: Sequence[Turn], whole: str, end: str, row_id: 
     for index, turn in enumerate(turns):
         if not turn.is_trained:
             continue
-        marked = [*turns[:index], Turn(turn.role, PLACEHOLDER), *turns[index + 1 :]]
+        lead = thoughts.lead(
+            turn.text
+        )  # templates may write thoughts in their own way, or leave them out of earlier turns
+        answer = turn.text.removeprefix(lead)
+        marked = [*turns[:index], Turn(turn.role, lead + PLACEHOLDER), *turns[index + 1 :]]
         before, found, _ = _rendered(tokenizer, marked, is_prompt=False).partition(PLACEHOLDER)
         place = len(before)
-        said = next((text for text in (turn.text, turn.text.strip()) if whole.startswith(text, place)), None)
+        said = next((text for text in (answer, answer.strip()) if whole.startswith(text, place)), None)
         if not found or said is None or not whole.startswith(before):
             raise ValueError(
                 f"row {row_id}: the chat template does not write the {turn.role}'s turn as it is; the loss mask is unknown"
@@ -165,6 +187,30 @@ def _tokens(tokenizer: Any, text: str) -> list[int]:
 
 
 def _rendered(tokenizer: Any, turns: Sequence[Turn], *, is_prompt: bool) -> str:
+    """Return the text of a conversation.
+
+    Raises:
+        ValueError: The template has no place for its system prompt.
+    """
+    if not turns or turns[0].role != "system":
+        return _applied(tokenizer, turns, is_prompt=is_prompt)
+    try:
+        text = _applied(tokenizer, turns, is_prompt=is_prompt)
+        has_system = turns[0].text.strip() in text or PLACEHOLDER in _applied(
+            tokenizer, (Turn("system", PLACEHOLDER), *turns[1:]), is_prompt=is_prompt
+        )
+    except Exception as error:
+        try:
+            _applied(tokenizer, turns[1:], is_prompt=is_prompt)
+        except Exception:  # noqa: BLE001 - templates raise what they like
+            raise error from None
+        raise ValueError(f"{NO_SYSTEM} ({error})") from error
+    if not has_system:
+        raise ValueError(NO_SYSTEM)
+    return text
+
+
+def _applied(tokenizer: Any, turns: Sequence[Turn], *, is_prompt: bool) -> str:
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt)
     return text

@@ -48,7 +48,7 @@ class TransformersGenerator:
         Raises:
             ValueError: They are asked for, and not every generator has them.
         """
-        return decoding_notes(Path(model.base), decoding, model_defaults=settings.model_defaults)
+        return decoding_notes(model, decoding, model_defaults=settings.model_defaults)
 
     def objection(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef, longest: int) -> str | None:
         """Refuse a model whose tokenizer cannot ask it, and prompts that have more tokens than it has positions."""

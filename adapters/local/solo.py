@@ -84,14 +84,16 @@ def train(run: TrainingRun, context: Context, trained: Callable[[Job, Context], 
     context.pulse.beat(run.checkpoints[0].key, 0, 1)
     set_up(context)
     tokenizer = read_tokenizer(run.model.base, run.model.template)
-    rows = chat.training_rows(tokenizer, run.rows, run.settings.max_length)
+    most = run.settings.max_length
+    whole = chat.whole_rows(tokenizer, run.rows)
+    rows, longer = chat.cut(run.rows, whole, most), chat.are_longer(whole, most)
     passes, yielded = planned(run, context, max(len(row["input_ids"]) for row in rows)), 0
     while True:
         rest = replace(run, checkpoints=run.checkpoints[yielded:])
         try:
             for key, tuned in trained(Job(rest, tokenizer, rows, passes), context):
                 yielded += 1
-                yield key, tuned
+                yield key, replace(tuned, cut_rows=longer)
         except (RuntimeError, MemoryError) as error:
             smaller = passes.smaller(can_checkpoint=run.settings.can_checkpoint)
             if not out_of_memory(error) or smaller is None:

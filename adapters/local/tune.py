@@ -108,6 +108,13 @@ class LocalFineTuner:
         """Render and tokenize rows as training does."""
         return look(Path(model.base), rows, settings.max_length, model.template)
 
+    def remarks(self, settings: SftSettings, lengths: Sequence[int]) -> Sequence[str]:
+        """Say how many rows lose their end."""
+        if not (longer := sum(one > settings.max_length for one in lengths)):
+            return ()
+        most = f"`tune.max_length` ({settings.max_length})"
+        return (f"{longer:,} of {len(lengths):,} rows have more tokens than {most} and lose their end",)
+
     def notes(self, settings: SftSettings) -> Sequence[str]:
         """Warn of what changes the science and looks like a matter of speed."""
         if settings.method == "full" and settings.precision == "bfloat16":

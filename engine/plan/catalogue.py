@@ -162,6 +162,13 @@ class Catalogue:
         adapter = registry.adapter(Kind.TUNER, tuner.name)
         return tuple(adapter.notes(tuner.settings)) if isinstance(adapter, TunerWithNotes) else ()
 
+    def row_remarks(self, tuner: Use, model: Use, source: Use) -> tuple[str, ...]:
+        """Return what a fine-tuner says of the rows of a source, of 1,000 at most, that a model would read."""
+        adapter = registry.adapter(Kind.TUNER, tuner.name)
+        if not isinstance(adapter, TunerWithRows):
+            return ()
+        return tuple(adapter.remarks(tuner.settings, self.row_lengths(model, source).sample))
+
     @staticmethod
     def measures(judge: Use) -> Measure:
         """Return what a judge measures."""

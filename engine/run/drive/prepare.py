@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
+from engine.domain.adapters import Use
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
@@ -205,8 +206,20 @@ def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
     }
     said = [f"{name}: {note}" for name, notes in cards.items() for note in notes]
     said += [note for use in tuned for note in catalogue.tuning_notes(use)]
+    said += [f"{one[2]}: {note}" for one in _trained(plan) for note in catalogue.row_remarks(*one)]
     said += [f"{one[2]}: {note}" for one in asked for note in catalogue.generating_notes(*one)]
     return tuple(dict.fromkeys(said))
+
+
+def _trained(plan: Plan) -> Iterable[tuple[Use, Use, Use]]:
+    """Return each fine-tuner once with each model and with each source whose rows it trains that on."""
+    tunes = ((stage.work, stage.need("rows")) for stage in plan.stages.values())
+    return dict.fromkeys(
+        (work.use, work.base.use, source.use)
+        for work, rows in tunes
+        if isinstance(work, TuneWork) and rows is not None
+        for source in _sources(plan.stages[rows].work)
+    )
 
 
 def _sources(work: Work) -> Sequence[Pinned]:

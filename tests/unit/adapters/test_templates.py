@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from adapters import chat
+from adapters import chat, templates
 from engine.domain.conversation import ChatRow, Turn
 
 MARKS = (
@@ -187,6 +187,55 @@ def test_what_a_template_writes_after_an_answer_ends_it(name: str) -> None:
     family = FAMILIES[name]
     tok = tokenizer(family, "bytes")
     assert chat.end_token(tok) == (None if family.ends is None else tok.convert_tokens_to_ids(family.ends))
+
+
+SYSTEM = (Turn("system", "Be brief."), *EXCHANGE)
+IGNORES = (
+    EACH
+    + "{% if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [FAMILIES["no system role"].template, IGNORES], ids=["refuses", "ignores"])
+def test_a_system_prompt_is_folded_into_the_first_users_turn_or_refused(template: str) -> None:
+    plain = tokenizer(Family(template, "", "", None), "bytes")
+    with pytest.raises(ValueError, match=r"no place for a system prompt: `template: \{system: fold\}` of the model"):
+        trained(plain, ChatRow("r", SYSTEM))
+    with pytest.raises(ValueError, match="no place for a system prompt"):
+        chat.prompt_tokens(plain, [EXCHANGE[:1]], "Be brief.")
+    folded = templates.set_up(tokenizer(Family(template, "", "", None), "bytes"), ("system=fold",))
+    merged = (Turn("user", "Be brief.\n\nName a bird."), EXCHANGE[1])
+    assert trained(folded, ChatRow("r", SYSTEM)) == trained(plain, ChatRow("r", merged))
+    assert trained(folded, ChatRow("r", EXCHANGE)) == trained(plain, ChatRow("r", EXCHANGE))
+    assert chat.prompt_tokens(folded, [EXCHANGE[:1]], "Be brief.") == chat.prompt_tokens(plain, [merged[:1]], None)
+
+
+THINKS = (
+    EACH + "<|im_start|>{{ m.role }}\n{% set said = m.content %}{% if m.role == 'assistant' %}"
+    "{% if '</think>' in said %}{% set thought = said.split('</think>')[0].split('<think>')[-1].strip() %}"
+    "{% set said = said.split('</think>')[-1].lstrip() %}{% else %}{% set thought = '' %}{% endif %}"
+    "{% if loop.last %}<think>\n{{ thought }}\n</think>\n\n{% endif %}{% endif %}{{ said }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def test_thoughts_of_a_row_are_trained_on_as_the_template_writes_them() -> None:
+    tok = tokenizer(Family(THINKS, "", "", None), "bytes")
+    thinking = Turn("assistant", "<think>A bird?</think>Heron.", is_trained=True)
+    _, labels = trained(tok, ChatRow("r", (EXCHANGE[0], thinking)))
+    assert tok.decode(labels) == "<think>\nA bird?\n</think>\n\nHeron.<|im_end|>"
+    _, labels = trained(tok, ChatRow("r", (EXCHANGE[0], thinking, *TWO[2:])))
+    assert tok.decode(labels) == "Heron.<|im_end|><think>\n\n</think>\n\nRobin.<|im_end|>"
+
+
+def test_a_model_that_is_told_not_to_think_is_trained_on_answers_alone() -> None:
+    tok = templates.set_up(tokenizer(Family(THINKS, "", "", None), "bytes"), ("enable_thinking=false",))
+    ids, labels = trained(tok, ChatRow("r", EXCHANGE))
+    assert tok.decode(labels) == "Heron.<|im_end|>"
+    (asked,) = chat.prompt_tokens(tok, [EXCHANGE[:1]], None)
+    assert ids == asked + labels
 
 
 def test_a_template_that_changes_an_answer_is_refused() -> None:
