@@ -106,6 +106,18 @@ def asking_fault(folder: Path, longest: int) -> str | None:
     return f"its longest prompt has {longest} tokens, and the model has {most} positions: leave such prompts out"
 
 
+def has_end(folder: Path, template: Sequence[str] = ()) -> bool:
+    """Tell whether the chat template of a model writes a token after an answer, which training teaches it to end with.
+
+    Raises:
+        OSError: The tokenizer cannot be read.
+        ValueError: The template cannot render an exchange.
+    """
+    tokenizer = _tokenizer(folder, tuple(template))
+    with _explained("its chat template cannot render an exchange"):
+        return not tokenizer.chat_template or chat.end_token(tokenizer) is not None
+
+
 def positions(folder: Path) -> int | None:
     """Return how many tokens a model can read and write at once, by its config.json; None where it does not say."""
     found = _text_config(folder).get("max_position_embeddings")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters.lengths import asking_fault
+from adapters.lengths import asking_fault, has_end
 from adapters.local import memory
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
 from adapters.local.decoding import notes as decoding_notes
@@ -32,6 +32,9 @@ GUESSED = (0.1, 1.0, 3.0)
 """The same where it was not."""
 
 
+ENDLESS = "its chat template writes no token after an answer: nothing teaches a tuned model to end, and answers may run to `max_new_tokens`"
+
+
 class TransformersGenerator:
     """Greedy or sampled decoding by transformers' `generate`, in this process and on this worker's device.
 
@@ -48,7 +51,8 @@ class TransformersGenerator:
         Raises:
             ValueError: They are asked for, and not every generator has them.
         """
-        return decoding_notes(model, decoding, model_defaults=settings.model_defaults)
+        said = decoding_notes(model, decoding, model_defaults=settings.model_defaults)
+        return said if has_end(Path(model.base), model.template) else (*said, ENDLESS)
 
     def objection(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef, longest: int) -> str | None:
         """Refuse a model whose tokenizer cannot ask it, and prompts that have more tokens than it has positions."""
