@@ -85,7 +85,7 @@ class Member:
     rows: Rows
     schedule: BatchSchedule
     dropout: Generator | None
-    cut_rows: int
+    cut_rows: int = 0
     has_begun: bool = field(init=False, default=False)
     adapter: Adapter = field(init=False)
     optimizer: AdamW = field(init=False)
