@@ -76,8 +76,9 @@ def split(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], options:
     if found is None or not _begins(tokenizer, prompt, tokens, found[0]):
         return "", _text(tokenizer, tokens)
     opening, closing = found
-    end = tokenizer.convert_tokens_to_ids(closing)
-    if end in tokenizer.all_special_ids and end != tokenizer.unk_token_id:
+    special = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if closing in special:  # decoding leaves it out
+        end = special[closing]
         at = next((place for place, token in enumerate(tokens) if token == end), len(tokens))
         thoughts, answer = _text(tokenizer, tokens[:at]), _text(tokenizer, tokens[at + 1 :])
     else:

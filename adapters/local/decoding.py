@@ -130,7 +130,7 @@ def notes(model: ModelRef, decoding: Decoding, *, model_defaults: bool) -> Seque
     """
     folder = Path(model.base)
     found, applied = declared(folder), taken(folder, decoding, model_defaults=model_defaults)
-    told = list(_told(chat_template(folder), model.template))
+    told = tuple(_told(chat_template(folder), model.template))
     if not found:
         return told
     recipe = [name for name in found if name in RECIPE]

@@ -20,6 +20,7 @@ ASKED, ANSWER = "Name a bird.", "Heron."
 SPEC = """\
 sweep: families
 recipe:
+  model: "dir:m0"
   data: {source: "file:rows.jsonl", n: 2}
   tune: {lr: 2e-2, steps: 40, batch_size: 2, schedule: constant}
   benchmark: "file:prompts.jsonl"
