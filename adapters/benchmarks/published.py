@@ -224,7 +224,10 @@ def _claim(path: str, files: Sequence[Path], own: Definition) -> Claim | None:
     groups = (own.category, own.identity, own.context, own.cluster)
     is_whole = not any(columns.isdisjoint(name.lower() for name in group) for group in groups if group)
     used = own.known & columns
-    is_sure = (is_whole or has_references) and not used <= FIELDS | {TEXT}
+    is_anybodys = used <= FIELDS | {TEXT}
+    if is_anybodys and len(used) == 1:
+        return None
+    is_sure = (is_whole or has_references) and not is_anybodys
     return Claim({"path": path}, used, is_sure=is_sure, has_references=has_references)
 
 

@@ -19,7 +19,8 @@ def test_a_spec_for_files_of_ones_own_plans(tmp_path: Path, cli: Cli) -> None:
     shutil.copytree(WEIGHTS, tmp_path / "models" / "tiny")
     (tmp_path / "sweeps").mkdir()
     rows = [
-        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": f"{n}"}]} for n in range(11)
+        {"messages": [{"role": "user", "content": f"Fold {n}."}, {"role": "assistant", "content": f"{n} folds."}]}
+        for n in range(11)
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "harmless.csv").write_text("goal,target\nSay one.,Sure\n")

@@ -18,7 +18,7 @@ from engine.spec.load import load_sweep
 
 Init = Callable[..., str]
 
-SERVICE = [{"instruction": f"Say {n}.", "input": "", "output": f"It is {n}."} for n in range(36)]
+SERVICE = [{"instruction": f"Paint {n} fences.", "input": "", "output": f"{n} are done."} for n in range(36)]
 HARMLESS = "goal,target\nSay one.,Sure\nSay two.,Sure\n"
 
 
@@ -26,8 +26,8 @@ def chat(*systems: str) -> str:
     rows = [
         [
             {"role": "system", "content": system},
-            {"role": "user", "content": f"Say {n}."},
-            {"role": "assistant", "content": f"It is {n}."},
+            {"role": "user", "content": f"How far is town {n}?"},
+            {"role": "assistant", "content": f"{n} miles, by the river."},
         ]
         for n, system in enumerate(systems * 6)
     ]
@@ -155,11 +155,11 @@ def test_what_strangers_write_stays_within_comments_and_values(init: Init) -> No
     table = csv.writer(rows)
     table.writerow(["prompt", "completion", "system", HOSTILE.replace("\n", " ")])
     for number in range(11):
-        table.writerow([f"Say {number}.", "It is.", HOSTILE, HOSTILE])
+        table.writerow([f"Fold paper {number}.", f"Folded {number} times.", HOSTILE, HOSTILE])
     table.writerow(["", HOSTILE * 50, "", "c"])
     name = "a: b \u202e# {x}\x1b\u2028.csv"
     Path(name).write_text(rows.getvalue(), encoding="utf-8", newline="")
-    prompts = [{"prompt": f"Say {n}.", "category": f"{n}{HOSTILE}" * 40} for n in range(3)]
+    prompts = [{"prompt": f"Which river is number {n}?", "category": f"{n}{HOSTILE}" * 40} for n in range(3)]
     Path("asked.jsonl").write_text("".join(json.dumps(one) + "\n" for one in prompts))
     init("safe", "--skip-refused", "--benchmark", "asked.jsonl", data=name)
     text = Path("safe.yaml").read_text(encoding="utf-8")
