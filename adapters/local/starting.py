@@ -34,8 +34,8 @@ def tuning(job: Job) -> Start:
     notes = [] if job.card.standin else [RATE]
     most = positions(Path(job.model.base)) or LONGEST
     usual: int = SftSettings.model_fields["max_length"].default
-    wanted = max(usual, 1 << (job.longest - 1).bit_length()) if job.longest else usual
-    if (length := min(wanted, most, LONGEST)) != usual:
+    if job.longest > min(usual, most):
+        length = min(max(usual, 1 << (job.longest - 1).bit_length()), most, LONGEST)
         settings["max_length"] = length
         cut = "; it is cut" if job.longest > length else ""
         notes.append(f"the longest row has {job.longest:,} tokens{cut}")

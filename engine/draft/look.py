@@ -122,8 +122,8 @@ def look(wish: Wish, catalogue: Catalogue) -> Found:
         model=model,
         sources=read,
         benchmarks=tuple(_measured(one, "--benchmark", catalogue) for one in benchmarks),
-        utility=utility and _measured(utility, "--utility", catalogue),
-        over_refusal=over_refusal and _measured(over_refusal, "--over-refusal", catalogue),
+        utility=_measured(utility, "--utility", catalogue) if utility else None,
+        over_refusal=_measured(over_refusal, "--over-refusal", catalogue) if over_refusal else None,
         judges=judges,
         job=Job(catalogue.located(wanted.use), model.card, longest),
     )

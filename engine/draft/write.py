@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -200,8 +201,8 @@ class _Writer:
         if several:
             named = " and ".join(f"{source.named.use} has {source.card.systems}" for source in several)
             told = (
-                f"Not all rows have the same system prompt ({named}, none counting as one), so that somebody has to say with"
-                " which one the models are tested. '' is none, for all sources; put in the one that you mean."
+                "Not all rows have the same system prompt, so that somebody has to say with which one the models are tested: '' is"
+                f" none, for all sources; put in the one that you mean. Different ones, none counting as one: {named}"
             )
             yield from comment(told, 4)
             yield "    system: ''"
@@ -215,16 +216,14 @@ class _Writer:
             yield from _item(judge.level)
 
     def axes(self) -> Lines:
-        axes = {
+        axes: Mapping[str, list[object]] = {
             "data.source": [written(source.named.use) for source in self.found.sources],
             "data.n": list(self.sizes),
             "benchmark": [written(one.named.use) for one in self.found.benchmarks],
             "seed": list(SEEDS),
         }
         swept = {path: levels for path, levels in axes.items() if len(levels) > 1}
-        cells = 1
-        for levels in swept.values():
-            cells *= len(levels)
+        cells = math.prod(map(len, swept.values()))
         yield ""
         yield f"axes:  # every combination of these: {cells} cells"
         for path, levels in swept.items():
@@ -240,7 +239,7 @@ class _Writer:
             yield "  accounts:"
         for name, provider in self.accounts.items():
             key = registry.adapter(Kind.PROVIDER, provider).key_env
-            yield f"    {name}: {{provider: {provider}}}  # the key is read from the environment: {key}"
+            yield f"    {name}: {{provider: {provider}}}  # the key is read from the environment: {inert(key)}"
         yield "  resources: {}  # {usd_per_device_hour: 0.50}: then spend is counted in US dollars"
         yield "  budget: {}     # {device_hours: 4}, {tokens: 1000000} or {usd: 10}: a hard cap"
 

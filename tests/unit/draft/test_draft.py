@@ -80,7 +80,7 @@ def test_a_spec_says_what_was_found_and_plans(init: Init) -> None:
     comments = told(path)
     for words in (
         "426,528 weights",
-        "37 rows of the shape `alpaca`; licence: the user's own; tier: unknown",
+        "37 rows of the shape alpaca; licence: the user's own; tier: unknown",
         "1 rows repeat earlier ones",
         "2 prompts; licence: MIT",
         "AdvBench was published with 520 prompts, and this file has 2",
@@ -110,7 +110,7 @@ def test_several_sources_with_different_system_prompts_and_one_named_judge(init:
     assert spec.recipe.data is not None
     assert spec.recipe.data.n == 12
     assert spec.recipe.generate.system == ""
-    assert "file:systems.jsonl has 2" in told("mine.yaml")
+    assert "none counting as one: file:systems.jsonl has 2" in told("mine.yaml")
     assert [str(one) for one in spec.recipe.judges] == ["harm/phrases(phrases=No)"]
     assert (str(spec.recipe.utility), spec.recipe.utility_judge.name) == ("gsm8k:sums.jsonl", "answer/number")
 

@@ -113,7 +113,7 @@ def test_a_reference_is_taken_as_a_spec_has_it() -> None:
         (Kind.DATA, "gone.jsonl", "no such file or folder"),
         (Kind.DATA, "fiel:gone.jsonl", "no data source is called `fiel`.*\n.*\ndid you mean `file`?"),
         (Kind.DATA, "hub:some/data", "is not pinned"),
-        (Kind.DATA, "{use: file, path: a, shap: chat}", "no such setting.*\n--data\ndid you mean `shape`?"),
+        (Kind.DATA, "{use: file, path: a, shap: chat}", "shap: no such field\n--data\ndid you mean `shape`?"),
         (Kind.BENCHMARK, "xstest", "`xstest`: path: this field is required"),
         (Kind.JUDGE, "harm/phrases", "phrases: this field is required"),
         (Kind.MODEL, "hosted/none:a", "no such file or folder"),
