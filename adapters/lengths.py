@@ -130,6 +130,16 @@ def _text_config(folder: Path) -> Mapping[str, object]:
     return inner if isinstance(inner, Mapping) else config
 
 
+def tokenizer_of(folder: Path, template: Sequence[str] = ()) -> Any:
+    """Return the tokenizer of the model in a folder, whose chat template is told its options, and a date.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It cannot be read.
+    """
+    return _tokenizer(folder, tuple(template))
+
+
 _READING = Lock()
 
 

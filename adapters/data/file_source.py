@@ -27,7 +27,7 @@ from adapters.messages import images_of, pin_with_images
 from adapters.pairs import Pairs, by_name
 from adapters.records import Record, is_wanted
 from engine.domain.conversation import ChatRow, Turn
-from engine.ports import OUTSIDE, Settings, SourceCard
+from engine.ports import OUTSIDE, Claim, Settings, SourceCard
 
 TIERS = Literal["explicit", "identity", "benign", "safety", "unknown"]
 MOST_NAMED = 5
@@ -102,6 +102,10 @@ class FileSource:
         path = user_file.located(settings.path)
         found = taken(settings, path)
         return described(settings, found, pin_with_images(path, found.rows), settings.path)
+
+    def claim(self, path: str) -> Claim | None:
+        """Claim any file: its card says what it lacks."""
+        return Claim({"path": path}, is_general=True) if user_file.located(path).is_file() else None
 
     def rows(self, settings: FileSettings) -> Sequence[ChatRow]:
         """Return every row, in the order of the file."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adapters.lengths import asking_fault, has_end
-from adapters.local import memory
+from adapters.local import memory, starting
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
 from adapters.local.decoding import notes as decoding_notes
 from adapters.local.loaded import loaded
@@ -17,7 +17,7 @@ from adapters.model_folder import quantised
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, Fit, Generated, GenerateTask, Workload
+from engine.ports import Context, Fit, Generated, GenerateTask, Job, Start, Workload
 
 EARLY = 0.3
 """The least share of the expected decoding steps: all answers of a batch may end early, but one long answer holds it."""
@@ -44,6 +44,10 @@ class TransformersGenerator:
 
     revision = 3
     Settings = DecodeSettings
+
+    def start(self, job: Job) -> Start:
+        """Begin in float32, and with large models in bfloat16."""
+        return starting.asking(job)
 
     def notes(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
         """Say which decoding fields the model sets of its own, and whether they are applied.

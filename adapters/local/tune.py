@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from adapters.lengths import look
-from adapters.local import memory
+from adapters.local import memory, starting
 from adapters.local.loaded import loaded
 from adapters.local.rates import ASSUMED_WEIGHTS, REFERENCE_RANK, rates
 from adapters.local.settings import DecodeSettings, SftSettings
@@ -18,7 +18,7 @@ from engine.domain.conversation import ChatRow
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
-from engine.ports import Context, Fit, Sharing, TrainingRun, Tuned, Workload
+from engine.ports import Context, Fit, Job, Sharing, Start, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
 
@@ -48,6 +48,10 @@ class LocalFineTuner:
 
     revision = 3
     Settings = SftSettings
+
+    def start(self, job: Job) -> Start:
+        """Begin with a LoRA adapter."""
+        return starting.tuning(job)
 
     def objection(self, settings: SftSettings, length: Length, model: ModelRef) -> str | None:
         """Refuse what quantised weights cannot do: to be tuned themselves, or, of int8, to serve several runs at once."""
