@@ -25,8 +25,9 @@ SYSTEM, FOLD = "system", "fold"
 
 _FOLDED = (
     "{%- if messages | length > 1 and messages[0].role == 'system' and messages[1].role == 'user' -%}"
-    "{%- set messages = [{'role': 'user', 'content': messages[0].content ~ '\\n\\n' ~ messages[1].content}]"
-    " + messages[2:] -%}{%- endif -%}"
+    "{%- set folded_system, folded_user = messages[0].content, messages[1].content -%}"
+    "{%- set folded = folded_system ~ '\\n\\n' ~ folded_user if folded_system is string else folded_system + [{'type': 'text', 'text': '\\n\\n'}] + folded_user -%}"
+    "{%- set messages = [{'role': 'user', 'content': folded}] + messages[2:] -%}{%- endif -%}"
 )
 _FORMATS = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _CALL = re.compile(r"strftime_now\s*\(")
