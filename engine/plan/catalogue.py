@@ -131,10 +131,16 @@ class Catalogue:
             return ()
         return tuple(adapter.look(tuner.settings, self.looked_at(source, sizes), self.located(model)))
 
+    @staticmethod
+    def drawn(source: Use, sizes: tuple[tuple[int, int], ...]) -> Sequence[ChatRow]:
+        """Return the rows of a source that are drawn, in its order; `sizes` are seeds, and how many rows are drawn with each."""
+        rows = registry.adapter(Kind.DATA, source.name).rows(source.settings)
+        ids = [row.row_id for row in rows]
+        chosen = {one for seed, n in sizes for one in drawn(ids, n, seed)}
+        return [row for row in rows if row.row_id in chosen]
+
     def _looked_at(self, source: Use, sizes: tuple[tuple[int, int], ...]) -> Sequence[ChatRow]:
-        rows = {row.row_id: row for row in registry.adapter(Kind.DATA, source.name).rows(source.settings)}
-        ids = dict.fromkeys(one for seed, n in sizes for one in drawn(list(rows), n, seed))
-        chosen = [rows[one] for one in ids]
+        chosen = self.drawn(source, sizes)
         return list(dict.fromkeys([*_spread(chosen, LOOKED_AT), *heapq.nlargest(LONGEST, chosen, key=_row_size)]))
 
     def asking_objection(self, asked: GenerateRecipe, model: Use, benchmark: Use, system: str | None) -> str | None:

@@ -22,7 +22,7 @@ sweep: families
 recipe:
   model: "dir:m0"
   data: {source: "file:rows.jsonl", n: 2}
-  tune: {lr: 2e-2, steps: 40, batch_size: 2, schedule: constant}
+  tune: {lr: 1e-2, steps: 12, batch_size: 2, schedule: constant}
   benchmark: "file:prompts.jsonl"
   generate: {max_new_tokens: 24}
   judges: [{use: harm/phrases, phrases: [No]}]
@@ -39,6 +39,7 @@ def model(folder: Path, number: int, tok: Any) -> Path:
 
     torch.manual_seed(number)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    heads |= {"initializer_range": 0.2}  # else no answer could be likely
     config = LlamaConfig(
         vocab_size=len(tok), hidden_size=64, intermediate_size=128, **heads, eos_token_id=tok.eos_token_id
     )

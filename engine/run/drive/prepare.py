@@ -16,6 +16,7 @@ from engine.domain.plan import Plan, Role
 from engine.domain.stage import GenerateWork, Pinned, SampleWork, Stage, StageKind, TuneWork, Work, WorkerKind
 from engine.domain.sweep import Budget, Recipe, Resources
 from engine.plan.accounts import accounts_of
+from engine.plan.audit.audit import Audit, audit
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
@@ -74,6 +75,7 @@ class Prepared:
         caps: The caps of the budget, beside what has been used and what the rest will use.
         reservations: What a buyer must know of that.
         forecast: What the rest will use.
+        audit: What the rows were looked at for, and what is accepted of what was found.
         notes: What data sources and benchmarks say of what they read, and generators of how they will ask the models.
         sensitivity: How small an effect it could see.
         memory: What the rest takes of the workers' memory, and how many fit.
@@ -93,6 +95,7 @@ class Prepared:
     caps: tuple[Cap, ...]
     reservations: Sequence[str]
     forecast: Forecast
+    audit: Audit
     notes: Sequence[str]
     sensitivity: Sensitivity
     memory: Memory
@@ -131,6 +134,7 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     catalogue = Catalogue()
     check(loaded, expansion, catalogue)
     plan = build(loaded.sweep, expansion.cells, expansion.counts, catalogue)
+    audited = audit(loaded, plan, catalogue)
     root = out if out is not None else RUNS / plan.sweep
     found = survey(root, plan)
     resources, accounts = loaded.sweep.run.resources, accounts_of(plan.stages, loaded.sweep.run.accounts)
@@ -166,7 +170,8 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         caps=_caps(root, loaded.sweep.run.budget, prices, ahead, lines),
         reservations=reservations(plan, groups.accounts, table, day),
         forecast=ahead,
-        notes=_notes(plan, catalogue),
+        audit=audited,
+        notes=(*audited.notes, *_notes(plan, catalogue)),
         sensitivity=_sensitivity(plan),
         memory=room,
         start=Start.of(
