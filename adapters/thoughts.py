@@ -120,7 +120,8 @@ def _channels(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, str]:
     ends = sorted(
         {*tokenizer.all_special_tokens, "<|start|>", "<|end|>", "<|return|>", "<|call|>"} - {CHANNEL, MESSAGE}
     )
-    thoughts, answers = [], []
+    thoughts: list[str] = []
+    answers: list[str] = []
     for place, part in enumerate(re.split("|".join(map(re.escape, ends)), tokenizer.decode(list(tokens)))):
         head, found, body = part.partition(MESSAGE)
         if not found:  # no message, or one that was cut off before its text; or text without any format
