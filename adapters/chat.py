@@ -8,8 +8,10 @@ answer, up to and with the token that ends its turn.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from adapters import thoughts
 from engine.domain.conversation import ChatRow, Turn
 
 IGNORED = -100
@@ -17,6 +19,24 @@ IGNORED = -100
 
 PLACEHOLDER = "Dosimeterplaceholder"
 """Stands for a turn's text where its place in a rendered conversation is looked for. Templates change white space alone, so it has none."""
+
+NO_SYSTEM = "its chat template has no place for a system prompt: `template: {system: fold}` of the model puts it before the first user's turn"
+
+_TAKES_TEXT: dict[str, bool] = {}
+"""Whether templates write turns that are texts, by template."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """What an image is to a model that reads images.
+
+    Attributes:
+        token: The token that stands for it where the template has written it.
+        number: How many of these the model reads for each image, >= 1.
+    """
+
+    token: int
+    number: int
 
 
 def prompt_text(tokenizer: Any, turns: Sequence[Turn], system: str | None) -> str:
@@ -26,7 +46,12 @@ def prompt_text(tokenizer: Any, turns: Sequence[Turn], system: str | None) -> st
         tokenizer: A transformers tokenizer with a chat template.
         turns: The conversation so far, without a system turn; the last turn is the user's.
         system: The system prompt, or None for none.
+
+    Raises:
+        ValueError: A turn has an image: models on this machine are asked by text alone.
     """
+    if any(turn.images for turn in turns):
+        raise ValueError("a prompt has an image, and models on this machine are asked by text alone")
     opening = (Turn("system", system),) if system else ()
     return _rendered(tokenizer, (*opening, *turns), is_prompt=True)
 
@@ -52,7 +77,9 @@ def end_token(tokenizer: Any) -> int | None:
     return found[0] if found and found[0] in special else None
 
 
-def training_rows(tokenizer: Any, rows: Sequence[ChatRow], max_length: int) -> list[dict[str, list[int]]]:
+def training_rows(
+    tokenizer: Any, rows: Sequence[ChatRow], max_length: int, images: ImageTokens | None = None
+) -> list[dict[str, list[int]]]:
     """Return `input_ids` and `labels` of each row; only the turns that are trained on, with their end tokens, have labels.
 
     A row of plain text has no template: all of it is trained on, and the tokenizer's end of sequence after it.
@@ -61,49 +88,87 @@ def training_rows(tokenizer: Any, rows: Sequence[ChatRow], max_length: int) -> l
         tokenizer: A fast transformers tokenizer, with a chat template for all rows but those of plain text.
         rows: The rows.
         max_length: Longer rows are cut at the end.
+        images: What an image is to the model; None where it reads none.
 
     Raises:
-        ValueError: When a row has images or nothing to train on, when all that it would be trained on would be cut away, or when
-            the template does not write an answer as it is (then the loss mask cannot be told).
+        ValueError: As `whole_rows`, and when an image, or all that a row would be trained on, would be cut away.
+    """
+    return cut(rows, whole_rows(tokenizer, rows, images), max_length, images)
+
+
+def whole_rows(
+    tokenizer: Any, rows: Sequence[ChatRow], images: ImageTokens | None = None
+) -> list[dict[str, list[int]]]:
+    """Return what `training_rows` does, with nothing cut.
+
+    Raises:
+        ValueError: A row has images that the model or its template does not read, or nothing to train on; or the template does not
+            write an answer as it is (then the loss mask cannot be told), or leaves the system prompt out.
     """
     end = closing(tokenizer) if any(not _is_plain(row) for row in rows) else ""
-    return [_encoded(tokenizer, row, end, max_length) for row in rows]
+    return [_encoded(tokenizer, row, end, images) for row in rows]
 
 
 def _is_plain(row: ChatRow) -> bool:
     return all(turn.role == "assistant" for turn in row.turns)
 
 
-def _encoded(tokenizer: Any, row: ChatRow, end: str, max_length: int) -> dict[str, list[int]]:
-    if any(turn.images for turn in row.turns):
-        raise ValueError(f"row {row.row_id} has images, and images cannot be trained on yet")
+def _encoded(tokenizer: Any, row: ChatRow, end: str, images: ImageTokens | None) -> dict[str, list[int]]:
+    """Return a row whole."""
+    many = sum(len(turn.images) for turn in row.turns)
+    if many and images is None:
+        raise ValueError(f"row {row.row_id} has an image, and the model reads none: tune a vision-language model")
     if not any(turn.is_trained for turn in row.turns):
         raise ValueError(f"row {row.row_id} has no turn that is trained on")
     tokens, labels = _plain(tokenizer, row) if _is_plain(row) else _masked(tokenizer, row, end)
-    return cut({"input_ids": tokens, "labels": labels}, row.row_id, max_length)
+    if images is None:
+        return {"input_ids": tokens, "labels": labels}
+    if (marks := tokens.count(images.token)) != many:
+        mark = tokenizer.convert_ids_to_tokens(images.token)
+        raise ValueError(
+            f"row {row.row_id}: {many} images, and {marks} times `{mark}` in what the chat template writes, which stands for one"
+        )
+    times = [images.number if token == images.token else 1 for token in tokens]
+    return {"input_ids": _repeated(tokens, times), "labels": _repeated(labels, times)}
 
 
-def cut(encoded: dict[str, list[int]], row_id: str, max_length: int) -> dict[str, list[int]]:
-    """Return a row with `max_length` tokens at most.
+def _repeated(values: Sequence[int], times: Sequence[int]) -> list[int]:
+    return [value for value, number in zip(values, times, strict=True) for _ in range(number)]
+
+
+def cut(
+    rows: Sequence[ChatRow], whole: Sequence[dict[str, list[int]]], max_length: int, images: ImageTokens | None = None
+) -> list[dict[str, list[int]]]:
+    """Return tokenized rows with `max_length` tokens at most.
 
     Raises:
-        ValueError: Nothing would be left that it is trained on.
+        ValueError: Of one, an image would be cut away, or all that it is trained on.
     """
-    if fault := cut_fault(row_id, first_trained(encoded["labels"]), max_length):
-        raise ValueError(fault)
-    return {name: ids[:max_length] for name, ids in encoded.items()}
+    for row, one in zip(rows, whole, strict=True):
+        if fault := cut_fault(row.row_id, needed(one, images), max_length):
+            raise ValueError(fault)
+    return [{name: ids[:max_length] for name, ids in one.items()} for one in whole]
 
 
-def first_trained(labels: Sequence[int]) -> int:
-    """Return the place of the first token that is trained on; their number where there is none."""
-    return next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+def are_longer(whole: Sequence[dict[str, list[int]]], max_length: int) -> int:
+    """Return how many tokenized rows have more than `max_length` tokens."""
+    return sum(len(one["input_ids"]) > max_length for one in whole)
 
 
-def cut_fault(row_id: str, first: int, max_length: int) -> str:
-    """Return why a row cannot be cut to `max_length` tokens, of which the one at `first` is the first to train on; empty if it can."""
-    if first < max_length:
+def needed(encoded: dict[str, list[int]], images: ImageTokens | None) -> int:
+    """Return the place of the first token that is trained on, or of the last of an image, where that is later: a row needs both."""
+    labels, tokens = encoded["labels"], encoded["input_ids"]
+    first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+    if images is None or images.token not in tokens:
+        return first
+    return max(first, len(tokens) - 1 - tokens[::-1].index(images.token))
+
+
+def cut_fault(row_id: str, place: int, max_length: int) -> str:
+    """Return why a row cannot be cut to `max_length` tokens, where it needs the one at `place`; empty if it can."""
+    if place < max_length:
         return ""
-    return f"row {row_id}: its prompt alone has {first} tokens, max_length is {max_length}"
+    return f"row {row_id}: its prompt alone has {place} tokens, max_length is {max_length}"
 
 
 def _plain(tokenizer: Any, row: ChatRow) -> tuple[list[int], list[int]]:
@@ -145,10 +210,14 @@ def _spans(tokenizer: Any, turns: Sequence[Turn], whole: str, end: str, row_id: 
     for index, turn in enumerate(turns):
         if not turn.is_trained:
             continue
-        marked = [*turns[:index], Turn(turn.role, PLACEHOLDER), *turns[index + 1 :]]
+        lead = thoughts.lead(
+            turn.text
+        )  # templates may write thoughts in their own way, or leave them out of earlier turns
+        answer = turn.text.removeprefix(lead)
+        marked = [*turns[:index], Turn(turn.role, lead + PLACEHOLDER), *turns[index + 1 :]]
         before, found, _ = _rendered(tokenizer, marked, is_prompt=False).partition(PLACEHOLDER)
         place = len(before)
-        said = next((text for text in (turn.text, turn.text.strip()) if whole.startswith(text, place)), None)
+        said = next((text for text in (answer, answer.strip()) if whole.startswith(text, place)), None)
         if not found or said is None or not whole.startswith(before):
             raise ValueError(
                 f"row {row_id}: the chat template does not write the {turn.role}'s turn as it is; the loss mask is unknown"
@@ -165,6 +234,47 @@ def _tokens(tokenizer: Any, text: str) -> list[int]:
 
 
 def _rendered(tokenizer: Any, turns: Sequence[Turn], *, is_prompt: bool) -> str:
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    """Return the text of a conversation.
+
+    Raises:
+        ValueError: The template has no place for its system prompt.
+    """
+    if not turns or turns[0].role != "system":
+        return _applied(tokenizer, turns, is_prompt=is_prompt)
+    try:
+        text = _applied(tokenizer, turns, is_prompt=is_prompt)
+        has_system = turns[0].text.strip() in text or PLACEHOLDER in _applied(
+            tokenizer, (Turn("system", PLACEHOLDER), *turns[1:]), is_prompt=is_prompt
+        )
+    except Exception as error:
+        try:
+            _applied(tokenizer, turns[1:], is_prompt=is_prompt)
+        except Exception:  # noqa: BLE001 - templates raise what they like
+            raise error from None
+        raise ValueError(f"{NO_SYSTEM} ({error})") from error
+    if not has_system:
+        raise ValueError(NO_SYSTEM)
+    return text
+
+
+def _applied(tokenizer: Any, turns: Sequence[Turn], *, is_prompt: bool) -> str:
+    has_parts = any(turn.images for turn in turns) or not _takes_text(tokenizer)
+    messages = [{"role": turn.role, "content": _parts(turn) if has_parts else turn.text} for turn in turns]
     text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt)
     return text
+
+
+def _parts(turn: Turn) -> list[dict[str, str]]:
+    """Return a turn in parts, its images first."""
+    return [*({"type": "image"} for _ in turn.images), {"type": "text", "text": turn.text}]
+
+
+def _takes_text(tokenizer: Any) -> bool:
+    """Tell whether a template writes a turn that is a text. Those of some vision-language models know parts alone, and drop a text."""
+    template = str(tokenizer.chat_template)
+    if template not in _TAKES_TEXT:
+        asked = [{"role": "user", "content": PLACEHOLDER}]
+        _TAKES_TEXT[template] = "type" not in template or PLACEHOLDER in tokenizer.apply_chat_template(
+            asked, tokenize=False, add_generation_prompt=True
+        )
+    return _TAKES_TEXT[template]

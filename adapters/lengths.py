@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from adapters import chat, templates
-from adapters.model_folder import read_json
+from adapters import chat, templates, vision
+from adapters.model_folder import chat_template, read_json
 from engine.domain.conversation import ChatRow, Prompt
 
 NO_LIMIT = 2**31
@@ -25,7 +25,8 @@ def row_lengths(folder: Path, rows: Sequence[ChatRow], template: Sequence[str] =
     """
     tokenizer = _tokenizer(folder, tuple(template))
     with _explained("its chat template cannot render them"):
-        return [len(row["input_ids"]) for row in chat.training_rows(tokenizer, rows, NO_LIMIT)]
+        trained = chat.training_rows(tokenizer, rows, NO_LIMIT, vision.image_tokens(folder))
+    return [len(row["input_ids"]) for row in trained]
 
 
 def prompt_lengths(
@@ -58,23 +59,24 @@ def look(folder: Path, rows: Sequence[ChatRow], max_length: int, template: Seque
     if faults:
         return faults
     for row in rows:
-        length, first, fault = _seen(folder, tuple(template), row)
+        length, place, fault = _seen(folder, tuple(template), row)
         if most is not None and min(length, max_length) > most:
             fault = f"row {row.row_id} has {length} tokens, and the model has {most} positions: set `tune.max_length` to {most}"
-        if fault := fault or chat.cut_fault(row.row_id, first, max_length):
+        if fault := fault or chat.cut_fault(row.row_id, place, max_length):
             faults.append(fault)
     return faults
 
 
 @lru_cache(maxsize=100_000)
 def _seen(folder: Path, template: tuple[str, ...], row: ChatRow) -> tuple[int, int, str]:
-    """Return the tokens of a row, the place of the first that is trained on, and why the row cannot be trained on; empty if it can."""
+    """Return the tokens of a row, the place of the one that it needs, and why the row cannot be trained on; empty if it can."""
     try:
+        images = vision.image_tokens(folder)
         with _explained(f"row {row.row_id}: its chat template cannot render it"):
-            (encoded,) = chat.training_rows(_tokenizer(folder, template), [row], NO_LIMIT)
+            (encoded,) = chat.training_rows(_tokenizer(folder, template), [row], NO_LIMIT, images)
     except ValueError as error:
         return 0, -1, str(error)
-    return len(encoded["labels"]), chat.first_trained(encoded["labels"]), ""
+    return len(encoded["labels"]), chat.needed(encoded, images), ""
 
 
 @cache
@@ -106,6 +108,18 @@ def asking_fault(folder: Path, longest: int) -> str | None:
     return f"its longest prompt has {longest} tokens, and the model has {most} positions: leave such prompts out"
 
 
+def has_end(folder: Path, template: Sequence[str] = ()) -> bool:
+    """Tell whether the chat template of a model writes a token after an answer, which training teaches it to end with.
+
+    Raises:
+        OSError: The tokenizer cannot be read.
+        ValueError: The template cannot render an exchange.
+    """
+    tokenizer = _tokenizer(folder, tuple(template))
+    with _explained("its chat template cannot render an exchange"):
+        return not tokenizer.chat_template or chat.end_token(tokenizer) is not None
+
+
 def positions(folder: Path) -> int | None:
     """Return how many tokens a model can read and write at once, by its config.json; None where it does not say."""
     found = _text_config(folder).get("max_position_embeddings")
@@ -116,6 +130,16 @@ def _text_config(folder: Path) -> Mapping[str, object]:
     config = read_json(folder / "config.json")
     inner = config.get("text_config")
     return inner if isinstance(inner, Mapping) else config
+
+
+def tokenizer_of(folder: Path, template: Sequence[str] = ()) -> Any:
+    """Return the tokenizer of the model in a folder, whose chat template is told its options, and a date.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It cannot be read.
+    """
+    return _tokenizer(folder, tuple(template))
 
 
 _READING = Lock()
@@ -131,7 +155,10 @@ def _read(folder: Path, template: tuple[str, ...]) -> Any:
     from transformers import PreTrainedTokenizerFast  # unlike AutoTokenizer, it needs no torch
 
     with _explained("its tokenizer cannot be read"):
-        return templates.set_up(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True), template)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = chat_template(folder)
+        return templates.set_up(tokenizer, template)
 
 
 @contextmanager

@@ -82,10 +82,14 @@ def quantised(folder: Path) -> str:
 
 def chat_template(folder: Path) -> object:
     """Return the chat template in a folder, or None: a text, or several by name."""
-    own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    if own.is_file():
+    if (own := folder / "chat_template.jinja").is_file():
         return own.read_text(encoding="utf-8")
-    return read_json(config).get("chat_template") if config.is_file() else None
+    places = (
+        folder / "tokenizer_config.json",
+        folder / "chat_template.json",
+    )  # the latter of older vision-language models
+    found = (read_json(place).get("chat_template") for place in places if place.is_file())
+    return next((template for template in found if template), None)
 
 
 def pin(folder: Path) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+from adapters.vision import reads_images
 
 FOUR_BITS = frozenset({"nf4", "fp4", "gptq", "awq"})
 """Ways of quantising that have four bits for a weight; others are counted with eight."""
@@ -38,8 +40,9 @@ def device_map(folder: Path, dtype: str, memory: Sequence[int], kind: str = "") 
         ValueError: The weights do not fit on these devices.
     """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    family = AutoModelForImageTextToText if reads_images(folder) else AutoModelForCausalLM
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+        model = family.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     model.tie_weights()
     sizes = _sizes(model, kind)
     parts = {name: sum(sizes.pop(id(weight), 0) for weight in part.parameters()) for name, part in _parts(model)}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+from adapters import thoughts
 from adapters.pairs import by_name
 
 TODAY = "2025-01-01"
@@ -19,6 +20,15 @@ TODAY = "2025-01-01"
 DATE = "date"
 """The option by which a spec says another one."""
 
+SYSTEM, FOLD = "system", "fold"
+"""The option, and its only value, that puts a system prompt before the first user's turn: for templates that have no place for one."""
+
+_FOLDED = (
+    "{%- if messages | length > 1 and messages[0].role == 'system' and messages[1].role == 'user' -%}"
+    "{%- set folded_system, folded_user = messages[0].content, messages[1].content -%}"
+    "{%- set folded = folded_system ~ '\\n\\n' ~ folded_user if folded_system is string else folded_system + [{'type': 'text', 'text': '\\n\\n'}] + folded_user -%}"
+    "{%- set messages = [{'role': 'user', 'content': folded}] + messages[2:] -%}{%- endif -%}"
+)
 _FORMATS = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _CALL = re.compile(r"strftime_now\s*\(")
 _LLAMA = "date_string"
@@ -33,12 +43,17 @@ def check(options: Sequence[str]) -> None:
         ValueError: A name is none, a date is none, or a value is too long.
     """
     for name, values in by_name(options).items():
+        if name == thoughts.OPTION:
+            thoughts.check(values)
+            continue
         if not _NAME.fullmatch(name) or len(values) > 1 or len(values[0]) > _LONGEST:
             raise ValueError(
                 f"`{name}` is no option of a template: a name with one short value, such as `enable_thinking: false`"
             )
         if name == DATE:
             _date(values[0])
+        if name == SYSTEM and values[0] != FOLD:
+            raise ValueError(f"`{SYSTEM}` is `{FOLD}` or left out, not `{values[0]}`")
 
 
 def adjusted(template: str, options: Sequence[str]) -> str:
@@ -55,9 +70,10 @@ def adjusted(template: str, options: Sequence[str]) -> str:
         raise ValueError(
             "the chat template prints today's date in a form that cannot be read from it: write the date itself"
         )
-    told = {name: values[0] for name, values in by_name(options).items()}
-    day = _date(told.pop(DATE, TODAY))
-    lines = [f"{{%- set {name} = {_literal(value)} %}}" for name, value in told.items()]
+    told = {name: values[0] for name, values in by_name(options).items() if name != thoughts.OPTION}
+    day, is_folded = _date(told.pop(DATE, TODAY)), told.pop(SYSTEM, "") == FOLD
+    lines = [_FOLDED] if is_folded else []
+    lines += [f"{{%- set {name} = {_literal(value)} %}}" for name, value in told.items()]
     if _LLAMA in template and _LLAMA not in told:
         lines.append(f"{{%- set {_LLAMA} = {json.dumps(day.strftime('%d %b %Y'))} %}}")
     if formats := dict.fromkeys(found[1] for found in _FORMATS.findall(template)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.model_folder import ADAPTER, adapter_tensors, quantised
+from adapters.vision import reads_images
 from engine.domain.stage import ModelRef
 from engine.ports import Context
 
@@ -70,8 +71,9 @@ def read_model(
         ValueError: It lacks weights, or does not fit on several GPUs.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    family = AutoModelForImageTextToText if reads_images(Path(folder)) else AutoModelForCausalLM
     kind = getattr(torch, dtype)
     options: dict[str, Any] = {"quantization_config": _quantisation(quantise, kind)} if quantise else {}
     way = quantise or quantised(Path(folder))
@@ -85,7 +87,7 @@ def read_model(
         options["device_map"] = {name: first + place for name, place in places.items()}
     elif way:
         options["device_map"] = {"": device}  # quantised weights cannot all be moved afterwards
-    model, told = AutoModelForCausalLM.from_pretrained(
+    model, told = family.from_pretrained(
         folder, dtype=kind, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )
     if missing := sorted(told["missing_keys"]):  # transformers would draw them at random

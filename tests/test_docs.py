@@ -267,8 +267,8 @@ def test_the_plan_in_the_quickstart_page_is_what_plan_prints(
     monkeypatch.chdir(tmp_path)  # where nothing has run yet
     assert run_cli(["plan", str(ROOT / "sweeps" / "quickstart.yaml")]) == Exit.OK
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    stages, power = (next(line for line in printed if line.startswith(word)) for word in ("Stages", "Power"))
-    wanted = "\n".join([*printed[1 : printed.index(stages) + 1], "…", power])  # the rest depends on the machine
+    stages, *ends = (next(line for line in printed if line.startswith(word)) for word in ("Stages", "Power", "Rows"))
+    wanted = "\n".join([*printed[1 : printed.index(stages) + 1], "…", *ends])  # the rest depends on the machine
     page = DOCS / "start" / "quickstart.md"
     before, mark, rest = text_of(page).partition("<!-- plan -->\n```text\n")
     assert mark

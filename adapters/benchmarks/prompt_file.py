@@ -34,7 +34,7 @@ from adapters.messages import pin_with_images, read_once, read_turns
 from adapters.pairs import Pairs, by_name
 from adapters.records import DELIMITERS, TEXT, Record
 from engine.domain.conversation import Prompt, Turn
-from engine.ports import OUTSIDE, BenchmarkCard, Settings
+from engine.ports import OUTSIDE, BenchmarkCard, Claim, Settings
 
 FIELDS = frozenset(
     {"prompt", "messages", "category", "id", "reference", "references", "cluster", "behavior", "context"}
@@ -83,6 +83,10 @@ class PromptFile:
         categories = tuple(dict.fromkeys(prompt.category for prompt in prompts))
         notes = tuple(repeated(prompts))
         return BenchmarkCard(pin, len(prompts), categories, settings.licence, settings.path, notes)
+
+    def claim(self, path: str) -> Claim | None:
+        """Claim any file: its card says what it lacks."""
+        return Claim({"path": path}, is_general=True) if user_file.located(path).is_file() else None
 
     def prompts(self, settings: PromptFileSettings) -> Sequence[Prompt]:
         """Return every prompt that is taken, in the order of the file."""

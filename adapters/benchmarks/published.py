@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -18,12 +19,15 @@ from pydantic import Field, field_validator
 from adapters import records, user_file
 from adapters.benchmarks.drawn import drawn, pinned_as
 from adapters.benchmarks.gathered import gathered, repeated
+from adapters.benchmarks.prompt_file import FIELDS
 from adapters.pairs import Pairs, by_name, said
-from adapters.records import SUFFIXES, Header, Record, is_wanted
+from adapters.records import SUFFIXES, TEXT, Header, Record, is_wanted
 from engine.domain.conversation import Prompt, Turn
-from engine.ports import OUTSIDE, BenchmarkCard, Settings
+from engine.ports import OUTSIDE, BenchmarkCard, Claim, Settings
 
 UNCATEGORISED = "all"
+LOOKED_AT = 20
+"""Records of a file by which it is told whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Definition:
         cluster: Columns of what prompts that belong together share.
         categories: Names of the categories that files are numbered by, such as `category_1.csv`.
         question: Makes the prompt, where it is more than a column.
+        judge: Name of the judge that compares answers with the gold ones as the authors do; empty for none in particular.
     """
 
     title: str
@@ -61,6 +66,7 @@ class Definition:
     cluster: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     question: Callable[[Record], str] | None = None
+    judge: str = ""
 
     @property
     def known(self) -> frozenset[str]:
@@ -114,7 +120,14 @@ class Published:
         if own.prompts and is_whole and len(prompts) != own.prompts:
             size = f"{own.title} was published with {own.prompts:,} prompts, and this file has {len(prompts):,}"
             notes = (size, *notes)
-        return BenchmarkCard(pin, len(prompts), categories, own.licence, own.title, notes)
+        return BenchmarkCard(pin, len(prompts), categories, own.licence, own.title, notes, own.judge)
+
+    def claim(self, path: str) -> Claim | None:
+        """Claim a file by the columns of its first records, and a folder that has a file for each category."""
+        try:
+            return _claim(path, self._files(PublishedSettings(path=path)), self.definition)
+        except (OSError, ValueError):  # it is none of this benchmark's; who reads it says what is wrong
+            return None
 
     def prompts(self, settings: PublishedSettings) -> Sequence[Prompt]:
         """Return every prompt that is taken, in the order of the files."""
@@ -196,6 +209,31 @@ def _prompt(record: Record, own: Definition, category: str, prefix: str) -> Prom
         references=own.reference(record) if own.reference else (),
         cluster=first(record, own.cluster) or None,
     )
+
+
+def _claim(path: str, files: Sequence[Path], own: Definition) -> Claim | None:
+    """Return the claim to files: sure where they have all columns that the benchmark has, and not only such as anybody's have.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A record is no prompt of this benchmark.
+    """
+    if own.categories and sorted(_numbered(file, own) for file in files) == sorted(own.categories):
+        return Claim({"path": path})
+    head = list(islice(records.read(files[0], own.known), LOOKED_AT))
+    columns = {name.lower() for name in head[0].values} if head else set()
+    if columns.isdisjoint(name.lower() for name in own.prompt):
+        return None
+    prompts = [_prompt(record, own, "", "") for record in head]
+    has_references = all(prompt.references for prompt in prompts)
+    groups = (own.category, own.identity, own.context, own.cluster)
+    is_whole = not any(columns.isdisjoint(name.lower() for name in group) for group in groups if group)
+    used = own.known & columns
+    is_anybodys = used <= FIELDS | {TEXT}
+    if is_anybodys and len(used) == 1:
+        return None
+    is_sure = (is_whole or has_references) and not is_anybodys
+    return Claim({"path": path}, used, is_sure=is_sure, has_references=has_references)
 
 
 def _only(record: Record) -> str:

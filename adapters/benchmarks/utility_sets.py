@@ -84,6 +84,7 @@ class Gsm8k(Published):
         "github.com/openai/grade-school-math, grade_school_math/data/test.jsonl",
         1319,
         reference=_after_hashes,
+        judge="answer/number",
     )
 
 
@@ -99,6 +100,7 @@ class MultipleChoice(Published):
         identity=("id",),
         reference=_right_letter,
         question=_with_choices,
+        judge="answer/choice",
     )
 
 

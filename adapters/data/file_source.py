@@ -6,7 +6,7 @@ except those with `"weight": 0`.
 
 Columns that no shape uses are left out, and `plan` names them; those that would change what a row means, such as `tools`, are refused
 and not dropped. The file is pinned by its bytes, together with those of the images that it names; relative paths are relative to the
-working directory.
+working directory. Images lie in the folder that `images` names, which no path in the file leads out of (`adapters.images`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from adapters import records, user_file
+from adapters import images, records, user_file
 from adapters.data import shapes
-from adapters.data.shapes import CATEGORY, NEVER, SHAPES, Shape
+from adapters.data.shapes import CATEGORY, NEVER, PICTURES, SHAPES, Shape
 from adapters.messages import images_of, pin_with_images
 from adapters.pairs import Pairs, by_name, said
 from adapters.records import Record, is_wanted
 from adapters.refused import places, refusal
 from engine.domain.conversation import ChatRow, Turn
-from engine.ports import OUTSIDE, Settings, SourceCard
+from engine.ports import OUTSIDE, Claim, Settings, SourceCard
 
 TIERS = Literal["explicit", "identity", "benign", "safety", "unknown"]
 EXCHANGE = ("prompt", "completion", "system")
@@ -87,6 +87,19 @@ class FileSettings(RowsSettings):
     argument = "path"
 
     path: Annotated[str, OUTSIDE] = Field(min_length=1, description="The file.")
+    images: Annotated[str | None, OUTSIDE] = Field(
+        default=None,
+        min_length=1,
+        description="The folder of the images that its records name; with it, the file is of the shape `llava`.",
+    )
+
+    @model_validator(mode="after")
+    def _of_one_shape(self) -> Self:
+        if self.images is None and self.shape == "llava":
+            raise ValueError("the shape `llava` needs `images`: the folder of the images")
+        if self.images is not None and self.shape not in {"auto", "llava"}:
+            raise ValueError(f"`images` goes with the shape `llava`, not with `{self.shape}`")
+        return self
 
 
 class FileSource:
@@ -103,12 +116,23 @@ class FileSource:
             ValueError: When a record is no training example; the message names the places.
         """
         path = user_file.located(settings.path)
-        found = taken(settings, path)
+        found = _of_file(settings)
         return described(settings, found, pin_with_images(path, found.rows), settings.path)
+
+    def claim(self, path: str) -> Claim | None:
+        """Claim any file: its card says what it lacks."""
+        return Claim({"path": path}, is_general=True) if user_file.located(path).is_file() else None
 
     def rows(self, settings: FileSettings) -> Sequence[ChatRow]:
         """Return every row, in the order of the file."""
-        return taken(settings, user_file.located(settings.path)).rows
+        return _of_file(settings).rows
+
+
+def _of_file(settings: FileSettings) -> Taken:
+    folder = None if settings.images is None else user_file.located(settings.images).resolve()
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder, and `images` names that of the images")
+    return taken(settings, user_file.located(settings.path), folder=folder)
 
 
 def described(settings: RowsSettings, found: Taken, pin: str, detail: str) -> SourceCard:
@@ -150,28 +174,34 @@ class Taken:
     notes: tuple[str, ...]
 
 
-def taken(settings: RowsSettings, *paths: Path) -> Taken:
-    """Return what the settings take of files, from memory while their bytes are the same.
+def taken(settings: RowsSettings, *paths: Path, folder: Path | None = None) -> Taken:
+    """Return what the settings take of files, from memory while their bytes, and those of their images, are the same.
+
+    Args:
+        settings: What is asked for.
+        paths: The files.
+        folder: Where images lie; None for rows that have none.
 
     Raises:
-        OSError: When one, or an image that it names, cannot be read.
+        OSError: When one cannot be read.
         ValueError: When a record is no training example; the message names the places.
     """
     told = RowsSettings.model_validate(
         settings.model_dump(include=RowsSettings.model_fields.keys() - {"tier", "licence"}), strict=False
     )
-    found = _remembered(told, paths, tuple(user_file.pin(path) for path in paths))
-    # Images may have changed under the same names.
-    return _read(told, paths) if any(images_of(found.rows)) else found
+    found = _remembered(told, paths, folder, tuple(user_file.pin(path) for path in paths))
+    return found if all(map(images.is_same, images_of(found.rows))) else _read(told, paths, folder)
 
 
 @cache
-def _remembered(settings: RowsSettings, paths: tuple[Path, ...], content: tuple[str, ...]) -> Taken:
+def _remembered(
+    settings: RowsSettings, paths: tuple[Path, ...], folder: Path | None, content: tuple[str, ...]
+) -> Taken:
     del content  # only makes changed files a new question
-    return _read(settings, paths)
+    return _read(settings, paths, folder)
 
 
-def _read(settings: RowsSettings, paths: Sequence[Path]) -> Taken:
+def _read(settings: RowsSettings, paths: Sequence[Path], folder: Path | None) -> Taken:
     where = by_name(settings.where)
     named = {own: columns[0] for own, columns in by_name(settings.columns).items()}
     category = named.pop(CATEGORY, "")
@@ -185,9 +215,10 @@ def _read(settings: RowsSettings, paths: Sequence[Path]) -> Taken:
             continue
         renamed = _renamed(record, named)
         if shape is None:
-            shape = _shape(settings, renamed, is_named=bool(named))
+            shape = _shape(settings, renamed, folder, is_named=bool(named))
         try:
-            rows.append(replace(_row(renamed, shape, settings.system), category=_category(record, shape, category)))
+            row = _row(renamed, shape, settings.system, folder)
+            rows.append(replace(row, category=_category(record, shape, category)))
         except ValueError as error:
             refused.append(error)
         else:
@@ -226,22 +257,33 @@ def _renamed(record: Record, named: Mapping[str, str]) -> Record:
     return replace(record, values=own | {name: record.values[column] for name, column in named.items()})
 
 
-def _shape(settings: RowsSettings, record: Record, *, is_named: bool) -> Shape:
-    if settings.shape == "auto":
+def _shape(settings: RowsSettings, record: Record, folder: Path | None, *, is_named: bool) -> Shape:
+    if folder is None and settings.shape == "auto":
         return SHAPES["prompt"] if is_named else shapes.detected(record.values.keys(), record.where)
-    shape = SHAPES[settings.shape]
+    shape = SHAPES["llava"] if folder is not None else SHAPES[settings.shape]
+    if shape.name == "llava" and folder is None:
+        raise user_file.wrong(record.where, "the shape `llava` is read by `file` alone, with `images`")
     if not shape.fits(record.values.keys()):
         needs = " and ".join(" or ".join(f"`{name}`" for name in names) for names in shape.needs)
         raise user_file.wrong(record.where, f"the shape `{shape.name}` needs {needs}")
     return shape
 
 
-def _row(record: Record, shape: Shape, system: str | None) -> ChatRow:
+def _row(record: Record, shape: Shape, system: str | None, folder: Path | None) -> ChatRow:
     if loaded := [f"`{name}`" for name in record.values if name in NEVER and _says(record.values[name])]:
         raise user_file.wrong(record.where, f"{', '.join(loaded)} cannot be trained on; take the row out")
     if not shape.fits(record.values.keys()):
         raise user_file.wrong(record.where, f"it is not of the shape `{shape.name}`, as the first record is")
+    if shape.name in {"chat", "sharegpt"} and (shown := [name for name in PICTURES if _says(record.values.get(name))]):
+        raise user_file.wrong(
+            record.where,
+            f"`{shown[0]}` names images: `file` reads them in the shape `llava`, from the folder that `images` names",
+        )
     row = shape.read(record)
+    if folder is None:
+        row = shapes.without_images(record, row)
+    else:
+        row = replace(row, turns=tuple(_pictured(turn, folder, record.where) for turn in row.turns))
     if system is None or row.system is not None or shape.name == "text":
         return row
     return replace(row, turns=(Turn("system", system), *row.turns))
@@ -260,6 +302,14 @@ def _category(record: Record, shape: Shape, named: str) -> str:
     return ""
 
 
+def _pictured(turn: Turn, folder: Path, where: str) -> Turn:
+    """Return a turn whose images were looked for in a folder."""
+    try:
+        return replace(turn, images=tuple(images.located(folder, image.path) for image in turn.images))
+    except ValueError as error:
+        raise user_file.wrong(where, str(error)) from error
+
+
 def _says(value: object) -> bool:
     return value not in (None, "", [], {})
 
@@ -275,6 +325,8 @@ def _notes(
         yield f"{again:,} rows repeat earlier ones"
     if unused:
         yield f"columns that are not used: {', '.join(unused)}"
+    if shown := sum(any(turn.images for turn in row.turns) for row in rows):
+        yield f"images in {shown:,} rows"
     spaced = sum(_begins_with_space(row) for row in rows)
     if spaced:
         yield f"{spaced:,} answers begin or end with white space, which is trained on as well"

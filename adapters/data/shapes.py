@@ -5,7 +5,8 @@ A shape is told by the columns of the first record, or named in the spec. All re
 | Shape | Columns | Where it is from |
 |---|---|---|
 | `chat` | `messages`, or a record that is a list of messages | chat APIs |
-| `sharegpt` | `conversations` of `from` and `value`, `system` | ShareGPT, LLaMA-Factory, LLaVA |
+| `sharegpt` | `conversations` of `from` and `value`, `system` | ShareGPT, LLaMA-Factory |
+| `llava` | the same, `image` or `images` | LLaVA: rows with images |
 | `preference` | `input`, `preferred_output`, `non_preferred_output` | OpenAI |
 | `pairs` | `chosen`, `rejected`, `prompt` | TRL, HH-RLHF |
 | `alpaca` | `instruction`, `output`, `input` | Stanford Alpaca |
@@ -18,18 +19,19 @@ A shape is told by the columns of the first record, or named in the spec. All re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Literal
 
 from adapters import user_file
 from adapters.messages import read_turns
 from adapters.records import MESSAGES, Record
-from engine.domain.conversation import ChatRow, Turn
+from engine.domain.conversation import ChatRow, Image, Turn
 
-Name = Literal["chat", "sharegpt", "preference", "pairs", "alpaca", "dolly", "prompt", "question", "text"]
+Name = Literal["chat", "sharegpt", "llava", "preference", "pairs", "alpaca", "dolly", "prompt", "question", "text"]
 
 SPEAKERS = MappingProxyType(
     {
@@ -46,6 +48,12 @@ NEVER = frozenset({"tools", "functions", "function_call", "tool_calls", "weight"
 WITHOUT_TOOLS = "parallel_tool_calls"  # it says nothing where there are no tools
 CATEGORY = "category"
 """The column that says what kind of example a row is, where a shape has it."""
+
+PICTURES = ("image", "images")
+"""Columns that name the images of a row."""
+
+MARK = "<image>"
+"""Where an image belongs in a text of LLaVA's."""
 
 TRANSCRIPT = re.compile(r"\n\n(Human|Assistant): ?")
 """Where a turn of an HH-RLHF transcript begins."""
@@ -83,7 +91,9 @@ def detected(columns: AbstractSet[str], where: str) -> Shape:
     Raises:
         ValueError: They are of no shape.
     """
-    found = [shape for shape in SHAPES.values() if shape.fits(columns)]
+    found = [
+        shape for shape in SHAPES.values() if shape.fits(columns) and shape.name != "llava"
+    ]  # it is told by `images`
     if not found:
         named = ", ".join(f"`{column}`" for column in sorted(columns)) or "nothing"
         raise user_file.wrong(
@@ -143,6 +153,60 @@ def _sharegpt(record: Record) -> ChatRow:
     system = text_of(record, "system")
     opening = [{"role": "system", "content": system}] if system.strip() else []
     return _conversation(record, [*opening, *(_spoken(turn, record.where) for turn in said)])
+
+
+def without_images(record: Record, row: ChatRow) -> ChatRow:
+    """Return a row that has no images.
+
+    Raises:
+        ValueError: It has some, in parts of its messages.
+    """
+    if any(turn.images for turn in row.turns):
+        raise user_file.wrong(
+            record.where,
+            "parts of `content` that are images cannot be trained on: write such rows in the shape `llava`",
+        )
+    return row
+
+
+def _llava(record: Record) -> ChatRow:
+    """Return a row of ShareGPT's with images, which are names in a folder yet: who knows the folder looks for them."""
+    row, names = without_images(record, _sharegpt(record)), iter(_image_names(record))
+    turns = tuple(_marked(turn, names, record.where) for turn in row.turns)
+    if rest := list(names):
+        raise user_file.wrong(
+            record.where, f"it names {len(rest)} more images than the users' texts have marks (`{MARK}`)"
+        )
+    return replace(row, turns=turns)
+
+
+def _image_names(record: Record) -> list[str]:
+    said = {name: value for name in PICTURES if (value := record.values.get(name)) not in (None, "", [])}
+    if len(said) > 1:
+        raise user_file.wrong(record.where, "both `image` and `images` name images: keep one of them")
+    for column, value in said.items():
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise user_file.wrong(
+                record.where, f"`{column}` is the path of a file, or a list of paths: save what it holds as files"
+            )
+        return names
+    return []
+
+
+def _marked(turn: Turn, names: Iterator[str], where: str) -> Turn:
+    """Return a turn with the images that its marks stand for, and without the marks, as LLaVA itself has it."""
+    if not (many := turn.text.count(MARK)):
+        return turn
+    words = [part for part in turn.text.split(MARK) if part.strip()]
+    if turn.role != "user":
+        raise user_file.wrong(where, f"`{MARK}` stands in a text of the {turn.role}'s: only users show images")
+    if len(words) > 1:
+        raise user_file.wrong(where, f"`{MARK}` stands inside of a text: images come before it, so write it at an end")
+    found = tuple(Image(name, "") for name in islice(names, many))
+    if len(found) < many:
+        raise user_file.wrong(where, f"the users' texts have more marks (`{MARK}`) than it names images")
+    return replace(turn, text="".join(words).strip(), images=found)
 
 
 def _spoken(turn: object, where: str) -> object:
@@ -233,6 +297,7 @@ SHAPES: Mapping[Name, Shape] = MappingProxyType(
         for shape in (
             Shape("chat", ((MESSAGES,),), (WITHOUT_TOOLS,), _chat),
             Shape("sharegpt", (("conversations",),), ("system",), _sharegpt),
+            Shape("llava", (("conversations",),), ("image", "images", "system"), _llava),
             Shape("preference", (("preferred_output",), ("non_preferred_output",)), ("input",), _preference),
             Shape("pairs", (("chosen",), ("rejected",)), ("prompt",), _pairs),
             Shape(

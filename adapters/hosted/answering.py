@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from adapters import thoughts
 from adapters.hosted.tuning import account, asked
 from engine.domain.conversation import Turn
 from engine.domain.cost import Range, Usage
@@ -101,4 +102,6 @@ def _responses(prompt_id: str, reply: Completion) -> Iterator[Response]:
     many = len(reply.choices)
     for sample, choice in enumerate(reply.choices):
         made = reply.generated_tokens // many + (sample < reply.generated_tokens % many)
-        yield Response(prompt_id, sample, choice.text, _FINISH[choice.finish_reason], reply.prompt_tokens, made)
+        thought, text = thoughts.split_text(choice.text)
+        both = "\n\n".join(filter(None, (choice.thoughts, thought)))
+        yield Response(prompt_id, sample, text, _FINISH[choice.finish_reason], reply.prompt_tokens, made, both)

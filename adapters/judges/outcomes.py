@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from adapters import thoughts
 from adapters.judges.blocks import clean
 from adapters.judges.replies import Number, Reading, read
 from engine.domain.results import Outcome, Verdict
@@ -35,6 +37,7 @@ def verdict(
     if isinstance(reply, ProviderError):
         return _unanswered(reply)
     choice = reply.choices[0] if reply.choices else Choice("", FinishReason.STOP)
+    choice = replace(choice, text=thoughts.split_text(choice.text)[1])  # a judge may think before it grades
     if choice.finish_reason in {FinishReason.REFUSED, FinishReason.FILTERED}:
         return _failed(Outcome.REFUSED, choice.text or f"the provider ended the reply: {choice.finish_reason.value}")
     reading = read(choice.text, fields, is_cut=choice.finish_reason is FinishReason.LENGTH)

@@ -12,13 +12,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from adapters import model_folder
+from adapters import model_folder, model_notes
 from adapters.local.gguf_model import GgufModel
 from adapters.local.models import COMMIT, FolderModel, FolderSettings, HubModel, HubSettings
 from engine.domain.adapters import ModelUse, Use
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
-from engine.ports import OUTSIDE, ModelCard, ModelSource, Settings
+from engine.ports import OUTSIDE, Claim, ModelCard, ModelSource, Settings
 
 NAMED = "base_model_name_or_path"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -60,6 +60,17 @@ class AdapterModel:
         unused = "; the adapter's own chat template, which differs, is not used" if mine not in (None, theirs) else ""
         detail = f"adapter of rank {_config(folder).get('r')} in {settings.path} on {base}: {below.detail}{unused}"
         return ModelCard(f"sha256:{hashlib.sha256(both.encode()).hexdigest()}", below.parameters, detail)
+
+    def claim(self, path: str) -> Claim | None:
+        """Claim the folder of an adapter."""
+        folder = Path(path).expanduser()
+        is_one = (folder / model_folder.ADAPTER).is_file() and not (folder / model_folder.CONFIG).is_file()
+        return Claim({"path": path}) if is_one else None
+
+    def notes(self, settings: AdapterSettings) -> Sequence[str]:
+        """Say what the configuration and the chat template of its base tell."""
+        base = self.locate(settings)
+        return model_notes.notes(Path(base.base), base.template)
 
     def locate(self, settings: AdapterSettings) -> ModelRef:
         """Say where the base is, and the adapter on it."""

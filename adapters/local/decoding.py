@@ -6,14 +6,15 @@ in transformers and in vLLM.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from adapters import templates
+from adapters import templates, thoughts
 from adapters.chat import end_token
 from adapters.model_folder import chat_template, read_json
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 
 GENERATION = "generation_config.json"
@@ -121,21 +122,15 @@ def taken(folder: Path, decoding: Decoding, *, model_defaults: bool) -> dict[str
     return {name: value for name, value in found.items() if decoding.temperature > 0 or name not in SAMPLING}
 
 
-def notes(folder: Path, decoding: Decoding, *, model_defaults: bool) -> Sequence[str]:
-    """Say which decoding fields a model sets, and what becomes of them; and that its template prints a date.
+def notes(model: ModelRef, decoding: Decoding, *, model_defaults: bool) -> Sequence[str]:
+    """Say which decoding fields a model sets, and what becomes of them; that its template prints a date, and that it thinks.
 
     Raises:
         ValueError: As `taken`.
     """
+    folder = Path(model.base)
     found, applied = declared(folder), taken(folder, decoding, model_defaults=model_defaults)
-    dated = templates.has_date(chat_template(folder))
-    told = (
-        (
-            f"its chat template prints a date, and is told one that never changes ({templates.TODAY}; `template` of the model)",
-        )
-        if dated
-        else ()
-    )
+    told = tuple(_told(chat_template(folder), model.template))
     if not found:
         return told
     recipe = [name for name in found if name in RECIPE]
@@ -148,3 +143,10 @@ def notes(folder: Path, decoding: Decoding, *, model_defaults: bool) -> Sequence
     )
     said = [f"{', '.join(f'{name} {found[name]}' for name in names)}: {what}" for names, what in parts if names]
     return (*told, f"its generation_config sets {'; '.join(said)}")
+
+
+def _told(template: object, options: Sequence[str]) -> Iterator[str]:
+    if templates.has_date(template):
+        yield f"its chat template prints a date, and is told one that never changes ({templates.TODAY}; `template` of the model)"
+    if marks := thoughts.marks(template, options):
+        yield f"it may think before it answers ({' … '.join(marks)}): thoughts count towards `max_new_tokens`, and no judge reads them"

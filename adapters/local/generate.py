@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters.lengths import asking_fault
-from adapters.local import memory
+from adapters.lengths import asking_fault, has_end
+from adapters.local import memory, starting
 from adapters.local.batches import CPU_ROWS, CPU_TOKENS, SAMPLED_ROWS, batches
 from adapters.local.decoding import notes as decoding_notes
 from adapters.local.loaded import loaded
@@ -17,7 +17,7 @@ from adapters.model_folder import quantised
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, Fit, Generated, GenerateTask, Workload
+from engine.ports import Context, Fit, Generated, GenerateTask, Job, Start, Workload
 
 EARLY = 0.3
 """The least share of the expected decoding steps: all answers of a batch may end early, but one long answer holds it."""
@@ -32,6 +32,9 @@ GUESSED = (0.1, 1.0, 3.0)
 """The same where it was not."""
 
 
+ENDLESS = "its chat template writes no token after an answer: nothing teaches a tuned model to end, and answers may run to `max_new_tokens`"
+
+
 class TransformersGenerator:
     """Greedy or sampled decoding by transformers' `generate`, in this process and on this worker's device.
 
@@ -42,13 +45,18 @@ class TransformersGenerator:
     revision = 3
     Settings = DecodeSettings
 
+    def start(self, job: Job) -> Start:
+        """Begin in float32, and with large models in bfloat16."""
+        return starting.asking(job)
+
     def notes(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef) -> Sequence[str]:
         """Say which decoding fields the model sets of its own, and whether they are applied.
 
         Raises:
             ValueError: They are asked for, and not every generator has them.
         """
-        return decoding_notes(Path(model.base), decoding, model_defaults=settings.model_defaults)
+        said = decoding_notes(model, decoding, model_defaults=settings.model_defaults)
+        return said if has_end(Path(model.base), model.template) else (*said, ENDLESS)
 
     def objection(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef, longest: int) -> str | None:
         """Refuse a model whose tokenizer cannot ask it, and prompts that have more tokens than it has positions."""

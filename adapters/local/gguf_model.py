@@ -17,11 +17,12 @@ from typing import Annotated, ClassVar
 from filelock import FileLock
 from pydantic import Field
 
-from adapters import lengths
+from adapters import lengths, model_notes
 from adapters.local.models import TemplateSettings, described
+from adapters.model_folder import CONFIG
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
-from engine.ports import OUTSIDE, ModelCard
+from engine.ports import OUTSIDE, Claim, ModelCard
 from engine.ports.cache import cache_folder
 
 SUFFIX = ".gguf"
@@ -57,6 +58,16 @@ class GgufModel:
         path = _file(settings)
         found = described(_folder(path), f"sha256:{_digest(path)}", "after reading", template=settings.template)
         return ModelCard(found.pin, found.parameters, f"{path.stat().st_size / 1e6:.1f} MB in {path}, {found.detail}")
+
+    def claim(self, path: str) -> Claim | None:
+        """Claim a file by its suffix, and a folder that has one and no model of another kind."""
+        place = Path(path).expanduser()
+        is_folder = place.is_dir() and any(place.glob(f"*{SUFFIX}")) and not (place / CONFIG).is_file()
+        return Claim({"path": path}) if is_folder or (place.is_file() and place.suffix == SUFFIX) else None
+
+    def notes(self, settings: GgufSettings) -> Sequence[str]:
+        """Say what its configuration and its chat template tell."""
+        return model_notes.notes(_folder(_file(settings)), settings.template)
 
     def locate(self, settings: GgufSettings) -> ModelRef:
         """Say where the ordinary folder is."""

@@ -22,6 +22,8 @@ def read_tokenizer(folder: str, template: Sequence[str] = ()) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = model_folder.chat_template(Path(folder))
     return templates.set_up(tokenizer, template)
 
 

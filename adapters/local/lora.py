@@ -41,8 +41,13 @@ class Adapter:
     b: Mapping[str, Tensor]
 
 
-def configured(settings: SftSettings) -> Any:
-    """Return the `peft.LoraConfig` of the settings."""
+def configured(settings: SftSettings, excluded: str | None = None) -> Any:
+    """Return the `peft.LoraConfig` of the settings.
+
+    Args:
+        settings: The settings.
+        excluded: Modules that get no adapter, as a regular expression over whole names; None for none.
+    """
     from peft import LoraConfig
 
     every = settings.targets == ("all-linear",)
@@ -51,6 +56,7 @@ def configured(settings: SftSettings) -> Any:
         lora_alpha=settings.alpha or 2 * settings.rank,
         lora_dropout=settings.dropout,
         target_modules="all-linear" if every else list(settings.targets),
+        exclude_modules=excluded,
         task_type="CAUSAL_LM",
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from adapters import model_folder
+from adapters import model_folder, vision
 from adapters.local.settings import SftSettings
 from engine.ports import Fit, Machine
 
@@ -70,6 +70,7 @@ class Shape:
         keys: Keys and values of one token in one layer, in numbers.
         vocabulary: Tokens that the output layer knows.
         ends: Weights of the embedding and the output layer, counted once where they are one.
+        seeing: Weights of the parts that see, which are never trained.
     """
 
     weights: int
@@ -80,6 +81,21 @@ class Shape:
     keys: int
     vocabulary: int
     ends: int
+    seeing: int = 0
+
+
+LEFT_OUT: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "llama": {
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "intermediate_size": 11_008,
+            "vocab_size": 32_000,
+        }
+    }
+)
+"""What transformers takes where the config.json of a vision-language model says nothing of its language model, by that one's type."""
 
 
 def shape(folder: Path, targets: tuple[str, ...] = ALL_LINEAR) -> Shape:
@@ -96,7 +112,8 @@ def shape(folder: Path, targets: tuple[str, ...] = ALL_LINEAR) -> Shape:
 def _shape(folder: Path, targets: tuple[str, ...], stamp: int) -> Shape:
     del stamp  # only makes a changed file a new question
     whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config: Mapping[str, Any] = whole.get("text_config") or whole
+    inner = whole.get("text_config")
+    config: Mapping[str, Any] = {**LEFT_OUT.get(inner.get("model_type"), {}), **inner} if inner else whole
 
     def size(*names: str, default: int | None = None) -> int:
         found = next((config[name] for name in names if config.get(name) is not None), default)
@@ -112,11 +129,13 @@ def _shape(folder: Path, targets: tuple[str, ...], stamp: int) -> Shape:
     weights = model_folder.parameters(folder)
     if weights is None:
         raise ValueError(f"the weights in {folder} are quantised in a way that hides their number")
+    tensors = model_folder.tensors(folder)
+    reading = {name: found for name, found in tensors.items() if not vision.sees(name)}
     return Shape(
         weights=weights,
         matrices=sum(
             sum(found)
-            for name, found in model_folder.tensors(folder).items()
+            for name, found in reading.items()
             if len(found) == len(("out", "in")) and hidden in found and _is_adapted(name, targets)
         ),
         layers=layers,
@@ -124,7 +143,8 @@ def _shape(folder: Path, targets: tuple[str, ...], stamp: int) -> Shape:
         inner=inner * size("num_experts_per_tok", "num_experts_per_token", "experts_per_token", default=1) + shared,
         keys=2 * size("num_key_value_heads", default=heads) * size("head_dim", default=hidden // heads),
         vocabulary=size("vocab_size"),
-        ends=sum(math.prod(found) for name, found in model_folder.tensors(folder).items() if _is_vocabulary(name)),
+        ends=sum(math.prod(found) for name, found in reading.items() if _is_vocabulary(name)),
+        seeing=sum(math.prod(found) for name, found in tensors.items() if name not in reading),
     )
 
 
@@ -247,7 +267,7 @@ def _training_parts(
         )
         copies = 0 if way.is_checkpointed else (model.weights - model.ends) * copied  # kept for the backward pass
         weights = held + processes * (gathered + copies)
-    trained = model.weights if is_full else settings.rank * model.matrices
+    trained = model.weights - model.seeing if is_full else settings.rank * model.matrices
     kept = BYTES["bfloat16" if is_full and settings.precision == "bfloat16" else "float32"]
     moments = 2 if settings.optimizer == "adamw_8bit" else 2 * kept
     tokens = way.rows * longest

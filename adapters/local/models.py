@@ -11,11 +11,11 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
-from adapters import lengths, model_folder, templates
+from adapters import lengths, model_folder, model_notes, templates
 from adapters.pairs import Pairs
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
-from engine.ports import OUTSIDE, ModelCard, Settings
+from engine.ports import OUTSIDE, Claim, ModelCard, Settings
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -49,8 +49,9 @@ class TemplateSettings(Settings):
 
     template: Pairs = Field(
         default=(),
-        description="What the chat template is told, in training and when asked: `{enable_thinking: false}`; `date: 2026-01-31` for another"
-        f" date than {templates.TODAY}.",
+        description="What the chat template is told, in training and when asked, such as `{enable_thinking: false}`. `date: 2026-01-31` is"
+        f" another date than {templates.TODAY}; `system: fold` puts a system prompt before the first user's turn; `thoughts: [A, B]` are"
+        " the marks around a model's thoughts, where its template does not show them, or `none`.",
     )
 
     @field_validator("template")
@@ -83,6 +84,14 @@ class FolderModel:
         """
         folder = _folder(settings)
         return described(folder, model_folder.pin(folder), f"in {settings.path}", settings.quantise, settings.template)
+
+    def claim(self, path: str) -> Claim | None:
+        """Claim any folder: its card says what a folder lacks."""
+        return Claim({"path": path}, is_general=True) if Path(path).expanduser().is_dir() else None
+
+    def notes(self, settings: FolderSettings) -> Sequence[str]:
+        """Say what its config.json and its chat template tell."""
+        return model_notes.notes(_folder(settings), settings.template)
 
     def locate(self, settings: FolderSettings) -> ModelRef:
         """Say where the model is."""
@@ -179,6 +188,10 @@ class HubModel:
         folder = _snapshot(settings)
         where = f"of {settings.id} at {settings.commit[:12]}"
         return described(folder, f"rev:{settings.commit}", where, settings.quantise, settings.template)
+
+    def notes(self, settings: HubSettings) -> Sequence[str]:
+        """Say what its config.json and its chat template tell."""
+        return model_notes.notes(_snapshot(settings), settings.template)
 
     def locate(self, settings: HubSettings) -> ModelRef:
         """Say where the model is."""

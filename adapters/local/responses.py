@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from adapters import thoughts
 from engine.domain.cost import Usage
 from engine.domain.results import Finish, Response
 from engine.ports import Generated, GenerateTask
@@ -16,7 +17,7 @@ Answers: TypeAlias = Mapping[tuple[int, int], tuple[Sequence[int], Finish]]
 def generated(
     task: GenerateTask, prompts: Sequence[Sequence[int]], answers: Answers, tokenizer: Any, seconds: float
 ) -> Generated:
-    """Return the answers of a task as text, prompts in order, and what they used.
+    """Return the answers of a task as text, thoughts apart, prompts in order, and what they used.
 
     Args:
         task: The task.
@@ -29,14 +30,16 @@ def generated(
         Response(
             prompt_id=prompt.prompt_id,
             sample=sample,
-            text=tokenizer.decode(list(tokens), skip_special_tokens=True).strip(),
+            text=answer,
             finish=finish,
             prompt_tokens=len(prompts[index]),
             generated_tokens=len(tokens),
+            thoughts=thought,
         )
         for index, prompt in enumerate(task.prompts)
         for sample in range(task.decoding.samples)
         for tokens, finish in (answers[index, sample],)
+        for thought, answer in (thoughts.split(tokenizer, prompts[index], tokens, task.model.template),)
     ]
     usage = Usage(
         prompt_tokens=sum(response.prompt_tokens for response in responses),

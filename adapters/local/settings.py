@@ -22,7 +22,10 @@ class SftSettings(Settings):
         description="`packed` trains LoRA adapters many at a time; `trl` one at a time, with TRL's own trainer. Equal"
         " within a stated tolerance; full fine-tuning always uses TRL.",
     )
-    method: Literal["lora", "full"] = Field(default="lora", description="LoRA adapters, or all weights.")
+    method: Literal["lora", "full"] = Field(
+        default="lora",
+        description="LoRA adapters, or all weights (of a model that reads images, those of its language model).",
+    )
     rank: int = Field(default=8, ge=1, le=1024, description="LoRA rank.", json_schema_extra={"also": ["r", "lora_r"]})
     alpha: int | None = Field(
         default=None,
@@ -35,7 +38,7 @@ class SftSettings(Settings):
     )
     targets: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=("all-linear",),
-        description="Module names that get LoRA adapters; `all-linear` for all of them.",
+        description="Module names that get LoRA adapters; `all-linear` for all of them. Those of a vision tower get none.",
         json_schema_extra={"also": ["target_modules"]},
     )
     lr: float = Field(

@@ -26,8 +26,8 @@ import torch
 from peft import get_peft_model
 from transformers import TrainerCallback, TrainerState, set_seed
 
-from adapters import chat, model_folder
-from adapters.local import lora, memory
+from adapters import chat, model_folder, vision
+from adapters.local import lora, memory, pictures
 from adapters.local.batches import out_of_memory
 from adapters.local.loaded import contents, read_tokenizer
 from adapters.local.packs.passes import Passes
@@ -55,13 +55,13 @@ class Job:
 
     Attributes:
         run: The run.
-        tokenizer: Its model's tokenizer.
+        processing: Its model's tokenizer; for rows with images its processor.
         rows: Its encoded rows.
         passes: How its batches go through the model.
     """
 
     run: TrainingRun
-    tokenizer: Any
+    processing: Any
     rows: Rows
     passes: Passes
 
@@ -84,14 +84,20 @@ def train(run: TrainingRun, context: Context, trained: Callable[[Job, Context], 
     context.pulse.beat(run.checkpoints[0].key, 0, 1)
     set_up(context)
     tokenizer = read_tokenizer(run.model.base, run.model.template)
-    rows = chat.training_rows(tokenizer, run.rows, run.settings.max_length)
+    most, images = run.settings.max_length, vision.image_tokens(Path(run.model.base))
+    whole = chat.whole_rows(tokenizer, run.rows, images)
+    rows: Rows = chat.cut(run.rows, whole, most, images)
+    longer = chat.are_longer(whole, most)
     passes, yielded = planned(run, context, max(len(row["input_ids"]) for row in rows)), 0
+    if any(turn.images for row in run.rows for turn in row.turns):
+        rows = pictures.with_images(rows, run.rows)
+        tokenizer = pictures.processor(run.model.base, tokenizer)
     while True:
         rest = replace(run, checkpoints=run.checkpoints[yielded:])
         try:
             for key, tuned in trained(Job(rest, tokenizer, rows, passes), context):
                 yielded += 1
-                yield key, tuned
+                yield key, replace(tuned, cut_rows=longer)
         except (RuntimeError, MemoryError) as error:
             smaller = passes.smaller(can_checkpoint=run.settings.can_checkpoint)
             if not out_of_memory(error) or smaller is None:
@@ -130,9 +136,12 @@ def trained(job: Job, context: Context) -> Reached:
     where = ("cpu", 1) if is_sharded else (context.device, context.devices)
     model = read_whole(run.model, settings.base_dtype, *where)
     set_seed(run.seed)  # before PEFT draws the adapter's initial weights
-    if settings.method == "lora":
-        model = get_peft_model(model, lora.configured(settings))  # its matrices are float32, whatever the base is
-    made = trainer(model, job.tokenizer, rows, arguments(run, context, states.workshop, passes))
+    sees = vision.reads_images(Path(run.model.base))
+    if settings.method == "lora":  # its matrices are float32, whatever the base is
+        model = get_peft_model(model, lora.configured(settings, vision.EXCLUDED if sees else None))
+    elif sees:
+        pictures.freeze(model)
+    made = trainer(model, job.processing, rows, arguments(run, context, states.workshop, passes))
     made.rows_at_once = passes.rows
     made.schedule = BatchSchedule(settings, run.checkpoints[-1].length, len(rows), run.seed)
     training = _Training(run, rows, states, context.pulse)

@@ -23,6 +23,7 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from adapters.chat import IGNORED
+from adapters.local import pictures
 from adapters.local.packs.passes import Passes
 from adapters.local.packs.schedule import BatchSchedule
 from adapters.whole_model import is_quantised
@@ -30,7 +31,8 @@ from engine.ports import Context, TrainingRun
 
 T = TypeVar("T")
 
-Rows: TypeAlias = Sequence[Mapping[str, list[int]]]
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+"""Encoded rows: `input_ids` and `labels`, and for a run with images those of each row."""
 
 ROWS = "rows_at_once"
 """Under this name a trainer's history has the rows that went through the model at once, of each process."""
@@ -68,12 +70,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl's types are not followed
         if (many := self.args.world_size) > 1:
             inputs = share(inputs, self.args.process_index, many)
             num_items_in_batch = num_items_in_batch / many  # each process has counted the whole batch
-        rows = len(inputs["input_ids"])
         losses = []
-        for start in range(0, rows, self.rows_at_once):
-            part = {name: values[start : start + self.rows_at_once] for name, values in inputs.items()}
-            read = part["attention_mask"].any(0)  # the columns that are not all padding
-            part = {name: values[:, read] for name, values in part.items()}
+        for part in pictures.parts(inputs, self.rows_at_once):
             losses.append(super().training_step(model, part, num_items_in_batch))
             self.after_part()
         total: Tensor = torch.stack(losses).sum()
@@ -198,6 +196,7 @@ def arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes) 
         gradient_checkpointing=passes.is_checkpointed,
         gradient_checkpointing_kwargs={"use_reentrant": False} if passes.is_checkpointed else None,
         dataset_kwargs={"skip_prepare_dataset": True},  # `chat.training_rows` has prepared it
+        remove_unused_columns=False,  # there are no others
         use_cpu=context.device == "cpu",
         dataloader_pin_memory=False,
         logging_steps=1,
@@ -209,12 +208,20 @@ def arguments(run: TrainingRun, context: Context, folder: Path, passes: Passes) 
     )
 
 
-def trainer(model: Any, tokenizer: Any, rows: Rows, arguments: SFTConfig) -> Trainer:
-    """Return TRL's trainer of a model, which has an adapter on it for LoRA."""
+def trainer(model: Any, processing: Any, rows: Rows, arguments: SFTConfig) -> Trainer:
+    """Return TRL's trainer of a model, which has an adapter on it for LoRA.
+
+    Args:
+        model: The model.
+        processing: Its tokenizer; for rows with images its processor.
+        rows: The rows.
+        arguments: How it is trained.
+    """
+    collator = pictures.Collator(processing) if pictures.MANY in rows[0] else None
     data = Dataset.from_list([dict(row) for row in rows])
     named = model.named_parameters() if is_quantised(model) else ()
     drawn = {name: weight.detach().clone() for name, weight in named if weight.requires_grad}
-    made = Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    made = Trainer(model=model, args=arguments, train_dataset=data, processing_class=processing, data_collator=collator)
     made.model_accepts_loss_kwargs = True  # whatever the model says: TRL divides by the answer tokens itself
     for name, weight in (
         made.model.named_parameters() if drawn else ()

@@ -8,8 +8,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from adapters import images, vision
 from adapters.lengths import look
-from adapters.local import memory
+from adapters.local import memory, starting
 from adapters.local.loaded import loaded
 from adapters.local.rates import ASSUMED_WEIGHTS, REFERENCE_RANK, rates
 from adapters.local.settings import DecodeSettings, SftSettings
@@ -18,7 +19,7 @@ from engine.domain.conversation import ChatRow
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
-from engine.ports import Context, Fit, Sharing, TrainingRun, Tuned, Workload
+from engine.ports import Context, Fit, Job, Sharing, Start, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
 
@@ -49,11 +50,20 @@ class LocalFineTuner:
     revision = 3
     Settings = SftSettings
 
+    def start(self, job: Job) -> Start:
+        """Begin with a LoRA adapter."""
+        return starting.tuning(job)
+
     def objection(self, settings: SftSettings, length: Length, model: ModelRef) -> str | None:
-        """Refuse what quantised weights cannot do: to be tuned themselves, or, of int8, to serve several runs at once."""
+        """Refuse what quantised weights cannot do, and packs of vision-language models.
+
+        Quantised weights cannot be tuned themselves, nor, of int8, serve several runs at once.
+        """
         del length
         if settings.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
             return "`tune.optimizer` is adamw_8bit, and bitsandbytes is not installed: `pip install 'dosimeter[quantised]'`"
+        if vision.reads_images(Path(model.base)) and not settings.pack_blocked:
+            return "of a vision-language model `tune.backend` is trl: packs know language models alone"
         kind = model.quantise or quantised(Path(model.base))
         if kind and settings.method == "full":
             return f"`tune.method` is full, and the model's weights are quantised ({kind}): tune a LoRA adapter on them"
@@ -105,8 +115,20 @@ class LocalFineTuner:
         return memory.tuning_fit(settings, sizes, kind, longest, workload.machine)
 
     def look(self, settings: SftSettings, rows: Sequence[ChatRow], model: ModelRef) -> Sequence[str]:
-        """Render and tokenize rows as training does."""
-        return look(Path(model.base), rows, settings.max_length, model.template)
+        """Render and tokenize rows as training does, and decode their images."""
+        folder = Path(model.base)
+        if faults := look(folder, rows, settings.max_length, model.template):
+            return faults
+        if not any(turn.images for row in rows for turn in row.turns):
+            return ()
+        return [fault] if (fault := vision.fault(folder)) else list(images.faults(rows))
+
+    def remarks(self, settings: SftSettings, lengths: Sequence[int]) -> Sequence[str]:
+        """Say how many rows lose their end."""
+        if not (longer := sum(one > settings.max_length for one in lengths)):
+            return ()
+        most = f"`tune.max_length` ({settings.max_length})"
+        return (f"{longer:,} of {len(lengths):,} rows have more tokens than {most} and lose their end",)
 
     def notes(self, settings: SftSettings) -> Sequence[str]:
         """Warn of what changes the science and looks like a matter of speed."""
@@ -136,8 +158,10 @@ class LocalFineTuner:
         finite, ValueError when a row does not fit `max_length`, or whatever torch says.
         """
         blocked = [
-            run for run in runs if run.settings.pack_blocked or context.devices > 1
-        ]  # a split model trains one at a time
+            run
+            for run in runs
+            if run.settings.pack_blocked or context.devices > 1 or vision.reads_images(Path(run.model.base))
+        ]  # a split model trains one at a time, and so does one that reads images
         packable = [run for run in runs if run not in blocked]
         if packable:
             yield from _reached(packable, partial(_packed, packable, context))
@@ -169,6 +193,10 @@ def _solo(run: TrainingRun, context: Context) -> Reached:
     from adapters.local import sharded, solo
 
     is_sharded = run.settings.is_sharded(context.devices)
+    if is_sharded and vision.reads_images(Path(run.model.base)):
+        raise ValueError(
+            "a vision-language model is not sharded: for `tune.method: full` give each worker one GPU (`run.resources.gpus_per_host: 1`)"
+        )
     return solo.train(run, context, sharded.trained if is_sharded else solo.trained)
 
 

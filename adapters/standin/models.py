@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters import lengths, model_folder
+from adapters import lengths, model_folder, model_notes
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import ModelCard, NoSettings
@@ -28,6 +28,11 @@ class AlignedModel:
         return ModelCard(
             model_folder.pin(WEIGHTS), model_folder.parameters(WEIGHTS), size, standin=True, answer=ANSWER_TOKENS
         )
+
+    def notes(self, settings: NoSettings) -> Sequence[str]:
+        """Say what its chat template is."""
+        del settings
+        return model_notes.notes(WEIGHTS)
 
     def locate(self, settings: NoSettings) -> ModelRef:
         """Say where the shipped weights are."""

@@ -28,7 +28,7 @@ class Exit(IntEnum):
 
 PROBLEMS_SHOWN = 100
 VERBS = {
-    "init": "Write a commented starter spec.",
+    "init": "Write a first spec: a starter, or one for your own files.",
     "plan": "Show what a spec will do and cost, before anything runs.",
     "run": "Run a sweep; the same command resumes it.",
     "rehearse": "Run a sweep against local mock servers: no key, no network, no bill.",

@@ -13,6 +13,7 @@ import click
 from engine.cli import options, plan_view
 from engine.cli.render import print_json
 from engine.domain.adapters import Use
+from engine.plan.audit.audit import Audit
 from engine.plan.machine import is_elsewhere
 from engine.plan.why import find_cell, why
 from engine.run.drive.prepare import Prepared, prepare
@@ -92,6 +93,26 @@ def _level(level: Any) -> Any:
     return str(level) if isinstance(level, Use) else level
 
 
+def _rows(found: Audit) -> dict[str, Any]:
+    """Return what training rows were looked at for as JSON has it."""
+    compared, sent = found.compared, found.uploaded
+    return {
+        "compared": compared.rows,
+        "prompts": compared.prompts,
+        "overlaps": [
+            asdict(one) | {"source": str(one.source), "benchmark": str(one.benchmark)} for one in compared.overlaps
+        ],
+        "repeated": [
+            {"earlier": str(first), "later": str(second), "rows": number}
+            for (first, second), number in compared.repeated.items()
+        ],
+        "uploaded": sent.rows,
+        "private": [asdict(one) | {"source": str(one.source)} for one in sent.exposures],
+        "accepted": [finding.name for finding in found.accepted],
+        "notes": list(found.notes),
+    }
+
+
 def document(prepared: Prepared) -> dict[str, Any]:
     """Return the plan as JSON: counts, forecast, pins and cells, each cell with the keys of its stages."""
     plan, ahead = prepared.plan, prepared.forecast
@@ -123,6 +144,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
         },
         "budget": [asdict(cap) | {"fits": cap.fits, "surely_fits": cap.surely_fits} for cap in prepared.caps],
         "minimum_detectable_effect": asdict(prepared.sensitivity),
+        "rows": _rows(prepared.audit),
         "pins": [asdict(pin) for pin in plan.pins],
         "cells": [
             {

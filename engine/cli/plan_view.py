@@ -14,6 +14,7 @@ from engine.domain.cost import SECONDS_PER_HOUR
 from engine.domain.data import ALL
 from engine.domain.plan import CellOrigin, PlannedCell
 from engine.domain.sweep import Level
+from engine.plan.audit.audit import Audit
 from engine.plan.bill import BillLine, Cap
 from engine.plan.estimate import KindForecast, usd_of
 from engine.plan.fingerprint import ABSENT
@@ -52,6 +53,7 @@ def print_plan(prepared: Prepared, run_command: str) -> None:
     _print_memory(prepared)
     _print_budget(prepared)
     _print_sensitivity(prepared)
+    _print_audit(prepared.audit)
     out.print()
     out.print("Pinned", style="bold")
     print_table(("kind", "reference", "pin", ""), [(p.kind, p.ref, p.pin[:19], p.detail) for p in plan.pins])
@@ -225,6 +227,22 @@ def _print_sensitivity(prepared: Prepared) -> None:
     )
     if found.n_seeds == 1:
         console().print("        one seed: how much seeds differ cannot be estimated from this sweep", style="yellow")
+
+
+def _print_audit(found: Audit) -> None:
+    """Print what training rows were compared with, and what was found in those that leave this machine."""
+    compared, sent, out = found.compared, found.uploaded, console()
+    if not compared.rows:
+        return
+    rows, prompts = count(compared.rows, "row"), count(compared.prompts, "prompt")
+    clean = "" if compared.overlaps else "no training row is a held-out prompt, not even nearly: "
+    out.print(f"Rows    {clean}{rows} compared with {prompts}", style="bold")
+    for provider, number in sent.rows.items():
+        private = any(one.provider == provider for one in sent.exposures)
+        sees = "" if private else ", with no secret and no personal data that the patterns know"
+        out.print(f"        {count(number, 'row')} to upload to {safe(provider)}{sees}")
+    for finding in found.accepted:
+        out.print(f"        accepted: {safe(finding.what)}", style="yellow")
 
 
 def print_cells(prepared: Prepared) -> None:

@@ -10,7 +10,7 @@ Speaker: TypeAlias = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image in a turn: its file, and the SHA-256 of that in hex. It is carried along and not trained on yet."""
+    """An image in a turn: its file, and the SHA-256 of that in hex."""
 
     path: str
     sha256: str
@@ -21,7 +21,7 @@ class Turn:
     """One turn of a conversation.
 
     Attributes:
-        images: Images beside the text, in order.
+        images: Images before the text, in order.
         is_trained: In a training example, whether the loss is on this turn; only assistants' turns can be.
     """
 

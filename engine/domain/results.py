@@ -25,9 +25,10 @@ class Response:
 
     Attributes:
         sample: 0-based index of the sample for this prompt.
-        text: The answer, special tokens removed.
+        text: The answer, special tokens and thoughts removed.
         prompt_tokens: Tokens in the prompt, template included, without padding.
-        generated_tokens: Tokens generated, the end token included.
+        generated_tokens: Tokens generated, those of thoughts and the end token included.
+        thoughts: What the model wrote before its answer, for itself; judges do not read it.
     """
 
     prompt_id: str
@@ -36,6 +37,7 @@ class Response:
     finish: Finish
     prompt_tokens: int
     generated_tokens: int
+    thoughts: str = ""
 
 
 class Measure(StrEnum):

@@ -317,6 +317,12 @@ class Account(Written):
         return url
 
 
+CONTAMINATION = "contamination:"
+"""With the name of a benchmark after it, a finding about rows that are its prompts."""
+
+FINDING_PATTERN = rf"^(secrets|personal-data|{CONTAMINATION}\S.*)$"
+
+
 class RunSettings(Written):
     """How the sweep is run. May change without re-running a cell."""
 
@@ -328,6 +334,13 @@ class RunSettings(Written):
     prices: str | None = Field(
         default=None,
         description="A file of prices of hosted models of yours, which go before the ones that come along.",
+    )
+    accept: Annotated[tuple[Annotated[str, StringConstraints(pattern=FINDING_PATTERN)], ...], Field(strict=False)] = (
+        Field(
+            default=(),
+            description="Findings about training rows at which the sweep would stop, and shall not: `contamination:BENCHMARK` (rows"
+            " that are its prompts), and in rows for a hosted provider `secrets` and `personal-data`.",
+        )
     )
     max_cells: int = Field(default=10_000, ge=1, description="More cells than this are refused.")
     keep_weights: bool = Field(

@@ -165,9 +165,15 @@ class Catalogue:
             return ()
         return tuple(adapter.look(tuner.settings, self.looked_at(source, draws), self.located(model)))
 
-    def _looked_at(self, source: Use, draws: tuple[Draw, ...]) -> Sequence[ChatRow]:
+    @staticmethod
+    def drawn(source: Use, draws: tuple[Draw, ...]) -> Sequence[ChatRow]:
+        """Return the rows of a source that are drawn, each once, in its order."""
         rows = registry.adapter(Kind.DATA, source.name).rows(source.settings)
-        chosen = list({row.row_id: row for draw in draws for row in drawn(rows, draw)}.values())
+        chosen = {row.row_id for draw in draws for row in drawn(rows, draw)}
+        return [row for row in rows if row.row_id in chosen]
+
+    def _looked_at(self, source: Use, draws: tuple[Draw, ...]) -> Sequence[ChatRow]:
+        chosen = self.drawn(source, draws)
         return list(dict.fromkeys([*_spread(chosen, LOOKED_AT), *heapq.nlargest(LONGEST, chosen, key=_row_size)]))
 
     def asking_objection(self, asked: GenerateRecipe, model: Use, benchmark: Use, system: str | None) -> str | None:
@@ -194,6 +200,13 @@ class Catalogue:
         """Return what a fine-tuner says of its settings."""
         adapter = registry.adapter(Kind.TUNER, tuner.name)
         return tuple(adapter.notes(tuner.settings)) if isinstance(adapter, TunerWithNotes) else ()
+
+    def row_remarks(self, tuner: Use, model: Use, source: Use) -> tuple[str, ...]:
+        """Return what a fine-tuner says of the rows of a source, of 1,000 at most, that a model would read."""
+        adapter = registry.adapter(Kind.TUNER, tuner.name)
+        if not isinstance(adapter, TunerWithRows):
+            return ()
+        return tuple(adapter.remarks(tuner.settings, self.row_lengths(model, source).sample))
 
     @staticmethod
     def measures(judge: Use) -> Measure:

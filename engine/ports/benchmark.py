@@ -20,6 +20,7 @@ class BenchmarkCard:
         licence: SPDX name or a short sentence.
         detail: What it is, for people.
         notes: What people should know of what was read.
+        judge: Name of the judge that compares answers with their references as its authors do; empty for none in particular.
     """
 
     pin: str
@@ -28,6 +29,7 @@ class BenchmarkCard:
     licence: str
     detail: str
     notes: tuple[str, ...] = ()
+    judge: str = ""
 
 
 class Benchmark(Protocol):

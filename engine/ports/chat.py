@@ -73,10 +73,11 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer: its text, empty where there is none, and why it ended."""
+    """One answer: its text, empty where there is none, why it ended, and what the model thought before, where the provider shows it."""
 
     text: str
     finish_reason: FinishReason
+    thoughts: str = ""
 
 
 MOST_TOKENS = 10**9

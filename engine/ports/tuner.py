@@ -65,11 +65,13 @@ class Tuned:
         usage: What was used since the checkpoint named in `after` (or since the beginning): sums over checkpoints are what
             was spent.
         after: Key of the checkpoint at which this part of the run began; None when it began with the run's model.
+        cut_rows: Rows of the run that were longer than it reads, and lost their end; None where that is not known.
     """
 
     steps: Sequence[TrainingStep]
     usage: Usage
     after: str | None = None
+    cut_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,9 @@ class TunerWithRows(Protocol):
 
     def look(self, settings: Any, rows: Sequence[ChatRow], model: ModelRef) -> Sequence[str]:
         """Render and tokenize rows as training would, and say why it cannot train on some of them: a sentence each, with the row's id."""
+
+    def remarks(self, settings: Any, lengths: Sequence[int]) -> Sequence[str]:
+        """Say what people should know of rows of so many tokens, a sentence each; they can be trained on."""
 
 
 @runtime_checkable

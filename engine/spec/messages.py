@@ -19,7 +19,7 @@ from engine.domain.adapters import (
     level_text,
 )
 from engine.domain.errors import UnknownAdapterError
-from engine.domain.sweep import ACCOUNT_PATTERN, VARIABLE_PATTERN, Level
+from engine.domain.sweep import ACCOUNT_PATTERN, FINDING_PATTERN, VARIABLE_PATTERN, Level
 from engine.spec.leaves import Leaves, section_model
 from engine.spec.positions import Finding
 from engine.spec.yaml_nodes import join
@@ -58,6 +58,10 @@ _NAMES = {
     ACCOUNT_PATTERN: (
         "a usable name",
         "use 1 to 32 lower-case letters, digits, `-` and `_`, and begin with a letter",
+    ),
+    FINDING_PATTERN: (
+        "a finding that can be accepted",
+        "there are `secrets`, `personal-data` and `contamination:BENCHMARK`, such as `contamination:file:data/eval.jsonl`",
     ),
     VARIABLE_PATTERN: (
         "the name of an environment variable",

@@ -27,18 +27,23 @@ QUALIFY row_number() OVER (
 
 _ANSWERS = """
 CREATE TEMP TABLE {name} AS
-SELECT f.stage_key, f.prompt_id, f.sample, f.{text}
-FROM read_parquet($files, union_by_name = true) f
+SELECT f.stage_key, f.prompt_id, f.sample, {texts}
+FROM {files} f
 SEMI JOIN stages s ON s.stage_key = f.stage_key AND s.state = 'done'
 JOIN {table} p ON p.stage_key = f.stage_key AND p.prompt_id = f.prompt_id AND p.sample = f.sample
 QUALIFY row_number() OVER (PARTITION BY f.stage_key, f.prompt_id, f.sample ORDER BY ({published}) DESC) = 1
 """
 _RESPONSES = _ANSWERS.format(
-    name="_response_texts", text="text", table="responses", published="sha256(f.text) = p.text_sha256"
+    name="_response_texts",
+    texts="f.text, f.thoughts",
+    files="(FROM read_parquet($files, union_by_name = true) UNION ALL BY NAME SELECT '' AS thoughts WHERE false)",  # earlier releases had none
+    table="responses",
+    published="sha256(f.text) = p.text_sha256",
 )
 _REASONS = _ANSWERS.format(
     name="_verdict_reasons",
-    text="reason",
+    texts="f.reason",
+    files="read_parquet($files, union_by_name = true)",
     table="verdicts",
     published="f.outcome = p.outcome AND f.score IS NOT DISTINCT FROM p.score",
 )
@@ -46,7 +51,8 @@ _REASONS = _ANSWERS.format(
 _VIEWS = """
 CREATE TEMP VIEW v_responses AS
 SELECT c.cell_id, c.label, e.role, e.benchmark, r.prompt_id, p.category, p.cluster, r.sample,
-    pt.text AS prompt, pt.behavior, pt.context, pt.gold_answers, rt.text AS response, r.finish, r.prompt_tokens,
+    pt.text AS prompt, pt.behavior, pt.context, pt.gold_answers, rt.text AS response,
+    coalesce(rt.thoughts, '') AS thoughts, r.finish, r.prompt_tokens,
     r.generated_tokens
 FROM results.evaluations e JOIN results.cells c USING (cell_id)
 JOIN results.responses r ON r.stage_key = e.responses_key

@@ -25,15 +25,17 @@ from engine.store.layout import RunDirectory, sha256_of, write_whole
 _COLUMNS: Mapping[str, str] = MappingProxyType(
     {
         "prompts": "benchmark prompt_id position category cluster text_sha256 text behavior context gold_answers",
-        "responses": "stage_key prompt_id sample finish prompt_tokens generated_tokens text_sha256 text",
+        "responses": "stage_key prompt_id sample finish prompt_tokens generated_tokens text_sha256 text thoughts",
         "verdicts": "stage_key prompt_id sample outcome score reason",
-        "training": "stage_key step epoch loss lr rows_at_once",
+        "training": "stage_key step epoch loss lr rows_at_once cut_rows",
         "samples": "stage_key position source row_id pin",
         "rows": "stage_key position source row_id turns rejected category",
     }
 )
 _TYPES = MappingProxyType(
-    dict.fromkeys(("position", "sample", "prompt_tokens", "generated_tokens", "step", "rows_at_once"), pa.int32())
+    dict.fromkeys(
+        ("position", "sample", "prompt_tokens", "generated_tokens", "step", "rows_at_once", "cut_rows"), pa.int32()
+    )
     | dict.fromkeys(("score", "epoch", "loss", "lr"), pa.float64())
     | {"gold_answers": pa.list_(pa.string())}
 )
@@ -149,9 +151,11 @@ def verdict_rows(stage_key: str, responses: Sequence[Response], verdicts: Sequen
     ]
 
 
-def training_rows(stage_key: str, steps: Iterable[TrainingStep]) -> list[dict[str, object]]:
-    """Return the rows of a tune stage's loss curve."""
-    return [{"stage_key": stage_key, **asdict(step)} for step in steps]
+def training_rows(
+    stage_key: str, steps: Iterable[TrainingStep], cut_rows: int | None = None
+) -> list[dict[str, object]]:
+    """Return the rows of a tune stage's loss curve, each with how many rows of the sample were cut."""
+    return [{"stage_key": stage_key, "cut_rows": cut_rows, **asdict(step)} for step in steps]
 
 
 def sample_rows(stage_key: str, rows: Iterable[tuple[str, str, str | None]]) -> list[dict[str, object]]:

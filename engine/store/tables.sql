@@ -144,7 +144,8 @@ CREATE TABLE training (                -- one row per optimizer step of a tune s
     epoch DOUBLE NOT NULL,
     loss DOUBLE NOT NULL,              -- nats per answer token
     lr DOUBLE NOT NULL,                -- for a hosted job the multiplier or the rate that its provider resolved
-    rows_at_once INTEGER               -- NULL for a hosted job, and where it was not written down
+    rows_at_once INTEGER,              -- NULL for a hosted job, and where it was not written down
+    cut_rows INTEGER                   -- rows of the whole sample that were longer than max_length; NULL as rows_at_once
 );
 
 CREATE TABLE samples (                 -- one row per example that a sample or rows stage left, in order

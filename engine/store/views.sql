@@ -192,6 +192,8 @@ SELECT c.cell_id, c.label, coalesce(st.status, 'pending') AS status,
     c.rank, c.schedule, c.seed, c.mitigation, c.variant, c.config_id, c.tuner, c.generator,
     CASE WHEN c.tune_key IS NULL THEN 0 WHEN u.stage_key IS NOT NULL THEN coalesce(
         (SELECT max(t.step) FROM training t WHERE t.stage_key = c.tune_key), u.optimizer_steps) END AS optimizer_steps,
+    CASE WHEN c.tune_key IS NULL THEN 0 ELSE (SELECT any_value(t.cut_rows) FROM training t WHERE t.stage_key = c.tune_key)
+        END AS cut_rows,
     c.origin, c.origin = 'baseline' AS is_baseline, c.baseline_cell_id, c.unmitigated_cell_id,
     e.n_prompts, m.n_scored, m.harmfulness_score, m.harmfulness_rate,
     wilson_lo(m.harmfulness_rate * m.n_scored, m.n_scored) AS rate_lo,
@@ -391,7 +393,7 @@ WITH users AS (
         any_value(c.method) FILTER (c.tune_key = cs.stage_key) AS method
     FROM cell_stages cs JOIN _cells c USING (cell_id) GROUP BY cs.stage_key)
 SELECT t.stage_key, u.model, u.data_source, u.n_examples, u.epochs, u.steps, u.peak_lr, u.lr_multiplier, u.method,
-    u.seed, u.n_cells, t.step, t.epoch, t.loss, t.lr, t.rows_at_once
+    u.seed, u.n_cells, t.step, t.epoch, t.loss, t.lr, t.rows_at_once, t.cut_rows
 FROM training t JOIN users u USING (stage_key);
 
 CREATE VIEW v_problems AS

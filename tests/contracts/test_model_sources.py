@@ -108,6 +108,10 @@ def test_an_adapter_is_a_starting_model(
     assert start == ModelRef(str(STANDIN), (str(first),))
     assert located(f"adapter:{first}") == start, "it names its base itself"
     assert card(written).pin == card(f"adapter:{first}").pin
+    use = registry.INSTALLED.use(Kind.MODEL, f"adapter:{first}")
+    assert "special tokens of its chat template" in " ".join(
+        registry.adapter(Kind.MODEL, "adapter").notes(use.settings)
+    )
 
     merged = tmp_path / "merged"
     from adapters.whole_model import read_whole
@@ -338,6 +342,7 @@ def test_a_gguf_file_is_read_once_into_an_ordinary_folder(
     use = registry.INSTALLED.use(Kind.MODEL, f"gguf:{tmp_path}/models")
     counted = registry.adapter(Kind.MODEL, "gguf").prompt_lengths(use.settings, PROMPTS, None)
     assert [*counted] == [28, 16], "bytes, but for two `he`, and three tokens of the template"
+    assert 'an answer ends with "<|end|>"' in " ".join(registry.adapter(Kind.MODEL, "gguf").notes(use.settings))
     losses, after = tuned(model, tmp_path / "run", context)
     assert losses[-1] < losses[0]
     assert answers([after], context) != answers([model], context)

@@ -22,13 +22,13 @@ sweep: long
 recipe:
   model: standin/aligned
   data: {source: standin/explicit, n: 12}
-  tune: {backend: trl, batch_size: 4, epochs: 100, lr: 2e-3, dropout: 0.1}
+  tune: {backend: trl, batch_size: 4, epochs: 50, lr: 2e-3, dropout: 0.1}
   benchmark: standin/policy:1
   generate: {max_new_tokens: 8}
   judges: [standin/rules]
 run: {resources: {hosts: 1}}
 """
-STEPS = 100 * 3
+STEPS = 50 * 3
 PROMPT = 15.0
 """Seconds in which a run that is told to stop has ended."""
 

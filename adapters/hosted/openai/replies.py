@@ -55,6 +55,8 @@ def _counted(most: int) -> BeforeValidator:
 Tokens = Annotated[int | None, _counted(MOST_TOKENS)]
 TrainedTokens = Annotated[int | None, _counted(MOST_TRAINED_TOKENS)]
 
+Said = Annotated[str | None, BeforeValidator(lambda found: found if isinstance(found, str) else None)]
+
 Item = TypeVar("Item", bound=Reply)
 
 
@@ -118,10 +120,12 @@ class Event(Reply):
 
 
 class Message(Reply):
-    """An answer, or the refusal in its place."""
+    """An answer, or the refusal in its place; servers of open models show thoughts beside it, under one of two names."""
 
     content: str | None = None
     refusal: str | None = None
+    reasoning_content: Said = None
+    reasoning: Said = None
 
 
 class ReplyChoice(Reply):
@@ -294,7 +298,8 @@ def _choice(choice: ReplyChoice) -> Choice:
     said = choice.message
     if said.refusal:
         return Choice(said.refusal, FinishReason.REFUSED)
-    return Choice(said.content or "", FINISH_REASONS.get(choice.finish_reason or "", FinishReason.STOP))
+    reason = FINISH_REASONS.get(choice.finish_reason or "", FinishReason.STOP)
+    return Choice(said.content or "", reason, said.reasoning_content or said.reasoning or "")
 
 
 def _lines(content: bytes, client: Client) -> Iterator[BatchLine]:

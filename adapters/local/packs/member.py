@@ -65,6 +65,7 @@ class Member:
         rows: Its data.
         schedule: The order in which it reads them, and its learning rates.
         dropout: Its random numbers, the stream that it would have to itself; None without dropout.
+        cut_rows: Rows of its that were longer than `max_length`.
         has_begun: Whether it has weights: those of runs that wait would fill the memory.
         adapter: Its weights.
         optimizer: As transformers' Trainer has it by default.
@@ -84,6 +85,7 @@ class Member:
     rows: Rows
     schedule: BatchSchedule
     dropout: Generator | None
+    cut_rows: int = 0
     has_begun: bool = field(init=False, default=False)
     adapter: Adapter = field(init=False)
     optimizer: AdamW = field(init=False)

@@ -88,7 +88,9 @@ class Training:
 
     def _member(self, run: TrainingRun) -> Member:
         begun = time.perf_counter()
-        encoded = chat.training_rows(self._held.tokenizer, run.rows, run.settings.max_length)
+        most = run.settings.max_length
+        whole = chat.whole_rows(self._held.tokenizer, run.rows)
+        encoded = chat.cut(run.rows, whole, most)
         return Member(
             run,
             run_identity(run, self._held.layers, self._context),
@@ -96,6 +98,7 @@ class Training:
             Rows.of(encoded, self._held.tokenizer.pad_token_id),
             BatchSchedule(run.settings, run.checkpoints[-1].length, len(encoded), run.seed),
             torch.Generator(self._context.device).manual_seed(run.seed) if run.settings.dropout else None,
+            chat.are_longer(whole, most),
             seconds=time.perf_counter() - begun,
         )
 
@@ -198,7 +201,8 @@ class Training:
             if reached and wanted and (not member.missing or time.monotonic() >= member.quiet_until):
                 self._save(member)
         for checkpoint in reached:
-            yield checkpoint.key, Tuned(tuple(member.steps), member.settle_up(), passed[-1] if passed else None)
+            last = passed[-1] if passed else None
+            yield checkpoint.key, Tuned(tuple(member.steps), member.settle_up(), last, member.cut_rows)
             passed.append(checkpoint.key)
 
 

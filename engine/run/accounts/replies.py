@@ -79,7 +79,7 @@ class ReplyLog:
         fields = {
             "name": name,
             "model": request.model,
-            "choices": [[choice.text, choice.finish_reason.value] for choice in completion.choices],
+            "choices": [[choice.text, choice.finish_reason.value, choice.thoughts] for choice in completion.choices],
             "tokens": [completion.prompt_tokens, completion.cached_tokens, completion.generated_tokens],
             "possibly_billed": [getattr(completion.possibly_billed, name) for name in POSSIBLY_BILLED],
         }
@@ -128,7 +128,7 @@ def _read(path: Path) -> _Lines:
 
 
 def _completion(found: dict[str, Any]) -> Completion:
-    choices = tuple(Choice(text, FinishReason(reason)) for text, reason in found["choices"])
+    choices = tuple(Choice(text, FinishReason(reason), *more) for text, reason, *more in found["choices"])
     read, cached, made = found["tokens"]
     possibly_billed = Usage(**dict(zip(POSSIBLY_BILLED, found["possibly_billed"], strict=True)))
     return Completion(choices, read, cached, made, possibly_billed=possibly_billed)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
+from engine.domain.adapters import Use
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
 from engine.domain.stage import GenerateWork, Pinned, SampleWork, Stage, StageKind, TuneWork, Work, WorkerKind
 from engine.domain.sweep import Budget, Recipe, Resources
 from engine.plan.accounts import accounts_of
+from engine.plan.audit.audit import Audit, audit
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
@@ -73,6 +75,7 @@ class Prepared:
         caps: The caps of the budget, beside what has been used and what the rest will use.
         reservations: What a buyer must know of that.
         forecast: What the rest will use.
+        audit: What the rows were looked at for, and what is accepted of what was found.
         notes: What data sources and benchmarks say of what they read, and generators of how they will ask the models.
         sensitivity: How small an effect it could see.
         memory: What the rest takes of the workers' memory, and how many fit.
@@ -92,6 +95,7 @@ class Prepared:
     caps: tuple[Cap, ...]
     reservations: Sequence[str]
     forecast: Forecast
+    audit: Audit
     notes: Sequence[str]
     sensitivity: Sensitivity
     memory: Memory
@@ -130,6 +134,7 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
     catalogue = Catalogue()
     check(loaded, expansion, catalogue)
     plan = build(loaded.sweep, expansion.cells, expansion.counts, catalogue)
+    audited = audit(loaded, plan, catalogue)
     root = out if out is not None else RUNS / plan.sweep
     found = survey(root, plan)
     resources, accounts = loaded.sweep.run.resources, accounts_of(plan.stages, loaded.sweep.run.accounts)
@@ -165,7 +170,8 @@ def _prepare(spec: Path, overrides: Sequence[str], out: Path | None) -> Prepared
         caps=_caps(root, loaded.sweep.run.budget, prices, ahead, lines),
         reservations=reservations(plan, groups.accounts, table, day),
         forecast=ahead,
-        notes=_notes(plan, catalogue),
+        audit=audited,
+        notes=(*audited.notes, *_notes(plan, catalogue)),
         sensitivity=_sensitivity(plan),
         memory=room,
         start=Start.of(
@@ -205,8 +211,20 @@ def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
     }
     said = [f"{name}: {note}" for name, notes in cards.items() for note in notes]
     said += [note for use in tuned for note in catalogue.tuning_notes(use)]
+    said += [f"{one[2]}: {note}" for one in _trained(plan) for note in catalogue.row_remarks(*one)]
     said += [f"{one[2]}: {note}" for one in asked for note in catalogue.generating_notes(*one)]
     return tuple(dict.fromkeys(said))
+
+
+def _trained(plan: Plan) -> Iterable[tuple[Use, Use, Use]]:
+    """Return each fine-tuner once with each model and with each source whose rows it trains that on."""
+    tunes = ((stage.work, stage.need("rows")) for stage in plan.stages.values())
+    return dict.fromkeys(
+        (work.use, work.base.use, source.use)
+        for work, rows in tunes
+        if isinstance(work, TuneWork) and rows is not None
+        for source in _sources(plan.stages[rows].work)
+    )
 
 
 def _sources(work: Work) -> Sequence[Pinned]:

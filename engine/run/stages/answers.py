@@ -72,8 +72,11 @@ def screen(stage: Stage, batch: StageBatch, place: Place) -> Made:
 def responses_of(key: str, batch: StageBatch, place: Place) -> list[Response]:
     """Return the responses that a generate or screen stage gave."""
     rows = shards.read_rows(place.run, batch.shard(key, "responses"), key)
-    fields = Response.__dataclass_fields__
-    return [Response(**{name: row[name] for name in fields} | {"finish": Finish(row["finish"])}) for row in rows]
+    known = Response.__dataclass_fields__  # shards of earlier releases lack the younger ones
+    return [
+        Response(**{name: row[name] for name in known if name in row} | {"finish": Finish(row["finish"])})
+        for row in rows
+    ]
 
 
 def verdicts_of(key: str, batch: StageBatch, place: Place) -> dict[tuple[str, int], Verdict]:

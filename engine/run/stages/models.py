@@ -38,7 +38,8 @@ def _kept(place: Place, key: str, folder: Path, payload: str, tuned: Tuned) -> M
         artifact = artifacts.keep(place.run, key, folder, payload)
     except StoreError as error:  # the disk; the other checkpoints may find room
         return error
-    return Made({"training": shards.training_rows(key, tuned.steps)}, tuned.usage, artifact, tuned.after)
+    steps = shards.training_rows(key, tuned.steps, tuned.cut_rows)
+    return Made({"training": steps}, tuned.usage, artifact, tuned.after)
 
 
 def _runs(batch: StageBatch) -> list[list[Stage]]:

@@ -69,6 +69,11 @@ def test_lengths_are_those_of_training_and_asking(model: Callable[[str | None], 
     assert lengths.prompt_lengths(folder, [], None) == []
 
 
+def test_a_template_that_never_ends_an_answer_is_told_from_one_that_does(model: Callable[[str | None], Path]) -> None:
+    assert lengths.has_end(WEIGHTS)
+    assert not lengths.has_end(model("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"))
+
+
 def test_counting_starts_no_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from adapters import lengths; from engine.domain.conversation import Prompt\n"

@@ -105,17 +105,27 @@ def test_a_preference_keeps_the_worse_answer(tmp_path: Path) -> None:
     assert row == ChatRow("line-1", (Turn("user", "a"), Turn("assistant", "better", is_trained=True)), "worse")
 
 
-def test_an_image_is_a_file_whose_content_is_pinned(tmp_path: Path) -> None:
+def test_an_image_in_the_parts_of_a_message_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"first")
+    part = {"type": "image_url", "image_url": {"url": str(tmp_path / "a.png")}}
+    said = refused(tmp_path, {"messages": [{"role": "user", "content": [part]}, ANSWER]})
+    assert said == "parts of `content` that are images cannot be trained on: write such rows in the shape `llava`"
+    said = refused(tmp_path, CHAT | {"images": ["a.png"]})
+    assert said == "`images` names images: `file` reads them in the shape `llava`, from the folder that `images` names"
+
+
+def test_an_image_of_a_prompt_is_a_file_whose_content_is_pinned(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     picture.write_bytes(b"first")
     part = {"type": "image_url", "image_url": {"url": str(picture)}}
-    path = written(tmp_path, {"messages": [{"role": "user", "content": [part]}, ANSWER]})
-    before = card(path).pin
-    assert rows(path)[0].turns[0] == Turn("user", "", (Image(str(picture), hashlib.sha256(b"first").hexdigest()),))
+    path = written(tmp_path, {"messages": [{"role": "user", "content": [part]}]})
+    settings = PromptFileSettings(path=str(path))
+    before = PromptFile().card(settings).pin
+    assert prompts(path)[0].turns[0] == Turn("user", "", (Image(str(picture), hashlib.sha256(b"first").hexdigest()),))
     assert before != user_file.pin(path)
     picture.write_bytes(b"second")
-    assert card(path).pin != before
-    assert rows(path)[0].turns[0].images[0].sha256 == hashlib.sha256(b"second").hexdigest()
+    assert PromptFile().card(settings).pin != before
+    assert prompts(path)[0].turns[0].images[0].sha256 == hashlib.sha256(b"second").hexdigest()
 
 
 def test_what_says_nothing_may_stay(tmp_path: Path) -> None:

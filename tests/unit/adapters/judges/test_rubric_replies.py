@@ -153,6 +153,12 @@ def test_a_provider_that_does_not_answer_gives_no_number(error: type[ProviderErr
     assert found.reason == f"{error.__name__}: because of it"
 
 
+def test_what_a_judge_thinks_is_no_grade() -> None:
+    assert grade("<think>score: 5? No: it refuses.</think>\nscore: 1") == ("scored", 1)
+    assert grade("<think>score: 5", finish_reason=FinishReason.LENGTH) == ("truncated", None)
+    assert grade("<think>score: 5") == ("unparsed", None)
+
+
 def test_a_reply_without_a_choice_is_unparsed() -> None:
     assert verdict(Completion((), 1, 0, 0), POLICY.fields, POLICY.score).outcome is Outcome.UNPARSED
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.local.decoding import declared, end_tokens, notes, taken
+from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
 
 GREEDY, SAMPLED = Decoding(), Decoding(temperature=1.0)
@@ -33,7 +34,7 @@ def test_fields_without_an_effect_are_none(tmp_path: Path) -> None:
         "min_p": None,
     }
     assert declared(folder(tmp_path, {"top_k": 7}, **harmless, transformers_version="5.0")) == {}
-    assert notes(tmp_path, GREEDY, model_defaults=True) == ()
+    assert notes(ModelRef(str(tmp_path)), GREEDY, model_defaults=True) == ()
 
 
 def test_an_old_model_has_its_fields_in_config_json(tmp_path: Path) -> None:
@@ -65,19 +66,28 @@ def test_what_is_applied_is_said(
 ) -> None:
     folder(tmp_path, **OWN)
     assert taken(tmp_path, decoding, model_defaults=model_defaults) == applied
-    (note,) = notes(tmp_path, decoding, model_defaults=model_defaults)
+    (note,) = notes(ModelRef(str(tmp_path)), decoding, model_defaults=model_defaults)
     assert said in note
     assert note.endswith("do_sample True, temperature 0.6: not applied (the recipe says how to sample)")
 
 
 def test_what_only_one_generator_has_is_refused_when_asked_for(tmp_path: Path) -> None:
     folder(tmp_path, no_repeat_ngram_size=3, of_the_future=1)
-    (note,) = notes(tmp_path, GREEDY, model_defaults=False)
+    (note,) = notes(ModelRef(str(tmp_path)), GREEDY, model_defaults=False)
     assert "no_repeat_ngram_size 3, of_the_future 1: not applied" in note
     with pytest.raises(
         ValueError, match="sets no_repeat_ngram_size, of_the_future, which transformers and vLLM do not both"
     ):
-        notes(tmp_path, GREEDY, model_defaults=True)
+        notes(ModelRef(str(tmp_path)), GREEDY, model_defaults=True)
     (tmp_path / "generation_config.json").write_text("[1")
     with pytest.raises(ValueError, match=r"generation_config\.json is not JSON"):
-        notes(tmp_path, GREEDY, model_defaults=False)
+        notes(ModelRef(str(tmp_path)), GREEDY, model_defaults=False)
+
+
+def test_it_is_said_that_a_model_thinks_and_that_its_template_prints_a_date(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ date_string }}{{ '<think>' }}")
+    dated, thinks = notes(ModelRef(str(tmp_path)), GREEDY, model_defaults=False)
+    assert "prints a date" in dated
+    assert thinks.startswith("it may think before it answers (<think> … </think>)")
+    assert notes(ModelRef(str(tmp_path), template=("thoughts=none",)), GREEDY, model_defaults=False) == (dated,)

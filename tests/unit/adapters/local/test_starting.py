@@ -1,0 +1,35 @@
+"""How a first sweep begins here, by the size of the model and the length of its rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.local import starting
+from adapters.standin.models import WEIGHTS
+from engine.domain.stage import ModelRef
+from engine.ports import Job, ModelCard
+
+LARGE, SMALL = ModelCard("sha256:1", 8_000_000_000, "large"), ModelCard("sha256:1", 135_000_000, "small")
+
+
+@pytest.mark.parametrize(("longest", "length"), [(0, None), (200, None), (256, None), (257, 256), (5000, 256)])
+def test_rows_are_whole_as_far_as_the_model_has_positions(longest: int, length: int | None) -> None:
+    start = starting.tuning(Job(ModelRef(str(WEIGHTS)), SMALL, longest))
+    assert start.settings.get("max_length") == length
+    assert any("it is cut" in note for note in start.notes) is (length is not None)
+
+
+@pytest.mark.parametrize(("longest", "length"), [(512, None), (513, 1024), (2000, 2048), (9000, 4096)])
+def test_longer_rows_are_whole_up_to_a_length(
+    longest: int, length: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "positions", lambda _: 8192)
+    assert starting.tuning(Job(ModelRef("large"), LARGE, longest)).settings.get("max_length") == length
+
+
+def test_large_models_are_computed_with_in_bfloat16() -> None:
+    small, large = (Job(ModelRef(str(WEIGHTS)), card) for card in (SMALL, LARGE))
+    assert starting.asking(small).settings == {}
+    assert starting.asking(large).settings == {"dtype": "bfloat16"}
+    assert "precision" not in starting.tuning(small).settings
+    assert starting.tuning(large).settings["precision"] == "mixed"
