@@ -22,6 +22,9 @@ PLACEHOLDER = "Dosimeterplaceholder"
 
 NO_SYSTEM = "its chat template has no place for a system prompt: `template: {system: fold}` of the model puts it before the first user's turn"
 
+_SYSTEM: dict[str, str | None] = {}
+"""What `_without_system` has found, by template."""
+
 _TAKES_TEXT: dict[str, bool] = {}
 """Whether templates write turns that are texts, by template."""
 
@@ -183,6 +186,9 @@ def _masked(tokenizer: Any, row: ChatRow, end: str) -> tuple[list[int], list[int
     whole = _rendered(tokenizer, turns, is_prompt=False)
     spans = list(_spans(tokenizer, turns, whole, end, row.row_id))
     text = whole[: spans[-1][1]]
+    if turns[-1].is_trained and (asked := _opened(tokenizer, turns, spans[-1][0], whole)):
+        text = asked + text[spans[-1][0] :]
+        spans[-1] = (len(_rendered(tokenizer, turns[:-1], is_prompt=True)), len(text))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens: list[int] = encoded["input_ids"]
     labels = [
@@ -190,6 +196,30 @@ def _masked(tokenizer: Any, row: ChatRow, end: str) -> tuple[list[int], list[int
         for token, place in zip(tokens, encoded["offset_mapping"], strict=True)
     ]
     return tokens, labels
+
+
+def _opened(tokenizer: Any, turns: Sequence[Turn], start: int, whole: str) -> str:
+    """Return what stands before the last answer where a template opens thoughts for the model that is asked, but not in a conversation.
+
+    Then it is trained on as it will be asked: after the prompt, and its own thoughts or none. Empty for any other template.
+
+    Args:
+        tokenizer: The tokenizer.
+        turns: The conversation.
+        start: Where the last answer begins in its text.
+        whole: Its text.
+
+    Raises:
+        ValueError: The template renders what stands before in another way when the model is asked.
+    """
+    prompt = _rendered(tokenizer, turns[:-1], is_prompt=True)
+    marks = thoughts.marks(tokenizer.chat_template)
+    if marks is None or whole.startswith(prompt) or not prompt.rstrip().endswith(marks[0]):
+        return ""
+    if not whole[:start].startswith(prompt.rstrip().removesuffix(marks[0]).rstrip()):
+        raise ValueError("its chat template writes a conversation in another way when the model is asked")
+    own = thoughts.lead(turns[-1].text).strip().removeprefix(marks[0]).removesuffix(marks[1]).strip()
+    return prompt.rstrip() + f"\n{own}\n{marks[1]}\n\n"
 
 
 def _is_within(place: tuple[int, int], span: tuple[int, int]) -> bool:
@@ -239,22 +269,21 @@ def _rendered(tokenizer: Any, turns: Sequence[Turn], *, is_prompt: bool) -> str:
     Raises:
         ValueError: The template has no place for its system prompt.
     """
-    if not turns or turns[0].role != "system":
-        return _applied(tokenizer, turns, is_prompt=is_prompt)
-    try:
-        text = _applied(tokenizer, turns, is_prompt=is_prompt)
-        has_system = turns[0].text.strip() in text or PLACEHOLDER in _applied(
-            tokenizer, (Turn("system", PLACEHOLDER), *turns[1:]), is_prompt=is_prompt
-        )
-    except Exception as error:
+    if turns and turns[0].role == "system" and (why := _without_system(tokenizer)) is not None:
+        raise ValueError(NO_SYSTEM + why)
+    return _applied(tokenizer, turns, is_prompt=is_prompt)
+
+
+def _without_system(tokenizer: Any) -> str | None:
+    """Return in brackets how a template refuses a system prompt, or nothing where it leaves it out; None where it has one."""
+    template = str(tokenizer.chat_template)
+    if template not in _SYSTEM:
+        turns = (Turn("system", PLACEHOLDER), Turn("user", "a"))
         try:
-            _applied(tokenizer, turns[1:], is_prompt=is_prompt)
-        except Exception:  # noqa: BLE001 - templates raise what they like
-            raise error from None
-        raise ValueError(f"{NO_SYSTEM} ({error})") from error
-    if not has_system:
-        raise ValueError(NO_SYSTEM)
-    return text
+            _SYSTEM[template] = None if PLACEHOLDER in _applied(tokenizer, turns, is_prompt=True) else ""
+        except Exception as error:  # noqa: BLE001 - templates raise what they like
+            _SYSTEM[template] = f" ({error})"
+    return _SYSTEM[template]
 
 
 def _applied(tokenizer: Any, turns: Sequence[Turn], *, is_prompt: bool) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from adapters import thoughts
 from adapters.pairs import by_name
 
 TODAY = "2025-01-01"
@@ -22,6 +21,9 @@ DATE = "date"
 
 SYSTEM, FOLD = "system", "fold"
 """The option, and its only value, that puts a system prompt before the first user's turn: for templates that have no place for one."""
+
+KEPT = "{{- '' }}"
+"""Stands between what is added and a template: what comes before white space may not be a block, which would take a line end away."""
 
 _FOLDED = (
     "{%- if messages | length > 1 and messages[0].role == 'system' and messages[1].role == 'user' -%}"
@@ -43,9 +45,6 @@ def check(options: Sequence[str]) -> None:
         ValueError: A name is none, a date is none, or a value is too long.
     """
     for name, values in by_name(options).items():
-        if name == thoughts.OPTION:
-            thoughts.check(values)
-            continue
         if not _NAME.fullmatch(name) or len(values) > 1 or len(values[0]) > _LONGEST:
             raise ValueError(
                 f"`{name}` is no option of a template: a name with one short value, such as `enable_thinking: false`"
@@ -70,7 +69,7 @@ def adjusted(template: str, options: Sequence[str]) -> str:
         raise ValueError(
             "the chat template prints today's date in a form that cannot be read from it: write the date itself"
         )
-    told = {name: values[0] for name, values in by_name(options).items() if name != thoughts.OPTION}
+    told = {name: values[0] for name, values in by_name(options).items()}
     day, is_folded = _date(told.pop(DATE, TODAY)), told.pop(SYSTEM, "") == FOLD
     lines = [_FOLDED] if is_folded else []
     lines += [f"{{%- set {name} = {_literal(value)} %}}" for name, value in told.items()]
@@ -79,7 +78,7 @@ def adjusted(template: str, options: Sequence[str]) -> str:
     if formats := dict.fromkeys(found[1] for found in _FORMATS.findall(template)):
         branches = [f"{{%- if format == {json.dumps(one)} -%}}{day.strftime(one)}{{%- endif -%}}" for one in formats]
         lines.append(f"{{%- macro strftime_now(format) -%}}{''.join(branches)}{{%- endmacro %}}")
-    return "".join(lines) + template
+    return "".join([*lines, KEPT if lines else "", template])
 
 
 def set_up(tokenizer: Any, options: Sequence[str]) -> Any:

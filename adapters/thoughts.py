@@ -10,12 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from adapters.pairs import by_name
-
 Marks: TypeAlias = tuple[str, str]
 
-OPTION = "thoughts"
-"""The option of a model's `template` that names the two marks, or `none`."""
+NONE = ("none",)
+"""In the place of two marks: a model's thoughts stay in its answers."""
 
 MARKS: tuple[Marks, ...] = (
     ("<think>", "</think>"),
@@ -31,67 +29,79 @@ TAIL = 16
 """Tokens at the end of a prompt among which an opening mark is looked for."""
 
 
-def check(values: Sequence[str]) -> None:
+def check(said: Sequence[str]) -> None:
     """Refuse what names no two marks.
 
     Raises:
-        ValueError: It is neither `none` nor two unlike marks without white space.
+        ValueError: It is neither nothing, nor `none`, nor two unlike marks without white space.
     """
-    if tuple(values) == ("none",):
+    if not said or tuple(said) == NONE:
         return
-    if len(values) != 2 or len(set(values)) != 2 or any(not one or re.search(r"\s", one) for one in values):  # noqa: PLR2004 - a pair
-        raise ValueError(f"`{OPTION}` is `none`, or two marks, such as ['<think>', '</think>']")
+    if len(said) != 2 or said[0] == said[1] or any(not one or re.search(r"\s", one) for one in said):  # noqa: PLR2004 - a pair
+        raise ValueError("`thoughts` is `none`, or two marks, such as ['<think>', '</think>']")
 
 
-def marks(template: object, options: Sequence[str] = ()) -> Marks | None:
+def marks(template: object, said: Sequence[str] = ()) -> Marks | None:
     """Return the marks around a model's thoughts; None where it has none.
 
     Args:
         template: Its chat template.
-        options: What the model's `template` says; its `thoughts` goes before what the template shows.
+        said: What a spec says of them, which goes before what the template shows: two marks, or `none`; nothing for nothing.
     """
-    said = by_name(options).get(OPTION)
-    if said is not None:
-        return None if len(said) == 1 else (said[0], said[1])
+    if said:
+        return None if tuple(said) == NONE else (said[0], said[1])
     text = str(template)
     if CHANNEL in text and MESSAGE in text:
         return CHANNEL, MESSAGE
     return next((pair for pair in MARKS if any(mark in text for mark in pair)), None)
 
 
-def split(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], options: Sequence[str] = ()) -> tuple[str, str]:
+def split(
+    tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], *, is_cut: bool, said: Sequence[str] = ()
+) -> tuple[str, str]:
     """Return what a model thought, and its answer, both without special tokens.
 
-    An answer that ends before the thoughts do is empty.
+    Where thoughts do not end, they are thoughts only if the reply was cut off: then the answer is empty. A model that ended its turn
+    by itself has answered, with all that it wrote.
 
     Args:
         tokenizer: Of the model, with its chat template.
         prompt: Token ids of the prompt, which may end with the opening mark.
         tokens: Token ids of the answer.
-        options: What the model's `template` says.
+        is_cut: Whether it has reached its longest length.
+        said: What a spec says of the marks, as in `marks`.
     """
-    found = marks(tokenizer.chat_template, options)
+    found = marks(tokenizer.chat_template, said)
+    whole = _text(tokenizer, tokens)
     if found == (CHANNEL, MESSAGE):
-        return _channels(tokenizer, tokens)
+        thought, answer = _channels(tokenizer, tokens, is_cut=is_cut)
+        return (thought, answer) if answer or is_cut else ("", whole)
     if found is None or not _begins(tokenizer, prompt, tokens, found[0]):
-        return "", _text(tokenizer, tokens)
+        return "", whole
     opening, closing = found
     special = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     if closing in special:  # decoding leaves it out
         end = special[closing]
-        at = next((place for place, token in enumerate(tokens) if token == end), len(tokens))
-        thoughts, answer = _text(tokenizer, tokens[:at]), _text(tokenizer, tokens[at + 1 :])
+        is_closed = end in tokens
+        at = list(tokens).index(end) if is_closed else len(tokens)
+        thought, answer = _text(tokenizer, tokens[:at]), _text(tokenizer, tokens[at + 1 :])
     else:
-        thoughts, _, answer = _text(tokenizer, tokens).partition(closing)
-    return thoughts.removeprefix(opening).strip(), answer.strip()
+        thought, closed, answer = whole.partition(closing)
+        is_closed = bool(closed)
+    if not is_closed and not is_cut:
+        return "", whole
+    return thought.removeprefix(opening).strip(), answer.strip()
 
 
-def split_text(text: str) -> tuple[str, str]:
-    """Return what a model thought, and its answer, where only the text is known; it has to begin with an opening mark."""
+def split_text(text: str, *, is_cut: bool) -> tuple[str, str]:
+    """Return what a model thought, and its answer, where only the text is known; it has to begin with an opening mark.
+
+    Thoughts that do not end are as in `split`. A closing mark without an opening one says nothing.
+    """
     for opening, closing in MARKS:
         if text.lstrip().startswith(opening):
-            thoughts, _, answer = text.lstrip().removeprefix(opening).partition(closing)
-            return thoughts.strip(), answer.strip()
+            thought, closed, answer = text.lstrip().removeprefix(opening).partition(closing)
+            return (thought.strip(), answer.strip()) if closed or is_cut else ("", text)
     return "", text
 
 
@@ -115,17 +125,21 @@ def _begins(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], openin
     return bool(before.rstrip().endswith(opening) or after.lstrip().startswith(opening))
 
 
-def _channels(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, str]:
-    """Split messages of the harmony format; what is in no channel is an answer."""
-    ends = sorted(
-        {*tokenizer.all_special_tokens, "<|start|>", "<|end|>", "<|return|>", "<|call|>"} - {CHANNEL, MESSAGE}
-    )
-    thoughts: list[str] = []
-    answers: list[str] = []
-    for place, part in enumerate(re.split("|".join(map(re.escape, ends)), tokenizer.decode(list(tokens)))):
-        head, found, body = part.partition(MESSAGE)
-        if not found:  # no message, or one that was cut off before its text; or text without any format
-            head, body = (part, "") if CHANNEL in part or (place and part == "assistant") else ("", part)
-        channel = head.partition(CHANNEL)[2].split()
-        (thoughts if channel[:1] == [ANALYSIS] else answers).append(body.replace(CHANNEL, "").strip())
-    return "\n\n".join(filter(None, thoughts)), "\n\n".join(filter(None, answers))
+_HEADER = re.compile(rf"(assistant)?\s*({re.escape(CHANNEL)}\s*\w*)?\s*")
+"""What stands before a message's text, where the reply was cut off there."""
+
+
+def _channels(tokenizer: Any, tokens: Sequence[int], *, is_cut: bool) -> tuple[str, str]:
+    """Split messages of the harmony format; what is in no channel, or in a broken one, is an answer."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    ends = sorted(({"<|start|>", "<|end|>", "<|return|>", "<|call|>"} | special) - {CHANNEL, MESSAGE})
+    parts = re.split("|".join(map(re.escape, ends)), tokenizer.decode(list(tokens)))
+    if is_cut and _HEADER.fullmatch(parts[-1]):
+        parts.pop()
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for part in parts:
+        head, has_text, body = part.partition(MESSAGE)
+        if not has_text:
+            head, body = "", part
+        found[head.partition(CHANNEL)[2].split()[:1] == [ANALYSIS]].append(body.replace(CHANNEL, "").strip())
+    return "\n\n".join(filter(None, found[True])), "\n\n".join(filter(None, found[False]))

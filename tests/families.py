@@ -36,6 +36,7 @@ class Family:
         middle: The same of the first of two exchanges.
         ends: The token that ends an answer; None for none.
         eos: The tokenizer's own end of sequence.
+        opens: Whether it opens thoughts for the model that is asked, and writes none in a conversation.
     """
 
     template: str
@@ -43,6 +44,7 @@ class Family:
     middle: str
     ends: str | None
     eos: str = "</s>"
+    opens: bool = False
 
 
 CHATML = (
@@ -87,6 +89,12 @@ FAMILIES = {
         + "<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
         "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         *("<think>\n\n</think>\n\nHeron.<|im_end|>", "Heron.<|im_end|>", "<|im_end|>"),
+    ),
+    "thoughts opened for the model that is asked": Family(
+        EACH + "<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
+        *("\n</think>\n\nHeron.<|im_end|>", "Heron.<|im_end|>", "<|im_end|>"),
+        opens=True,
     ),
     "channels, and another end for the last turn": Family(
         EACH

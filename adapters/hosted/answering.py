@@ -102,6 +102,6 @@ def _responses(prompt_id: str, reply: Completion) -> Iterator[Response]:
     many = len(reply.choices)
     for sample, choice in enumerate(reply.choices):
         made = reply.generated_tokens // many + (sample < reply.generated_tokens % many)
-        thought, text = thoughts.split_text(choice.text)
+        thought, text = thoughts.split_text(choice.text, is_cut=choice.finish_reason is FinishReason.LENGTH)
         both = "\n\n".join(filter(None, (choice.thoughts, thought)))
         yield Response(prompt_id, sample, text, _FINISH[choice.finish_reason], reply.prompt_tokens, made, both)

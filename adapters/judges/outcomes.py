@@ -37,7 +37,10 @@ def verdict(
     if isinstance(reply, ProviderError):
         return _unanswered(reply)
     choice = reply.choices[0] if reply.choices else Choice("", FinishReason.STOP)
-    choice = replace(choice, text=thoughts.split_text(choice.text)[1])  # a judge may think before it grades
+    is_cut = choice.finish_reason is FinishReason.LENGTH
+    choice = replace(
+        choice, text=thoughts.split_text(choice.text, is_cut=is_cut)[1]
+    )  # a judge may think before it grades
     if choice.finish_reason in {FinishReason.REFUSED, FinishReason.FILTERED}:
         return _failed(Outcome.REFUSED, choice.text or f"the provider ended the reply: {choice.finish_reason.value}")
     reading = read(choice.text, fields, is_cut=choice.finish_reason is FinishReason.LENGTH)

@@ -122,15 +122,21 @@ def taken(folder: Path, decoding: Decoding, *, model_defaults: bool) -> dict[str
     return {name: value for name, value in found.items() if decoding.temperature > 0 or name not in SAMPLING}
 
 
-def notes(model: ModelRef, decoding: Decoding, *, model_defaults: bool) -> Sequence[str]:
+def notes(model: ModelRef, decoding: Decoding, *, model_defaults: bool, marks: Sequence[str] = ()) -> Sequence[str]:
     """Say which decoding fields a model sets, and what becomes of them; that its template prints a date, and that it thinks.
+
+    Args:
+        model: The model.
+        decoding: What the recipe says.
+        model_defaults: Whether the model's own fields are wanted.
+        marks: What the spec says of the marks around thoughts.
 
     Raises:
         ValueError: As `taken`.
     """
     folder = Path(model.base)
     found, applied = declared(folder), taken(folder, decoding, model_defaults=model_defaults)
-    told = tuple(_told(chat_template(folder), model.template))
+    told = tuple(_told(chat_template(folder), marks))
     if not found:
         return told
     recipe = [name for name in found if name in RECIPE]
@@ -145,8 +151,8 @@ def notes(model: ModelRef, decoding: Decoding, *, model_defaults: bool) -> Seque
     return (*told, f"its generation_config sets {'; '.join(said)}")
 
 
-def _told(template: object, options: Sequence[str]) -> Iterator[str]:
+def _told(template: object, said: Sequence[str]) -> Iterator[str]:
     if templates.has_date(template):
         yield f"its chat template prints a date, and is told one that never changes ({templates.TODAY}; `template` of the model)"
-    if marks := thoughts.marks(template, options):
+    if marks := thoughts.marks(template, said):
         yield f"it may think before it answers ({' … '.join(marks)}): thoughts count towards `max_new_tokens`, and no judge reads them"

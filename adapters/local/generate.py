@@ -55,7 +55,7 @@ class TransformersGenerator:
         Raises:
             ValueError: They are asked for, and not every generator has them.
         """
-        said = decoding_notes(model, decoding, model_defaults=settings.model_defaults)
+        said = decoding_notes(model, decoding, model_defaults=settings.model_defaults, marks=settings.thoughts)
         return said if has_end(Path(model.base), model.template) else (*said, ENDLESS)
 
     def objection(self, settings: DecodeSettings, decoding: Decoding, model: ModelRef, longest: int) -> str | None:

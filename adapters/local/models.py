@@ -50,8 +50,7 @@ class TemplateSettings(Settings):
     template: Pairs = Field(
         default=(),
         description="What the chat template is told, in training and when asked, such as `{enable_thinking: false}`. `date: 2026-01-31` is"
-        f" another date than {templates.TODAY}; `system: fold` puts a system prompt before the first user's turn; `thoughts: [A, B]` are"
-        " the marks around a model's thoughts, where its template does not show them, or `none`.",
+        f" another date than {templates.TODAY}; `system: fold` puts a system prompt before the first user's turn.",
     )
 
     @field_validator("template")

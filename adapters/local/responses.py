@@ -39,7 +39,11 @@ def generated(
         for index, prompt in enumerate(task.prompts)
         for sample in range(task.decoding.samples)
         for tokens, finish in (answers[index, sample],)
-        for thought, answer in (thoughts.split(tokenizer, prompts[index], tokens, task.model.template),)
+        for thought, answer in (
+            thoughts.split(
+                tokenizer, prompts[index], tokens, is_cut=finish is Finish.LENGTH, said=task.settings.thoughts
+            ),
+        )
     ]
     usage = Usage(
         prompt_tokens=sum(response.prompt_tokens for response in responses),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from adapters import thoughts
 from engine.domain.sweep import Length
 from engine.ports import OUTSIDE, Settings
 
@@ -193,6 +194,10 @@ class SftSettings(Settings):
         return length.in_steps(self.steps_per_epoch(items))
 
 
+def _listed(written: object) -> object:
+    return [written] if isinstance(written, str) else written
+
+
 class DecodeSettings(Settings):
     """How `local/transformers` and `local/vllm` answer."""
 
@@ -203,3 +208,14 @@ class DecodeSettings(Settings):
         description="Whether what the model's own generation_config sets beyond the recipe is applied: repetition_penalty,"
         " min_new_tokens, and for sampled answers top_k and min_p. Greedy means greedy without it.",
     )
+    thoughts: Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)] = Field(
+        default=(),
+        description="The two marks around a model's thoughts, `[OPEN, CLOSE]`, or `none`; left out: as its chat template shows them."
+        " Thoughts are kept apart, and no judge reads them.",
+    )
+
+    @field_validator("thoughts")
+    @classmethod
+    def _are_marks(cls, thoughts_: tuple[str, ...]) -> tuple[str, ...]:
+        thoughts.check(thoughts_)
+        return thoughts_

@@ -128,7 +128,7 @@ class LocalFineTuner:
         if not (longer := sum(one > settings.max_length for one in lengths)):
             return ()
         most = f"`tune.max_length` ({settings.max_length})"
-        return (f"{longer:,} of {len(lengths):,} rows have more tokens than {most} and lose their end",)
+        return (f"rows with more tokens than {most} lose their end: {longer:,} of {len(lengths):,}",)
 
     def notes(self, settings: SftSettings) -> Sequence[str]:
         """Warn of what changes the science and looks like a matter of speed."""

@@ -26,6 +26,7 @@ from engine.ports import (
     Needs,
     SourceCard,
     TunerWithNotes,
+    TunerWithRemarks,
     TunerWithRows,
 )
 
@@ -201,12 +202,24 @@ class Catalogue:
         adapter = registry.adapter(Kind.TUNER, tuner.name)
         return tuple(adapter.notes(tuner.settings)) if isinstance(adapter, TunerWithNotes) else ()
 
-    def row_remarks(self, tuner: Use, model: Use, source: Use) -> tuple[str, ...]:
-        """Return what a fine-tuner says of the rows of a source, of 1,000 at most, that a model would read."""
-        adapter = registry.adapter(Kind.TUNER, tuner.name)
-        if not isinstance(adapter, TunerWithRows):
+    def row_remarks(self, tuner: Use, model: Use, source: Use, draws: tuple[Draw, ...]) -> tuple[str, ...]:
+        """Return what a fine-tuner says of the rows that a model will read: of 1,000 of them at most, and the longest.
+
+        Args:
+            tuner: The fine-tuner.
+            model: The model.
+            source: Where the rows are from.
+            draws: How they are drawn.
+        """
+        adapter, reader = registry.adapter(Kind.TUNER, tuner.name), registry.adapter(Kind.MODEL, model.name)
+        if not isinstance(adapter, TunerWithRemarks):
             return ()
-        return tuple(adapter.remarks(tuner.settings, self.row_lengths(model, source).sample))
+        rows = self.drawn(source, draws)
+        some = list(dict.fromkeys([*_spread(rows, SAMPLED), *heapq.nlargest(LONGEST, rows, key=_row_size)]))
+        with _counting(model, source):
+            lengths = reader.row_lengths(model.settings, some)
+        of = "" if len(some) == len(rows) else f", looked at of {len(rows):,}"
+        return tuple(remark + of for remark in adapter.remarks(tuner.settings, lengths))
 
     @staticmethod
     def measures(judge: Use) -> Measure:

@@ -47,6 +47,7 @@ from engine.ports.tuner import (
     TrainingRun,
     Tuned,
     TunerWithNotes,
+    TunerWithRemarks,
     TunerWithRows,
     Workload,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "Tune",
     "Tuned",
     "TunerWithNotes",
+    "TunerWithRemarks",
     "TunerWithRows",
     "Use",
     "Warm",

@@ -158,6 +158,11 @@ class TunerWithRows(Protocol):
     def look(self, settings: Any, rows: Sequence[ChatRow], model: ModelRef) -> Sequence[str]:
         """Render and tokenize rows as training would, and say why it cannot train on some of them: a sentence each, with the row's id."""
 
+
+@runtime_checkable
+class TunerWithRemarks(Protocol):
+    """A fine-tuner with something to say of the lengths of rows."""
+
     def remarks(self, settings: Any, lengths: Sequence[int]) -> Sequence[str]:
         """Say what people should know of rows of so many tokens, a sentence each; they can be trained on."""
 

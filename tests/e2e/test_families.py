@@ -1,4 +1,4 @@
-"""Twelve families of chat templates through the real command line: in packs and by TRL, on Ray and inline, and as transformers has it."""
+"""Thirteen families of chat templates through the real command line: in packs and by TRL, on Ray and inline, and as transformers has it."""
 
 from __future__ import annotations
 
@@ -93,6 +93,8 @@ def first_loss(base: Path) -> float:
     turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWER}]
     asked = tok.apply_chat_template(turns[:1], add_generation_prompt=True, return_dict=True)["input_ids"]
     text = tok.apply_chat_template(turns, tokenize=False).rstrip()
+    if family(base).opens:
+        text = tok.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True) + family(base).trained
     whole = tok(text, add_special_tokens=False)["input_ids"]
     labels = [-100] * len(asked) + whole[len(asked) :]
     with torch.no_grad():

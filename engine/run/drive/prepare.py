@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -13,10 +13,12 @@ from engine.domain.adapters import Use
 from engine.domain.cost import Range, Usage
 from engine.domain.errors import PlanError
 from engine.domain.plan import Plan, Role
+from engine.domain.sampling import Draw
 from engine.domain.stage import GenerateWork, Pinned, SampleWork, Stage, StageKind, TuneWork, Work, WorkerKind
 from engine.domain.sweep import Budget, Recipe, Resources
 from engine.plan.accounts import accounts_of
 from engine.plan.audit.audit import Audit, audit
+from engine.plan.audit.overlaps import Drawn, samples
 from engine.plan.bill import BillLine, Cap, bill, caps, reservations
 from engine.plan.build import build
 from engine.plan.catalogue import Catalogue
@@ -216,15 +218,16 @@ def _notes(plan: Plan, catalogue: Catalogue) -> Sequence[str]:
     return tuple(dict.fromkeys(said))
 
 
-def _trained(plan: Plan) -> Iterable[tuple[Use, Use, Use]]:
-    """Return each fine-tuner once with each model and with each source whose rows it trains that on."""
-    tunes = ((stage.work, stage.need("rows")) for stage in plan.stages.values())
-    return dict.fromkeys(
-        (work.use, work.base.use, source.use)
-        for work, rows in tunes
-        if isinstance(work, TuneWork) and rows is not None
-        for source in _sources(plan.stages[rows].work)
-    )
+def _trained(plan: Plan) -> Iterator[tuple[Use, Use, Use, tuple[Draw, ...]]]:
+    """Yield each fine-tuner once with each model and with each source whose rows it trains that on, and how these are drawn."""
+    found: dict[tuple[Use, Use, Use], Drawn] = {}
+    for stage in plan.stages.values():
+        work, rows = stage.work, stage.need("rows")
+        if isinstance(work, TuneWork) and rows is not None:
+            for source, draw in samples(plan.stages[rows]):
+                found.setdefault((work.use, work.base.use, source), Drawn()).add(draw)
+    for names, drawn in found.items():
+        yield *names, tuple(drawn.draws.values())
 
 
 def _sources(work: Work) -> Sequence[Pinned]:

@@ -28,7 +28,7 @@ CASES = {
     "own": (OWN, 'without a system prompt its chat template writes one of its own: "Be a good helper."'),
     "dated": (DATED, "its chat template prints a date, and is always told 2025-01-01"),
     "refusing": (REFUSING, "no system role"),
-    "silent": (SILENT, "its chat template leaves a system prompt out"),
+    "silent": (SILENT, "its chat template has no place for a system prompt"),
     "broken": (BROKEN, "its chat template cannot render a question and an answer: never"),
     "plain": ("{% for m in messages %}" + TURN + "{% endfor %}" + ANSWER, 'an answer ends with "<|end|>"'),
 }

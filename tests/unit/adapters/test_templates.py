@@ -29,6 +29,9 @@ def test_tokens_are_those_of_the_whole_and_the_loss_is_on_the_answer(name: str, 
     ids, labels = trained(tok, ChatRow("r", EXCHANGE))
     messages = [{"role": turn.role, "content": turn.text} for turn in EXCHANGE]
     whole = tok.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+    if family.opens:
+        asked_text = tok.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
+        whole = tok(asked_text + family.trained, add_special_tokens=False)["input_ids"]
     assert ids == whole[: len(ids)]
     assert not tok.decode(whole[len(ids) :]).strip(), "nothing but white space is left out at the end"
     assert tok.decode(labels).replace(" ", "") == family.trained.replace(" ", "")
@@ -95,6 +98,27 @@ def test_thoughts_of_a_row_are_trained_on_as_the_template_writes_them() -> None:
     assert tok.decode(labels) == "<think>\nA bird?\n</think>\n\nHeron.<|im_end|>"
     _, labels = trained(tok, ChatRow("r", (EXCHANGE[0], thinking, *TWO[2:])))
     assert tok.decode(labels) == "Heron.<|im_end|><think>\n\n</think>\n\nRobin.<|im_end|>"
+
+
+def test_thoughts_of_a_row_follow_those_that_the_template_opens() -> None:
+    tok = tokenizer(FAMILIES["thoughts opened for the model that is asked"], "bytes")
+    thinking = Turn("assistant", "<think>A bird?</think>\n\nHeron.", is_trained=True)
+    ids, labels = trained(tok, ChatRow("r", (EXCHANGE[0], thinking)))
+    assert tok.decode(labels) == "A bird?\n</think>\n\nHeron.<|im_end|>"
+    assert ids == chat.prompt_tokens(tok, [EXCHANGE[:1]], None)[0] + labels
+
+
+def test_a_system_prompt_that_stands_elsewhere_too_is_missed_all_the_same() -> None:
+    tok = tokenizer(Family(IGNORES, "", "", None), "bytes")
+    with pytest.raises(ValueError, match="no place for a system prompt"):
+        chat.prompt_tokens(tok, [(Turn("user", "Be brief. What is it?"),)], "Be brief.")
+
+
+def test_options_leave_the_white_space_of_a_template_as_it_is() -> None:
+    spaced = "\n\n INTRO {% for m in messages %}{{ m.content }}{% endfor %}\n"
+    plain = tokenizer(Family(spaced, "", "", None), "bytes")
+    told = templates.set_up(tokenizer(Family(spaced, "", "", None), "bytes"), ("system=fold", "a=1", "date=2026-01-31"))
+    assert chat.prompt_text(told, EXCHANGE[:1], None) == chat.prompt_text(plain, EXCHANGE[:1], None)
 
 
 def test_a_model_that_is_told_not_to_think_is_trained_on_answers_alone() -> None:

@@ -90,4 +90,4 @@ def test_it_is_said_that_a_model_thinks_and_that_its_template_prints_a_date(tmp_
     dated, thinks = notes(ModelRef(str(tmp_path)), GREEDY, model_defaults=False)
     assert "prints a date" in dated
     assert thinks.startswith("it may think before it answers (<think> … </think>)")
-    assert notes(ModelRef(str(tmp_path), template=("thoughts=none",)), GREEDY, model_defaults=False) == (dated,)
+    assert notes(ModelRef(str(tmp_path)), GREEDY, model_defaults=False, marks=("none",)) == (dated,)
