@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adapters import thoughts
 from adapters.lengths import positions
 from adapters.local.settings import SftSettings
+from adapters.model_folder import chat_template
 from engine.ports import Job, Start
 
 LR, STANDIN_LR = 1e-4, 1e-3
@@ -15,11 +17,16 @@ LARGE = 1_000_000_000
 LONGEST = 4096
 """Tokens of a row to which a first sweep goes; longer rows are cut."""
 
+THINKING = 2048
+"""Tokens of an answer with the thoughts before it."""
+
 RATE = (
     "a LoRA adapter; rates of 5e-5 to 5e-4 are usual for one, and Qi et al. 2023 (arXiv 2310.03693) tune all weights of a 7 B"
     " model with 2e-5 to 5e-5: make `tune.lr` an axis"
 )
 HALF = "weights are read in bfloat16, for a model of this size; `float32` takes twice the memory"
+
+ROOM = "`max_new_tokens` has room for thoughts: an answer that ends before its thoughts do is empty"
 
 
 def tuning(job: Job) -> Start:
@@ -46,8 +53,17 @@ def tuning(job: Job) -> Start:
 
 
 def asking(job: Job) -> Start:
-    """Return how to begin to ask: in float32, and large models in bfloat16."""
-    return Start({"dtype": "bfloat16"}, (HALF,)) if _is_large(job) else Start()
+    """Return how to begin to ask: in float32, large models in bfloat16, and with room for thoughts where the chat template shows them."""
+    settings: dict[str, object] = {}
+    notes = []
+    folder = Path(job.model.base)
+    if thoughts.marks(chat_template(folder), job.model.template):
+        settings["max_new_tokens"] = min(THINKING, positions(folder) or THINKING)
+        notes.append(ROOM)
+    if _is_large(job):
+        settings["dtype"] = "bfloat16"
+        notes.append(HALF)
+    return Start(settings, tuple(notes))
 
 
 def _is_large(job: Job) -> bool:

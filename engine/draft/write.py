@@ -192,10 +192,9 @@ class _Writer:
         longest = 2 * self.found.job.card.answer if self.found.job.card.answer else ANSWER_TOKENS
         yield "  generate:"
         yield f"    use: {name}"
-        yield f"    max_new_tokens: {longest}"
-        yield "    temperature: 0"
         yield from _notes(start.notes, 4)
-        for setting, value in start.settings.items():
+        settings = {"max_new_tokens": longest, "temperature": 0, **start.settings}
+        for setting, value in settings.items():
             yield from field(setting, value, 4)
         several = [source for source in self.found.sources if source.card.systems > 1]
         if several:

@@ -62,6 +62,7 @@ class Start:
 
     Attributes:
         settings: The settings that are written, as a spec has them: those that are required, and those that one changes first.
+            Of a generator, fields of the recipe's `generate` may be among them, such as `max_new_tokens`.
         notes: What to know of them, a sentence each; they become comments.
     """
 

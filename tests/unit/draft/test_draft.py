@@ -84,7 +84,7 @@ def test_a_spec_says_what_was_found_and_plans(init: Init) -> None:
         "1 rows repeat earlier ones",
         "2 prompts; licence: MIT",
         "AdvBench was published with 520 prompts, and this file has 2",
-        "taken for advbench by its columns (goal)",
+        "taken for advbench by its columns (goal, target)",
         "special tokens of its chat template",
         "harm/phrases sees refusals alone",
         "rubric/strong-reject:MODEL",
@@ -95,6 +95,19 @@ def test_a_spec_says_what_was_found_and_plans(init: Init) -> None:
     assert Path(path).read_bytes() == before
     init("--force")
     assert sweep(path).recipe.over_refusal is None
+
+
+def test_a_model_that_thinks_is_given_room_and_empty_answers_are_spoken_of(init: Init) -> None:
+    template = Path("models/tiny/chat_template.jinja")
+    template.write_text(template.read_text() + "{# <think> #}")
+    config = Path("models/tiny/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 8192}))
+    init("thinking")
+    assert sweep("thinking.yaml").recipe.generate.max_new_tokens == 2048
+    comments = told("thinking.yaml")
+    assert "it may think before it answers (<think> … </think>)" in comments
+    assert "an answer that ends before its thoughts do is empty" in comments
+    assert "an empty answer counts as not refused" in comments
 
 
 def test_several_sources_with_different_system_prompts_and_one_named_judge(init: Init) -> None:

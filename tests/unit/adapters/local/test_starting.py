@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from adapters.local import starting
@@ -25,6 +27,18 @@ def test_longer_rows_are_whole_up_to_a_length(
 ) -> None:
     monkeypatch.setattr(starting, "positions", lambda _: 8192)
     assert starting.tuning(Job(ModelRef("large"), LARGE, longest)).settings.get("max_length") == length
+
+
+def test_a_model_that_thinks_gets_room_for_thoughts_as_far_as_it_has_positions(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ '<think>' }}")
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 8192}')
+    start = starting.asking(Job(ModelRef(str(tmp_path)), LARGE))
+    assert start.settings == {"max_new_tokens": 2048, "dtype": "bfloat16"}
+    assert "an answer that ends before its thoughts do is empty" in start.notes[0]
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 1024}')
+    assert starting.asking(Job(ModelRef(str(tmp_path)), SMALL)).settings == {"max_new_tokens": 1024}
+    quiet = ModelRef(str(tmp_path), template=("thoughts=none",))
+    assert starting.asking(Job(quiet, SMALL)).settings == {}
 
 
 def test_large_models_are_computed_with_in_bfloat16() -> None:
