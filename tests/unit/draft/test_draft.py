@@ -198,6 +198,26 @@ def test_the_stand_in_brings_its_own_judge(tmp_path: Path, monkeypatch: pytest.M
     assert [str(judge) for judge in sweep(str(path)).recipe.judges] == ["standin/rules", "refusal/keywords"]
 
 
+@pytest.mark.parametrize("mine", ['{"title": "Mine"}', "[]", "no JSON", "[" * 100_000], ids=len)
+def test_a_schema_that_is_not_ours_is_not_overwritten(
+    mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    schema = Path("dosimeter.schema.json")
+    schema.write_text(mine)
+    files = ["--model", "gone", "--data", "gone.jsonl", "--benchmark", "gone.csv"]
+    for arguments in (["a"], ["a", *files], files):
+        assert run_cli(["init", *arguments]) == Exit.USAGE
+        assert "dosimeter.schema.json is there already; --force overwrites it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [schema.name], "nothing was written"
+    assert schema.read_text() == mine
+    assert run_cli(["init", "a", "--force"]) == Exit.OK
+    written = schema.read_text()
+    schema.write_text(json.dumps({"title": json.loads(written)["title"], "description": "of an older version"}))
+    assert run_cli(["init", "b"]) == Exit.OK
+    assert schema.read_text() == written
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
