@@ -89,7 +89,7 @@ def draft(wish: Wish, name: str = "") -> Draft:
     needed = accounts(found.model.named.use, [judge.use for judge in judges], catalogue)
     name = name or _name(found)
     writer = _Writer(found, wish, judges, needed)
-    return Draft(name, "\n".join([f"{HEAD}\nsweep: {name}", *writer.lines()]) + "\n")
+    return Draft(name, "\n".join([f"{HEAD}\nsweep: {scalar(name)}", *writer.lines()]) + "\n")
 
 
 def _check(name: str) -> None:

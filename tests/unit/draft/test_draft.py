@@ -14,7 +14,10 @@ import pytest
 from adapters.standin.models import WEIGHTS
 from engine.cli.main import Exit, run_cli
 from engine.domain.sweep import Sweep
+from engine.draft.text import scalar
 from engine.spec.load import load_sweep
+from engine.spec.positions import Problems, Source
+from engine.spec.yaml_nodes import compose
 
 Init = Callable[..., str]
 
@@ -126,6 +129,47 @@ def test_several_sources_with_different_system_prompts_and_one_named_judge(init:
     assert "none counting as one: file:systems.jsonl has 2" in told("mine.yaml")
     assert [str(one) for one in spec.recipe.judges] == ["harm/phrases(phrases=No)"]
     assert (str(spec.recipe.utility), spec.recipe.utility_judge.name) == ("gsm8k:sums.jsonl", "answer/number")
+
+
+@pytest.mark.parametrize("name", ["123", "null", "1e3", "0x1f"])
+def test_a_name_that_yaml_takes_for_something_else_is_quoted(name: str, init: Init) -> None:
+    init(name)
+    assert sweep(f"{name}.yaml").sweep == name
+
+
+WORDS = [
+    "null",
+    "~",
+    "",
+    "NULL",
+    "Null",
+    "true",
+    "False",
+    "no",
+    "On",
+    "y",
+    "0o17",
+    "0x1F",
+    "-.5",
+    "1.",
+    ".inf",
+    "-.INF",
+    ".nan",
+    "1e3",
+    "<<",
+    "=",
+    "---",
+    "a: b",
+]
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_text_stays_a_text_in_yaml(text: str) -> None:
+    problems = Problems()
+    found = compose(Source.of("x", ""), f"[{scalar(text)}]", problems)
+    problems.stop_if_any()
+    assert found is not None
+    assert found[0] == [text]
 
 
 def test_rows_that_are_no_example_stop_it_unless_they_are_left_out_on_purpose(init: Init) -> None:
