@@ -8,7 +8,7 @@ from adapters import thoughts
 from adapters.lengths import positions
 from adapters.local.settings import SftSettings
 from adapters.model_folder import chat_template
-from engine.ports import Job, Start
+from engine.ports import FirstJob, FirstSettings
 
 LR, STANDIN_LR = 1e-4, 1e-3
 LARGE = 1_000_000_000
@@ -29,7 +29,7 @@ HALF = "weights are read in bfloat16, for a model of this size; `float32` takes 
 ROOM = "`max_new_tokens` has room for thoughts: an answer that ends before its thoughts do is empty"
 
 
-def tuning(job: Job) -> Start:
+def tuning(job: FirstJob) -> FirstSettings:
     """Return how to begin to tune: a LoRA adapter, with rows whole where they are not very long."""
     settings: dict[str, object] = {
         "method": "lora",
@@ -49,10 +49,10 @@ def tuning(job: Job) -> Start:
     if _is_large(job):
         settings["precision"] = "mixed"
         notes.append(HALF)
-    return Start(settings, tuple(notes))
+    return FirstSettings(settings, tuple(notes))
 
 
-def asking(job: Job) -> Start:
+def asking(job: FirstJob) -> FirstSettings:
     """Return how to begin to ask: in float32, large models in bfloat16, and with room for thoughts where the chat template shows them."""
     settings: dict[str, object] = {}
     notes = []
@@ -63,8 +63,8 @@ def asking(job: Job) -> Start:
     if _is_large(job):
         settings["dtype"] = "bfloat16"
         notes.append(HALF)
-    return Start(settings, tuple(notes))
+    return FirstSettings(settings, tuple(notes))
 
 
-def _is_large(job: Job) -> bool:
+def _is_large(job: FirstJob) -> bool:
     return (job.card.parameters or 0) >= LARGE

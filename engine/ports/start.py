@@ -42,7 +42,7 @@ class ReadsPaths(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FirstJob:
     """What a first sweep is about.
 
     Attributes:
@@ -57,7 +57,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class FirstSettings:
     """How to begin with an adapter.
 
     Attributes:
@@ -74,7 +74,7 @@ class Start:
 class HasStart(Protocol):
     """A fine-tuner, a generator or a judge that says how to begin with it."""
 
-    def start(self, job: Job) -> Start:
+    def start(self, job: FirstJob) -> FirstSettings:
         """Return how a first sweep has it."""
 
 
