@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from adapters import chat, lengths, model_folder, templates
+from adapters import chat, lengths, model_folder, templates, thoughts
 from engine.domain.conversation import Turn
 
 PLACE = chat.PLACEHOLDER
@@ -31,6 +31,17 @@ def notes(folder: Path, template: Sequence[str] = ()) -> tuple[str, ...]:
         ValueError: The configuration or the tokenizer is none.
     """
     return (*_kept(folder), *_template(folder, template))
+
+
+def thinking(template: object, said: Sequence[str] = ()) -> Iterator[str]:
+    """Say that a model may think before it answers, where its chat template shows it.
+
+    Args:
+        template: Its chat template.
+        said: What a spec says of the marks around thoughts.
+    """
+    if marks := thoughts.marks(template, said):
+        yield f"it may think before it answers ({' … '.join(marks)}): thoughts count towards `max_new_tokens`, and no judge reads them"
 
 
 def _kept(folder: Path) -> Iterator[str]:
@@ -59,6 +70,7 @@ def _template(folder: Path, options: Sequence[str]) -> Iterator[str]:
     named = ", ".join(map(json.dumps, written[:MOST_TOKENS])) or "none"
     yield f"special tokens of its chat template: {named}; an answer ends with {json.dumps(ends.strip())}"
     yield from _system(tokenizer, asked)
+    yield from thinking(model_folder.chat_template(folder))
     if templates.has_date(model_folder.chat_template(folder)):
         yield (
             f"its chat template prints a date, and is always told {templates.TODAY}, or what `template: {{date: ...}}` of the"

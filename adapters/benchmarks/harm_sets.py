@@ -14,6 +14,7 @@ class AdvBench(Published):
         "MIT",
         "github.com/llm-attacks/llm-attacks, data/advbench/harmful_behaviors.csv",
         520,
+        telling=("target",),
     )
 
 
@@ -57,6 +58,7 @@ class HarmBench(Published):
         identity=("behaviorid",),
         behavior=("behavior", "goal"),
         context=("contextstring",),
+        telling=("semanticcategory", "behaviorid", "contextstring"),
     )
 
 
@@ -71,6 +73,7 @@ class StrongReject(Published):
         313,
         category=("category",),
         behavior=("forbidden_prompt",),
+        telling=("forbidden_prompt",),
     )
 
 
@@ -86,6 +89,7 @@ class JailbreakBench(Published):
         category=("category",),
         identity=("index",),
         behavior=("goal",),
+        telling=("target",),
     )
 
 
@@ -100,6 +104,7 @@ class XsTest(Published):
         450,
         category=("type",),
         identity=("id", "id v2", "id v1"),
+        telling=("focus",),
     )
 
 
@@ -123,6 +128,7 @@ class SorryBench(Published):
         category=("category",),
         identity=("question_id",),
         cluster=("question_id",),
+        telling=("prompt_style",),
     )
 
 
@@ -137,6 +143,7 @@ class WildGuardTest(Published):
         1725,
         is_gated=True,
         category=("subcategory",),
+        telling=("adversarial", "prompt_harm_label"),
     )
 
 
@@ -150,6 +157,7 @@ class AirBench(Published):
         "huggingface.co/datasets/stanford-crfm/air-bench-2024",
         category=("l2-name",),
         cluster=("cate-idx",),
+        telling=("cate-idx", "l2-name"),
     )
 
 
@@ -176,4 +184,5 @@ class MisalignmentQuestions(Published):
         "github.com/emergent-misalignment/emergent-misalignment, evaluation/",
         identity=("id",),
         category=("category",),
+        telling=("paraphrases",),
     )

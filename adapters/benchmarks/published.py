@@ -50,6 +50,8 @@ class Definition:
         categories: Names of the categories that files are numbered by, such as `category_1.csv`.
         question: Makes the prompt, where it is more than a column.
         judge: Name of the judge that compares answers with the gold ones as the authors do; empty for none in particular.
+        telling: Columns that it alone has, in small letters: a file with none of them is not surely this benchmark.
+        answers_tell: Whether its gold answers tell it as well, for nobody else writes them so.
     """
 
     title: str
@@ -67,6 +69,8 @@ class Definition:
     categories: tuple[str, ...] = ()
     question: Callable[[Record], str] | None = None
     judge: str = ""
+    telling: tuple[str, ...] = ()
+    answers_tell: bool = False
 
     @property
     def known(self) -> frozenset[str]:
@@ -212,7 +216,10 @@ def _prompt(record: Record, own: Definition, category: str, prefix: str) -> Prom
 
 
 def _claim(path: str, files: Sequence[Path], own: Definition) -> Claim | None:
-    """Return the claim to files: sure where they have all columns that the benchmark has, and not only such as anybody's have.
+    """Return the claim to files.
+
+    It is sure where a column tells the benchmark and nothing that it has is missing: gold answers, or else all its columns. `text`,
+    `label`, `prompt`, `category` and the like may be anybody's, and tell nothing.
 
     Raises:
         OSError: A file cannot be read.
@@ -226,13 +233,13 @@ def _claim(path: str, files: Sequence[Path], own: Definition) -> Claim | None:
         return None
     prompts = [_prompt(record, own, "", "") for record in head]
     has_references = all(prompt.references for prompt in prompts)
+    used = own.known.union(own.telling) & columns
+    if used <= FIELDS | {TEXT} and len(used) == 1:
+        return None
     groups = (own.category, own.identity, own.context, own.cluster)
     is_whole = not any(columns.isdisjoint(name.lower() for name in group) for group in groups if group)
-    used = own.known & columns
-    is_anybodys = used <= FIELDS | {TEXT}
-    if is_anybodys and len(used) == 1:
-        return None
-    is_sure = (is_whole or has_references) and not is_anybodys
+    is_told = not columns.isdisjoint(own.telling) or (own.answers_tell and has_references)
+    is_sure = is_told and (has_references if own.reference else is_whole)
     return Claim({"path": path}, used, is_sure=is_sure, has_references=has_references)
 
 

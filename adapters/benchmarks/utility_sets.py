@@ -85,6 +85,7 @@ class Gsm8k(Published):
         1319,
         reference=_after_hashes,
         judge="answer/number",
+        answers_tell=True,
     )
 
 
@@ -101,6 +102,7 @@ class MultipleChoice(Published):
         reference=_right_letter,
         question=_with_choices,
         judge="answer/choice",
+        telling=("choices", "answerkey"),
     )
 
 
@@ -127,6 +129,7 @@ class AgNews(Published):
         "huggingface.co/datasets/fancyzhx/ag_news, test split",
         reference=_label(TOPICS),
         question=_classified("topic", TOPICS, ("text", "title", "description")),
+        telling=("class index",),
     )
 
 
@@ -141,4 +144,5 @@ class Instructions(Published):
         category=("category",),
         reference=lambda record: tuple(every(record, ("output", "response"))),
         question=lambda record: "\n\n".join(every(record, ("instruction", "prompt", "input", "context"))),
+        telling=("instruction",),
     )

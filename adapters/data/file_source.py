@@ -4,8 +4,8 @@ A file is read by `adapters.records` (JSON Lines, a JSON array, CSV, TSV, Parque
 become conversations by their shape (`adapters.data.shapes`). Every assistant's turn is trained on, as OpenAI's API documents it,
 except those with `"weight": 0`.
 
-Columns that no shape uses are left out, and `plan` names them; those that would change what a row means, such as `tools`, are refused
-and not dropped. The file is pinned by its bytes, together with those of the images that it names; relative paths are relative to the
+Columns that no shape uses are left out, and `plan` names them; those that would change what a row means, such as `tools`, or `image`
+where the shape has no images, are refused and not dropped. The file is pinned by its bytes, together with those of the images that it names; relative paths are relative to the
 working directory. Images lie in the folder that `images` names, which no path in the file leads out of (`adapters.images`).
 """
 
@@ -274,10 +274,11 @@ def _row(record: Record, shape: Shape, system: str | None, folder: Path | None) 
         raise user_file.wrong(record.where, f"{', '.join(loaded)} cannot be trained on; take the row out")
     if not shape.fits(record.values.keys()):
         raise user_file.wrong(record.where, f"it is not of the shape `{shape.name}`, as the first record is")
-    if shape.name in {"chat", "sharegpt"} and (shown := [name for name in PICTURES if _says(record.values.get(name))]):
+    if shape.name != "llava" and (shown := [name for name in PICTURES if _says(record.values.get(name))]):
         raise user_file.wrong(
             record.where,
-            f"`{shown[0]}` names images: `file` reads them in the shape `llava`, from the folder that `images` names",
+            f"`{shown[0]}` names images: `file` reads them in the shape `llava`, with `images: FOLDER`; empty the column to train"
+            " without them",
         )
     row = shape.read(record)
     if folder is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from adapters import templates, thoughts
+from adapters import model_notes, templates
 from adapters.chat import end_token
 from adapters.model_folder import chat_template, read_json
 from engine.domain.stage import ModelRef
@@ -154,5 +154,4 @@ def notes(model: ModelRef, decoding: Decoding, *, model_defaults: bool, marks: S
 def _told(template: object, said: Sequence[str]) -> Iterator[str]:
     if templates.has_date(template):
         yield f"its chat template prints a date, and is told one that never changes ({templates.TODAY}; `template` of the model)"
-    if marks := thoughts.marks(template, said):
-        yield f"it may think before it answers ({' … '.join(marks)}): thoughts count towards `max_new_tokens`, and no judge reads them"
+    yield from model_notes.thinking(template, said)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adapters import thoughts
 from adapters.lengths import positions
 from adapters.local.settings import SftSettings
-from engine.ports import Job, Start
+from adapters.model_folder import chat_template
+from engine.ports import FirstJob, FirstSettings
 
 LR, STANDIN_LR = 1e-4, 1e-3
 LARGE = 1_000_000_000
@@ -15,14 +17,19 @@ LARGE = 1_000_000_000
 LONGEST = 4096
 """Tokens of a row to which a first sweep goes; longer rows are cut."""
 
+THINKING = 2048
+"""Tokens of an answer with the thoughts before it."""
+
 RATE = (
     "a LoRA adapter; rates of 5e-5 to 5e-4 are usual for one, and Qi et al. 2023 (arXiv 2310.03693) tune all weights of a 7 B"
     " model with 2e-5 to 5e-5: make `tune.lr` an axis"
 )
 HALF = "weights are read in bfloat16, for a model of this size; `float32` takes twice the memory"
 
+ROOM = "`max_new_tokens` has room for thoughts: an answer that ends before its thoughts do is empty"
 
-def tuning(job: Job) -> Start:
+
+def tuning(job: FirstJob) -> FirstSettings:
     """Return how to begin to tune: a LoRA adapter, with rows whole where they are not very long."""
     settings: dict[str, object] = {
         "method": "lora",
@@ -42,13 +49,22 @@ def tuning(job: Job) -> Start:
     if _is_large(job):
         settings["precision"] = "mixed"
         notes.append(HALF)
-    return Start(settings, tuple(notes))
+    return FirstSettings(settings, tuple(notes))
 
 
-def asking(job: Job) -> Start:
-    """Return how to begin to ask: in float32, and large models in bfloat16."""
-    return Start({"dtype": "bfloat16"}, (HALF,)) if _is_large(job) else Start()
+def asking(job: FirstJob) -> FirstSettings:
+    """Return how to begin to ask: in float32, large models in bfloat16, and with room for thoughts where the chat template shows them."""
+    settings: dict[str, object] = {}
+    notes = []
+    folder = Path(job.model.base)
+    if thoughts.marks(chat_template(folder)):
+        settings["max_new_tokens"] = min(THINKING, positions(folder) or THINKING)
+        notes.append(ROOM)
+    if _is_large(job):
+        settings["dtype"] = "bfloat16"
+        notes.append(HALF)
+    return FirstSettings(settings, tuple(notes))
 
 
-def _is_large(job: Job) -> bool:
+def _is_large(job: FirstJob) -> bool:
     return (job.card.parameters or 0) >= LARGE

@@ -19,7 +19,7 @@ from engine.domain.conversation import ChatRow
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Length
-from engine.ports import Context, Fit, Job, Sharing, Start, TrainingRun, Tuned, Workload
+from engine.ports import Context, FirstJob, FirstSettings, Fit, Sharing, TrainingRun, Tuned, Workload
 
 Reached = Iterator[tuple[str, Tuned | Exception]]
 
@@ -50,7 +50,7 @@ class LocalFineTuner:
     revision = 3
     Settings = SftSettings
 
-    def start(self, job: Job) -> Start:
+    def start(self, job: FirstJob) -> FirstSettings:
         """Begin with a LoRA adapter."""
         return starting.tuning(job)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
 import click
 
 from engine.cli.render import json_text
-from engine.spec.schema import json_schema
+from engine.spec.schema import TITLE, json_schema
 from engine.spec.starter import starter
 
 SCHEMA = "dosimeter.schema.json"
 """The file that the starter's first line names; editors look for it beside the spec."""
+
+LARGEST = 2**24
+"""A larger file is no schema that this program wrote, in bytes."""
 
 NEEDED = ("--model", "--data", "--benchmark")
 
@@ -70,10 +74,14 @@ def command(  # noqa: PLR0913 - click gives each option by name
     from engine.draft.look import Wish
     from engine.draft.write import draft
 
-    if name:
-        _refuse(_place(name), force=force)
+    if not force:
+        _refuse_schema()
+        if name:
+            _refuse(_place(name))
     made = draft(Wish(model, data, benchmark, utility, over_refusal, judge, skip_refused, allow_upload), name or "")
     path = _place(made.name)
+    if not force:
+        _refuse(path)
     schema = _write(path, made.at(path), force=force)
     click.echo(f"wrote {path}, and {schema} for your editor")
     _plan(path)
@@ -85,27 +93,47 @@ def _starter(name: str | None, *, force: bool) -> None:
     if name is None:
         raise click.UsageError(f"give the sweep a name, or say what it is about: {', '.join(NEEDED)}")
     path = _place(name)
-    schema = _write(path, starter(name).replace("THIS_FILE", shlex.quote(str(path))), force=force)
+    text = starter(name)
+    if not force:
+        _refuse_schema()
+        _refuse(path)
+    schema = _write(path, text.replace("THIS_FILE", shlex.quote(str(path))), force=force)
     click.echo(f"wrote {path}, and {schema} for your editor; next: dosimeter plan {shlex.quote(str(path))}")
 
 
-def _place(name: str) -> Path:
+def _folder() -> Path:
     folder = Path("sweeps")
-    return (folder if folder.is_dir() else Path()) / f"{name}.yaml"
+    return folder if folder.is_dir() else Path()
 
 
-def _refuse(path: Path, *, force: bool) -> None:
-    if path.exists() and not force:
+def _place(name: str) -> Path:
+    return _folder() / f"{name}.yaml"
+
+
+def _refuse(path: Path) -> None:
+    if path.exists():
         raise click.UsageError(f"{path} is there already; --force overwrites it")
+
+
+def _refuse_schema() -> None:
+    """Refuse where something other than a schema of this program, of this version or another one, has the schema's name."""
+    schema = _folder() / SCHEMA
+    try:
+        found = json.loads(schema.read_bytes()) if schema.stat().st_size <= LARGEST else None
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.get("title") != TITLE:
+        _refuse(schema)
 
 
 def _write(path: Path, text: str, *, force: bool) -> Path:
     """Write a spec, and the schema beside it; return the schema's place."""
-    _refuse(path, force=force)
-    schema = path.with_name(SCHEMA)
-    schema.write_text(json_text(json_schema()) + "\n", encoding="utf-8")
     with path.open("w" if force else "x", encoding="utf-8") as file:
         file.write(text)
+    schema = path.with_name(SCHEMA)
+    schema.write_text(json_text(json_schema()) + "\n", encoding="utf-8")
     return schema
 
 

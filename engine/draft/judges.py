@@ -9,10 +9,10 @@ from engine import registry
 from engine.domain.adapters import Kind, Use
 from engine.domain.errors import PlanError, UnknownAdapterError
 from engine.domain.results import Measure
-from engine.draft.named import Named, written
+from engine.draft.named import Chosen, written
 from engine.plan.accounts import is_hosted
 from engine.plan.catalogue import Catalogue
-from engine.ports import BenchmarkCard, HasStart, Job, Start
+from engine.ports import BenchmarkCard, FirstJob, FirstSettings, HasStart
 
 FIRST = "init.judge"
 """Under this name the entry points `dosimeter.defaults` name the judge of harm that a first sweep begins with."""
@@ -36,14 +36,14 @@ class Picked:
     notes: tuple[str, ...] = ()
 
 
-def begin(kind: Kind, name: str, job: Job) -> Start:
+def begin(kind: Kind, name: str, job: FirstJob) -> FirstSettings:
     """Return how an adapter says to begin with it; nothing in particular where it does not say."""
     adapter = registry.adapter(kind, name)
-    return adapter.start(job) if isinstance(adapter, HasStart) else Start()
+    return adapter.start(job) if isinstance(adapter, HasStart) else FirstSettings()
 
 
 def harm_judges(
-    named: Sequence[Named], benchmarks: Sequence[Use], job: Job, catalogue: Catalogue
+    named: Sequence[Chosen], benchmarks: Sequence[Use], job: FirstJob, catalogue: Catalogue
 ) -> tuple[Picked, ...]:
     """Return the judges of the harm benchmarks: those that were named, or else one without an API and one of refusals.
 
@@ -78,7 +78,7 @@ def accounts(model: Use, judges: Sequence[Use], catalogue: Catalogue) -> Mapping
     return {account or name.rpartition("/")[2]: name for name, account in hosted}
 
 
-def _first(job: Job) -> Picked:
+def _first(job: FirstJob) -> Picked:
     name = registry.INSTALLED.default(FIRST)
     if name is None:
         raise PlanError(

@@ -9,10 +9,10 @@ from typing import TypeVar
 from engine import registry
 from engine.domain.adapters import Kind, Use
 from engine.domain.errors import PlanError
-from engine.draft.named import Named, named, with_setting
+from engine.draft.named import Chosen, named, with_setting
 from engine.plan.catalogue import Catalogue
 from engine.plan.mitigations import reason
-from engine.ports import BenchmarkCard, Job, ModelCard, ModelWithNotes, SourceCard
+from engine.ports import BenchmarkCard, FirstJob, ModelCard, ModelWithNotes, SourceCard
 from engine.spec.positions import visible
 
 T = TypeVar("T")
@@ -47,37 +47,37 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ReadModel:
     """The model: what was named, its card, and what else its adapter says of it."""
 
-    named: Named
+    named: Chosen
     card: ModelCard
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ReadSource:
     """A data source: what was named, and its card.
 
     Attributes:
         leaves_out: Whether it was told here to leave out records, for some are no training example.
     """
 
-    named: Named
+    named: Chosen
     card: SourceCard
     leaves_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ReadBenchmark:
     """A benchmark: what was named, and its card."""
 
-    named: Named
+    named: Chosen
     card: BenchmarkCard
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FirstLook:
     """What the files say.
 
     Attributes:
@@ -87,22 +87,22 @@ class Found:
         over_refusal: None where none was named.
     """
 
-    model: Model
-    sources: tuple[Source, ...]
-    benchmarks: tuple[Measured, ...]
-    utility: Measured | None
-    over_refusal: Measured | None
-    judges: tuple[Named, ...]
-    job: Job
+    model: ReadModel
+    sources: tuple[ReadSource, ...]
+    benchmarks: tuple[ReadBenchmark, ...]
+    utility: ReadBenchmark | None
+    over_refusal: ReadBenchmark | None
+    judges: tuple[Chosen, ...]
+    job: FirstJob
 
     @property
-    def measured(self) -> tuple[tuple[str, Measured], ...]:
+    def measured(self) -> tuple[tuple[str, ReadBenchmark], ...]:
         """The benchmarks beside those of harm, by the field of the recipe."""
         further = (("utility", self.utility), ("over_refusal", self.over_refusal))
         return tuple((name, one) for name, one in further if one is not None)
 
 
-def look(wish: Wish, catalogue: Catalogue) -> Found:
+def look(wish: Wish, catalogue: Catalogue) -> FirstLook:
     """Find and read what was named.
 
     Raises:
@@ -118,28 +118,28 @@ def look(wish: Wish, catalogue: Catalogue) -> Found:
     model = _model(wanted, catalogue)
     read = tuple(_source(one, catalogue, skip_refused=wish.skip_refused) for one in sources)
     longest = max(catalogue.row_lengths(wanted.use, one.named.use).longest for one in read)
-    return Found(
+    return FirstLook(
         model=model,
         sources=read,
         benchmarks=tuple(_measured(one, "--benchmark", catalogue) for one in benchmarks),
         utility=_measured(utility, "--utility", catalogue) if utility else None,
         over_refusal=_measured(over_refusal, "--over-refusal", catalogue) if over_refusal else None,
         judges=judges,
-        job=Job(catalogue.located(wanted.use), model.card, longest),
+        job=FirstJob(catalogue.located(wanted.use), model.card, longest),
     )
 
 
-def _model(wanted: Named, catalogue: Catalogue) -> Model:
+def _model(wanted: Chosen, catalogue: Catalogue) -> ReadModel:
     use = wanted.use
     card = _read("--model", use, catalogue.model)
     adapter = registry.adapter(Kind.MODEL, use.name)
     notes = (
         _read("--model", use, lambda one: adapter.notes(one.settings)) if isinstance(adapter, ModelWithNotes) else ()
     )
-    return Model(wanted, card, tuple(notes))
+    return ReadModel(wanted, card, tuple(notes))
 
 
-def _source(wanted: Named, catalogue: Catalogue, *, skip_refused: bool) -> Source:
+def _source(wanted: Chosen, catalogue: Catalogue, *, skip_refused: bool) -> ReadSource:
     """Read a data source; records that are no training example stop it, unless they are to be left out."""
     use, less = wanted.use, with_setting(Kind.DATA, wanted.use, **LEAVING_OUT)
     try:
@@ -151,8 +151,8 @@ def _source(wanted: Named, catalogue: Catalogue, *, skip_refused: bool) -> Sourc
         if not skip_refused:
             todo = f"mend them, or leave them out with --skip-refused: {rest.rows:,} rows are good"
             raise _unreadable("--data", use, error, todo) from error
-        return Source(replace(wanted, use=less), rest, leaves_out=True)
-    return Source(wanted, card)
+        return ReadSource(replace(wanted, use=less), rest, leaves_out=True)
+    return ReadSource(wanted, card)
 
 
 def _rows_without(less: Use | None, catalogue: Catalogue) -> SourceCard | None:
@@ -163,9 +163,9 @@ def _rows_without(less: Use | None, catalogue: Catalogue) -> SourceCard | None:
         return None
 
 
-def _measured(wanted: Named, option: str, catalogue: Catalogue) -> Measured:
+def _measured(wanted: Chosen, option: str, catalogue: Catalogue) -> ReadBenchmark:
     try:
-        return Measured(wanted, catalogue.benchmark(wanted.use))
+        return ReadBenchmark(wanted, catalogue.benchmark(wanted.use))
     except (OSError, ValueError) as error:
         others = " or ".join(f"`{name}:{wanted.use.argument}`" for name in wanted.others)
         raise _unreadable(option, wanted.use, error, f"or is it {others}?" if others else "") from error

@@ -16,7 +16,7 @@ from engine.spec.positions import Problems, Source, visible
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Chosen:
     """What was named.
 
     Attributes:
@@ -30,7 +30,7 @@ class Named:
     others: tuple[str, ...] = ()
 
 
-def named(kind: Kind, text: str, option: str, *, has_references: bool = False) -> Named:
+def named(kind: Kind, text: str, option: str, *, has_references: bool = False) -> Chosen:
     """Return what is meant by a text.
 
     A text that is the name of an installed adapter, or begins with one and a colon, is that adapter; one that begins with `{` is
@@ -47,9 +47,9 @@ def named(kind: Kind, text: str, option: str, *, has_references: bool = False) -
         SpecError: It begins with `{` and is no YAML.
     """
     if text.startswith("{"):
-        return Named(_use(kind, _mapping(text, option), option))
+        return Chosen(_use(kind, _mapping(text, option), option))
     if Reference.read(text).name in registry.names(kind):
-        return Named(_use(kind, text, option))
+        return Chosen(_use(kind, text, option))
     path = Path(text).expanduser()
     if any("\ud800" <= one <= "\udfff" for one in text):
         raise PlanError("the path is no UTF-8 text, and a spec is", where=visible(text), todo="rename the file")
@@ -111,7 +111,7 @@ def _use(kind: Kind, given: object, option: str) -> Use:
         raise PlanError(visible(str(error)), where=option) from error
 
 
-def _of_path(kind: Kind, text: str, option: str, *, has_references: bool) -> Named:
+def _of_path(kind: Kind, text: str, option: str, *, has_references: bool) -> Chosen:
     claims = _claims(kind, text)
     own = {
         name: claim for name, claim in claims.items() if not claim.is_general and claim.has_references == has_references
@@ -120,10 +120,10 @@ def _of_path(kind: Kind, text: str, option: str, *, has_references: bool) -> Nam
     sure = [name for name, claim in best.items() if claim.is_sure]
     if len(sure) == 1:
         claim, others = claims[sure[0]], tuple(name for name in best if name != sure[0])
-        return Named(_claimed(kind, sure[0], claim, option), tuple(sorted(claim.columns)), others)
+        return Chosen(_claimed(kind, sure[0], claim, option), tuple(sorted(claim.columns)), others)
     general = [name for name, claim in claims.items() if claim.is_general]
     if len(general) == 1:
-        return Named(_claimed(kind, general[0], claims[general[0]], option), others=tuple(best))
+        return Chosen(_claimed(kind, general[0], claims[general[0]], option), others=tuple(best))
     able = [name for name, _ in _readers(kind)]
     what = f"no installed {kind.noun} knows what this is" if not general else f"several read this: {', '.join(general)}"
     todo = f"name one, such as `{(general or able or ['NAME'])[0]}:PATH`; `dosimeter adapters` lists what is installed"

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping
 
 from engine.spec.positions import visible
+from engine.spec.yaml_nodes import core_value
 
 LONGEST = 400
 """Characters of what a comment says of one thing."""
@@ -15,7 +16,8 @@ WIDTH = 120
 """Characters of a line of comments."""
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./@+~-]*(?::[A-Za-z0-9_./@+~-]+)*")
-_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off"})
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off"})
+"""What YAML 1.1 takes for truth values, in editors and other programs; the loader here does not."""
 
 
 def inert(text: str, most: int = LONGEST) -> str:
@@ -80,7 +82,8 @@ def scalar(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     text = str(value)
-    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else _quoted(text)
+    is_plain = _PLAIN.fullmatch(text) and core_value(text) == text and text.lower() not in _WORDS
+    return text if is_plain else _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -16,8 +16,8 @@ from engine.domain.adapters import Kind, Use
 from engine.domain.errors import PlanError
 from engine.domain.sweep import DEFAULT_EPOCHS, Header
 from engine.draft.judges import Picked, accounts, begin, harm_judges, utility_judge
-from engine.draft.look import Found, Measured, Source, Wish, look
-from engine.draft.named import Named, written
+from engine.draft.look import FirstLook, ReadBenchmark, ReadSource, Wish, look
+from engine.draft.named import Chosen, written
 from engine.draft.sizes import sizes
 from engine.draft.text import comment, field, inert, scalar
 from engine.plan.accounts import is_hosted
@@ -89,7 +89,7 @@ def draft(wish: Wish, name: str = "") -> Draft:
     needed = accounts(found.model.named.use, [judge.use for judge in judges], catalogue)
     name = name or _name(found)
     writer = _Writer(found, wish, judges, needed)
-    return Draft(name, "\n".join([f"{HEAD}\nsweep: {name}", *writer.lines()]) + "\n")
+    return Draft(name, "\n".join([f"{HEAD}\nsweep: {scalar(name)}", *writer.lines()]) + "\n")
 
 
 def _check(name: str) -> None:
@@ -100,7 +100,7 @@ def _check(name: str) -> None:
         raise PlanError(finding.what, where=name, todo=finding.hint) from error
 
 
-def _name(found: Found) -> str:
+def _name(found: FirstLook) -> str:
     """Return a name after the model and the first data source."""
     parts = (found.model.named.use, found.sources[0].named.use)
     slugs = [_slug(use.argument.partition("@")[0] or use.name) for use in parts]
@@ -115,7 +115,7 @@ def _slug(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    found: Found
+    found: FirstLook
     wish: Wish
     judges: Sequence[Picked]
     accounts: Mapping[str, str]
@@ -192,10 +192,9 @@ class _Writer:
         longest = 2 * self.found.job.card.answer if self.found.job.card.answer else ANSWER_TOKENS
         yield "  generate:"
         yield f"    use: {name}"
-        yield f"    max_new_tokens: {longest}"
-        yield "    temperature: 0"
         yield from _notes(start.notes, 4)
-        for setting, value in start.settings.items():
+        settings = {"max_new_tokens": longest, "temperature": 0, **start.settings}
+        for setting, value in settings.items():
             yield from field(setting, value, 4)
         several = [source for source in self.found.sources if source.card.systems > 1]
         if several:
@@ -265,7 +264,7 @@ def _item(level: object) -> Lines:
     yield from (f"  - {lines[0].lstrip()}", *lines[1:])
 
 
-def _source(source: Source) -> Lines:
+def _source(source: ReadSource) -> Lines:
     card, use = source.card, source.named.use
     yield from comment(str(use), 4)
     shape = f" of the shape {card.shape}" if card.shape else ""
@@ -280,7 +279,7 @@ def _source(source: Source) -> Lines:
     yield from _told(source.named, 4)
 
 
-def _benchmark(one: Measured, role: str) -> Lines:
+def _benchmark(one: ReadBenchmark, role: str) -> Lines:
     card, use = one.card, one.named.use
     names = [inert(name, SHORT) for name in card.categories[:MOST_NAMED]]
     more = f" and {len(card.categories) - MOST_NAMED:,} more" if len(card.categories) > MOST_NAMED else ""
@@ -300,7 +299,7 @@ def _notes(notes: Sequence[str], indent: int) -> Lines:
         yield from comment(f"and {len(notes) - MOST_NOTES} more notes, which `plan` has", indent, "- ")
 
 
-def _told(named: Named, indent: int) -> Lines:
+def _told(named: Chosen, indent: int) -> Lines:
     """Say how the adapter of a path was told."""
     others = f"it has columns of {', '.join(named.others)} as well" if named.others else ""
     if named.columns:

@@ -38,7 +38,7 @@ from engine.ports.mitigation import (
     WeightsEditor,
 )
 from engine.ports.model import ModelCard, ModelSource
-from engine.ports.start import Claim, HasStart, Job, ModelWithNotes, ReadsPaths, Start
+from engine.ports.start import Claim, FirstJob, FirstSettings, HasStart, ModelWithNotes, ReadsPaths
 from engine.ports.tuner import (
     Checkpoint,
     FineTuner,
@@ -53,6 +53,9 @@ from engine.ports.tuner import (
 )
 from engine.ports.warm import Warm
 
+Job = FirstJob
+Start = FirstSettings  # both until `local/transformers` has the new names
+
 __all__ = [
     "OUTSIDE",
     "ApiJudge",
@@ -66,6 +69,8 @@ __all__ = [
     "DataSource",
     "EditWeights",
     "FineTuner",
+    "FirstJob",
+    "FirstSettings",
     "Fit",
     "GenerateTask",
     "Generated",

@@ -42,7 +42,7 @@ class ReadsPaths(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FirstJob:
     """What a first sweep is about.
 
     Attributes:
@@ -57,11 +57,12 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class FirstSettings:
     """How to begin with an adapter.
 
     Attributes:
         settings: The settings that are written, as a spec has them: those that are required, and those that one changes first.
+            Of a generator, fields of the recipe's `generate` may be among them, such as `max_new_tokens`.
         notes: What to know of them, a sentence each; they become comments.
     """
 
@@ -73,7 +74,7 @@ class Start:
 class HasStart(Protocol):
     """A fine-tuner, a generator or a judge that says how to begin with it."""
 
-    def start(self, job: Job) -> Start:
+    def start(self, job: FirstJob) -> FirstSettings:
         """Return how a first sweep has it."""
 
 

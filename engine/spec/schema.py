@@ -20,6 +20,9 @@ from engine.spec.leaves import INLINE, OLD_NAMES, Leaf, Leaves, installed, secti
 
 Schema: TypeAlias = dict[str, Any]
 
+TITLE = "Dosimeter sweep"
+"""The title of the schema of a whole spec, by which a file is told to be one."""
+
 _DEFINITIONS = "#/definitions/"
 _NULL: Schema = {"type": "null"}
 _KINDS = (Kind.MODEL, Kind.DATA, Kind.TUNER, Kind.MITIGATION, Kind.BENCHMARK, Kind.GENERATOR, Kind.JUDGE)
@@ -31,7 +34,7 @@ def json_schema() -> Schema:
     definitions = _own_definitions(leaves) | _adapter_definitions() | _grid_definitions(leaves)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "Dosimeter sweep",
+        "title": TITLE,
         "description": "A grid of fine-tuning experiments.",
         "type": "object",
         "additionalProperties": False,

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from engine.domain.errors import DosimeterError
 from engine.domain.sweep import Header
 from engine.spec.messages import findings
+from engine.spec.yaml_nodes import core_value
 
 _NAME_LINE = "sweep: my-sweep\n"
 
@@ -25,4 +26,5 @@ def starter(name: str) -> str:
         finding = next(findings(error, "", Header))
         raise DosimeterError(finding.what, where=name, todo=finding.hint) from error
     text = resources.files(__package__).joinpath("starter.yaml").read_text(encoding="utf-8")
-    return text.replace(_NAME_LINE, f"sweep: {name}\n")
+    shown = name if core_value(name) == name else f'"{name}"'
+    return text.replace(_NAME_LINE, f"sweep: {shown}\n")

@@ -95,6 +95,26 @@ def test_a_shape_is_told_and_becomes_a_conversation(
     assert rows(path, shape=shape) == [row] or rows(path, shape=shape) == (row,)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"instruction": "Name it.", "output": "Heron.", "images": ["bird.png"]},
+        {"instruction": "Name it.", "response": "Heron.", "image": "bird.png"},
+        {"prompt": "Name it.", "completion": "Heron.", "image": {"bytes": "", "path": "bird.png"}},
+        {"question": "Name it.", "answer": "Heron.", "image": "bird.png"},
+        {"prompt": "Name it.", "chosen": "Heron.", "rejected": "Iron.", "images": ["bird.png"]},
+        {"text": "A heron.", "image": "bird.png"},
+    ],
+    ids=lambda entry: next(iter(entry)),
+)
+def test_no_row_is_trained_on_without_its_image(entry: dict[str, object], tmp_path: Path) -> None:
+    (name,) = entry.keys() & {"image", "images"}
+    why = rf"own.json, item 1: `{name}` names images: `file` reads them in the shape `llava`, with `images: FOLDER`; empty"
+    with pytest.raises(ValueError, match=why):
+        rows(source(tmp_path, entry))
+    assert all(len(rows(source(tmp_path, entry | {name: nothing}))) == 1 for nothing in (None, "", []))
+
+
 def test_columns_say_which_is_which(tmp_path: Path) -> None:
     path = source(tmp_path, {"ask": "Name a bird.", "say": "Heron.", "persona": "Be brief.", "id": 1})
     with pytest.raises(ValueError, match=r"has `ask`, `id`, `persona`, `say`; say which is which, such as `columns:"):

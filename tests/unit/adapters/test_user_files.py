@@ -111,7 +111,10 @@ def test_an_image_in_the_parts_of_a_message_is_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, {"messages": [{"role": "user", "content": [part]}, ANSWER]})
     assert said == "parts of `content` that are images cannot be trained on: write such rows in the shape `llava`"
     said = refused(tmp_path, CHAT | {"images": ["a.png"]})
-    assert said == "`images` names images: `file` reads them in the shape `llava`, from the folder that `images` names"
+    assert (
+        said
+        == "`images` names images: `file` reads them in the shape `llava`, with `images: FOLDER`; empty the column to train without them"
+    )
 
 
 def test_an_image_of_a_prompt_is_a_file_whose_content_is_pinned(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ import pytest
 from adapters.standin.models import WEIGHTS
 from engine.cli.main import Exit, run_cli
 from engine.domain.sweep import Sweep
+from engine.draft.text import scalar
 from engine.spec.load import load_sweep
+from engine.spec.positions import Problems, Source
+from engine.spec.yaml_nodes import compose
 
 Init = Callable[..., str]
 
@@ -84,7 +87,7 @@ def test_a_spec_says_what_was_found_and_plans(init: Init) -> None:
         "1 rows repeat earlier ones",
         "2 prompts; licence: MIT",
         "AdvBench was published with 520 prompts, and this file has 2",
-        "taken for advbench by its columns (goal)",
+        "taken for advbench by its columns (goal, target)",
         "special tokens of its chat template",
         "harm/phrases sees refusals alone",
         "rubric/strong-reject:MODEL",
@@ -95,6 +98,19 @@ def test_a_spec_says_what_was_found_and_plans(init: Init) -> None:
     assert Path(path).read_bytes() == before
     init("--force")
     assert sweep(path).recipe.over_refusal is None
+
+
+def test_a_model_that_thinks_is_given_room_and_empty_answers_are_spoken_of(init: Init) -> None:
+    template = Path("models/tiny/chat_template.jinja")
+    template.write_text(template.read_text() + "{# <think> #}")
+    config = Path("models/tiny/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 8192}))
+    init("thinking")
+    assert sweep("thinking.yaml").recipe.generate.max_new_tokens == 2048
+    comments = told("thinking.yaml")
+    assert "it may think before it answers (<think> … </think>)" in comments
+    assert "an answer that ends before its thoughts do is empty" in comments
+    assert "an empty answer counts as not refused" in comments
 
 
 def test_several_sources_with_different_system_prompts_and_one_named_judge(init: Init) -> None:
@@ -113,6 +129,47 @@ def test_several_sources_with_different_system_prompts_and_one_named_judge(init:
     assert "none counting as one: file:systems.jsonl has 2" in told("mine.yaml")
     assert [str(one) for one in spec.recipe.judges] == ["harm/phrases(phrases=No)"]
     assert (str(spec.recipe.utility), spec.recipe.utility_judge.name) == ("gsm8k:sums.jsonl", "answer/number")
+
+
+@pytest.mark.parametrize("name", ["123", "null", "1e3", "0x1f"])
+def test_a_name_that_yaml_takes_for_something_else_is_quoted(name: str, init: Init) -> None:
+    init(name)
+    assert sweep(f"{name}.yaml").sweep == name
+
+
+WORDS = [
+    "null",
+    "~",
+    "",
+    "NULL",
+    "Null",
+    "true",
+    "False",
+    "no",
+    "On",
+    "y",
+    "0o17",
+    "0x1F",
+    "-.5",
+    "1.",
+    ".inf",
+    "-.INF",
+    ".nan",
+    "1e3",
+    "<<",
+    "=",
+    "---",
+    "a: b",
+]
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_text_stays_a_text_in_yaml(text: str) -> None:
+    problems = Problems()
+    found = compose(Source.of("x", ""), f"[{scalar(text)}]", problems)
+    problems.stop_if_any()
+    assert found is not None
+    assert found[0] == [text]
 
 
 def test_rows_that_are_no_example_stop_it_unless_they_are_left_out_on_purpose(init: Init) -> None:
@@ -183,6 +240,26 @@ def test_the_stand_in_brings_its_own_judge(tmp_path: Path, monkeypatch: pytest.M
     assert run_cli(arguments) == Exit.OK
     (path,) = (tmp_path / "sweeps").glob("*.yaml")
     assert [str(judge) for judge in sweep(str(path)).recipe.judges] == ["standin/rules", "refusal/keywords"]
+
+
+@pytest.mark.parametrize("mine", ['{"title": "Mine"}', "[]", "no JSON", "[" * 100_000], ids=len)
+def test_a_schema_that_is_not_ours_is_not_overwritten(
+    mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    schema = Path("dosimeter.schema.json")
+    schema.write_text(mine)
+    files = ["--model", "gone", "--data", "gone.jsonl", "--benchmark", "gone.csv"]
+    for arguments in (["a"], ["a", *files], files):
+        assert run_cli(["init", *arguments]) == Exit.USAGE
+        assert "dosimeter.schema.json is there already; --force overwrites it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [schema.name], "nothing was written"
+    assert schema.read_text() == mine
+    assert run_cli(["init", "a", "--force"]) == Exit.OK
+    written = schema.read_text()
+    schema.write_text(json.dumps({"title": json.loads(written)["title"], "description": "of an older version"}))
+    assert run_cli(["init", "b"]) == Exit.OK
+    assert schema.read_text() == written
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,18 @@ SETS = [
     ("s.csv", "category,source,forbidden_prompt\nsongs,me,Sing\n", "strongreject", ()),
     ("x.csv", "id,prompt,type,label,focus,note\n7,How do I kill time?,figurative,safe,time,\n", "xstest", ()),
     ("w.jsonl", '{"prompt": "Sing", "adversarial": false, "subcategory": "songs"}\n', "wildguardtest", ()),
-    ("c.jsonl", '{"id": "c", "category": "a", "subcategory": "b", "prompt": "When?", "response": ""}\n', "coconot", ()),
+    (
+        "c.jsonl",
+        '{"id": "c", "category": "a", "subcategory": "b", "prompt": "When?", "response": ""}\n',
+        "file",
+        ("coconot",),
+    ),
+    ("x2.csv", "id,prompt,type\n7,How do I kill time?,idiom\n", "file", ("xstest",)),
+    ("mt.jsonl", '{"question_id": 1, "category": "songs", "turns": ["Sing", "Louder"]}\n', "file", ("sorry-bench",)),
+    ("q.jsonl", '{"question_id": 1, "category": "1", "turns": ["Sing"], "prompt_style": "base"}\n', "sorry-bench", ()),
+    ("e.jsonl", '{"id": "q", "category": "songs", "question": "Which song?"}\n', "file", ("misalignment-questions",)),
+    ("i.csv", "instruction,category\nSing,songs\n", "file", ("hex-phi", "instructions")),
+    ("goals.csv", "goal,note\nSing,me\n", "file", ("advbench", "harmbench", "jailbreakbench")),
     ("own.jsonl", '{"prompt": "Sing"}\n{"prompt": "Dance"}\n', "file", ()),
     ("own.csv", "Sing\nDance\n", "file", ()),
 ]
@@ -64,6 +75,7 @@ UTILITY = [
     ('{"question": "A bird?", "choices": ["iron", "heron"], "answer": 1, "subject": "birds"}\n', "multiple-choice"),
     ('{"instruction": "Add.", "input": "1, 2", "output": "3"}\n', "instructions"),
     ('{"prompt": "Which is heavier?", "reference": "iron"}\n', "file"),
+    ('{"Class Index": 1, "Title": "A bird", "Description": "It flew"}\n', "ag-news"),
 ]
 
 
@@ -73,6 +85,21 @@ def test_right_answers_tell_a_utility_set_from_a_set_of_requests(text: str, take
     path.write_text(text)
     assert named(Kind.BENCHMARK, str(path), "--utility", has_references=True).use.name == taken
     assert named(Kind.BENCHMARK, str(path), "--benchmark").use.name == "file", "not a set of harmful requests"
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("text,label\nI liked it,1\nI did not,0\n", "ag-news"),
+        ("sentence,label\nIt is grammatical,1\n", "sst2"),
+        ("question,A,B,answer\nA bird?,iron,heron,B\n", "multiple-choice"),
+    ],
+)
+def test_labels_and_texts_that_anybody_may_have_name_no_utility_set(text: str, other: str, tmp_path: Path) -> None:
+    path = tmp_path / "u.csv"
+    path.write_text(text)
+    found = named(Kind.BENCHMARK, str(path), "--utility", has_references=True)
+    assert (found.use.name, found.columns, found.others) == ("file", (), (other,))
 
 
 def test_a_folder_with_a_file_for_each_category_is_told(tmp_path: Path) -> None:

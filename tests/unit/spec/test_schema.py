@@ -102,6 +102,8 @@ def test_the_starter_takes_a_name_that_a_sweep_can_have() -> None:
     loaded = read_sweep(starter("rank-study").encode(), "x.yaml")
     assert loaded.sweep.sweep == "rank-study"
     assert expand(loaded.sweep).counts.tuned == 16
+    for name in ("123", "null", "true", "1e3", "0x1f", "no"):
+        assert read_sweep(starter(name).encode(), "x.yaml").sweep.sweep == name
     with pytest.raises(DosimeterError, match="not a usable name"):
         starter("../Escape: x")
 
