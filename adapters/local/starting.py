@@ -26,7 +26,7 @@ RATE = (
 )
 HALF = "weights are read in bfloat16, for a model of this size; `float32` takes twice the memory"
 
-ROOM = "`max_new_tokens` has room for thoughts: an answer that ends before its thoughts do is empty"
+ROOM = "`max_new_tokens` has room for thoughts: an answer that is cut off in its thoughts is empty"
 
 
 def tuning(job: FirstJob) -> FirstSettings:

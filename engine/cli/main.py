@@ -34,6 +34,7 @@ VERBS = {
     "rehearse": "Run a sweep against local mock servers: no key, no network, no bill.",
     "status": "Show how far a run is, from any terminal.",
     "query": "Ask the results: a named question or your own SQL.",
+    "judge-bench": "Say how wrong judges are, from replies that people labelled.",
     "report": "Draw the charts and write the report.",
     "adapters": "List the installed adapters, and what each can be told.",
     "schema": "Print the JSON Schema of a spec, for editors.",

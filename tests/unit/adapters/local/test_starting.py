@@ -34,11 +34,11 @@ def test_a_model_that_thinks_gets_room_for_thoughts_as_far_as_it_has_positions(t
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 8192}')
     start = starting.asking(FirstJob(ModelRef(str(tmp_path)), LARGE))
     assert start.settings == {"max_new_tokens": 2048, "dtype": "bfloat16"}
-    assert "an answer that ends before its thoughts do is empty" in start.notes[0]
+    assert "an answer that is cut off in its thoughts is empty" in start.notes[0]
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 1024}')
     assert starting.asking(FirstJob(ModelRef(str(tmp_path)), SMALL)).settings == {"max_new_tokens": 1024}
-    quiet = ModelRef(str(tmp_path), template=("thoughts=none",))
-    assert starting.asking(FirstJob(quiet, SMALL)).settings == {}
+    (tmp_path / "chat_template.jinja").write_text("{{ 'plain' }}")
+    assert starting.asking(FirstJob(ModelRef(str(tmp_path)), SMALL)).settings == {}
 
 
 def test_large_models_are_computed_with_in_bfloat16() -> None:
