@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("judge-bench")
-@click.argument("labels", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--human", default="human", show_default=True, help="Column of people's labels, which count as true.")
 @click.option("--judge", "judges", multiple=True, required=True, help="Column of a judge's labels; may be repeated.")
 @click.option(

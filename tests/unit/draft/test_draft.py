@@ -109,7 +109,7 @@ def test_a_model_that_thinks_is_given_room_and_empty_answers_are_spoken_of(init:
     assert sweep("thinking.yaml").recipe.generate.max_new_tokens == 2048
     comments = told("thinking.yaml")
     assert "it may think before it answers (<think> … </think>)" in comments
-    assert "an answer that ends before its thoughts do is empty" in comments
+    assert "an answer that is cut off in its thoughts is empty" in comments
     assert "an empty answer counts as not refused" in comments
 
 
