@@ -72,7 +72,7 @@ def _effective(hits: Flags, clusters: Codes, value: float, groups: int) -> float
     n = len(hits)
     if value in (0.0, 1.0) or groups == 1:
         return float(groups)
-    by_cluster = _sums(hits - value, clusters)
+    by_cluster = _sums(hits.astype(np.float64) - value, clusters)
     variance = groups / (groups - 1) * float(by_cluster @ by_cluster) / n**2
     effect = max(1.0, variance / (value * (1 - value) / n))
     return n / effect * (Z / float(stats.t.ppf((1 + LEVEL) / 2, groups - 1))) ** 2
@@ -110,5 +110,5 @@ def equal(hits: Flags, groups: Codes, clusters: Codes) -> float | None:
 
 def _sums(values: NDArray[np.float64], clusters: Codes) -> NDArray[np.float64]:
     _, cluster = np.unique(clusters, return_inverse=True)
-    sums: NDArray[np.float64] = np.bincount(cluster, weights=values)
+    sums: NDArray[np.float64] = np.bincount(cluster, weights=values).astype(np.float64)
     return sums
