@@ -62,7 +62,7 @@ def prompt_text(tokenizer: Any, turns: Sequence[Turn], system: str | None) -> st
 def prompt_tokens(tokenizer: Any, prompts: Sequence[Sequence[Turn]], system: str | None) -> list[list[int]]:
     """Return the token ids of prompts in the model's own chat template; the arguments are those of `prompt_text`."""
     texts = [prompt_text(tokenizer, prompt, system) for prompt in prompts]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
 def closing(tokenizer: Any) -> str:
@@ -189,7 +189,7 @@ def _masked(tokenizer: Any, row: ChatRow, end: str) -> tuple[list[int], list[int
     if turns[-1].is_trained and (asked := _opened(tokenizer, turns, spans[-1][0], whole)):
         text = asked + text[spans[-1][0] :]
         spans[-1] = (len(_rendered(tokenizer, turns[:-1], is_prompt=True)), len(text))
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
     tokens: list[int] = encoded["input_ids"]
     labels = [
         token if any(_is_within(place, span) for span in spans) else IGNORED
@@ -259,7 +259,7 @@ def _spans(tokenizer: Any, turns: Sequence[Turn], whole: str, end: str, row_id: 
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
-    found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return found
 
 
