@@ -1,7 +1,7 @@
 """Images of training rows: looked for inside of one folder, looked at before they are read, and read as they were pinned.
 
-An image is a JPEG, PNG, WebP, GIF or BMP file of at most 64 MiB, with no more pixels than Pillow takes without a warning. Other decoders of
-Pillow's stay shut: some of them start programs. Pillow is the extra `images`; nothing here starts torch.
+An image is a JPEG, PNG, WebP, GIF or BMP file of at most 64 MiB, with no more pixels than Pillow takes without a warning. Pillow
+can read other formats too, and some of these start programs: they are never tried. Pillow is the extra `images`; nothing here imports torch.
 """
 
 from __future__ import annotations

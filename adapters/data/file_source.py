@@ -227,9 +227,7 @@ def _read(settings: RowsSettings, paths: Sequence[Path], folder: Path | None) ->
     if refused and settings.refused == "stop":
         raise refusal(refused, len(rows), "; mend what is wrong, or leave such records out with `refused: skip`")
     if not rows or shape is None:
-        raise user_file.wrong(
-            paths[0], "it has no examples" + (f"; {left} records are not those of `where`" if left else "")
-        )
+        raise user_file.wrong(paths[0], "it has no examples" + (f"; {left:,} left out by `where`" if left else ""))
     _require_categories(rows, category, paths[0])
     return Taken(tuple(rows), shape.name, tuple(_notes(rows, refused, left, unused)))
 
@@ -323,14 +321,15 @@ def _notes(
     if left:
         yield f"{left:,} left out by `where`"
     if again := len(rows) - len({(row.turns, row.rejected) for row in rows}):
-        yield f"{again:,} rows repeat earlier ones"
+        yield f"{again:,} {'row repeats an earlier one' if again == 1 else 'rows repeat earlier ones'}"
     if unused:
         yield f"columns that are not used: {', '.join(unused)}"
     if shown := sum(any(turn.images for turn in row.turns) for row in rows):
-        yield f"images in {shown:,} rows"
+        yield f"images in {shown:,} {'row' if shown == 1 else 'rows'}"
     spaced = sum(_begins_with_space(row) for row in rows)
     if spaced:
-        yield f"{spaced:,} answers begin or end with white space, which is trained on as well"
+        begin = "answer begins or ends" if spaced == 1 else "answers begin or end"
+        yield f"{spaced:,} {begin} with white space, which is trained on as well"
 
 
 def _begins_with_space(row: ChatRow) -> bool:

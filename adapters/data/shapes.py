@@ -175,7 +175,8 @@ def _llava(record: Record) -> ChatRow:
     turns = tuple(_marked(turn, names, record.where) for turn in row.turns)
     if rest := list(names):
         raise user_file.wrong(
-            record.where, f"it names {len(rest)} more images than the users' texts have marks (`{MARK}`)"
+            record.where,
+            f"it names {len(rest)} more {'image' if len(rest) == 1 else 'images'} than the users' texts have marks (`{MARK}`)",
         )
     return replace(row, turns=turns)
 

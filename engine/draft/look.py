@@ -149,7 +149,7 @@ def _source(wanted: Chosen, catalogue: Catalogue, *, skip_refused: bool) -> Read
         if rest is None or less is None:
             raise _unreadable("--data", use, error) from error
         if not skip_refused:
-            todo = f"mend them, or leave them out with --skip-refused: {rest.rows:,} rows are good"
+            todo = f"mend them, or leave them out with --skip-refused: {rest.rows:,} {'row is' if rest.rows == 1 else 'rows are'} good"
             raise _unreadable("--data", use, error, todo) from error
         return ReadSource(replace(wanted, use=less), rest, leaves_out=True)
     return ReadSource(wanted, card)

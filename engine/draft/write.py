@@ -269,7 +269,9 @@ def _source(source: ReadSource) -> Lines:
     yield from comment(str(use), 4)
     shape = f" of the shape {card.shape}" if card.shape else ""
     tier = "unknown, and only you can tell it (`tier`)" if card.tier == "unknown" else card.tier
-    yield from comment(f"{card.rows:,} rows{shape}; licence: {card.licence}; tier: {tier}", 4, "- ")
+    yield from comment(
+        f"{card.rows:,} {'row' if card.rows == 1 else 'rows'}{shape}; licence: {card.licence}; tier: {tier}", 4, "- "
+    )
     if source.leaves_out:
         yield from comment("ROWS ARE LEFT OUT, by --skip-refused:", 4, "- ")
     yield from _notes(card.notes, 4)
@@ -285,7 +287,9 @@ def _benchmark(one: ReadBenchmark, role: str) -> Lines:
     more = f" and {len(card.categories) - MOST_NAMED:,} more" if len(card.categories) > MOST_NAMED else ""
     within = f" in {len(card.categories):,} categories ({', '.join(names)}{more})" if len(card.categories) > 1 else ""
     yield from comment(f"{role}: {use}, {card.detail}", 2)
-    yield from comment(f"{card.prompts:,} prompts{within}; licence: {card.licence}", 2, "- ")
+    yield from comment(
+        f"{card.prompts:,} {'prompt' if card.prompts == 1 else 'prompts'}{within}; licence: {card.licence}", 2, "- "
+    )
     if card.prompts > MANY_PROMPTS and "n" in type(use.settings).model_fields:
         yield from comment("`n: 100` beside `use` takes a part, with categories in proportion", 2, "- ")
     yield from _notes(card.notes, 2)

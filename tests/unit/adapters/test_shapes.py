@@ -159,7 +159,7 @@ def test_where_takes_some_records_and_is_part_of_the_pin(tmp_path: Path) -> None
     assert card.pin != whole.pin
     with pytest.raises(ValueError, match="`where` asks for `tier`, and the columns are `prompt`"):
         rows(path, where={"tier": "a"})
-    with pytest.raises(ValueError, match="it has no examples; 4 records are not those of `where`"):
+    with pytest.raises(ValueError, match="it has no examples; 4 left out by `where`"):
         rows(path, where={"kind": "d"})
 
 
@@ -173,7 +173,20 @@ def test_refused_records_stop_all_or_are_left_out_and_named(tmp_path: Path) -> N
     card = FileSource().card(FileSettings(path=path, refused="skip"))
     assert (card.rows, card.shape) == (2, "alpaca")
     assert card.notes[0].startswith("3 refused and left out (item 2, item 4, item 5); the first: ")
-    assert card.notes[1:] == ("1 rows repeat earlier ones", "columns that are not used: note")
+    assert card.notes[1:] == ("1 row repeats an earlier one", "columns that are not used: note")
+
+
+@pytest.mark.parametrize(
+    ("again", "words"),
+    [
+        (1, ("1 row repeats an earlier one", "1 answer begins or ends with white space, which is trained on as well")),
+        (2, ("2 rows repeat earlier ones", "2 answers begin or end with white space, which is trained on as well")),
+    ],
+)
+def test_rows_are_counted_in_good_english(again: int, words: tuple[str, str], tmp_path: Path) -> None:
+    spaced = [{"prompt": f"Bird {number}?", "completion": " Heron."} for number in range(again)]
+    same = [{"prompt": "Name a bird.", "completion": "Heron."}] * (again + 1)
+    assert FileSource().card(FileSettings(path=source(tmp_path, *spaced, *same))).notes == words
 
 
 def test_a_file_of_several_shapes_has_to_say_which(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_spec_says_what_was_found_and_plans(init: Init) -> None:
     for words in (
         "426,528 weights",
         "37 rows of the shape alpaca; licence: the user's own; tier: unknown",
-        "1 rows repeat earlier ones",
+        "1 row repeats an earlier one",
         "2 prompts; licence: MIT",
         "AdvBench was published with 520 prompts, and this file has 2",
         "taken for advbench by its columns (goal, target)",
