@@ -18,7 +18,7 @@ def refusal(refused: Sequence[ValueError], good: int, remedy: str = "") -> Value
     """
     first, number = refused[0], len(refused)
     if not good:
-        more = f"; so are all {number:,} records of the file, or otherwise wrong" if number > 1 else ""
+        more = f"; none of the {number:,} records of the file can be used" if number > 1 else ""
         return ValueError(f"{first}{more}")
     more = f"; {number:,} of {number + good:,} records are refused ({places(refused)})" if number > 1 else ""
     return ValueError(f"{first}{more}{remedy}")

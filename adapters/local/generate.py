@@ -17,7 +17,7 @@ from adapters.model_folder import quantised
 from engine.domain.cost import Prediction, Usage
 from engine.domain.stage import ModelRef
 from engine.domain.sweep import Decoding
-from engine.ports import Context, Fit, Generated, GenerateTask, Job, Start, Workload
+from engine.ports import Context, FirstJob, FirstSettings, Fit, Generated, GenerateTask, Workload
 
 EARLY = 0.3
 """The least share of the expected decoding steps: all answers of a batch may end early, but one long answer holds it."""
@@ -45,7 +45,7 @@ class TransformersGenerator:
     revision = 3
     Settings = DecodeSettings
 
-    def start(self, job: Job) -> Start:
+    def start(self, job: FirstJob) -> FirstSettings:
         """Begin in float32, and with large models in bfloat16."""
         return starting.asking(job)
 

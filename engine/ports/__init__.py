@@ -53,9 +53,6 @@ from engine.ports.tuner import (
 )
 from engine.ports.warm import Warm
 
-Job = FirstJob
-Start = FirstSettings  # both until `local/transformers` has the new names
-
 __all__ = [
     "OUTSIDE",
     "ApiJudge",
@@ -78,7 +75,6 @@ __all__ = [
     "GeneratorWithNotes",
     "GeneratorWithPrompts",
     "HasStart",
-    "Job",
     "Judge",
     "Judged",
     "Machine",
@@ -100,7 +96,6 @@ __all__ = [
     "SizedGenerator",
     "SizedTuner",
     "SourceCard",
-    "Start",
     "StoppedError",
     "TrainingRun",
     "Tune",
