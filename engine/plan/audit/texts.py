@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from math import ceil
 from types import MappingProxyType
 from typing import TypeAlias
@@ -156,11 +156,12 @@ class Known:
         self._holders: dict[Run, list[int]] = {}  # texts by each of their runs
         self._own: dict[Run, list[int]] = {}  # by those that are no template's
         self._rarest: dict[Run, list[int]] = {}  # by those at their rarest word: what has all of a text has one of them
+        self._found: dict[Text, list[int]] = {}  # what was near, for rows are often there many times
         self._least: list[int] = []  # runs of each that another has, which nearly repeats it
         for number, text in enumerate(self._texts):
             self._equal.setdefault(text.words, []).append(number)
             every, template = set(runs(text.words)), template_of(text, self._common)
-            self._least.append(_fewest(text, template))
+            self._least.append(_fewest(text, every, template))
             for run in every:
                 self._holders.setdefault(run, []).append(number)
             for run in every - template:
@@ -175,9 +176,11 @@ class Known:
 
     def near(self, text: Text) -> list[int]:
         """Return the places of the texts that it repeats or that repeat it, at least nearly, in order."""
+        if text in self._found:
+            return self._found[text]
         every, size = set(runs(text.words)), len(text.words)
         shared = Counter(chain.from_iterable(map(self._own.__getitem__, self._own.keys() & every)))
-        least = _fewest(text, self._common.keys() & every)
+        least = _fewest(text, every, self._common.keys() & every)
         likely = {
             number
             for number, common in shared.items()
@@ -186,7 +189,10 @@ class Known:
         likely.update(chain.from_iterable(map(self._rarest.__getitem__, self._rarest.keys() & every)))
         likely.update(chain.from_iterable(self._holders.get(run, ()) for run in self._at_rarest_word(text)))
         near = (one for one in likely if is_near(text, self._texts[one], template_of(self._texts[one], self._common)))
-        return self._places(text, near)
+        places = self._places(text, near)
+        if places:
+            self._found[text] = places
+        return places
 
     def _at_rarest_word(self, text: Text) -> Sequence[Run]:
         """Return the runs, three at most, in which that word stands whose runs the fewest texts have."""
@@ -205,10 +211,16 @@ class Known:
         return sorted(chain.from_iterable(self._given[number] for number in some))
 
 
-def _fewest(text: Text, template: AbstractSet[Run]) -> int:
-    """Return how many of its runs another has at least that nearly repeats it, templates aside."""
-    counted = len(_places(text, template)) if template else len(text.words)
-    return ceil(SHARE * counted / RUN)
+def _fewest(text: Text, every: AbstractSet[Run], template: AbstractSet[Run]) -> int:
+    """Return how many of its runs, each counted once, another has at least that nearly repeats it, templates aside."""
+    least = SHARE * (len(_places(text, template)) if template else len(text.words))
+    if len(every) == len(text.words) - RUN + 1:  # none is there twice
+        return ceil(least / RUN)
+    often = Counter(run for run in runs(text.words) if run not in template)
+    covered = accumulate(
+        RUN * number for _, number in often.most_common()
+    )  # words, by the runs that are there most often
+    return 1 + sum(1 for words in covered if words < least)
 
 
 def repeats(groups: Sequence[Iterable[Text]]) -> Counter[tuple[int, int]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.plan.audit.texts import LONG, SHORT, Known, Text, repeats, words
+from engine.plan.audit.texts import LONG, SHORT, Known, Text, is_near, repeats, template_of, template_runs, words
 
 LETTERS = st.text("abcdefghijklmnopqrstuvwxyzäéñ", min_size=1, max_size=8)
 PROMPT = "Explain in a few words why the heron of the old mill stands on one leg all day."
@@ -45,6 +45,17 @@ def test_a_word_more_or_another_is_near_wherever_it_is(size: int, data: st.DataO
     exchanged, added = [*parts[:place], "else", *parts[place + 1 :]], [*parts[:place], "more", *parts[place:]]
     for changed in (exchanged, added, [*["before"] * 50, *exchanged, "after"]):
         assert found.near(of(" ".join(changed))) == [9]
+
+
+PIECES = st.lists(st.sampled_from([tuple(f"p{one}x{at}" for at in range(2 + 2 * one)) for one in range(7)]), max_size=5)
+PUT_TOGETHER = PIECES.map(lambda pieces: Text(tuple(word for piece in pieces for word in piece)))
+
+
+@given(st.lists(PUT_TOGETHER, max_size=30), PUT_TOGETHER)
+def test_none_is_missed_that_comparing_with_each_would_find(texts: list[Text], row: Text) -> None:
+    common = template_runs(texts)
+    each = [place for place, text in enumerate(texts) if is_near(row, text, template_of(text, common))]
+    assert Known(texts).near(row) == each
 
 
 def test_a_short_text_is_near_only_as_a_whole() -> None:
