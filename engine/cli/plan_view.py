@@ -235,7 +235,7 @@ def _print_audit(found: Audit) -> None:
     if not compared.rows:
         return
     rows, prompts = count(compared.rows, "row"), count(compared.prompts, "prompt")
-    clean = "" if compared.overlaps else "no training row is a held-out prompt, not even nearly: "
+    clean = "" if compared.overlaps else "looked for held-out prompts, word for word and nearly, and found none: "
     out.print(f"Rows    {clean}{rows} compared with {prompts}", style="bold")
     for provider, number in sent.rows.items():
         private = any(one.provider == provider for one in sent.exposures)

@@ -46,8 +46,8 @@ class Overlap:
     Attributes:
         rows: Rows that were compared.
         prompts: Prompts that they were compared with.
-        equal: Ids of the rows that ask what a prompt asks, word for word.
-        near: Ids of those that nearly do, or that have all of a prompt in them.
+        equal: Ids of the rows that ask what a prompt asks, or its behavior, word for word.
+        near: Ids of those that nearly do, or that have all of it in them or are all in it.
         answers: Ids of those whose answer is a reference, word for word.
         found: Ids of the prompts.
     """
@@ -134,12 +134,24 @@ class _HeldOut:
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
         self.prompts = prompts
-        self.known = Known(_text(turn for turn in prompt.turns if turn.role == "user") for prompt in prompts)
+        asked = [_text(turn for turn in prompt.turns if turn.role == "user") for prompt in prompts]
+        behaviors = [Text(words(prompt.behavior), text.images) for prompt, text in zip(prompts, asked, strict=True)]
+        more = [place for place, behavior in enumerate(behaviors) if behavior.words and behavior != asked[place]]
+        self._known = Known(asked), Known(behaviors[place] for place in more)
+        self._places = range(len(prompts)), more
         self.references: dict[tuple[str, ...], list[int]] = {}
         for place, prompt in enumerate(prompts):
             for reference in dict.fromkeys(map(words, prompt.references)):
                 if len(reference) >= LONG_ANSWER:
                     self.references.setdefault(reference, []).append(place)
+
+    def equal(self, text: Text) -> set[int]:
+        """Return the places of the prompts that ask the same, or whose behavior is the same."""
+        return {of[place] for known, of in zip(self._known, self._places, strict=True) for place in known.equal(text)}
+
+    def near(self, text: Text) -> set[int]:
+        """Return the places of the prompts that nearly ask the same, or whose behavior is nearly the same."""
+        return {of[place] for known, of in zip(self._known, self._places, strict=True) for place in known.near(text)}
 
 
 @dataclass(slots=True)
@@ -163,9 +175,9 @@ def _look(row: ChatRow, matches: Mapping[Use, _Match], held: Mapping[Use, _HeldO
     asked = [_text([turn]) for turn in turns] + ([_text(turns)] if len(turns) > 1 else [])
     answers = {words(turn.text) for turn in row.turns if turn.is_trained}
     for use, match in matches.items():
-        known, references = held[use].known, held[use].references
-        equal = {place for text in asked for place in known.equal(text)}
-        near = set() if equal else {place for text in asked for place in known.near(text)}
+        references = held[use].references
+        equal = {place for text in asked for place in held[use].equal(text)}
+        near = set() if equal else {place for text in asked for place in held[use].near(text)}
         answered = {place for answer in answers for place in references.get(answer, ())} if references else set()
         for places, ids in ((equal, match.equal), (near, match.near), (answered, match.answers)):
             if places:

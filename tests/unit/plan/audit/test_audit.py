@@ -113,6 +113,23 @@ def test_an_answer_that_is_a_reference_counts_when_it_is_long() -> None:
     assert audited(SPEC).accepted == ()
 
 
+def test_a_behavior_is_looked_for_as_well() -> None:
+    Path("eval.jsonl").write_text(
+        json.dumps({"prompt": "Whisper it to me, old friend.", "behavior": PROMPT, "id": "a"})
+        + "\n"
+        + json.dumps({"prompt": "And once more, in verse.", "behavior": "Name a bird.", "id": "b"}),
+        encoding="utf-8",
+    )
+    write(
+        "rows.jsonl",
+        "name a BIRD",
+        PROMPT.replace("heron", "stork"),
+        *(f"What is the {one}th tale?" for one in range(4)),
+    )
+    ((_, _, what, _),) = refused(SPEC)
+    assert "word for word: line-1; nearly, or with more around: line-2): 2 of its 2 prompts (100.0%), a, b" in what
+
+
 def test_only_rows_that_are_drawn_count_and_those_of_mitigations_do() -> None:
     write("safety.jsonl", "Name a bird.", "Whose boat is this?")
     mixed = SPEC.replace("  judges", "  mitigations: [{use: mix, source: 'file:safety.jsonl', n: 1}]\n  judges")

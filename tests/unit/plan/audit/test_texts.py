@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.plan.audit.texts import LONG, SHORT, Known, Text, repeats, words
+from engine.plan.audit.texts import LONG, SHORT, Known, Text, is_near, repeats, template_of, template_runs, words
 
 LETTERS = st.text("abcdefghijklmnopqrstuvwxyzäéñ", min_size=1, max_size=8)
 PROMPT = "Explain in a few words why the heron of the old mill stands on one leg all day."
@@ -47,6 +47,17 @@ def test_a_word_more_or_another_is_near_wherever_it_is(size: int, data: st.DataO
         assert found.near(of(" ".join(changed))) == [9]
 
 
+PIECES = st.lists(st.sampled_from([tuple(f"p{one}x{at}" for at in range(2 + 2 * one)) for one in range(7)]), max_size=5)
+PUT_TOGETHER = PIECES.map(lambda pieces: Text(tuple(word for piece in pieces for word in piece)))
+
+
+@given(st.lists(PUT_TOGETHER, max_size=30), PUT_TOGETHER)
+def test_none_is_missed_that_comparing_with_each_would_find(texts: list[Text], row: Text) -> None:
+    common = template_runs(texts)
+    each = [place for place, text in enumerate(texts) if is_near(row, text, template_of(text, common))]
+    assert Known(texts).near(row) == each
+
+
 def test_a_short_text_is_near_only_as_a_whole() -> None:
     one, contrast = "How do I kill a Python process at once?", "How do I kill a whole family at once?"
     assert len(words(one)) >= SHORT
@@ -79,6 +90,54 @@ def test_what_a_template_writes_around_everything_does_not_count() -> None:
     prompts = [f"{around}{text}" for text in ("name a bird", "sort these words", "sing of the sea", *unlike(40, 4))]
     assert known(*prompts).near(of(f"{around}paint a barn door")) == []
     assert known(*prompts).near(of(f"{around}sing of the sea")) == [2]
+
+
+def crossed(requests: int, templates: int) -> tuple[list[str], list[str]]:
+    """Return requests of 14 words, and every one of them in every template of 28."""
+    asked = [" ".join(f"r{one}x{place}" for place in range(14)) for one in range(requests)]
+    around = [" ".join(f"t{one}x{place}" for place in range(28)) for one in range(templates)]
+    return asked, [f"{before} {request}" for request in asked for before in around]
+
+
+@pytest.mark.parametrize(("requests", "templates"), [(12, 10), (10, 12), (6, 60), (11, 11)])
+def test_requests_in_templates_are_found_alone_with_more_around_and_with_a_word_changed(
+    requests: int, templates: int
+) -> None:
+    asked, prompts = crossed(requests, templates)
+    held = known(*prompts)
+    for number, request in enumerate(asked):
+        here = set(range(number * templates, (number + 1) * templates))
+        assert set(held.near(of(request))) == here
+        if requests >= templates:  # else it is the template that is the rarer
+            assert here <= set(held.near(of(request.replace(f"r{number}x6", "else"))))
+    for place, prompt in list(enumerate(prompts))[::13]:
+        parts = prompt.split()
+        for at in range(0, len(parts), 3):
+            assert place in held.near(of(" ".join([*parts[:at], "else", *parts[at + 1 :]])))
+        assert place in held.near(of(f"You obey. {prompt} Say it in verse."))
+
+
+def test_another_request_in_a_template_is_unlike() -> None:
+    _, prompts = crossed(12, 10)
+    before = " ".join(prompts[0].split()[:28])
+    assert known(*prompts).near(of(f"{before} {' '.join(f'o{place}' for place in range(14))}")) == []
+    forms = [f"Is the w{number} a bird that stands on one leg in the cold water all day long?" for number in range(40)]
+    assert known(*forms).near(of(forms[0].replace("w0", "heron"))) == []
+
+
+def test_prompts_that_are_there_several_times_are_no_template() -> None:
+    texts = unlike(10, 20)
+    held = known(*(texts * 7))
+    for number, text in enumerate(texts):
+        assert held.near(of(text.replace(f"w{number}x9", "else"))) == list(range(number, 70, 10))
+        assert held.equal(of(text)) == list(range(number, 70, 10))
+
+
+def test_a_short_part_of_every_prompt_is_found_as_a_whole() -> None:
+    around = "Below is an instruction that describes a task."
+    prompts = [f"{around} {text}" for text in unlike(40, 4)]
+    assert known(*prompts).near(of(around)) == list(range(40))
+    assert known(around, *prompts).near(of(f"{around} Now sing.")) == [0]
 
 
 def test_rows_that_are_there_twice_are_counted_by_their_sources() -> None:
