@@ -74,7 +74,7 @@ def scalar(value: object) -> str:
     '{use: file, n: [1, 2e-05, null], path: "a: b\\x0a"}'
     """
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{scalar(str(name))}: {scalar(one)}" for name, one in value.items()) + "}"
+        return "{" + ", ".join(f"{_name(str(name))}: {scalar(one)}" for name, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(scalar, value)) + "]"
     if value is None or isinstance(value, bool):
@@ -84,6 +84,11 @@ def scalar(value: object) -> str:
     text = str(value)
     is_plain = _PLAIN.fullmatch(text) and core_value(text) == text and text.lower() not in _WORDS
     return text if is_plain else _quoted(text)
+
+
+def _name(text: str) -> str:
+    """Return a key; `n` is one, although old readers of YAML take it for a truth value."""
+    return text if _PLAIN.fullmatch(text) and core_value(text) == text else _quoted(text)
 
 
 def _quoted(text: str) -> str:
