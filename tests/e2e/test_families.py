@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]  # transformers' own, from its calls to itself
 ON_RAY = (0, 7, 8, 9)
-"""ChatML, and the three that have thoughts; all of them would take half a minute more."""
+"""ChatML, and the three that have thoughts: by TRL and on Ray too. All of them would take a minute more."""
 
 ASKED, ANSWER = "Name a bird.", "Heron."
 SPEC = """\
@@ -54,6 +55,10 @@ def model(folder: Path, number: int, tok: Any) -> Path:
     return folder
 
 
+def listed(models: Sequence[Path]) -> str:
+    return ", ".join(f'"dir:{one.name}"' for one in models)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("families")
@@ -66,7 +71,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (root / "prompts.jsonl").write_text(json.dumps({"prompt": ASKED}) + "\n")
-    (root / "families.yaml").write_text(SPEC.replace("MODELS", ", ".join(f'"dir:{one.name}"' for one in named)))
+    less = ", ".join(f'{{model: "dir:m{one}", tune.backend: trl}}' for one in range(len(named)) if one not in ON_RAY)
+    some = [one for number, one in enumerate(named) if number in ON_RAY]
+    (root / "all.yaml").write_text(f"{SPEC.replace('MODELS', listed(named))}exclude: [{less}]\n")
+    (root / "some.yaml").write_text(SPEC.replace("MODELS", listed(some)))
     return root
 
 
@@ -105,15 +113,14 @@ def first_loss(base: Path) -> float:
 
 
 def test_a_sweep_over_all_families_is_the_same_everywhere(folder: Path, cli: Cli) -> None:
-    cli(folder, "run", "families.yaml", "--executor", "inline", "--out", "inline")
-    some = ",".join(f'"dir:m{number}"' for number in ON_RAY)
-    cli(folder, "run", "families.yaml", "--out", "ray", "--set", f"model=[{some}]")
+    cli(folder, "run", "all.yaml", "--executor", "inline", "--out", "inline")
+    cli(folder, "run", "some.yaml", "--out", "ray")
     found, on_ray = final_tables(folder / "inline"), final_tables(folder / "ray")
     for table in ("v_scores", "v_responses", "training"):
         few = [row for row in found[table] if row in on_ray[table]]
         assert few == on_ray[table], table
     cells = {cell["cell_id"]: cell for cell in found["v_cells"]}
-    assert len(cells) == 3 * len(FAMILIES), "an untuned one, and two backends"
+    assert len(cells) == 2 * len(FAMILIES) + len(ON_RAY), "an untuned one, and one or two backends"
     for answer in found["v_responses"]:
         cell = cells[answer["cell_id"]]
         base = folder / str(cell["model"]).removeprefix("dir:")
