@@ -7,26 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import Field, field_validator
 
 from adapters import user_file
+from adapters.at_commit import AtCommit
 from adapters.data.file_source import RowsSettings, described, taken
 from adapters.records import SUFFIXES
 from engine.domain.conversation import ChatRow
 from engine.ports import SourceCard
 
-COMMIT_DIGITS = 40
 
-
-class HubDataSettings(RowsSettings):
+class HubDataSettings(RowsSettings, AtCommit):
     """Which data set, at which commit, and which of its files."""
 
-    argument: ClassVar[str] = "id"
-
-    id: str = Field(min_length=1, description="The data set, such as `tatsu-lab/alpaca`.")
-    commit: str = Field(pattern=f"^[0-9a-f]{{{COMMIT_DIGITS}}}$", description="The full commit, 40 hexadecimal digits.")
     files: str = Field(
         default="",
         description="Which files, such as `data/train-*.parquet`; without it the only one, or those with `train` in their names.",
@@ -38,18 +32,6 @@ class HubDataSettings(RowsSettings):
         if files.startswith(("/", "~")) or ".." in Path(files).parts:
             raise ValueError("name files within the data set")
         return files
-
-    @classmethod
-    def of_argument(cls, argument: str) -> dict[str, object]:
-        """Read `ID@COMMIT`."""
-        identity, at, commit = argument.partition("@")
-        if not at:
-            raise ValueError(f"`hub:{argument}` is not pinned: write `hub:ID@COMMIT` with the full 40-digit commit")
-        return {"id": identity, "commit": commit}
-
-    def as_argument(self) -> str:
-        """Return `ID@COMMIT`."""
-        return f"{self.id}@{self.commit}"
 
 
 class HubSource:

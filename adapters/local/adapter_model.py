@@ -13,8 +13,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from adapters import model_folder, model_notes
+from adapters.at_commit import COMMIT
 from adapters.local.gguf_model import GgufModel
-from adapters.local.models import COMMIT, FolderModel, FolderSettings, HubModel, HubSettings
+from adapters.local.models import FolderModel, FolderSettings, HubModel, HubSettings
 from engine.domain.adapters import ModelUse, Use
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef

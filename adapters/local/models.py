@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field, field_validator
 
 from adapters import lengths, model_folder, model_notes, templates
+from adapters.at_commit import AtCommit
 from adapters.pairs import Pairs
 from engine.domain.conversation import ChatRow, Prompt
 from engine.domain.stage import ModelRef
 from engine.ports import OUTSIDE, Claim, ModelCard, Settings
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 PACKAGES: Mapping[str, str] = MappingProxyType(
     {
@@ -138,34 +136,8 @@ def _folder(settings: FolderSettings) -> Path:
     return folder
 
 
-class HubSettings(QuantisedSettings, TemplateSettings):
-    """Which repository, at which commit."""
-
-    argument: ClassVar[str] = "id"
-
-    id: str = Field(min_length=1, description="The repository, such as `meta-llama/Llama-3.2-1B-Instruct`.")
-    commit: str = Field(description="The full commit, 40 hexadecimal digits.")
-
-    @field_validator("commit")
-    @classmethod
-    def _is_whole(cls, commit: str) -> str:
-        if not COMMIT.fullmatch(commit):
-            raise ValueError(
-                f"`{commit}` is no full commit: write its 40 hexadecimal digits, for a branch or a tag may move"
-            )
-        return commit
-
-    @classmethod
-    def of_argument(cls, argument: str) -> dict[str, object]:
-        """Read `ID@COMMIT`."""
-        identity, at, commit = argument.partition("@")
-        if not at:
-            raise ValueError(f"`hub:{argument}` is not pinned: write `hub:ID@COMMIT` with the full 40-digit commit")
-        return {"id": identity, "commit": commit}
-
-    def as_argument(self) -> str:
-        """Return `ID@COMMIT`."""
-        return f"{self.id}@{self.commit}"
+class HubSettings(QuantisedSettings, TemplateSettings, AtCommit):
+    """Which repository, at which commit, and how it is read."""
 
 
 class HubModel:

@@ -218,7 +218,7 @@ class Catalogue:
         some = list(dict.fromkeys([*_spread(rows, SAMPLED), *heapq.nlargest(LONGEST, rows, key=_row_size)]))
         with _counting(model, source):
             lengths = reader.row_lengths(model.settings, some)
-        of = "" if len(some) == len(rows) else f", looked at of {len(rows):,}"
+        of = "" if len(some) == len(rows) else f" that were looked at, of {len(rows):,} in all"
         return tuple(remark + of for remark in adapter.remarks(tuner.settings, lengths))
 
     @staticmethod

@@ -118,7 +118,7 @@ def test_a_sweep_over_all_families_is_the_same_everywhere(folder: Path, cli: Cli
     found, on_ray = final_tables(folder / "inline"), final_tables(folder / "ray")
     for table in ("v_scores", "v_responses", "training"):
         few = [row for row in found[table] if row in on_ray[table]]
-        assert few == on_ray[table], table
+        assert few == on_ray[table] != [], table
     cells = {cell["cell_id"]: cell for cell in found["v_cells"]}
     assert len(cells) == 2 * len(FAMILIES) + len(ON_RAY), "an untuned one, and one or two backends"
     for answer in found["v_responses"]:

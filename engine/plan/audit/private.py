@@ -169,7 +169,7 @@ def _made(kind: Kind, *forms: tuple[str, str, str, Callable[[str], bool]]) -> It
 
 
 _START = r"(?:(?<![A-Za-z\d-])|(?<=\\[nrt]))"
-"""Where a token may begin whose first letters words end with, as in `disk-`: also after an underscore, or a line's end that is written out."""
+r"""Where a token may begin whose first letters words end with, as in `disk-`: also after an underscore, or after `\n` as two characters."""
 
 PATTERNS: tuple[Pattern, ...] = (
     *_made(

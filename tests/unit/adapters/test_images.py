@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def test_images_without_their_folder_are_refused_and_so_is_a_folder_without_imag
         FileSource().rows(FileSettings(path=told["path"], images=str(folder / "none")))
     assert "images" not in HubDataSettings.model_fields
     monkeypatch.setattr(images, "find_spec", lambda _: None)
-    images._looked_at.cache_clear()  # noqa: SLF001 - it has seen the lamp already
+    os.utime(folder / "lamp.png", (1, 1))  # else the lamp, which was seen, would not be read again
     with pytest.raises(ValueError, match=r"images need Pillow, .*: `pip install 'dosimeter\[images\]'`"):
         FileSource().rows(FileSettings(**told, system="Be brief."))
 
