@@ -18,7 +18,9 @@ class AtCommit(Settings):
     argument: ClassVar[str] = "id"
 
     id: str = Field(min_length=1, description="The repository, such as `ORG/NAME`.")
-    commit: str = Field(description="The full commit, 40 hexadecimal digits.")
+    commit: str = Field(
+        description="The full commit, 40 hexadecimal digits.", json_schema_extra={"pattern": f"^{COMMIT.pattern}$"}
+    )
 
     @field_validator("commit")
     @classmethod
