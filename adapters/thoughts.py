@@ -72,10 +72,10 @@ def split(
         said: What a spec says of the marks, as in `marks`.
     """
     found = marks(tokenizer.chat_template, said)
-    whole = _text(tokenizer, tokens)
     if found == (CHANNEL, MESSAGE):
         thought, answer = _channels(tokenizer, tokens, is_cut=is_cut)
-        return (thought, answer) if answer or is_cut else ("", whole)
+        return (thought, answer) if answer or is_cut else ("", thought)
+    whole = _text(tokenizer, tokens)
     if found is None or not _begins(tokenizer, prompt, tokens, found[0]):
         return "", whole
     opening, closing = found
@@ -125,6 +125,9 @@ def _begins(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], openin
     return bool(before.rstrip().endswith(opening) or after.lstrip().startswith(opening))
 
 
+_BROKEN = re.compile(rf"\s*(assistant)?\s*{re.escape(CHANNEL)}\s*(analysis|commentary|final)?\b")
+"""The head of a message that is not followed by the mark of its text."""
+
 _HEADER = re.compile(rf"(assistant)?\s*({re.escape(CHANNEL)}\s*\w*)?\s*")
 """What stands before a message's text, where the reply was cut off there."""
 
@@ -140,6 +143,7 @@ def _channels(tokenizer: Any, tokens: Sequence[int], *, is_cut: bool) -> tuple[s
     for part in parts:
         head, has_text, body = part.partition(MESSAGE)
         if not has_text:
-            head, body = "", part
+            broken = _BROKEN.match(part)
+            head, body = "", part[broken.end() :] if broken else part
         found[head.partition(CHANNEL)[2].split()[:1] == [ANALYSIS]].append(body.replace(CHANNEL, "").strip())
     return "\n\n".join(filter(None, found[True])), "\n\n".join(filter(None, found[False]))

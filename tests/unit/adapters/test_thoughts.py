@@ -55,10 +55,10 @@ CUT, WHOLE = True, False
         (HARMONY, START, f"{THOUGHT}A bi", CUT, "A bi", ""),
         (HARMONY, START, f"{THOUGHT}A<|end|><|start|>assistant", CUT, "A", ""),
         (HARMONY, START, f"{THOUGHT}A<|end|><|start|>assistant<|channel|>fin", CUT, "A", ""),
-        (HARMONY, START, f"{THOUGHT}Sure. A heron.<|return|>", WHOLE, "", "analysisSure. A heron."),
+        (HARMONY, START, f"{THOUGHT}Sure. A heron.<|return|>", WHOLE, "", "Sure. A heron."),
         (HARMONY, START, "<|channel|>commentary<|message|>So:<|end|>" + FINAL + "B", CUT, "", "So:\n\nB"),
         (HARMONY, START, "Heron.<|return|>", WHOLE, "", "Heron."),
-        (HARMONY, START, "<|channel|>final Sure, a heron.<|return|>", WHOLE, "", "final Sure, a heron."),
+        (HARMONY, START, "<|channel|>final Sure, a heron.<|return|>", WHOLE, "", "Sure, a heron."),
         (HARMONY, START, f"{FINAL}A<|end|><|start|>assistant to all: B", CUT, "", "A\n\nassistant to all: B"),
     ],
 )
