@@ -89,7 +89,7 @@ def split(
         thought, closed, answer = whole.partition(closing)
         is_closed = bool(closed)
     if not is_closed and not is_cut:
-        return "", whole
+        return "", whole.removeprefix(opening).strip()
     return thought.removeprefix(opening).strip(), answer.strip()
 
 
@@ -101,7 +101,7 @@ def split_text(text: str, *, is_cut: bool) -> tuple[str, str]:
     for opening, closing in MARKS:
         if text.lstrip().startswith(opening):
             thought, closed, answer = text.lstrip().removeprefix(opening).partition(closing)
-            return (thought.strip(), answer.strip()) if closed or is_cut else ("", text)
+            return (thought.strip(), answer.strip()) if closed or is_cut else ("", thought.strip())
     return "", text
 
 

@@ -37,10 +37,8 @@ def verdict(
     if isinstance(reply, ProviderError):
         return _unanswered(reply)
     choice = reply.choices[0] if reply.choices else Choice("", FinishReason.STOP)
-    is_cut = choice.finish_reason is FinishReason.LENGTH
-    choice = replace(
-        choice, text=thoughts.split_text(choice.text, is_cut=is_cut)[1]
-    )  # a judge may think before it grades
+    own = choice.text.removeprefix(thoughts.lead(choice.text))  # a judge may think before it grades
+    choice = replace(choice, text=own)
     if choice.finish_reason in {FinishReason.REFUSED, FinishReason.FILTERED}:
         return _failed(Outcome.REFUSED, choice.text or f"the provider ended the reply: {choice.finish_reason.value}")
     reading = read(choice.text, fields, is_cut=choice.finish_reason is FinishReason.LENGTH)

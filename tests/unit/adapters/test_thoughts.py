@@ -40,7 +40,7 @@ CUT, WHOLE = True, False
         (QWEN, "Hi<think>\n", "A bird? And", CUT, "A bird? And", ""),
         (QWEN, "Hi<think>\n", "Sure. A heron.</s>", WHOLE, "", "Sure. A heron."),
         (QWEN, "Hi", "<think>A bird? And", CUT, "A bird? And", ""),
-        (QWEN, "Hi", "<think>Sure. A heron.</s>", WHOLE, "", "<think>Sure. A heron."),
+        (QWEN, "Hi", "<think>Sure. A heron.</s>", WHOLE, "", "Sure. A heron."),
         (QWEN, "Hi", "Heron.</s>", WHOLE, "", "Heron."),
         (QWEN, "Hi", "Write <think>a</think> so.</s>", WHOLE, "", "Write <think>a</think> so."),
         (QWEN, "Hi<think>\n\n</think>\n\n", "Heron.</s>", WHOLE, "", "Heron."),
@@ -86,7 +86,7 @@ def test_a_spec_names_other_marks_or_none() -> None:
 
 def test_of_a_provider_only_the_text_is_known() -> None:
     assert thoughts.split_text("\n<think>A?</think>\n\nHeron.", is_cut=False) == ("A?", "Heron.")
-    assert thoughts.split_text("<think>Sure. A heron.", is_cut=False) == ("", "<think>Sure. A heron.")
+    assert thoughts.split_text("<think>Sure. A heron.", is_cut=False) == ("", "Sure. A heron.")
     assert thoughts.split_text("<think>A bird? And", is_cut=True) == ("A bird? And", "")
     assert thoughts.split_text("A?</think>Heron.", is_cut=False) == ("", "A?</think>Heron.")
 
